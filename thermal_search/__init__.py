@@ -1,0 +1,1 @@
+"""Finds the best GAN for turning RGB pictures into thermal-infrared ones."""

@@ -1,0 +1,104 @@
+"""The one interface every architecture implements."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor, nn
+
+from thermal_search.images import Batch, Latent, Rgb, Thermal
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One player's move: the loss terms, already weighted, that it minimises."""
+
+    player: str
+    terms: dict[str, Tensor]
+
+    @property
+    def loss(self) -> Tensor:
+        return torch.stack(list(self.terms.values())).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """How a player moves. The trainer builds it (fused, on the right device)."""
+
+    algorithm: Literal["adam", "rmsprop"]
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's two decay rates; RMSprop ignores them and smooths by 0.99, as in its paper."""
+
+
+@dataclass(frozen=True)
+class Player:
+    """One side of the game: the networks it moves, and how."""
+
+    networks: tuple[nn.Module, ...]
+    optimizer: Optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What every architecture is told; each adds its own, with the published values as defaults."""
+
+    size: int
+    """Height and width of the images in pixels: a power of two from 32."""
+
+    batch_size: int = 1
+    """Images a worker shows in one training step."""
+
+    ema_half_life_images: int = 0
+    """Images after which a generator weight has half left the moving average; 0: no average."""
+
+
+class Translator(nn.Module, ABC):
+    """An RGB -> thermal GAN: its networks, and the game that trains them.
+
+    The trainer owns everything else: optimizers, devices, precision, gradient averaging, moving
+    averages, metrics, checkpoints. Everything needed to resume is a parameter or a buffer here, or
+    passes through `get_extra_state`.
+    """
+
+    Config: ClassVar[type[Config]]
+
+    needs_pairs: ClassVar[bool]
+    """Whether `Batch.rgb` and `Batch.thermal` must show the same scenes."""
+
+    config: Config
+
+    generator: nn.Module
+    """The RGB -> thermal network: what is averaged, judged and exported."""
+
+    @abstractmethod
+    def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
+        """Paint the thermal images of `rgb`, in -1 .. 1, with `self.generator` alone.
+
+        `z` is what `draw_latent` returned; None draws a fresh one where the architecture has any.
+        """
+
+    @abstractmethod
+    def players(self) -> Mapping[str, Player]:
+        """Who plays, by the name its turns carry. The networks of two players never overlap."""
+
+    @abstractmethod
+    def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
+        """Play one training step, one yield per move; draw as many batches as the paper does.
+
+        The trainer updates `turn.player` before asking for the next turn, so code after a `yield`
+        sees the moved networks. One step counts as `batch_size` images shown.
+        """
+
+    def draw_latent(self, count: int, random: Generator | None = None) -> Latent | None:
+        """`count` latent vectors from the prior, on the CPU; None where there is no latent."""
+        return None
+
+    def begin_step(self, images: int, budget_images: int) -> None:
+        """Told before every step: images shown so far, and the trial's full budget of them."""
+
+    def learning_rate_factor(self, progress: float) -> float:
+        """What the learning rates are multiplied by at `progress` (0 .. 1) of the budget."""
+        return 1.0
