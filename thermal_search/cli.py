@@ -1,0 +1,171 @@
+"""The verbs people type: demo, search, ui, export, translate."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from thermal_search.errors import ThermalSearchError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one verb. Bad input ends with one sentence and exit code 1."""
+    run_verb(_parser(), arguments)
+
+
+def run_verb(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
+    """Parses, calls the verb's `run`, and turns errors meant for people into one sentence."""
+    args = parser.parse_args(arguments)
+    try:
+        args.run(args)
+    except ThermalSearchError as error:
+        sys.exit(f"{parser.prog}: {error}")
+    except KeyboardInterrupt:
+        print(f"\n{parser.prog}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has left (`| head`); Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def add_search_flags(parser: argparse.ArgumentParser, default_address: str) -> None:
+    """The flags of a search, the same for `thermal-search search` and cluster/search.py."""
+    parser.add_argument("--data", type=Path, help="a folder written by process.py")
+    parser.add_argument("--output", type=Path, required=True, help="an empty folder for the search")
+    parser.add_argument(
+        "--architectures", type=_names, help="which to search, with commas; default: all"
+    )
+    parser.add_argument("--trials", type=int, help="how many to run; default: 60")
+    parser.add_argument(
+        "--images", type=int, help="a trial's full budget, in images shown; default: 200000"
+    )
+    parser.add_argument(
+        "--evaluate-every", type=int, help="images between two evaluations; default: a tenth"
+    )
+    parser.add_argument(
+        "--slots", type=int, help="trials at once; default: as many as the machines hold"
+    )
+    parser.add_argument("--workers", type=int, help="workers that share a trial; default: 1")
+    parser.add_argument(
+        "--gpus-per-worker", type=float, help="whole or a fraction; default: 1 where there are any"
+    )
+    parser.add_argument(
+        "--features",
+        choices=["inception", "efficientnet-lite0"],
+        help="what the Frechet distance is measured on; default: inception, which makes it FID",
+    )
+    parser.add_argument(
+        "--inception-weights", type=Path, help="pytorch-fid's weights file, if not to be downloaded"
+    )
+    parser.add_argument("--seed", type=int, help="of the sampler and of every trial; default: 0")
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "bf16", "fp32"],
+        help="of the forward pass in training; default: bf16 where the hardware has it",
+    )
+    parser.add_argument(
+        "--reduction", type=float, help="one in so many trials survives a rung; default: 3"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the search in --output")
+    parser.add_argument(
+        "--address",
+        default=os.environ.get("RAY_ADDRESS", default_address),
+        help="the Ray cluster to join, or local; default: %(default)s",
+    )
+    parser.set_defaults(run=run_search)
+
+
+def run_search(args: argparse.Namespace) -> None:
+    """`thermal-search search` and cluster/search.py."""
+    # Imported here: torch, Ray and MLflow take seconds, and `--help` should not.
+    from thermal_search.tuning.outcome import describe
+    from thermal_search.tuning.request import plan_from_flags
+    from thermal_search.tuning.search import search
+
+    plan = plan_from_flags(vars(args), resume=args.resume)
+    record = search(plan, address=args.address, resume=args.resume)
+    print(describe(record))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="thermal-search",
+        description="Finds the best GAN for turning RGB pictures into thermal-infrared ones.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    demo = _verb(verbs, "demo", "everything, small, on pictures it draws itself", _demo)
+    demo.add_argument("--output", type=Path, default=Path("demo"), help="default: %(default)s")
+
+    search = verbs.add_parser("search", help="search for the best generator")
+    add_search_flags(search, default_address="local")
+
+    ui = _verb(verbs, "ui", "open the MLflow UI of a search", _ui)
+    ui.add_argument("output", type=Path, help="the --output folder of a search")
+    ui.add_argument("--port", type=int, default=5000, help="default: %(default)s")
+    ui.add_argument("--host", default="127.0.0.1", help="default: %(default)s, this machine only")
+
+    export = _verb(verbs, "export", "write the best generator of a search", _export)
+    export.add_argument("output", type=Path, help="the --output folder of a search")
+    export.add_argument("--to", type=Path, help="default: the folder generator in it")
+
+    translate = _verb(verbs, "translate", "turn a folder of RGB pictures thermal", _translate)
+    translate.add_argument("model", type=Path, help="a folder written by export")
+    translate.add_argument("source", type=Path, help="a folder of RGB pictures")
+    translate.add_argument("target", type=Path, help="where the thermal pictures go")
+    translate.add_argument(
+        "--square", action="store_true", help="the generator's own size, not the RGB picture's"
+    )
+    translate.add_argument("--seed", type=int, default=0, help="of the latents; default: 0")
+    return parser
+
+
+def _verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",  # pyright: ignore[reportPrivateUsage] - argparse has no public name for it
+    name: str,
+    summary: str,
+    run: Callable[[argparse.Namespace], None],
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=summary, description=summary)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _demo(args: argparse.Namespace) -> None:
+    from thermal_search.demo.tour import tour
+
+    tour(args.output)
+
+
+def _ui(args: argparse.Namespace) -> None:
+    from thermal_search.tracking import serve_ui
+
+    serve_ui(args.output, host=args.host, port=args.port)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from thermal_search.export import export
+
+    folder = export(args.output, args.to)
+    print(f"The best generator is in {folder}: the same pictures as the trained one, checked.")
+
+
+def _translate(args: argparse.Namespace) -> None:
+    from thermal_search.translation import translate_folder
+
+    done = translate_folder(
+        args.model, args.source, args.target, square=args.square, seed=args.seed
+    )
+    for path, reason in done.left_out:
+        print(f"Left out {path.name}: {reason}", file=sys.stderr)
+    print(f"{len(done.written)} thermal pictures are in {args.target}.")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+if __name__ == "__main__":
+    main()

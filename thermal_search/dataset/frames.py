@@ -1,0 +1,60 @@
+"""Frames in memory, taken by number."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+EVALUATION_BATCH = 16
+"""Images judged at once. Shares of the validation split end on its multiples, so that 1 and N
+workers judge the very same batches."""
+
+
+class Frames:
+    """Pictures of one kind, over blocks of shape [rows, size, size, channels] that are not copied."""
+
+    def __init__(self, blocks: Sequence[np.ndarray[Any, Any]], *, size: int, channels: int) -> None:
+        self.blocks = [block for block in blocks if len(block)]
+        self.starts = np.cumsum([0, *(len(block) for block in self.blocks)]).tolist()
+        self.shape = (size, size, channels)
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __add__(self, other: "Frames") -> "Frames":
+        size, _, channels = self.shape
+        return Frames([*self.blocks, *other.blocks], size=size, channels=channels)
+
+    def take(self, numbers: Iterable[int]) -> UInt8[Tensor, "count channels size size"]:
+        """The frames of these numbers, copied out, channels first, 0 .. 255."""
+        numbers = list(numbers)
+        pixels = np.empty((len(numbers), *self.shape), np.uint8)
+        for row, number in enumerate(numbers):
+            block = bisect_right(self.starts, number) - 1
+            pixels[row] = self.blocks[block][number - self.starts[block]]
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class WorkerFrames:
+    """One worker's share of a dataset."""
+
+    size: int
+    """Height and width in pixels."""
+
+    paired: tuple[Frames, Frames]
+    """RGB and thermal frames of the training pairs: equal numbers show the same scene."""
+
+    unpaired: tuple[Frames, Frames]
+    """Every RGB and every thermal training frame, the stills without a partner included."""
+
+    validation: tuple[Frames, Frames]
+    """RGB and thermal frames of the validation pairs."""
+
+    validation_start: int
+    """Number of this share's first validation pair among those of all workers."""

@@ -1,0 +1,146 @@
+"""From the best trial of a search to a generator one can carry away.
+
+    MODEL/generator.safetensors   weights only: loading it never runs code
+    MODEL/config.json             what to build around them, and what they scored
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from thermal_search import architectures, checkpoint
+from thermal_search.architectures.translator import Translator
+from thermal_search.errors import ExportMismatch, SearchError
+
+WEIGHTS, CONFIG = "generator.safetensors", "config.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best trial of a search, as its summary tells."""
+
+    id: str
+    checkpoint: Path
+    metric: str
+
+
+def best_of(output: Path) -> Best:
+    """Reads O/summary.json; SearchError where there is no evaluated trial yet."""
+    summary = output / "summary.json"
+    try:
+        content = json.loads(summary.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise SearchError(
+            f"{output} holds no search (summary.json is missing): pass the --output folder of one."
+        ) from None
+    except ValueError as error:
+        raise SearchError(f"{summary} cannot be read: {error}.") from None
+    if content["best"] is None:
+        raise SearchError(
+            f"{output}: no trial has been evaluated yet, so there is no best generator. "
+            "Let the search reach its first evaluation."
+        )
+    trial = next(trial for trial in content["trials"] if trial["id"] == content["best"])
+    return Best(trial["id"], output / trial["checkpoint"], content["metric"])
+
+
+def export(output: Path, destination: Path | None = None) -> Path:
+    """Writes the best generator of the search in `output`, and checks it against the trained one.
+
+    Where the trial kept a moving average, it is the average that was judged and is exported.
+    Returns the folder; raises ExportMismatch, and leaves nothing, where the copy paints otherwise.
+    """
+    best = best_of(output)
+    destination = destination or output / "generator"
+    if destination.exists() and not (destination / CONFIG).exists() and any(destination.iterdir()):
+        raise SearchError(f"{destination} must be empty or an earlier export: choose another folder.")
+    state = _load_best(best.checkpoint)
+    trained = _build(state)
+    trained.generator.load_state_dict(state["generator"])
+    config = {
+        "format": FORMAT,
+        "architecture": state["architecture"],
+        "parameters": state["parameters"],
+        "size": state["size"],
+        "trial": best.id,
+        "images": state["images"],
+        best.metric: state["score"],
+    }
+    partial = destination.with_name(f"{destination.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        weights = {name: value.contiguous() for name, value in state["generator"].items()}
+        save_file(weights, partial / WEIGHTS)
+        (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        _compare(trained, load(partial))
+        if destination.exists():
+            shutil.rmtree(destination)
+        partial.rename(destination)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return destination
+
+
+def load(model: Path) -> Translator:
+    """An exported generator, ready to translate; SearchError where the folder holds none."""
+    try:
+        config = json.loads((model / CONFIG).read_text())
+        weights = load_file(model / WEIGHTS)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SearchError(
+            f"{model} holds no exported generator ({CONFIG} and {WEIGHTS}): pass the folder that "
+            "thermal-search export wrote."
+        ) from None
+    except (ValueError, SafetensorError) as error:
+        raise SearchError(f"{model} cannot be read: {error}. Export it again.") from None
+    if config.get("format") != FORMAT:
+        raise SearchError(
+            f"{model} has format {config.get('format')}, but this version reads {FORMAT}: export "
+            "it again."
+        )
+    translator = _build(config)
+    try:
+        translator.generator.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[0]
+        raise SearchError(f"{model}: {WEIGHTS} does not fit {CONFIG} ({first})") from None
+    return translator
+
+
+def _load_best(path: Path) -> checkpoint.State:
+    try:
+        return checkpoint.load(path)
+    except FileNotFoundError:
+        raise SearchError(f"{path} is missing: the search's folder is incomplete.") from None
+
+
+def _build(config: dict[str, Any]) -> Translator:
+    translator = architectures.build(config["architecture"], config["size"], config["parameters"])
+    return translator.eval()
+
+
+@torch.inference_mode()
+def _compare(trained: Translator, exported: Translator) -> None:
+    random = torch.Generator().manual_seed(0)
+    size = trained.config.size
+    rgb = torch.rand(2, 3, size, size, generator=random) * 2 - 1
+    painted: list[torch.Tensor] = []
+    for translator in (trained, exported):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            z = translator.draw_latent(2, torch.Generator().manual_seed(0))
+            painted.append(translator.translate(rgb, z))
+    difference = (painted[0] - painted[1]).abs().max().item()
+    if not difference == 0:
+        raise ExportMismatch(
+            f"The exported generator differs from the trained one by {difference:g} (of 2): "
+            "nothing was written. Please report this."
+        )

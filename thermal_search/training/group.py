@@ -1,0 +1,79 @@
+"""The workers that train one trial together. One worker alone is a group too."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+class Group:
+    """This worker's place among its fellows, and what they agree on.
+
+    Gradients travel on the default process group (NCCL on GPUs); decisions and float64 sums on a
+    second one (gloo), which needs no device and does not disturb the first.
+    """
+
+    def __init__(self) -> None:
+        self.size = dist.get_world_size() if dist.is_initialized() else 1
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.control = dist.new_group(backend="gloo") if self.size > 1 else None
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def ask_leader(self, question: Callable[[], T]) -> T:
+        """The first worker's answer to `question`, on every worker. Only it asks."""
+        answer: list[Any] = [question() if self.leads else None]
+        if self.size > 1:
+            dist.broadcast_object_list(answer, src=0, group=self.control)
+        return answer[0]
+
+    def wait(self) -> None:
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a CPU tensor over the workers, in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor, group=self.control)
+        return tensor
+
+    def average_gradients(self, parameters: Sequence[nn.Parameter], terms: Tensor) -> Tensor:
+        """Averages the gradients in place, and `terms` with them, by one flat all-reduce.
+
+        No DistributedDataParallel: its hooks fail on networks that grow and on backward passes
+        that leave a parameter out. The loss terms ride along so that every worker sees the same
+        ones, and all of them stop when one diverges.
+        """
+        if self.size == 1:
+            return terms
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients] + [terms])
+        dist.all_reduce(flat)
+        flat /= self.size
+        pieces = flat.split([gradient.numel() for gradient in gradients] + [terms.numel()])
+        for gradient, piece in zip(gradients, pieces[:-1], strict=True):
+            gradient.copy_(piece.view_as(gradient))
+        return pieces[-1]
+
+    def share_start(self, network: nn.Module) -> None:
+        """Gives every worker the first one's parameters and buffers."""
+        if self.size > 1:
+            for tensor in [*network.parameters(), *network.buffers()]:
+                dist.broadcast(tensor.data, src=0)
+
+    def average_normalization(self, network: nn.Module) -> None:
+        """Averages what batch normalization has measured, so that all judge one generator."""
+        if self.size == 1:
+            return
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage] - the one base of 1d, 2d, 3d
+                for measured in (module.running_mean, module.running_var):
+                    if measured is not None:
+                        dist.all_reduce(measured)
+                        measured /= self.size

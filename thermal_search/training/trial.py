@@ -1,0 +1,295 @@
+"""One trial: a translator in training, as a stream of evaluations. Plain torch, no Ray."""
+
+import contextlib
+import copy
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thermal_search import architectures, checkpoint
+from thermal_search.architectures.translator import Translator
+from thermal_search.dataset.batches import Batches, PairedBatches, UnpairedBatches
+from thermal_search.errors import SearchError, TrialDiverged
+from thermal_search.training.evaluation import Judge
+from thermal_search.training.group import Group
+from thermal_search.training.step import (
+    Precision,
+    autocast_for,
+    check_finite,
+    take_seats,
+    train_step,
+)
+from thermal_search.dataset.frames import WorkerFrames
+
+STEPS_BETWEEN_CHECKS = 16
+"""Steps between two looks at the losses on a GPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPlan:
+    """What one trial is asked to do."""
+
+    id: str
+    architecture: str
+    parameters: Mapping[str, object]
+    folder: Path
+    """Where its checkpoints and pictures go: an absolute path every worker reaches."""
+
+    images: int
+    """Its full budget, in images shown, over all workers."""
+
+    evaluate_every: int
+    """Images between two evaluations."""
+
+    seed: int = 0
+    precision: Precision = "auto"
+
+
+@dataclass
+class Evaluation:
+    """What one evaluation found. This is what travels to Ray Tune, and into the history."""
+
+    images: int
+    score: float
+    losses: dict[str, float]
+    seconds: float
+    """Time the trial has trained and been judged so far."""
+
+    images_per_second: float
+    """Speed of training since the evaluation before."""
+
+    grid: str | None
+    """The picture grid's file name in the trial's folder."""
+
+
+@dataclass
+class _Progress:
+    images: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+
+class Trial:
+    """A translator, its optimizers, its data and its history; resumes where its folder says."""
+
+    def __init__(
+        self, plan: TrialPlan, data: WorkerFrames, judge: Judge, group: Group, device: torch.device
+    ) -> None:
+        self.plan, self.judge, self.group, self.device = plan, judge, group, device
+        # All workers build the same networks; their random draws differ afterwards.
+        torch.manual_seed(plan.seed)
+        self.translator = _build(plan, data.size).to(device)
+        group.share_start(self.translator)
+        self.seats = take_seats(self.translator)
+        self.average = _MovingAverage.of(self.translator)
+        self.batches = _batches(self.translator, plan, data, group, device)
+        torch.manual_seed(plan.seed + 1 + group.rank)
+        self.autocast = autocast_for(device, plan.precision)
+        self.progress = _Progress()
+        if folder := group.ask_leader(lambda: checkpoint.latest(plan.folder)):
+            self._restore(folder)
+
+    @property
+    def history(self) -> list[Evaluation]:
+        return [Evaluation(**evaluation) for evaluation in self.progress.history]
+
+    @property
+    def is_done(self) -> bool:
+        return self.progress.images >= self.plan.images
+
+    def evaluations(self) -> Iterator[Evaluation]:
+        """Trains on and yields at each evaluation, when its state is already safe on disk."""
+        while not self.is_done:
+            yield self._train_to_next_evaluation()
+
+    def _train_to_next_evaluation(self) -> Evaluation:
+        plan, progress = self.plan, self.progress
+        started, images_before = time.monotonic(), progress.images
+        goal = min(
+            (progress.images // plan.evaluate_every + 1) * plan.evaluate_every, plan.images
+        )
+        meter = _LossMeter(self.device)
+        self.translator.train()
+        try:
+            while progress.images < goal:
+                self._step(meter)
+            losses = meter.means()
+        except TrialDiverged as divergence:
+            raise TrialDiverged(f"{divergence} after {progress.images:,} images") from None
+        trained = time.monotonic() - started
+        self.group.average_normalization(self.translator)
+        with self._averaged_generator():
+            score, grid = self.judge.evaluate(
+                self.translator, plan.folder / f"images-{progress.images:08d}.png"
+            )
+        progress.seconds += time.monotonic() - started
+        evaluation = Evaluation(
+            images=progress.images,
+            score=score,
+            losses=losses,
+            seconds=round(progress.seconds, 3),
+            images_per_second=round((progress.images - images_before) / trained, 3),
+            grid=grid,
+        )
+        progress.history.append(vars(evaluation).copy())
+        self._save(is_best=score <= min(item["score"] for item in progress.history))
+        return evaluation
+
+    def _step(self, meter: "_LossMeter") -> None:
+        plan, progress = self.plan, self.progress
+        self.translator.begin_step(progress.images, plan.images)
+        factor = self.translator.learning_rate_factor(min(progress.images / plan.images, 1.0))
+        for seat in self.seats.values():
+            seat.scale_lr(factor)
+        losses = train_step(
+            self.translator, self.seats, self.batches, group=self.group, autocast=self.autocast
+        )
+        shown = self.translator.config.batch_size * self.group.size
+        progress.images += shown
+        if self.average:
+            self.average.update(self.translator.generator, shown)
+        meter.add(losses)
+
+    @contextlib.contextmanager
+    def _averaged_generator(self) -> Iterator[None]:
+        """Puts the moving average where the generator is, if the trial keeps one."""
+        live = self.translator.generator
+        if self.average:
+            self.translator.generator = self.average.network
+        try:
+            yield
+        finally:
+            self.translator.generator = live
+
+    def _save(self, *, is_best: bool) -> None:
+        plan, group = self.plan, self.group
+        folder = checkpoint.pending(plan.folder, self.progress.images)
+        network = self.translator.state_dict()
+        trained = {name for name, _ in self.translator.named_parameters()}
+        own = {name: value for name, value in network.items() if name not in trained}
+        checkpoint.save(
+            {"translator": own, "batches": self.batches.state_dict(), "random": _random_state()},
+            folder / f"worker-{group.rank}.pt",
+        )
+        if group.leads:
+            shared: checkpoint.State = {
+                "translator": network,
+                "optimizers": {n: seat.optimizer.state_dict() for n, seat in self.seats.items()},
+                "average": self.average.network.state_dict() if self.average else None,
+                "progress": vars(self.progress),
+            }
+            checkpoint.save(shared, folder / "shared.pt")
+            if is_best:
+                generator = self.average.network if self.average else self.translator.generator
+                checkpoint.save(
+                    {
+                        "architecture": plan.architecture,
+                        "parameters": dict(plan.parameters),
+                        "size": self.translator.config.size,
+                        "images": self.progress.images,
+                        "score": self.progress.history[-1]["score"],
+                        "generator": generator.state_dict(),
+                    },
+                    plan.folder / "best.pt",
+                )
+        group.wait()
+        if group.leads:
+            checkpoint.commit(folder)
+        group.wait()
+
+    def _restore(self, folder: Path) -> None:
+        shared = checkpoint.load(folder / "shared.pt", self.device)
+        network = shared["translator"]
+        own_file = folder / f"worker-{self.group.rank}.pt"
+        # A worker more than last time starts from the first one's buffers, with fresh draws.
+        own = checkpoint.load(own_file) if own_file.exists() else None
+        if own:
+            network |= own["translator"]
+        self.translator.load_state_dict(network)
+        for name, seat in self.seats.items():
+            seat.optimizer.load_state_dict(shared["optimizers"][name])
+        if self.average:
+            self.average.network.load_state_dict(shared["average"])
+        self.progress = _Progress(**shared["progress"])
+        if own:
+            self.batches.load_state_dict(own["batches"])
+            _restore_random_state(own["random"])
+
+
+class _MovingAverage:
+    """An exponential moving average of the generator, with its half-life in images shown."""
+
+    def __init__(self, generator: nn.Module, half_life_images: int) -> None:
+        self.network = copy.deepcopy(generator).requires_grad_(False)
+        self.half_life_images = half_life_images
+
+    @classmethod
+    def of(cls, translator: Translator) -> "_MovingAverage | None":
+        half_life = translator.config.ema_half_life_images
+        return cls(translator.generator, half_life) if half_life else None
+
+    @torch.no_grad()
+    def update(self, generator: nn.Module, images: int) -> None:
+        kept = 0.5 ** (images / self.half_life_images)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage] - one kernel for all weights
+            list(self.network.parameters()), list(generator.parameters()), 1 - kept
+        )
+        for averaged, live in zip(self.network.buffers(), generator.buffers(), strict=True):
+            averaged.copy_(live)
+
+
+class _LossMeter:
+    """Means of the loss terms since the last evaluation, without waiting for the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.sums: dict[str, Tensor] = {}
+        self.steps = 0
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, torch.zeros((), device=self.device)) + value
+        self.steps += 1
+        if self.device.type != "cpu" and self.steps % STEPS_BETWEEN_CHECKS == 0:
+            check_finite(self.sums)
+
+    def means(self) -> dict[str, float]:
+        check_finite(self.sums)
+        return {name: round(value.item() / self.steps, 6) for name, value in self.sums.items()}
+
+
+def _build(plan: TrialPlan, size: int) -> Translator:
+    try:
+        return architectures.build(plan.architecture, size, plan.parameters)
+    except ValueError as error:
+        raise SearchError(str(error)) from error
+
+
+def _batches(
+    translator: Translator, plan: TrialPlan, data: WorkerFrames, group: Group, device: torch.device
+) -> Batches:
+    kind = PairedBatches if translator.needs_pairs else UnpairedBatches
+    rgb, thermal = data.paired if translator.needs_pairs else data.unpaired
+    # Every worker shuffles its own share, so each needs its own seed.
+    seed = plan.seed * 1009 + group.rank
+    return kind(
+        rgb, thermal, batch_size=translator.config.batch_size, seed=seed, device=device
+    )
+
+
+def _random_state() -> dict[str, Any]:
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def _restore_random_state(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

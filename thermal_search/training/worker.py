@@ -1,0 +1,157 @@
+"""What every worker of a slot runs, for as long as the search lasts: one trial after another."""
+
+import gc
+import itertools
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import train
+from ray.train.torch import get_device
+
+from thermal_search.dataset.frames import WorkerFrames
+from thermal_search.dataset.loading import Share, open_share
+from thermal_search.errors import TrialDiverged
+from thermal_search.images import to_network_range
+from thermal_search.metrics import Extractor, Reference, build_extractor, reference_statistics
+from thermal_search.training.evaluation import Judge
+from thermal_search.training.group import Group
+from thermal_search.training.mailbox import Job, Result
+from thermal_search.training.trial import Evaluation, Trial, TrialPlan
+
+IDLE_S = 5.0
+"""Seconds the first worker waits for a trial before it tells the others that all is well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotPlan:
+    """What a slot's workers keep from trial to trial."""
+
+    shares: list[Share]
+    """One a worker."""
+
+    dataset: Path
+    """The prepared dataset's folder, where the reference statistics are kept."""
+
+    features: str
+    inception_weights: Path | None
+    metric: str
+    threads: int
+    """CPU threads a worker computes with."""
+
+
+def serve(config: dict[str, Any]) -> None:
+    """Takes trials from the mailbox until it closes. Ray Train's training function."""
+    plan: SlotPlan = config["plan"]
+    mailbox = config["mailbox"]
+    group = Group()
+    try:
+        torch.set_num_threads(plan.threads)
+        device = get_device()
+        assert isinstance(device, torch.device)
+        data = open_share(plan.shares[train.get_context().get_world_rank()])
+        judge = _judge(plan, data, group, device)
+    except Exception as error:
+        # A group that cannot get ready would otherwise be restarted for ever, without a word.
+        if group.leads and ray.get(mailbox.start_failed.remote(_describe(error))):
+            return
+        raise
+    if group.leads:
+        ray.get(mailbox.ready.remote())
+    while job := group.ask_leader(lambda: ray.get(mailbox.take.remote(IDLE_S))):
+        if job != "idle":
+            _train(job, data, judge, group, device, plan.metric, mailbox)
+            _free_memory(device)
+
+
+def _train(
+    job: Job,
+    data: WorkerFrames,
+    judge: Judge,
+    group: Group,
+    device: torch.device,
+    metric: str,
+    mailbox: Any,
+) -> None:
+    """Trains one trial to its end, or to where Ray Tune stops it. Its faults stay its own."""
+
+    def end(result: Result | None) -> None:
+        if group.leads:
+            ray.get(mailbox.end.remote(job["id"], result))
+
+    try:
+        plan = TrialPlan(**job)
+        trial = Trial(plan, data, judge, group, device)
+        # What an earlier life of this trial found is told again: Tune may have missed the last of
+        # it. The mailbox hands on only what is new.
+        evaluations = itertools.chain(trial.history, trial.evaluations())
+        for number, evaluation in enumerate(evaluations):
+            result = _result(trial, number, evaluation, metric)
+            if group.ask_leader(partial(_report, mailbox, number, result)):
+                break
+        end(None)
+    except TrialDiverged as divergence:
+        end({"status": "diverged", "reason": str(divergence)})
+    except Exception as error:
+        if group.size > 1:
+            # The other workers may be waiting for this one inside a collective: only a fresh
+            # group is sure to be sound. The trial is over first, so that it is not tried again.
+            ray.get(mailbox.end.remote(job["id"], _failed(error)))
+            raise
+        end(_failed(error))
+
+
+def _report(mailbox: Any, number: int, result: Result) -> bool:
+    """Hands in one evaluation and waits for the answer: True when the trial is to stop."""
+    return ray.get(mailbox.report.remote(number, result))
+
+
+def _result(trial: Trial, number: int, evaluation: Evaluation, metric: str) -> Result:
+    is_last = evaluation.images >= trial.plan.images
+    return {
+        "status": "completed" if is_last else "running",
+        "images": evaluation.images,
+        metric: evaluation.score,
+        # The best generator is kept, so the best evaluation is what a trial is worth.
+        "objective": min(item.score for item in trial.history[: number + 1]),
+        "losses": evaluation.losses,
+        "seconds": evaluation.seconds,
+        "images_per_second": evaluation.images_per_second,
+        "grid": evaluation.grid,
+    }
+
+
+def _judge(plan: SlotPlan, data: WorkerFrames, group: Group, device: torch.device) -> Judge:
+    extractor = build_extractor(
+        plan.features, inception_weights=plan.inception_weights, device=device
+    )
+    reference = _reference(plan, data, extractor, group)
+    return Judge(data, extractor, reference, group, device)
+
+
+def _failed(error: BaseException) -> Result:
+    return {"status": "failed", "reason": _describe(error)}
+
+
+def _describe(error: BaseException) -> str:
+    """One line for the record: memory by its name, everything else as it says itself."""
+    text = " ".join(str(error).split())
+    is_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "alloc" in text
+    name = "out of memory" if is_memory else type(error).__name__
+    return f"{name}: {text[:400]}"
+
+
+def _free_memory(device: torch.device) -> None:
+    """Gives a trial's memory back before the next one begins."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _reference(
+    plan: SlotPlan, data: WorkerFrames, extractor: Extractor, group: Group
+) -> Reference:
+    raise NotImplementedError

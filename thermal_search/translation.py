@@ -1,0 +1,104 @@
+"""A folder of RGB pictures -> a folder of thermal ones, with an exported generator."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from rich.progress import track
+from torch import Generator, Tensor
+
+from thermal_search import export
+from thermal_search.architectures.translator import Translator
+from thermal_search.errors import DatasetError
+from thermal_search.images import to_network_range, to_pixels
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+BATCH = 16
+
+
+@dataclass
+class Translated:
+    written: list[Path] = field(default_factory=list[Path])
+    left_out: list[tuple[Path, str]] = field(default_factory=list[tuple[Path, str]])
+
+
+def translate_folder(
+    model: Path, source: Path, output: Path, *, square: bool = False, seed: int = 0
+) -> Translated:
+    """Paints the thermal picture of every RGB picture in `source`, as 8-bit PNG of equal stem.
+
+    Pictures have the size of their RGB frame, or the generator's own with `square`. The same seed
+    draws the same latents. Unreadable pictures are left out and named.
+    """
+    translator = export.load(model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    translator.to(device)
+    if not source.is_dir():
+        raise DatasetError(f"{source} must be a folder of RGB pictures, but is not a folder.")
+    paths = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        known = ", ".join(sorted(SUFFIXES))
+        raise DatasetError(f"{source} holds no pictures ({known}).")
+    _refuse_equal_stems(paths)
+    output.mkdir(parents=True, exist_ok=True)
+    done = Translated()
+    batches = range(0, len(paths), BATCH)
+    for start in track(batches, description="Translating", transient=True):
+        chunk = list(_read(paths[start : start + BATCH], translator.config.size, done))
+        if not chunk:
+            continue
+        painted = _paint(translator, [pixels for _, _, pixels in chunk], device, seed + start)
+        for (path, size, _), thermal in zip(chunk, painted, strict=True):
+            picture = Image.fromarray(thermal[0].numpy())
+            if not square:
+                picture = picture.resize(size, Image.Resampling.BICUBIC)
+            done.written.append(_write(picture, output / f"{path.stem}.png"))
+    if not done.written:
+        raise DatasetError(f"{source}: none of its {len(paths)} pictures can be read.")
+    return done
+
+
+def _refuse_equal_stems(paths: Sequence[Path]) -> None:
+    seen: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in seen:
+            raise DatasetError(
+                f"{seen[path.stem].name} and {path.name} would both become {path.stem}.png: "
+                "rename one of them."
+            )
+        seen[path.stem] = path
+
+
+def _read(
+    paths: Sequence[Path], size: int, done: Translated
+) -> Iterator[tuple[Path, tuple[int, int], Tensor]]:
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                rgb = picture.convert("RGB")
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            done.left_out.append((path, str(error)))
+            continue
+        # The same resize as process.py's default.
+        small = rgb.resize((size, size), Image.Resampling.BICUBIC)
+        yield path, rgb.size, torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+@torch.inference_mode()
+def _paint(
+    translator: Translator, pictures: Sequence[Tensor], device: torch.device, seed: int
+) -> Tensor:
+    rgb = to_network_range(torch.stack(list(pictures)).to(device))
+    torch.manual_seed(seed)
+    z = translator.draw_latent(len(rgb), Generator().manual_seed(seed))
+    return to_pixels(translator.translate(rgb, None if z is None else z.to(device))).cpu()
+
+
+def _write(picture: Image.Image, path: Path) -> Path:
+    partial = path.with_name(f"{path.name}.partial")
+    picture.save(partial, format="PNG")
+    partial.replace(path)
+    return path

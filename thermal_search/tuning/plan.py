@@ -1,0 +1,136 @@
+"""What a search was asked to do, kept in O/search.json so that it can be taken up again."""
+
+import dataclasses
+import json
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import search_spaces
+from thermal_search import architectures
+from thermal_search.dataset.manifest import Manifest, read_manifest
+from thermal_search.errors import SearchError
+from thermal_search.metrics import metric_name
+from thermal_search.training.step import Precision
+from thermal_search.tuning.record import write_atomically
+
+FILE = "search.json"
+
+CHANGEABLE = {"slots", "workers", "gpus_per_worker", "inception_weights", "data", "output"}
+"""What may differ when a search is resumed: where things are, and how many machines there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchPlan:
+    data: Path
+    """A folder written by process.py."""
+
+    output: Path
+    """Where everything the search makes goes."""
+
+    architectures: tuple[str, ...]
+    trials: int
+    images: int
+    """A trial's full budget, in images shown over all its workers."""
+
+    evaluate_every: int
+    """Images between two evaluations, the first of which is the first chance to be stopped."""
+
+    slots: int | None = None
+    """Trials at once; None: as many as the machines hold."""
+
+    workers: int = 1
+    """Workers that train one trial together."""
+
+    gpus_per_worker: float | None = None
+    """GPUs of one worker, whole or a fraction; None: one where there are any."""
+
+    features: str = "inception"
+    inception_weights: Path | None = None
+    seed: int = 0
+    precision: Precision = "auto"
+    reduction: float = 3.0
+    """Successive halving keeps about one in so many trials of an architecture at each rung."""
+
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    dataset_digest: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", Path(self.data).absolute())
+        object.__setattr__(self, "output", Path(self.output).absolute())
+        object.__setattr__(self, "architectures", tuple(self.architectures))
+        if self.inception_weights is not None:
+            object.__setattr__(self, "inception_weights", Path(self.inception_weights).absolute())
+
+    @property
+    def metric(self) -> str:
+        """The metric's key: `fid` only on Inception's features."""
+        return metric_name(self.features)
+
+    def check(self) -> Manifest:
+        """Raises SearchError or DatasetError where the plan cannot be carried out."""
+        if not self.architectures:
+            raise SearchError("A search needs at least one architecture: pass --architectures.")
+        known = sorted(set(architectures.ARCHITECTURES) & set(search_spaces.names()))
+        for name in self.architectures:
+            if name not in known:
+                raise SearchError(f"Unknown architecture {name!r}. Available: {', '.join(known)}.")
+        if len(set(self.architectures)) < len(self.architectures):
+            raise SearchError(f"Name each architecture once, not {','.join(self.architectures)}.")
+        for name in ("trials", "images", "evaluate_every", "workers", "slots"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SearchError(f"--{name.replace('_', '-')} must be at least 1, but is {value}.")
+        if self.evaluate_every > self.images:
+            raise SearchError(
+                f"--evaluate-every ({self.evaluate_every}) must not exceed --images "
+                f"({self.images}): a trial that is never evaluated cannot be compared."
+            )
+        if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
+            raise SearchError(f"--gpus-per-worker must not be negative: {self.gpus_per_worker}.")
+        if self.reduction <= 1:
+            raise SearchError(f"--reduction must be above 1, but is {self.reduction}.")
+        return read_manifest(self.data)
+
+    def published(self) -> dict[str, Any]:
+        """What the search's own MLflow run shows; no machine paths."""
+        shown = {**self.to_json(), "data": self.data.name, "output": self.output.name}
+        shown.pop("inception_weights")
+        return shown
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    def save(self) -> None:
+        write_atomically(self.output / FILE, json.dumps(self.to_json(), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, output: Path) -> "SearchPlan":
+        """The plan of the search in `output`."""
+        try:
+            content = json.loads((output / FILE).read_text())
+        except FileNotFoundError:
+            raise SearchError(
+                f"{output} holds no search ({FILE} is missing): pass the --output folder of one."
+            ) from None
+        except ValueError as error:
+            raise SearchError(f"{output / FILE} cannot be read: {error}.") from None
+        return cls(**content)
+
+    def resumed(self, asked: dict[str, Any]) -> "SearchPlan":
+        """This plan with the flags given anew; raises SearchError where one would change it."""
+        given = {name: value for name, value in asked.items() if value is not None}
+        wanted = dataclasses.replace(self, **given)
+        for name in given:
+            if name not in CHANGEABLE and getattr(wanted, name) != getattr(self, name):
+                flag = name.replace("_", "-")
+                raise SearchError(
+                    f"--resume goes on with the same search, but --{flag} was "
+                    f"{getattr(self, name)} and is now {getattr(wanted, name)}: leave it out, or "
+                    "start a new search in another --output folder."
+                )
+        return wanted

@@ -1,0 +1,103 @@
+"""What a person sees while a search runs."""
+
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.record import SearchRecord, TrialRecord
+
+SHOWN_TRIALS = 12
+
+
+class Progress:
+    """A live table on a terminal, one line an event elsewhere."""
+
+    def __init__(self, plan: SearchPlan, record: SearchRecord, console: Console | None = None):
+        self.plan, self.record = plan, record
+        self.console = console or Console()
+        self.started = time.monotonic()
+        self.images_before = self._images()
+        self.live: Live | None = None
+        if self.console.is_terminal:
+            self.live = Live(self._table(), console=self.console, refresh_per_second=2)
+            self.live.start()
+
+    def show(self, event: str) -> None:
+        """Something happened: print it, with where the search stands."""
+        if self.live:
+            self.live.update(self._table())
+        else:
+            self.console.print(f"[{self._clock()}] {event} | {self.status()}", highlight=False,
+                               soft_wrap=True, markup=False)
+
+    def warn(self, sentence: str) -> None:
+        self.console.print(sentence, style="yellow", highlight=False, markup=False)
+
+    def close(self) -> None:
+        if self.live:
+            self.live.update(self._table())
+            self.live.stop()
+
+    def status(self) -> str:
+        """One line: trials done / running / stopped, best so far, speed, time left."""
+        trials = self.record.trials.values()
+        running = sum(trial.status == "running" for trial in trials)
+        stopped = sum(trial.status == "stopped" for trial in trials)
+        broken = sum(trial.status in ("diverged", "failed") for trial in trials)
+        done = len(trials) - running
+        words = [f"{done}/{self.plan.trials} trials done", f"{running} running"]
+        words += [f"{stopped} stopped early"] + ([f"{broken} broke"] if broken else [])
+        if best := self.record.best:
+            score = best.best_score(self.plan.metric)
+            words.append(f"best {self.plan.metric} {score:.2f} ({best.architecture})")
+        shown = self._images() - self.images_before
+        if shown:
+            speed = shown / (time.monotonic() - self.started)
+            words.append(f"{speed:.1f} images/s")
+            words.append(f"at most {_duration(self._images_left() / speed)} left")
+        return ", ".join(words)
+
+    def _images(self) -> int:
+        return sum(trial.images for trial in self.record.trials.values())
+
+    def _images_left(self) -> int:
+        """Images to show if no further trial is stopped early."""
+        budget = self.plan.images
+        running = [t for t in self.record.trials.values() if t.status == "running"]
+        waiting = max(self.plan.trials - len(self.record.trials), 0)
+        return waiting * budget + sum(max(budget - trial.images, 0) for trial in running)
+
+    def _clock(self) -> str:
+        return _duration(time.monotonic() - self.started)
+
+    def _table(self) -> Group:
+        table = Table(box=None, pad_edge=False)
+        for column in ("trial", "architecture", "status", "images", self.plan.metric, "best"):
+            table.add_column(column, justify="left" if column != "images" else "right")
+        trials = list(self.record.trials.values())
+        for trial in trials[-SHOWN_TRIALS:]:
+            table.add_row(*self._row(trial))
+        return Group(table, Text(self.status()))
+
+    def _row(self, trial: TrialRecord) -> tuple[str, ...]:
+        metric = self.plan.metric
+        last = f"{trial.history[-1][metric]:.2f}" if trial.history else ""
+        best = trial.best_score(metric)
+        return (
+            trial.id[-5:],
+            trial.architecture,
+            trial.status,
+            f"{trial.images:,}",
+            last,
+            "" if best is None else f"{best:.2f}",
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

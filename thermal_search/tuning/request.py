@@ -1,0 +1,31 @@
+"""From the flags of a command to the plan of a search."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import search_spaces
+from thermal_search.errors import SearchError
+from thermal_search.tuning.plan import SearchPlan
+
+DEFAULT_TRIALS = 60
+DEFAULT_IMAGES = 200_000
+EVALUATIONS_PER_TRIAL = 10
+
+
+def plan_from_flags(flags: Mapping[str, Any], *, resume: bool) -> SearchPlan:
+    """The plan asked for; with `resume` the one in the output folder, with what may be changed."""
+    known = {field.name for field in fields(SearchPlan)}
+    asked = {name: flags[name] for name in known & flags.keys() if flags[name] is not None}
+    if resume:
+        return SearchPlan.load(asked["output"].absolute()).resumed(asked)
+    if "data" not in asked:
+        raise SearchError("A search needs --data, a folder written by process.py.")
+    images = asked.get("images", DEFAULT_IMAGES)
+    defaults = {
+        "architectures": tuple(search_spaces.names()),
+        "trials": DEFAULT_TRIALS,
+        "images": images,
+        "evaluate_every": max(images // EVALUATIONS_PER_TRIAL, 1),
+    }
+    return SearchPlan(**defaults | asked)

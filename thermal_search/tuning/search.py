@@ -1,0 +1,138 @@
+"""The search itself: Optuna proposes, Ray Tune schedules, slots train, the record remembers."""
+
+import logging
+import warnings
+from typing import Any
+
+import ray
+from ray import tune
+
+from thermal_search.dataset.loading import load
+from thermal_search.dataset.manifest import Manifest
+from thermal_search.errors import SearchError
+from thermal_search.metrics import build_extractor
+from thermal_search.training.worker import SlotPlan
+from thermal_search.tuning import machines
+from thermal_search.tuning.callback import SearchCallback
+from thermal_search.tuning.fairness import HalvingWithinArchitecture
+from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.slot import Slot
+from thermal_search.tuning.space import OBJECTIVE, searcher
+
+NAME = "search"
+SLOT_LOSSES_PER_TRIAL = 3
+"""Times a trial may lose its whole slot (not only a worker) and be started elsewhere."""
+
+
+def search(plan: SearchPlan, *, address: str = "local", resume: bool = False) -> SearchRecord:
+    """Runs a search to its end, or the rest of one, and returns its record.
+
+    Raises SearchError, DatasetError or WeightsUnavailable before anything is started.
+    """
+    manifest = plan.check()
+    plan = _claim_output(plan, manifest, resume)
+    # Before any machine is asked for: a missing weights file is known now.
+    build_extractor(plan.features, inception_weights=plan.inception_weights)
+    was_joined = ray.is_initialized()
+    machines.join(address)
+    try:
+        _run(plan, manifest, resume)
+    finally:
+        if not was_joined:
+            ray.shutdown()
+    return SearchRecord.load(plan.output)
+
+
+def _claim_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> SearchPlan:
+    if resume:
+        if plan.dataset_digest != manifest.digest:
+            raise SearchError(
+                f"{plan.data} is not the dataset this search began with: its trials would not "
+                "compare. Pass the same --data, or start a new search."
+            )
+    elif plan.output.exists() and any(plan.output.iterdir()):
+        raise SearchError(
+            f"{plan.output} must be empty, but holds something already: pass --resume to go on "
+            "with the search in it, or another --output."
+        )
+    else:
+        object.__setattr__(plan, "dataset_digest", manifest.digest)
+    plan.output.mkdir(parents=True, exist_ok=True)
+    plan.save()
+    return plan
+
+
+def _run(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
+    _quieten()
+    layout = machines.lay_out(plan)
+    dataset = load(manifest)
+    slot_plan = SlotPlan(
+        shares=dataset.share(plan.workers),
+        dataset=plan.data,
+        features=plan.features,
+        inception_weights=plan.inception_weights,
+        metric=plan.metric,
+        threads=layout.threads_per_worker,
+    )
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            Slot,
+            plan=slot_plan,
+            workers=plan.workers,
+            resources_per_worker=layout.resources_per_worker,
+            storage=plan.output / "tune" / "slots",
+            trial_settings=_trial_settings(plan),
+        ),
+        # The slot's own process only waits; its workers hold the resources.
+        {"CPU": 0.01},
+    )
+    _tuner(plan, trainable, layout.slots, resume).fit()
+    del dataset  # held until here: its blocks live as long as this process owns them
+
+
+def _trial_settings(plan: SearchPlan) -> dict[str, Any]:
+    return {
+        "folder": plan.output / "trials",
+        "images": plan.images,
+        "evaluate_every": plan.evaluate_every,
+        "seed": plan.seed,
+        "precision": plan.precision,
+    }
+
+
+def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.Tuner:
+    storage = plan.output / "tune"
+    if resume and tune.Tuner.can_restore(str(storage / NAME)):
+        return tune.Tuner.restore(str(storage / NAME), trainable, resume_errored=True)
+    return tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            metric=OBJECTIVE,
+            mode="min",
+            search_alg=searcher(plan.architectures, plan.seed),
+            scheduler=HalvingWithinArchitecture(
+                plan.output,
+                images=plan.images,
+                grace_images=plan.evaluate_every,
+                reduction=plan.reduction,
+            ),
+            num_samples=plan.trials,
+            max_concurrent_trials=slots,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name=NAME,
+            storage_path=str(storage),
+            callbacks=[SearchCallback(plan)],
+            failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
+            verbose=0,
+        ),
+    )
+
+
+def _quieten() -> None:
+    """Our own progress is what people follow; the engines' notes stay in their log files."""
+    for noisy in ("ray.tune", "ray.train", "ray.data", "optuna"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=Warning, module="optuna")

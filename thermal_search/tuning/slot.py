@@ -1,0 +1,111 @@
+"""A trial slot: one long-lived Ray Train worker group through which Ray Tune's trials flow.
+
+A worker group takes most of a minute to start, since each of its processes imports torch. Starting
+one a trial wastes that minute every time, and a trial stopped early leaves its resources reserved.
+A slot starts its group once; the next trial begins a fraction of a second after the last.
+"""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from thermal_search.training.mailbox import Job, Mailbox, Result
+from thermal_search.training.worker import SlotPlan, serve
+
+DIVERGED_OBJECTIVE = 1e6
+"""What a trial without a usable result is worth: large, and finite, because Optuna leaves a trial
+that ends on NaN running for ever."""
+
+WORKER_DEATHS_PER_SLOT = 100
+"""How often a slot's group may be restarted in all. Not without end: the mailbox fails a trial that
+keeps losing its workers, this is for faults that strike before a worker reaches the mailbox."""
+
+CLOSING_TIME_S = 60.0
+
+
+class Slot(tune.Trainable):
+    """Ray Tune's end of a slot. One `step` is one evaluation of the current trial."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        *,
+        plan: SlotPlan,
+        workers: int,
+        resources_per_worker: dict[str, float],
+        storage: Path,
+        trial_settings: Job,
+    ) -> None:
+        self.trial_settings = trial_settings
+        self.mailbox = Mailbox.remote()
+        self.failure: BaseException | None = None
+        trainer = TorchTrainer(
+            serve,
+            train_loop_config={"plan": plan, "mailbox": self.mailbox},
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=resources_per_worker.get("GPU", 0) > 0,
+                resources_per_worker=resources_per_worker,
+            ),
+            run_config=RunConfig(
+                # A new name each time: Ray Train would resume a slot of the same name.
+                name=f"slot-{self.trial_id}-{time.time_ns()}",
+                storage_path=str(storage),
+                failure_config=FailureConfig(max_failures=WORKER_DEATHS_PER_SLOT),
+            ),
+        )
+        self.thread = threading.Thread(target=self._fit, args=(trainer,), daemon=True)
+        self.thread.start()
+        self._begin(config)
+
+    def step(self) -> dict[str, Any]:
+        pending = self.mailbox.next_result.remote(self.current)
+        while not ray.wait([pending], timeout=1.0)[0]:
+            if not self.thread.is_alive():
+                raise RuntimeError(f"The slot's workers ended: {self.failure}")
+        result: Result = ray.get(pending)
+        if result["status"] == "slot failed":
+            raise RuntimeError(result["reason"])
+        result["done"] = result["status"] != "running"
+        result.setdefault("objective", DIVERGED_OBJECTIVE)
+        return result
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        ray.get(self.mailbox.cancel.remote(self.current))
+        self._begin(new_config)
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {}  # the trial's own folder holds its state, written before its result was told
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        pass
+
+    def cleanup(self) -> None:
+        ray.get(self.mailbox.cancel.remote(self.current))
+        ray.get(self.mailbox.close.remote())
+        self.thread.join(CLOSING_TIME_S)
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self.current = self.trial_id
+        architecture = config["architecture"]
+        job: Job = {
+            "id": self.current,
+            "architecture": architecture,
+            "parameters": config.get(architecture, {}),
+            **self.trial_settings,
+            "folder": self.trial_settings["folder"] / self.current,
+        }
+        ray.get(self.mailbox.submit.remote(job))
+
+    def _fit(self, trainer: TorchTrainer) -> None:
+        try:
+            trainer.fit()
+        except Exception as error:
+            self.failure = error

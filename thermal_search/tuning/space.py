@@ -1,0 +1,76 @@
+"""The conditional space of a search: first which architecture, then that one's own parameters."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import TPESampler
+from ray.tune.search.optuna import OptunaSearch
+
+import search_spaces
+
+OBJECTIVE = "objective"
+"""The key Ray Tune and Optuna minimise: the lowest distance a trial has reached."""
+
+
+class ConditionalSpace:
+    """Suggests an architecture and its parameters, under names prefixed by the architecture.
+
+    A class and not a closure, because Ray pickles the searcher with its space. The prefixes keep
+    apart what only shares a name, and let Optuna's TPE model each architecture by itself.
+    """
+
+    def __init__(self, architectures: Sequence[str]) -> None:
+        self.spaces = {name: search_spaces.load(name).space for name in architectures}
+
+    def __call__(self, trial: optuna.Trial) -> None:
+        architecture = trial.suggest_categorical("architecture", list(self.spaces))
+        for parameter, distribution in self.spaces[architecture].items():
+            _suggest(trial, f"{architecture}/{parameter}", distribution)
+
+
+def searcher(architectures: Sequence[str], seed: int) -> OptunaSearch:
+    """TPE over the architectures, each one's published setting before anything else."""
+    return OptunaSearch(
+        space=ConditionalSpace(architectures),
+        points_to_evaluate=[published_point(name) for name in architectures],
+        # Several trials run at once: `constant_liar` keeps the sampler from proposing the same
+        # place twice. The seed belongs to the sampler; OptunaSearch's own is ignored beside one.
+        sampler=TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed),
+    )
+
+
+def published_point(architecture: str) -> dict[str, Any]:
+    """The paper's own setting, in the flat form Optuna enqueues."""
+    published = search_spaces.load(architecture).published
+    return {"architecture": architecture} | {f"{architecture}/{k}": v for k, v in published.items()}
+
+
+def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> None:
+    match distribution:
+        case FloatDistribution():
+            trial.suggest_float(
+                name,
+                distribution.low,
+                distribution.high,
+                log=distribution.log,
+                step=distribution.step,
+            )
+        case IntDistribution():
+            trial.suggest_int(
+                name,
+                distribution.low,
+                distribution.high,
+                log=distribution.log,
+                step=distribution.step,
+            )
+        case CategoricalDistribution():
+            trial.suggest_categorical(name, distribution.choices)
+        case _:
+            raise TypeError(f"{name}: {type(distribution).__name__} is no distribution we know.")
