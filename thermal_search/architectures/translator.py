@@ -102,3 +102,10 @@ class Translator(nn.Module, ABC):
     def learning_rate_factor(self, progress: float) -> float:
         """What the learning rates are multiplied by at `progress` (0 .. 1) of the budget."""
         return 1.0
+
+
+def constant_then_linear(progress: float, decay_start: float) -> float:
+    """1 until `decay_start` of the budget, then falling linearly to 0 at its end."""
+    if progress <= decay_start:
+        return 1.0
+    return max(0.0, (1 - progress) / (1 - decay_start))

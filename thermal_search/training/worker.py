@@ -12,11 +12,19 @@ import torch
 from ray import train
 from ray.train.torch import get_device
 
-from thermal_search.dataset.frames import WorkerFrames
+from thermal_search.dataset.frames import EVALUATION_BATCH, WorkerFrames
 from thermal_search.dataset.loading import Share, open_share
 from thermal_search.errors import TrialDiverged
-from thermal_search.images import to_network_range
-from thermal_search.metrics import Extractor, Reference, build_extractor, reference_statistics
+from thermal_search.metrics import (
+    Extractor,
+    Reference,
+    Statistics,
+    build_extractor,
+    keep,
+    kept_statistics,
+    measure,
+    reference_file,
+)
 from thermal_search.training.evaluation import Judge
 from thermal_search.training.group import Group
 from thermal_search.training.mailbox import Job, Result
@@ -35,6 +43,9 @@ class SlotPlan:
 
     dataset: Path
     """The prepared dataset's folder, where the reference statistics are kept."""
+
+    validation_count: int
+    """Validation pairs over all shares."""
 
     features: str
     inception_weights: Path | None
@@ -128,8 +139,26 @@ def _judge(plan: SlotPlan, data: WorkerFrames, group: Group, device: torch.devic
     extractor = build_extractor(
         plan.features, inception_weights=plan.inception_weights, device=device
     )
-    reference = _reference(plan, data, extractor, group)
+    reference = Reference(_real_statistics(plan, data, extractor, group))
     return Judge(data, extractor, reference, group, device)
+
+
+def _real_statistics(
+    plan: SlotPlan, data: WorkerFrames, extractor: Extractor, group: Group
+) -> Statistics:
+    """Of the real thermal validation frames: kept with the dataset, or measured together now."""
+    _, thermal = data.validation
+    file = reference_file(plan.dataset, extractor, "val", plan.validation_count)
+    if kept := group.ask_leader(lambda: kept_statistics(file)):
+        return kept
+    batches = (
+        thermal.take(range(start, min(start + EVALUATION_BATCH, len(thermal))))
+        for start in range(0, len(thermal), EVALUATION_BATCH)
+    )
+    statistics = measure(extractor, batches, group.control)
+    if group.leads:
+        keep(statistics, file)
+    return statistics
 
 
 def _failed(error: BaseException) -> Result:
@@ -150,8 +179,3 @@ def _free_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
-
-def _reference(
-    plan: SlotPlan, data: WorkerFrames, extractor: Extractor, group: Group
-) -> Reference:
-    raise NotImplementedError

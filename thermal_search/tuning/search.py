@@ -70,6 +70,7 @@ def _run(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
     slot_plan = SlotPlan(
         shares=dataset.share(plan.workers),
         dataset=plan.data,
+        validation_count=manifest.count("pairs", "val"),
         features=plan.features,
         inception_weights=plan.inception_weights,
         metric=plan.metric,

@@ -1,0 +1,42 @@
+"""Search space for WGAN.
+
+    thermal-search search --data D --output O --architectures wgan
+"""
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+SPACE = {
+    "generator_lr": FloatDistribution(5e-6, 5e-4, log=True),
+    "critic_lr": FloatDistribution(5e-6, 5e-4, log=True),
+    "optimizer": CategoricalDistribution(["rmsprop", "adam"]),
+    # For Adam only; RMSprop takes no notice of it.
+    "beta1": FloatDistribution(0.0, 0.5),
+    "clip": FloatDistribution(1e-3, 0.1, log=True),
+    "critic_turns": IntDistribution(1, 10),
+    "warm_critic_turns": CategoricalDistribution([0, 25, 100]),
+    "latent_size": CategoricalDistribution([32, 64, 100, 128, 256]),
+    "width": CategoricalDistribution([32, 64, 96, 128]),
+    "channel_cap": CategoricalDistribution([8, 16]),
+    "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
+    "generator_norm": CategoricalDistribution(["batch", "none"]),
+    "batch_size": CategoricalDistribution([16, 32, 64, 128]),
+    "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+}
+
+# The settings of Arjovsky et al.
+PUBLISHED = {
+    "generator_lr": 5e-5,
+    "critic_lr": 5e-5,
+    "optimizer": "rmsprop",
+    "beta1": 0.0,
+    "clip": 0.01,
+    "critic_turns": 5,
+    "warm_critic_turns": 100,
+    "latent_size": 100,
+    "width": 64,
+    "channel_cap": 16,
+    "condition_channels": 32,
+    "generator_norm": "batch",
+    "batch_size": 64,
+    "ema_half_life_images": 0,
+}

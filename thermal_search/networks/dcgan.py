@@ -1,0 +1,104 @@
+"""The convolutional pair of DCGAN (Radford et al. 2015, arXiv 1511.06434)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from thermal_search.images import Latent, Rgb, Thermal
+from thermal_search.networks.condition import ConditionPyramid
+from thermal_search.networks.initialization import normalization
+
+
+def ladder(size: int, width: int, cap: int) -> dict[int, int]:
+    """Channels by resolution: `width` at size / 2, doubling inwards to at most `cap` times that."""
+    resolutions = [4 * 2**step for step in range(size.bit_length()) if 4 * 2**step < size]
+    return {r: min(width * (size // 2) // r, cap * width) for r in resolutions}
+
+
+class DcganGenerator(nn.Module):
+    """A latent vector becomes 4 x 4 features, doubled by transposed convolutions to the picture.
+
+    With `condition_channels` None it is the paper's own network, blind to the RGB picture.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        latent_size: int = 100,
+        width: int = 64,
+        cap: int = 16,
+        condition_channels: int | None = 32,
+        norm: str = "batch",
+    ) -> None:
+        super().__init__()
+        channels = ladder(size, width, cap)
+        bias = norm == "none"
+        self.condition = None
+        extra = 0
+        if condition_channels is not None:
+            self.condition = ConditionPyramid(list(channels), condition_channels)
+            extra = self.condition.channels
+        self.root = nn.Sequential(
+            nn.ConvTranspose2d(latent_size, channels[4], 4, 1, 0, bias=bias),
+            normalization(norm, channels[4]),
+            nn.ReLU(),
+        )
+        self.levels = nn.ModuleList()
+        for resolution, wide in channels.items():
+            if 2 * resolution < size:
+                double = channels[2 * resolution]
+                self.levels.append(
+                    nn.Sequential(
+                        nn.ConvTranspose2d(wide + extra, double, 4, 2, 1, bias=bias),
+                        normalization(norm, double),
+                        nn.ReLU(),
+                    )
+                )
+            else:
+                self.levels.append(
+                    nn.Sequential(nn.ConvTranspose2d(wide + extra, 1, 4, 2, 1), nn.Tanh())
+                )
+
+    def forward(self, rgb: Rgb, z: Latent) -> Thermal:
+        features = self.root(z[:, :, None, None])
+        for level in self.levels:
+            features = level(self.condition.beside(features, rgb) if self.condition else features)
+        return features.float()
+
+
+class DcganDiscriminator(nn.Module):
+    """Halves a picture to 4 x 4 by strided convolutions, then to one score, without a sigmoid."""
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        in_channels: int = 4,
+        width: int = 64,
+        cap: int = 16,
+        norm: str = "batch",
+    ) -> None:
+        super().__init__()
+        channels = ladder(size, width, cap)
+        bias = norm == "none"
+        before = in_channels
+        parts: list[nn.Module] = []
+        for resolution, wide in reversed(channels.items()):
+            is_first = 2 * resolution == size
+            parts += [
+                nn.Conv2d(before, wide, 4, 2, 1, bias=bias or is_first),
+                nn.Identity() if is_first else normalization(norm, wide),
+                nn.LeakyReLU(0.2),
+            ]
+            before = wide
+        self.features = nn.Sequential(*parts)
+        self.head = nn.Conv2d(before, 1, 4, 1, 0)
+
+    def forward(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch"]:
+        features = self.features(images)
+        # A clipped critic's scores are about 1e-3 apart: bf16 would round them together.
+        with torch.autocast(features.device.type, enabled=False):
+            return self.head(features.float()).flatten()

@@ -1,0 +1,34 @@
+"""The initialisation of DCGAN (Radford et al. 2015, section 3), which most GANs kept."""
+
+from typing import TypeVar
+
+from torch import nn
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def initialize(network: Network, std: float = 0.02) -> Network:
+    """Draws convolutions from N(0, std), normalization gains from N(1, std); biases become 0."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.normal_(module.weight, 0.0, std)
+        elif isinstance(module, nn.BatchNorm2d) and module.affine:
+            nn.init.normal_(module.weight, 1.0, std)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    return network
+
+
+def normalization(kind: str, channels: int) -> nn.Module:
+    """`batch` (with gain and bias), `instance` (without) or `none`."""
+    match kind:
+        case "batch":
+            return nn.BatchNorm2d(channels)
+        case "instance":
+            return nn.InstanceNorm2d(channels)
+        case "none":
+            return nn.Identity()
+        case _:
+            raise ValueError(f"Unknown norm {kind!r}. Available: batch, instance, none.")

@@ -1,0 +1,53 @@
+"""The residual translator of CycleGAN (Zhu et al. 2017, appendix 7.2; Johnson et al. 2016)."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class ResidualTranslator(nn.Module):
+    """Three channels in: two halvings, residual blocks at a quarter of the size, two doublings."""
+
+    def __init__(self, *, out_channels: int, width: int = 64, blocks: int = 9) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(3, width, 7),
+            nn.InstanceNorm2d(width),
+            nn.ReLU(),
+            *_convolution(nn.Conv2d(width, 2 * width, 3, 2, 1), 2 * width),
+            *_convolution(nn.Conv2d(2 * width, 4 * width, 3, 2, 1), 4 * width),
+            *(ResidualBlock(4 * width) for _ in range(blocks)),
+            *_convolution(nn.ConvTranspose2d(4 * width, 2 * width, 3, 2, 1, 1), 2 * width),
+            *_convolution(nn.ConvTranspose2d(2 * width, width, 3, 2, 1, 1), width),
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(width, out_channels, 7),
+            nn.Tanh(),
+        )
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        return self.layers(images).float()
+
+
+class ResidualBlock(nn.Module):
+    """Adds what two reflected 3 x 3 convolutions see to what it was given."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            nn.InstanceNorm2d(channels),
+            nn.ReLU(),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            nn.InstanceNorm2d(channels),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.layers(features)
+
+
+def _convolution(convolution: nn.Module, channels: int) -> tuple[nn.Module, ...]:
+    return convolution, nn.InstanceNorm2d(channels), nn.ReLU()
