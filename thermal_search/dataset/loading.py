@@ -15,7 +15,7 @@ import ray
 import ray.data
 
 from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, WorkerFrames
-from thermal_search.dataset.manifest import Kind, Manifest
+from thermal_search.dataset.manifest import Kind, Manifest, Split
 
 Part = Literal["pairs", "rgb", "thermal", "validation"]
 
@@ -63,7 +63,7 @@ def load(manifest: Manifest) -> LoadedDataset:
     context.enable_progress_bars = False
     # The second reader starts 32 processes for every read, however small.
     context.use_datasource_v2 = False
-    wanted: list[tuple[Part, Kind, str]] = [
+    wanted: list[tuple[Part, Kind, Split]] = [
         ("pairs", "pairs", "train"),
         ("rgb", "rgb", "train"),
         ("thermal", "thermal", "train"),
@@ -71,7 +71,7 @@ def load(manifest: Manifest) -> LoadedDataset:
     ]
     parts: dict[Part, ray.data.MaterializedDataset] = {}
     for part, kind, split in wanted:
-        if shards := manifest.shards(kind, split):
+        if shards := manifest.shard_paths(kind, split):
             columns = ["rgb", "thermal"] if kind == "pairs" else [kind]
             dataset = ray.data.read_parquet([str(path) for path in shards], columns=columns)
             parts[part] = dataset.materialize()

@@ -1,12 +1,15 @@
 """One training step: every turn of the game in order, each moving only its own player."""
 
 import contextlib
+import functools
 import math
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer, RMSprop
 
@@ -86,17 +89,35 @@ def check_finite(losses: Mapping[str, Tensor]) -> None:
             raise TrialDiverged(f"{name} became {number}")
 
 
-def autocast_for(device: torch.device, precision: Precision) -> torch.autocast:
-    """bf16 where the hardware multiplies it natively, unless told otherwise."""
-    wanted = precision == "bf16" or (precision == "auto" and _has_bf16(device))
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
+def autocast_for(device: torch.device, precision: Literal["bf16", "fp32"]) -> torch.autocast:
+    """Puts forward passes into bf16, or leaves them in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def _has_bf16(device: torch.device) -> bool:
+@functools.cache
+def fastest_precision(device: torch.device) -> Literal["bf16", "fp32"]:
+    """bf16 where the hardware is faster at it.
+
+    A GPU's word is enough. CPUs that have the instructions may still be slower with them, so there
+    a convolution of the common shape is timed in both.
+    """
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    if not (capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")):
+        return "fp32"
+    return "bf16" if _time_convolution(torch.bfloat16) < _time_convolution(None) else "fp32"
+
+
+def _time_convolution(dtype: torch.dtype | None) -> float:
+    images, weights = torch.ones(1, 256, 32, 32), torch.ones(256, 256, 3, 3)
+    times: list[float] = []
+    with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype is not None):
+        for _ in range(4):
+            started = time.perf_counter()
+            F.conv2d(images, weights)
+            times.append(time.perf_counter() - started)
+    return min(times)
 
 
 def _build(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:

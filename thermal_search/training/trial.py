@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from thermal_search.training.step import (
     Precision,
     autocast_for,
     check_finite,
+    fastest_precision,
     take_seats,
     train_step,
 )
@@ -69,6 +70,9 @@ class Evaluation:
 
 @dataclass
 class _Progress:
+    precision: Literal["bf16", "fp32"]
+    """Chosen once; a trial that goes on keeps to it."""
+
     images: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
@@ -89,10 +93,10 @@ class Trial:
         self.average = _MovingAverage.of(self.translator)
         self.batches = _batches(self.translator, plan, data, group, device)
         torch.manual_seed(plan.seed + 1 + group.rank)
-        self.autocast = autocast_for(device, plan.precision)
-        self.progress = _Progress()
+        self.progress = _Progress(precision=self._precision())
         if folder := group.ask_leader(lambda: checkpoint.latest(plan.folder)):
             self._restore(folder)
+        self.autocast = autocast_for(device, self.progress.precision)
 
     @property
     def history(self) -> list[Evaluation]:
@@ -106,6 +110,12 @@ class Trial:
         """Trains on and yields at each evaluation, when its state is already safe on disk."""
         while not self.is_done:
             yield self._train_to_next_evaluation()
+
+    def _precision(self) -> Literal["bf16", "fp32"]:
+        if self.plan.precision != "auto":
+            return self.plan.precision
+        # The first worker's answer is everyone's.
+        return self.group.ask_leader(lambda: fastest_precision(self.device))
 
     def _train_to_next_evaluation(self) -> Evaluation:
         plan, progress = self.plan, self.progress

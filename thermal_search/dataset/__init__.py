@@ -1,0 +1,1 @@
+"""From a raw recording to batches: layouts, splits, resized shards, and Ray Data over them."""

@@ -1,0 +1,152 @@
+"""What a prepared dataset says of itself: DATASET/manifest.json."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from thermal_search.errors import DatasetError
+
+FILE = "manifest.json"
+SCHEMA_VERSION = 1
+
+Kind = Literal["pairs", "rgb", "thermal"]
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    path: str
+    """Relative to the dataset's folder."""
+
+    kind: Kind
+    split: Split
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    folder: Path
+    source: str
+    """The recording's folder name."""
+
+    layout: str
+    size: int
+    """Height and width of every picture in pixels."""
+
+    filter: str
+    """The resampling filter."""
+
+    recordings: Mapping[str, Mapping[str, Any]]
+    """By recording: its split, and how many frames of each kind it has."""
+
+    left_out: Sequence[Mapping[str, str]]
+    """Files that could not be used, each with its reason."""
+
+    notes: Sequence[str]
+    shards: Sequence[Shard]
+
+    @property
+    def digest(self) -> str:
+        """A hash of all pixels: two datasets with the same one hold the same frames."""
+        hashed = hashlib.sha256(f"{SCHEMA_VERSION} {self.size}".encode())
+        for shard in self.shards:
+            hashed.update(f"{shard.path} {shard.sha256}".encode())
+        return hashed.hexdigest()
+
+    def count(self, kind: Kind, split: Split) -> int:
+        return sum(s.rows for s in self.shards if s.kind == kind and s.split == split)
+
+    def shard_paths(self, kind: Kind, split: Split) -> list[Path]:
+        return [self.folder / s.path for s in self.shards if s.kind == kind and s.split == split]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Frames by kind and split."""
+        kinds: list[Kind] = ["pairs", "rgb", "thermal"]
+        splits: list[Split] = ["train", "val", "test"]
+        return {kind: {split: self.count(kind, split) for split in splits} for kind in kinds}
+
+    def save(self) -> None:
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "source": self.source,
+            "layout": self.layout,
+            "size": self.size,
+            "filter": self.filter,
+            "digest": self.digest,
+            "counts": self.counts(),
+            "recordings": dict(self.recordings),
+            "left_out": list(self.left_out),
+            "notes": list(self.notes),
+            "shards": [asdict(shard) for shard in self.shards],
+        }
+        partial = self.folder / f"{FILE}.partial"
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.replace(self.folder / FILE)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a prepared dataset; DatasetError where it is not one, or not whole."""
+    path = folder / FILE
+    try:
+        content = json.loads(path.read_text())
+        if content["schema_version"] != SCHEMA_VERSION:
+            raise DatasetError(
+                f"{folder} has schema version {content['schema_version']}, but this version reads "
+                f"{SCHEMA_VERSION}: prepare it again with process.py."
+            )
+        manifest = Manifest(
+            folder=folder,
+            source=content["source"],
+            layout=content["layout"],
+            size=content["size"],
+            filter=content["filter"],
+            recordings=content["recordings"],
+            left_out=content["left_out"],
+            notes=content["notes"],
+            shards=[Shard(**shard) for shard in content["shards"]],
+        )
+    except (FileNotFoundError, NotADirectoryError):
+        raise DatasetError(
+            f"{folder} holds no prepared dataset ({FILE} is missing): write one with "
+            "python process.py SOURCE OUTPUT."
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{path} cannot be read ({type(error).__name__}: {error}): prepare the dataset again."
+        ) from None
+    _check(manifest)
+    return manifest
+
+
+def verify(manifest: Manifest) -> None:
+    """Reads every shard and compares checksums; DatasetError at the first that differs."""
+    for shard in manifest.shards:
+        if checksum(manifest.folder / shard.path) != shard.sha256:
+            raise DatasetError(
+                f"{manifest.folder / shard.path} is damaged: its checksum is not the manifest's. "
+                "Prepare the dataset again."
+            )
+
+
+def checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(manifest: Manifest) -> None:
+    root = manifest.folder.resolve()
+    for shard in manifest.shards:
+        path = (manifest.folder / shard.path).resolve()
+        if not path.is_relative_to(root):
+            raise DatasetError(f"{FILE} names {shard.path}, which is outside {manifest.folder}.")
+        if not path.is_file():
+            raise DatasetError(
+                f"{manifest.folder} is not whole: {shard.path} is missing. Prepare it again."
+            )
+    for split in ("train", "val"):
+        if not manifest.count("pairs", split):
+            raise DatasetError(f"{manifest.folder} has no pairs in its {split} split.")
