@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+from ray.data.dataset import MaterializedDataset
 
 from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, WorkerFrames
 from thermal_search.dataset.manifest import Kind, Manifest, Split
@@ -36,7 +37,7 @@ class LoadedDataset:
     """A dataset in the object store. The process that loaded it must outlive its readers."""
 
     size: int
-    parts: Mapping[Part, ray.data.MaterializedDataset]
+    parts: Mapping[Part, MaterializedDataset]
 
     def share(self, workers: int) -> list[Share]:
         """Deals every row to exactly one of `workers` workers, in contiguous runs."""
@@ -69,7 +70,7 @@ def load(manifest: Manifest) -> LoadedDataset:
         ("thermal", "thermal", "train"),
         ("validation", "pairs", "val"),
     ]
-    parts: dict[Part, ray.data.MaterializedDataset] = {}
+    parts: dict[Part, MaterializedDataset] = {}
     for part, kind, split in wanted:
         if shards := manifest.shard_paths(kind, split):
             columns = ["rgb", "thermal"] if kind == "pairs" else [kind]

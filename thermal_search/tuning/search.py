@@ -18,7 +18,7 @@ from thermal_search.tuning.fairness import HalvingWithinArchitecture
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.slot import Slot
-from thermal_search.tuning.space import OBJECTIVE, searcher
+from thermal_search.tuning.space import searcher
 
 NAME = "search"
 SLOT_LOSSES_PER_TRIAL = 3
@@ -109,8 +109,6 @@ def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.T
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            metric=OBJECTIVE,
-            mode="min",
             search_alg=searcher(plan.architectures, plan.seed),
             scheduler=HalvingWithinArchitecture(
                 plan.output,

@@ -39,6 +39,8 @@ def searcher(architectures: Sequence[str], seed: int) -> OptunaSearch:
     """TPE over the architectures, each one's published setting before anything else."""
     return OptunaSearch(
         space=ConditionalSpace(architectures),
+        metric=OBJECTIVE,
+        mode="min",
         points_to_evaluate=[published_point(name) for name in architectures],
         # Several trials run at once: `constant_liar` keeps the sampler from proposing the same
         # place twice. The seed belongs to the sampler; OptunaSearch's own is ignored beside one.
