@@ -1,46 +1,106 @@
 """The tour: everything the platform does, small, on pictures it draws itself."""
 
-import shutil
-import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
+from thermal_search.dataset.manifest import Manifest
+from thermal_search.dataset.preparation import prepare
 from thermal_search.demo.scenes import draw_recording
 from thermal_search.errors import SearchError
+from thermal_search.export import export
+from thermal_search.translation import translate_folder
+from thermal_search.tuning.outcome import describe
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.request import plan_from_flags
+from thermal_search.tuning.search import search
 
 SIZE = 32
-TRIALS = 9
+ARCHITECTURES = ("pix2pix", "cyclegan", "wgan")
+TRIALS = 7
 IMAGES = 192
 EVALUATE_EVERY = 64
+GRID_ROWS = 4
 
 
 def tour(output: Path) -> None:
-    """Draws a recording and takes it through the verbs, as a user would type them."""
-    if output.exists() and any(output.iterdir()):
+    """Draws a recording and takes it through the verbs; each is shown as one would type it."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SearchError(f"{output} must be empty: choose another folder with --output.")
     started = time.monotonic()
     recording, dataset = output / "recording", output / "dataset"
-    search, thermal = output / "search", output / "thermal"
-    print(f"Drawing a recording of road scenes, RGB and thermal, in {recording}", flush=True)
+    found, painted = output / "search", output / "thermal"
+    rgb = recording / "images_rgb_val" / "data"
+
+    print(f"Drawing road scenes by day and by night, RGB and thermal, in {recording}", flush=True)
     draw_recording(recording)
-    _run("process.py", str(recording), str(dataset), "--size", str(SIZE))
-    _run(
-        "thermal-search",
-        "search",
-        *("--data", str(dataset), "--output", str(search)),
-        *("--architectures", "pix2pix,cyclegan,wgan", "--trials", str(TRIALS)),
-        *("--images", str(IMAGES), "--evaluate-every", str(EVALUATE_EVERY)),
-        *("--features", "efficientnet-lite0"),
+    _say(f"python process.py {recording} {dataset} --size {SIZE}")
+    manifest = prepare(recording, dataset, size=SIZE)
+    _say(
+        f"thermal-search search --data {dataset} --output {found} "
+        f"--architectures {','.join(ARCHITECTURES)} --trials {TRIALS} --images {IMAGES} "
+        f"--evaluate-every {EVALUATE_EVERY} --features efficientnet-lite0"
     )
-    _run("thermal-search", "export", str(search))
-    _run(
-        "thermal-search",
-        "translate",
-        str(search / "generator"),
-        str(recording / "images_rgb_val" / "data"),
-        str(thermal),
-    )
+    record = _search(dataset, found)
+    print(_ranking(record), flush=True)
+    _say(f"thermal-search export {found}")
+    model = export(found)
+    _say(f"thermal-search translate {model} {rgb} {painted}")
+    translated = translate_folder(model, rgb, painted)
+    grid = _draw_grid(rgb, translated.written, output / "translated.png")
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
-    print(f"\nDone in {minutes}:{seconds:02}. Look at {thermal}, and compare the trials:")
-    print(f"  thermal-search ui {search}")
+    print(f"\nDone in {minutes}:{seconds:02}, on {manifest.size} x {manifest.size} pixels and a few")
+    print("hundred images a trial: enough to see how it works, not to see it paint well.")
+    print("Look at:")
+    for path in _pictures(manifest, record, grid):
+        print(f"  {path}")
+    print("Then compare the trials, and go on with your own recording:")
+    print(f"  thermal-search ui {found}")
+    print("  python process.py SOURCE DATA")
+    print("  thermal-search search --data DATA --output SEARCH")
+
+
+def _search(dataset: Path, output: Path) -> SearchRecord:
+    flags = {
+        "data": dataset,
+        "output": output,
+        "architectures": ARCHITECTURES,
+        "trials": TRIALS,
+        "images": IMAGES,
+        "evaluate_every": EVALUATE_EVERY,
+        "features": "efficientnet-lite0",
+    }
+    return search(plan_from_flags(flags, resume=False))
+
+
+def _ranking(record: SearchRecord) -> str:
+    return describe(record).split("\n\n")[0]
+
+
+def _pictures(manifest: Manifest, record: SearchRecord, grid: Path) -> Sequence[Path]:
+    """The dataset, the last evaluation of the best trial, and what its generator painted."""
+    best = record.best
+    assert best
+    evaluations = sorted((record.output / "trials" / best.id).glob("images-*.png"))
+    return [manifest.folder / "preview.png", evaluations[-1], grid]
+
+
+def _draw_grid(rgb: Path, painted: Sequence[Path], path: Path) -> Path:
+    """RGB above what was painted from it."""
+    chosen = painted[:GRID_ROWS]
+    pairs = [(next(rgb.glob(f"{thermal.stem}.*")), thermal) for thermal in chosen]
+    with Image.open(pairs[0][0]) as first:
+        width, height = first.size
+    canvas = Image.new("RGB", (len(pairs) * width, 2 * height))
+    for column, pair in enumerate(pairs):
+        for row, picture in enumerate(pair):
+            with Image.open(picture) as opened:
+                canvas.paste(opened.convert("RGB"), (column * width, row * height))
+    canvas.save(path)
+    return path
+
+
+def _say(command: str) -> None:
+    print(f"\n$ {command}", flush=True)

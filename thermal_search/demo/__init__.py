@@ -1,0 +1,1 @@
+"""The built-in demo: drawn road scenes, and a tour of everything on them."""
