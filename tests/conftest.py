@@ -1,17 +1,27 @@
-"""What many tests share. Fixtures are real: real shards, real Ray, real MLflow."""
+"""What many tests share. Fixtures are real: real pictures, real shards, real Ray, real MLflow."""
 
 import os
 from pathlib import Path
 
+# Before anything of ours is imported: no test joins a cluster somebody left behind, or logs to
+# somebody's server.
+os.environ.pop("RAY_ADDRESS", None)
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
 import pytest
+from jaxtyping import install_import_hook
+
+CHECKED = ["images", "losses", "networks", "architectures", "metrics"]
+"""Where the shapes in annotations are checked while the tests run; users pay nothing."""
+
+with install_import_hook([f"thermal_search.{name}" for name in CHECKED], "beartype.beartype"):
+    import thermal_search.architectures
+    import thermal_search.metrics
+
+from thermal_search.dataset.preparation import prepare
+from thermal_search.demo.scenes import draw_recording
 
 ROADSCENE = Path(__file__).parents[2] / "shared" / "data" / "roadscene"
-
-
-def pytest_configure() -> None:
-    # Set before Ray is imported: no test may join a cluster somebody left behind.
-    os.environ.pop("RAY_ADDRESS", None)
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 
 @pytest.fixture(scope="session")
@@ -19,5 +29,21 @@ def roadscene() -> Path:
     """176 real, aligned pairs; not part of the project."""
     folder = Path(os.environ.get("THERMAL_SEARCH_ROADSCENE", ROADSCENE))
     if not folder.is_dir():
-        pytest.skip(f"RoadScene is not at {folder.name} beside the project")
+        pytest.skip("RoadScene is not here: set THERMAL_SEARCH_ROADSCENE to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small drawn recording in the FLIR ADAS v2 layout, with stills."""
+    folder = tmp_path_factory.mktemp("recording") / "drawn"
+    draw_recording(folder, recordings=6, frames=8, stills=8)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The drawn recording, prepared at 32 x 32 pixels."""
+    folder = tmp_path_factory.mktemp("dataset") / "prepared"
+    prepare(recording, folder, size=32)
     return folder

@@ -29,14 +29,14 @@ def _squares(score: Tensor, target: float) -> Tensor:
 
 
 cross_entropy = Objective(
-    judge=lambda real, fake: _cross_entropy(real, 1) + _cross_entropy(fake, 0),
-    fool=lambda fake: _cross_entropy(fake, 1),
+    judge=lambda real, fake: _cross_entropy(real, 1.0) + _cross_entropy(fake, 0.0),
+    fool=lambda fake: _cross_entropy(fake, 1.0),
 )
 """The non-saturating game of Goodfellow et al. 2014 (arXiv 1406.2661), section 3."""
 
 least_squares = Objective(
-    judge=lambda real, fake: _squares(real, 1) + _squares(fake, 0),
-    fool=lambda fake: _squares(fake, 1),
+    judge=lambda real, fake: _squares(real, 1.0) + _squares(fake, 0.0),
+    fool=lambda fake: _squares(fake, 1.0),
 )
 """Mao et al. 2017 (arXiv 1611.04076) with targets 0 and 1, as CycleGAN uses it."""
 

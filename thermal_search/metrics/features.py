@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -114,16 +115,18 @@ def _weights_in_place(weights: Path) -> Iterator[None]:
     """Lets pytorch-fid find a local file: it looks for one in torch.hub's folder only."""
     if not weights.is_file():
         raise FileNotFoundError("no such file")
-    before = torch.hub.get_dir()
+    before = os.environ.get("TORCH_HOME")
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder, "checkpoints", WEIGHTS_FILE)
-        place.parent.mkdir()
+        place = Path(folder, "hub", "checkpoints", WEIGHTS_FILE)
+        place.parent.mkdir(parents=True)
         place.symlink_to(weights.absolute())
-        torch.hub.set_dir(folder)
+        os.environ["TORCH_HOME"] = folder
         try:
             yield
         finally:
-            torch.hub.set_dir(before)
+            os.environ.pop("TORCH_HOME")
+            if before is not None:
+                os.environ["TORCH_HOME"] = before
 
 
 class _EfficientNetFeatures(nn.Module):

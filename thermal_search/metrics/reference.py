@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable
 from pathlib import Path
+from zipfile import BadZipFile
 
 import torch.distributed as dist
 from torch import Tensor
@@ -21,7 +22,7 @@ def kept_statistics(file: Path) -> Statistics | None:
     """What is in `file`; None where it is absent or cannot be read."""
     try:
         return Statistics.load(file)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
 
 

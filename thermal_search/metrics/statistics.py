@@ -60,7 +60,7 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Path) -> "Statistics":
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             statistics = cls(len(content["sum"]))
             statistics.count = int(content["count"])
             statistics.sum = torch.from_numpy(content["sum"])

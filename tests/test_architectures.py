@@ -1,0 +1,232 @@
+"""Rules every architecture keeps; they run for each line of the table."""
+
+import io
+import math
+from contextlib import nullcontext
+from dataclasses import fields
+
+import optuna
+import pytest
+import torch
+from tiny import BATCH, SIZE, TINY, random_batches
+
+import search_spaces
+from thermal_search.architectures import ARCHITECTURES, build
+from thermal_search.architectures.translator import Translator
+from thermal_search.training.group import Group
+from thermal_search.training.step import take_seats, train_step
+
+
+@pytest.fixture(params=sorted(ARCHITECTURES))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def translator(name: str) -> Translator:
+    torch.manual_seed(0)
+    return build(name, SIZE, TINY[name])
+
+
+def play(translator, seats, batches, steps=1):
+    losses = {}
+    for step in range(steps):
+        translator.begin_step(step * BATCH, 1000)
+        losses = train_step(translator, seats, batches, group=Group(), autocast=nullcontext())
+    return {key: value.item() for key, value in losses.items()}
+
+
+def test_paints_one_thermal_channel_in_network_range(translator):
+    thermal = translator.translate(next(random_batches()).rgb)
+
+    assert thermal.shape == (BATCH, 1, SIZE, SIZE)
+    assert thermal.dtype == torch.float32
+    assert thermal.abs().max() <= 1
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_paints_other_sizes(name, size):
+    thermal = build(name, size, TINY[name]).translate(torch.zeros(2, 3, size, size))
+
+    assert thermal.shape == (2, 1, size, size)
+
+
+def test_what_it_paints_depends_on_the_rgb_picture(translator):
+    translator.eval()
+    one, other = next(random_batches(0)).rgb, next(random_batches(1)).rgb
+    z = translator.draw_latent(BATCH, torch.Generator().manual_seed(0))
+
+    torch.manual_seed(0)
+    first = translator.translate(one, z)
+    torch.manual_seed(0)
+    second = translator.translate(other, z)
+
+    assert not torch.allclose(first, second)
+
+
+def test_networks_belong_to_exactly_one_player(translator):
+    owned = [
+        id(p)
+        for player in translator.players().values()
+        for network in player.networks
+        for p in network.parameters()
+    ]
+
+    assert len(owned) == len(set(owned))
+    assert set(owned) == {id(p) for p in translator.parameters()}
+
+
+def test_the_generator_belongs_to_a_player(translator):
+    networks = [n for player in translator.players().values() for n in player.networks]
+
+    assert any(network is translator.generator for network in networks)
+
+
+def test_each_turn_moves_only_its_own_player_and_every_player_moves(translator):
+    seats = take_seats(translator)
+    moved = set()
+    translator.begin_step(0, 1000)
+    before = {name: [p.clone() for p in seat.parameters] for name, seat in seats.items()}
+    for turn in translator.turns(random_batches()):
+        # Between the turns an architecture may change its own player (clipping): look only at
+        # what the turn itself moves.
+        before = {name: [p.clone() for p in seat.parameters] for name, seat in seats.items()}
+        seats[turn.player].optimizer.zero_grad()
+        turn.loss.backward(inputs=seats[turn.player].parameters)
+        seats[turn.player].optimizer.step()
+        for name, seat in seats.items():
+            same = all(torch.equal(a, b) for a, b in zip(before[name], seat.parameters, strict=True))
+            assert same == (name != turn.player)
+        moved.add(turn.player)
+
+    assert moved == set(seats)
+
+
+def test_every_parameter_gets_a_gradient(translator):
+    seats = take_seats(translator)
+    translator.begin_step(0, 1000)
+    for turn in translator.turns(random_batches()):
+        turn.loss.backward(inputs=seats[turn.player].parameters)
+    missing = [name for name, p in translator.named_parameters() if p.grad is None]
+
+    assert missing == []
+
+
+def test_losses_are_finite_and_named_by_player(translator):
+    losses = play(translator, take_seats(translator), random_batches(), steps=3)
+
+    assert all(math.isfinite(value) for value in losses.values())
+    assert {key.split("/")[0] for key in losses} == set(translator.players())
+
+
+def test_the_same_seed_gives_the_same_losses(name):
+    def run():
+        torch.manual_seed(5)
+        translator = build(name, SIZE, TINY[name])
+        return play(translator, take_seats(translator), random_batches(), steps=3)
+
+    assert run() == run()
+
+
+def test_a_restored_translator_goes_on_exactly(name):
+    torch.manual_seed(5)
+    translator = build(name, SIZE, TINY[name])
+    seats = take_seats(translator)
+    play(translator, seats, random_batches(1), steps=3)
+    file = io.BytesIO()
+    state = {
+        "translator": translator.state_dict(),
+        "optimizers": {key: seat.optimizer.state_dict() for key, seat in seats.items()},
+        "random": torch.get_rng_state(),
+    }
+    torch.save(state, file)
+    expected = play(translator, seats, random_batches(2), steps=3)
+
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    other = build(name, SIZE, TINY[name])
+    other.load_state_dict(state["translator"])
+    seats = take_seats(other)
+    for key, seat in seats.items():
+        seat.optimizer.load_state_dict(state["optimizers"][key])
+    torch.set_rng_state(state["random"])
+
+    assert play(other, seats, random_batches(2), steps=3) == expected
+    for (key, a), b in zip(translator.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b), key
+
+
+def test_trains_under_bf16_with_float32_weights_and_losses(translator):
+    seats = take_seats(translator)
+    translator.begin_step(0, 1000)
+    losses = train_step(
+        translator,
+        seats,
+        random_batches(),
+        group=Group(),
+        autocast=torch.autocast("cpu", torch.bfloat16),
+    )
+
+    assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
+    assert all(p.dtype == torch.float32 for p in translator.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_trains_on_a_gpu(translator):
+    device = torch.device("cuda")
+    translator.to(device)
+    batches = (type(b)(b.rgb.to(device), b.thermal.to(device)) for b in random_batches())
+
+    losses = play(translator, take_seats(translator), batches, steps=2)
+
+    assert all(math.isfinite(value) for value in losses.values())
+
+
+def test_the_learning_rate_stays_within_its_published_value(translator):
+    factors = [translator.learning_rate_factor(progress / 10) for progress in range(11)]
+
+    assert factors[0] == 1
+    assert all(0 <= later <= earlier for earlier, later in zip(factors, factors[1:], strict=False))
+
+
+def test_published_settings_lie_inside_the_space(name):
+    loaded = search_spaces.load(name)
+    study = optuna.create_study()
+    study.enqueue_trial(dict(loaded.published))
+
+    # Optuna warns when an enqueued value is out of range; warnings are errors here.
+    assert study.ask(fixed_distributions=dict(loaded.space)).params == loaded.published
+
+
+def test_the_published_setting_is_the_default_of_every_field(name):
+    defaults = ARCHITECTURES[name].Config(size=256)
+
+    for parameter, value in search_spaces.load(name).published.items():
+        assert getattr(defaults, parameter) == value, parameter
+
+
+def test_every_searched_parameter_is_a_field(name):
+    known = {field.name for field in fields(ARCHITECTURES[name].Config)} - {"size"}
+
+    assert set(search_spaces.load(name).space) <= known
+
+
+def test_every_architecture_has_a_space_and_a_tiny_setting():
+    assert set(search_spaces.names()) == set(ARCHITECTURES) == set(TINY)
+
+
+def test_an_unknown_architecture_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"Unknown architecture 'pixpix'.*cyclegan, pix2pix, wgan"):
+        build("pixpix", 64, {})
+
+
+def test_an_unknown_parameter_is_named_with_the_known_ones(name):
+    with pytest.raises(ValueError, match=rf"Unknown parameters of {name}: speed\. Available: .*lr"):
+        build(name, 64, {"speed": 1})
+
+
+@pytest.mark.parametrize("size", [16, 48, 100])
+def test_a_size_that_is_no_power_of_two_is_refused(name, size):
+    with pytest.raises(ValueError, match=f"power of two from 32, but got {size}"):
+        build(name, size, {})

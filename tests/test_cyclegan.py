@@ -1,0 +1,144 @@
+import pytest
+import torch
+from tiny import SIZE, TINY, random_batches
+from torch import nn
+
+from thermal_search.architectures import build
+from thermal_search.images import Batch
+from thermal_search.networks import ImagePool
+
+
+def make(**parameters):
+    torch.manual_seed(0)
+    return build("cyclegan", SIZE, TINY["cyclegan"] | parameters)
+
+
+class Leave(nn.Module):
+    """Returns the first channels of what it is given."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, images):
+        return images[:, : self.channels]
+
+
+def test_generators_move_first_then_discriminators_on_the_fakes_painted_before():
+    translator = make(pool_size=50)
+    judged = []
+    translator.thermal_discriminator.register_forward_hook(
+        lambda _, inputs, __: judged.append(inputs[0])
+    )
+    turns = translator.turns(random_batches())
+
+    assert next(turns).player == "generators"
+    painted = judged[-1]
+    for p in translator.generator.parameters():
+        p.data.add_(1.0)
+    assert next(turns).player == "discriminators"
+    # The pool is not full yet: it returns what it is given.
+    assert torch.equal(judged[-1], painted)
+    assert not judged[-1].requires_grad
+
+
+def test_the_loss_does_not_know_which_frames_belong_together():
+    batch = next(random_batches())
+    swapped = Batch(batch.rgb, batch.thermal.flip(0))
+    one = next(make().turns(iter([batch]))).loss
+    other = next(make().turns(iter([swapped]))).loss
+
+    assert one.item() == pytest.approx(other.item(), rel=1e-5)
+    assert not make().needs_pairs
+
+
+def test_generators_that_leave_images_alone_have_no_identity_and_no_cycle_loss():
+    translator = make()
+    translator.generator, translator.return_generator = Leave(1), Leave(3)
+    thermal = next(random_batches()).thermal
+    batch = Batch(thermal.expand(-1, 3, -1, -1), thermal)
+    terms = next(translator.turns(iter([batch]))).terms
+
+    for name in ("identity_thermal", "identity_rgb", "cycle_rgb", "cycle_thermal"):
+        assert terms[name].item() == 0
+
+
+def test_weights_of_the_terms():
+    batch = next(random_batches())
+    light = next(make(cycle_weight=1.0).turns(iter([batch]))).terms
+    heavy = next(make(cycle_weight=10.0, identity_ratio=0.5).turns(iter([batch]))).terms
+
+    assert heavy["cycle_rgb"].item() == pytest.approx(10 * light["cycle_rgb"].item(), rel=1e-4)
+    expected = (make().generator(batch.thermal.expand(-1, 3, -1, -1)) - batch.thermal).abs().mean()
+    assert heavy["identity_thermal"].item() == pytest.approx(5 * expected.item(), rel=1e-4)
+
+
+def test_without_identity_its_passes_are_not_made():
+    terms = next(make(identity_ratio=0.0).turns(random_batches())).terms
+
+    assert not any(name.startswith("identity") for name in terms)
+
+
+def test_instance_normalization_without_gain_and_reflected_borders():
+    modules = list(make().modules())
+
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in modules)
+    assert not any(m.affine for m in modules if isinstance(m, nn.InstanceNorm2d))
+    assert any(isinstance(m, nn.ReflectionPad2d) for m in modules)
+
+
+def test_nine_blocks_from_256_pixels_and_six_below():
+    def blocks(size):
+        with torch.device("meta"):
+            generator = build("cyclegan", size, {"generator_width": 4}).generator
+        return sum(type(m).__name__ == "ResidualBlock" for m in generator.modules())
+
+    assert (blocks(128), blocks(256)) == (6, 9)
+
+
+def images(values):
+    return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
+
+
+def test_a_pool_returns_what_it_is_given_until_it_is_full():
+    pool = ImagePool(50)
+    for value in range(50):
+        assert pool.swap(images([value])).item() == value
+    assert len(pool.images) == 50
+
+
+def test_a_full_pool_swaps_about_half_and_never_grows():
+    torch.manual_seed(0)
+    pool = ImagePool(50)
+    pool.swap(images(range(50)))
+    shown = pool.swap(images(range(50, 1050))).flatten().tolist()
+    old = sum(value != new for value, new in zip(shown, range(50, 1050), strict=True))
+
+    assert 430 < old < 570
+    assert len(pool.images) == 50
+    assert len(set(shown)) == len(shown)
+
+
+def test_a_pool_of_none_returns_what_it_is_given():
+    assert ImagePool(0).swap(images([3])).item() == 3
+
+
+def test_a_restored_pool_goes_on_exactly():
+    torch.manual_seed(0)
+    pool, other = ImagePool(3), ImagePool(3)
+    pool.swap(images(range(6)))
+    other.load_state_dict(pool.state_dict())
+    random = torch.get_rng_state()
+    expected = pool.swap(images(range(10, 30)))
+    torch.set_rng_state(random)
+
+    assert torch.equal(other.swap(images(range(10, 30))), expected)
+
+
+def test_published_setting():
+    players = build("cyclegan", SIZE, {}).players()
+
+    assert set(players) == {"generators", "discriminators"}
+    for player in players.values():
+        assert player.optimizer.algorithm == "adam"
+        assert (player.optimizer.lr, player.optimizer.betas) == (2e-4, (0.5, 0.999))

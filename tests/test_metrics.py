@@ -1,0 +1,265 @@
+"""The distance is what pytorch-fid computes, and what the closed forms say."""
+
+import pickle
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_fid.inception
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pytorch_fid.fid_score import calculate_fid_given_paths, calculate_frechet_distance
+
+from thermal_search.errors import WeightsUnavailable
+from thermal_search.metrics import (
+    Extractor,
+    Reference,
+    Statistics,
+    build_extractor,
+    frechet_distance,
+    keep,
+    kept_statistics,
+    measure,
+    metric_name,
+    reference_file,
+)
+from thermal_search.metrics.features import WEIGHTS_FILE
+
+
+def features(count, dimensions, seed=0, shift=0.0, scale=1.0):
+    random = np.random.default_rng(seed)
+    return torch.from_numpy(random.normal(shift, scale, (count, dimensions)))
+
+
+def gaussian(mean, covariance):
+    """Statistics that have exactly this mean and covariance."""
+    statistics = Statistics(len(mean))
+    statistics.count = 1000
+    mean = torch.tensor(mean, dtype=torch.float64)
+    covariance = torch.as_tensor(covariance, dtype=torch.float64)
+    statistics.sum = mean * 1000
+    statistics.outer = covariance * 999 + 1000 * torch.outer(mean, mean)
+    return statistics
+
+
+def test_equal_sets_have_no_distance():
+    same = features(50, 8)
+
+    assert frechet_distance(Statistics.of(same), Statistics.of(same)) == pytest.approx(0, abs=1e-9)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=3, max_size=3))
+def test_shifted_gaussians_are_apart_by_the_square_of_the_shift(shift):
+    covariance = torch.diag(torch.tensor([1.0, 2.0, 3.0]))
+    expected = sum(value**2 for value in shift)
+
+    found = frechet_distance(gaussian([0.0, 0, 0], covariance), gaussian(shift, covariance))
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.lists(st.floats(0.1, 9), min_size=3, max_size=3))
+def test_gaussians_of_other_width_are_apart_by_the_difference_of_deviations(variances):
+    found = frechet_distance(
+        gaussian([0.0, 0, 0], torch.eye(3)),
+        gaussian([0.0, 0, 0], torch.diag(torch.tensor(variances, dtype=torch.float64))),
+    )
+
+    assert found == pytest.approx(sum((v**0.5 - 1) ** 2 for v in variances), abs=1e-6)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(5, 60), st.integers(5, 60), st.integers(0, 1000))
+# pytorch-fid passes scipy an argument that is on its way out, and roots singular matrices.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
+def test_agrees_with_pytorch_fid_below_and_above_full_rank(n, m, seed):
+    a, b = features(n, 20, seed), features(m, 20, seed + 1, shift=0.3, scale=1.5)
+    expected = calculate_frechet_distance(
+        a.mean(0).numpy(), np.cov(a, rowvar=False), b.mean(0).numpy(), np.cov(b, rowvar=False)
+    )
+
+    found = frechet_distance(Statistics.of(a), Statistics.of(b))
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_the_distance_is_symmetric():
+    a, b = Statistics.of(features(30, 12)), Statistics.of(features(9, 12, 1, shift=1.0))
+
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-6)
+
+
+def test_batches_add_up_to_the_whole():
+    whole = features(100, 16, shift=3.0)
+    streamed = Statistics(16)
+    for batch in whole.split(7):
+        streamed.add(batch)
+
+    np.testing.assert_allclose(streamed.mean, whole.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(streamed.covariance, np.cov(whole, rowvar=False), atol=1e-12)
+
+
+def test_one_image_has_no_covariance():
+    one = Statistics.of(features(1, 4))
+    with pytest.raises(ValueError, match="at least 2 images on each side, but got 1"):
+        Reference(one)
+
+
+def test_statistics_are_kept_and_found_again(tmp_path):
+    file = tmp_path / "statistics" / "kept.npz"
+    statistics = Statistics.of(features(10, 4))
+    assert kept_statistics(file) is None
+    keep(statistics, file)
+
+    found = kept_statistics(file)
+    assert found is not None
+    assert found.count == 10
+    assert torch.equal(found.outer, statistics.outer)
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_damaged_statistics_are_measured_again(tmp_path):
+    (tmp_path / "kept.npz").write_bytes(b"PK\x03\x04 cut off")
+    assert kept_statistics(tmp_path / "kept.npz") is None
+
+    # A pickle is never opened.
+    (tmp_path / "evil.npz").write_bytes(pickle.dumps({"sum": 1}))
+    assert kept_statistics(tmp_path / "evil.npz") is None
+
+
+def sum_in_two_processes(rank, file, place):
+    dist.init_process_group(
+        "gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2
+    )
+    whole = features(101, 24)
+    statistics = Statistics(24)
+    statistics.add(whole[:40] if rank == 0 else whole[40:])
+    statistics.all_reduce()
+    if rank == 0:
+        statistics.save(Path(file))
+    dist.destroy_process_group()
+
+
+def test_two_workers_find_the_same_number_as_one(tmp_path):
+    file = tmp_path / "sum.npz"
+    multiprocessing.spawn(sum_in_two_processes, (str(file), str(tmp_path)), nprocs=2)
+    reference = Reference(Statistics.of(features(60, 24, 7, shift=0.5)))
+    one, two = Statistics.of(features(101, 24)), Statistics.load(file)
+
+    assert two.count == 101
+    assert reference.distance(two) == pytest.approx(reference.distance(one), rel=1e-6)
+
+
+def thermal_pictures(count, seed, low, high):
+    random = np.random.default_rng(seed)
+    coarse = random.integers(low, high, (count, 9, 9), np.uint8)
+    return [np.asarray(Image.fromarray(c).resize((48, 48))) for c in coarse]
+
+
+def test_efficientnet_needs_no_download_and_tells_pictures_apart():
+    extractor = build_extractor("efficientnet-lite0")
+    dark, dark_too, bright = (
+        torch.from_numpy(np.stack(thermal_pictures(12, seed, *span))[:, None])
+        for seed, span in ((0, (0, 90)), (1, (0, 90)), (2, (90, 255)))
+    )
+    reference = Reference(measure(extractor, dark.split(5)))
+
+    assert extractor(dark).shape == (12, 1280)
+    assert torch.equal(extractor(dark), extractor(dark.expand(-1, 3, -1, -1)))
+    near = reference.distance(measure(extractor, [dark_too]))
+    far = reference.distance(measure(extractor, [bright]))
+    assert near < far
+
+
+def test_the_metrics_name_tells_its_features():
+    assert metric_name("inception") == "fid"
+    assert metric_name("efficientnet-lite0") == "fd_efficientnet_lite0"
+    with pytest.raises(ValueError, match=r"Unknown features 'vgg'.*inception"):
+        metric_name("vgg")
+
+
+def test_the_file_of_kept_statistics_tells_the_weights(tmp_path):
+    def named(seed):
+        torch.manual_seed(seed)
+        network = torch.nn.Linear(2, 2)
+        extractor = Extractor("efficientnet-lite0", 2, network, lambda x: x)
+        return reference_file(tmp_path, extractor, "val", 9).name
+
+    assert named(0) == named(0) != named(1)
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory):
+    """A file of the right form with random weights: the real one cannot be downloaded everywhere."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *_, **__: None)
+    patch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
+    torch.manual_seed(0)
+    network = pytorch_fid.inception.fid_inception_v3()
+    patch.undo()
+    file = tmp_path_factory.mktemp("weights") / WEIGHTS_FILE
+    torch.save(network.state_dict(), file)
+    return file
+
+
+# pytorch-fid passes scipy an argument that is on its way out, and roots singular matrices.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
+def test_fid_is_pytorch_fids_on_the_same_pictures_and_weights(
+    inception_weights, tmp_path, monkeypatch
+):
+    sets = [thermal_pictures(10, 0, 0, 120), thermal_pictures(8, 1, 60, 255)]
+    for number, pictures in enumerate(sets):
+        (tmp_path / str(number)).mkdir()
+        for place, picture in enumerate(pictures):
+            Image.fromarray(picture).save(tmp_path / str(number) / f"{place}.png")
+    hub = tmp_path / "torch" / "hub" / "checkpoints"
+    hub.mkdir(parents=True)
+    (hub / WEIGHTS_FILE).symlink_to(inception_weights)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    expected = calculate_fid_given_paths(
+        [str(tmp_path / "0"), str(tmp_path / "1")], 4, "cpu", 2048, num_workers=0
+    )
+
+    extractor = build_extractor("inception", inception_weights=inception_weights)
+    images = [torch.from_numpy(np.stack(pictures)[:, None]) for pictures in sets]
+    reference, other = (measure(extractor, part.split(3)) for part in images)
+
+    assert extractor.metric == "fid"
+    found = frechet_distance(reference, other)
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_weights_in_torch_home_are_found(inception_weights, tmp_path, monkeypatch):
+    hub = tmp_path / "hub" / "checkpoints"
+    hub.mkdir(parents=True)
+    (hub / WEIGHTS_FILE).symlink_to(inception_weights)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    assert build_extractor("inception").dimensions == 2048
+
+
+def test_missing_weights_are_explained_in_one_sentence(tmp_path, monkeypatch):
+    def no_network(*_, **__):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "urlopen", no_network)
+    with pytest.raises(WeightsUnavailable) as raised:
+        build_extractor("inception")
+
+    message = str(raised.value)
+    for told in (WEIGHTS_FILE, "--inception-weights FILE", "efficientnet-lite0", "no route"):
+        assert told in message
+    assert "\n" not in message
+
+
+def test_a_file_that_holds_no_weights_is_refused(tmp_path):
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"nothing of the kind")
+    with pytest.raises(WeightsUnavailable, match=r"--inception-weights must be .*weights\.pth"):
+        build_extractor("inception", inception_weights=file)
+    with pytest.raises(WeightsUnavailable, match="no such file"):
+        build_extractor("inception", inception_weights=tmp_path / "absent.pth")

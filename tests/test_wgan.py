@@ -1,0 +1,145 @@
+import itertools
+from contextlib import nullcontext
+
+import pytest
+import torch
+from tiny import SIZE, TINY, random_batches
+from torch import nn
+
+from thermal_search.architectures import build
+from thermal_search.architectures.wgan import WARM_UNTIL
+from thermal_search.training.group import Group
+from thermal_search.training.step import take_seats, train_step
+
+
+def make(**parameters):
+    torch.manual_seed(0)
+    return build("wgan", SIZE, TINY["wgan"] | parameters)
+
+
+def players(translator, images=0, budget=0):
+    translator.begin_step(images, budget)
+    return [turn.player for turn in translator.turns(random_batches())]
+
+
+def test_every_critic_parameter_is_clipped_after_every_critic_turn():
+    translator = make(clip=0.01, critic_turns=3)
+    seats = take_seats(translator)
+    turns = translator.turns(random_batches())
+    largest = []
+    for turn in turns:
+        if largest or turn.player == "generator":
+            largest.append(max(p.abs().max().item() for p in translator.critic.parameters()))
+        turn.loss.backward(inputs=seats[turn.player].parameters)
+        seats[turn.player].optimizer.step()
+        largest = largest or [0.0]
+
+    assert len(largest) == 4
+    assert max(largest) <= 0.01 + 1e-9
+
+
+def test_the_generator_is_not_clipped():
+    translator = make(clip=0.001)
+    list(translator.turns(random_batches()))
+
+    assert max(p.abs().max().item() for p in translator.generator.parameters()) > 0.001
+
+
+def test_the_critic_plays_its_turns_then_the_generator_once():
+    assert players(make(critic_turns=3)) == ["critic"] * 3 + ["generator"]
+
+
+def test_every_turn_sees_fresh_images():
+    drawn = []
+
+    def counted():
+        for batch in random_batches():
+            drawn.append(batch)
+            yield batch
+
+    list(make(critic_turns=4).turns(counted()))
+    assert len(drawn) == 5
+
+
+def test_long_rounds_at_the_start_take_at_most_a_twentieth_of_the_budget():
+    translator = make(critic_turns=2, warm_critic_turns=100)
+    budget = 4 * 10_000
+    lengths = [len(players(translator, 0, budget)) - 1 for _ in range(WARM_UNTIL)]
+
+    assert lengths[0] == 100
+    assert sum(lengths) * 4 <= budget * 0.05 + 2 * 4 * WARM_UNTIL
+    assert lengths[-1] == 2
+
+
+def test_long_rounds_are_shorter_in_a_short_trial():
+    assert len(players(make(warm_critic_turns=100), 0, 100 * 4)) - 1 == 5
+
+
+def test_long_rounds_come_back_every_five_hundredth_step():
+    translator = make(critic_turns=2, warm_critic_turns=10)
+    translator.generator_steps = 499
+    assert len(players(translator, 0, 10**9)) - 1 == 2
+    assert len(players(translator, 0, 10**9)) - 1 == 10
+
+
+def test_rmsprop_without_momentum_by_default():
+    translator = build("wgan", SIZE, TINY["wgan"])
+
+    for seat in take_seats(translator).values():
+        assert isinstance(seat.optimizer, torch.optim.RMSprop)
+        assert seat.optimizer.defaults["momentum"] == 0
+        assert seat.optimizer.defaults["lr"] == 5e-5
+
+
+def test_the_critic_has_no_sigmoid_and_scores_in_float32_under_bf16():
+    translator = make()
+    assert not any(isinstance(m, nn.Sigmoid) for m in translator.critic.modules())
+
+    with torch.autocast("cpu", torch.bfloat16):
+        assert translator.critic(torch.zeros(2, 4, SIZE, SIZE)).dtype == torch.float32
+
+
+def test_the_wasserstein_estimate_grows_as_the_critic_learns():
+    translator = make(critic_turns=40, clip=0.1, critic_lr=1e-3)
+    batch = next(random_batches())
+    estimates = []
+    seats = take_seats(translator)
+    for turn in translator.turns(itertools.repeat(batch)):
+        if turn.player == "critic":
+            estimates.append(-turn.loss.item())
+        seats[turn.player].optimizer.zero_grad()
+        turn.loss.backward(inputs=seats[turn.player].parameters)
+        seats[turn.player].optimizer.step()
+
+    assert sum(estimates[-10:]) / 10 > estimates[0] + 0.1
+
+
+def test_the_same_latent_paints_the_same_and_another_another():
+    translator = make().eval()
+    rgb = torch.zeros(2, 3, SIZE, SIZE)
+    z = translator.draw_latent(2, torch.Generator().manual_seed(1))
+    other = translator.draw_latent(2, torch.Generator().manual_seed(2))
+
+    assert torch.equal(translator.translate(rgb, z), translator.translate(rgb, z))
+    assert not torch.equal(translator.translate(rgb, z), translator.translate(rgb, other))
+
+
+def test_steps_are_counted_and_restored():
+    translator = make()
+    translator.begin_step(0, 100)
+    train_step(
+        translator, take_seats(translator), random_batches(), group=Group(), autocast=nullcontext()
+    )
+    other = make()
+    other.load_state_dict(translator.state_dict())
+
+    assert other.generator_steps == translator.generator_steps == 1
+
+
+def test_weights_start_as_the_release_has_them():
+    torch.manual_seed(0)
+    translator = build("wgan", SIZE, {})
+    norms = [m.weight for m in translator.critic.modules() if isinstance(m, nn.BatchNorm2d)]
+
+    assert translator.critic.features[3].weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert norms[0].mean().item() == pytest.approx(1, abs=0.02)
