@@ -27,6 +27,10 @@ from thermal_search.training.step import (
 )
 from thermal_search.dataset.frames import WorkerFrames
 
+AVERAGE_RAMP = 0.05
+"""The moving average's half-life is at most this share of the images shown so far (Karras et al.
+2020, arXiv 1912.04958, the official code)."""
+
 STEPS_BETWEEN_CHECKS = 16
 """Steps between two looks at the losses on a GPU."""
 
@@ -162,7 +166,7 @@ class Trial:
         shown = self.translator.config.batch_size * self.group.size
         progress.images += shown
         if self.average:
-            self.average.update(self.translator.generator, shown)
+            self.average.update(self.translator.generator, shown, progress.images)
         meter.add(losses)
 
     @contextlib.contextmanager
@@ -244,8 +248,10 @@ class _MovingAverage:
         return cls(translator.generator, half_life) if half_life else None
 
     @torch.no_grad()
-    def update(self, generator: nn.Module, images: int) -> None:
-        kept = 0.5 ** (images / self.half_life_images)
+    def update(self, generator: nn.Module, images: int, images_so_far: int) -> None:
+        # Shorter at the start, or a short trial would be judged by its first weights.
+        half_life = min(self.half_life_images, images_so_far * AVERAGE_RAMP)
+        kept = 0.5 ** (images / half_life)
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage] - one kernel for all weights
             list(self.network.parameters()), list(generator.parameters()), 1 - kept
         )

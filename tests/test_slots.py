@@ -1,0 +1,171 @@
+"""Trial slots on a real local Ray: many trials through few worker groups, and what may go wrong."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.search import search
+
+pytestmark = [
+    pytest.mark.ray,
+    # Ray and its libraries warn of their own affairs when they start.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """One Ray of two CPUs for the whole module; a search joins a Ray that is up already."""
+    from thermal_search.tuning import machines
+
+    os.environ.update(machines.ENVIRONMENT)
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        logging_level="error",
+    )
+    yield
+    ray.shutdown()
+
+
+def plan_of(dataset: Path, output: Path, **changes) -> SearchPlan:
+    settings = {
+        "architectures": ("pix2pix", "wgan"),
+        "trials": 12,
+        "images": 96,
+        "evaluate_every": 32,
+        "features": "efficientnet-lite0",
+        "reduction": 2.0,
+        "slots": 1,
+    }
+    return SearchPlan(data=dataset, output=output, **settings | changes)
+
+
+def assert_everything_is_given_back():
+    """All placement groups removed, all CPUs free."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        groups = {group["state"] for group in ray.util.placement_group_table().values()}
+        free = ray.available_resources().get("CPU", 0)
+        if groups <= {"REMOVED"} and free == 2:
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"{groups=} {free=}")
+
+
+def assert_histories_have_no_gap_and_no_repeat(record: SearchRecord):
+    for trial in record.trials.values():
+        images = [item["images"] for item in trial.history]
+        assert images == sorted(set(images))
+        if trial.status == "completed":
+            assert images[-1] >= 96
+
+
+def worker_pids() -> list[int]:
+    """The processes of Ray Train's workers on this machine."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if command.startswith(b"ray::") and b"RayTrainWorker" in command:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize(("slots", "workers"), [(1, 1), (2, 1), (1, 2)])
+def test_twelve_trials_flow_through_and_everything_is_given_back(
+    cluster, dataset, tmp_path, slots, workers
+):
+    trials = 12 if workers == 1 else 4
+    plan = plan_of(dataset, tmp_path / "search", slots=slots, workers=workers, trials=trials)
+    record = search(plan)
+
+    assert len(record.trials) == trials
+    statuses = [trial.status for trial in record.trials.values()]
+    assert set(statuses) <= {"completed", "stopped", "diverged"}
+    assert "stopped" in statuses or trials < 12
+    assert_histories_have_no_gap_and_no_repeat(record)
+    assert_everything_is_given_back()
+
+
+def kill_once(condition, pids, killed):
+    """Kills one of `pids()` as soon as `condition()` holds."""
+    while not condition():
+        time.sleep(0.1)
+    victims = pids()
+    os.kill(victims[0], signal.SIGKILL)
+    killed.append(victims[0])
+
+
+def evaluated(output: Path, images: int):
+    def check():
+        try:
+            record = SearchRecord.load(output)
+        except (FileNotFoundError, ValueError):
+            return False
+        return any(t.images >= images and t.status == "running" for t in record.trials.values())
+
+    return check
+
+
+def test_a_killed_worker_costs_at_most_one_interval(cluster, dataset, tmp_path):
+    output, killed = tmp_path / "search", []
+    plan = plan_of(
+        dataset, output, trials=2, architectures=("pix2pix",), images=640, evaluate_every=64,
+        reduction=100.0,
+    )
+    killer = threading.Thread(
+        target=kill_once, args=(evaluated(output, 128), worker_pids, killed), daemon=True
+    )
+    killer.start()
+    record = search(plan)
+
+    assert killed
+    first = next(iter(record.trials.values()))
+    assert first.status == "completed"
+    images = [item["images"] for item in first.history]
+    assert images == [64 * n for n in range(1, 11)]
+    assert all(trial.status == "completed" for trial in record.trials.values())
+    assert_everything_is_given_back()
+
+
+def slot_pids() -> list[int]:
+    return [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _command(entry).startswith(b"ray::Slot")
+    ]
+
+
+def _command(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_killed_slot_is_replaced_and_its_trial_goes_on(cluster, dataset, tmp_path):
+    output, killed = tmp_path / "search", []
+    plan = plan_of(
+        dataset, output, trials=2, architectures=("pix2pix",), images=640, evaluate_every=64,
+        reduction=100.0,
+    )
+    threading.Thread(
+        target=kill_once, args=(evaluated(output, 128), slot_pids, killed), daemon=True
+    ).start()
+    record = search(plan)
+
+    assert killed
+    first = next(iter(record.trials.values()))
+    assert [item["images"] for item in first.history] == [64 * n for n in range(1, 11)]
+    assert all(trial.status == "completed" for trial in record.trials.values())
+    assert_everything_is_given_back()

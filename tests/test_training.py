@@ -1,0 +1,281 @@
+"""A trial in plain torch: exact resumption, averages, divergence, agreement between workers."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+from tiny import SIZE, TINY
+
+from thermal_search import checkpoint
+from thermal_search.architectures import ARCHITECTURES, build
+from thermal_search.dataset.batches import PairedBatches, UnpairedBatches
+from thermal_search.dataset.frames import Frames, WorkerFrames
+from thermal_search.errors import SearchError, TrialDiverged
+from thermal_search.metrics import Extractor, Reference, Statistics
+from thermal_search.training.evaluation import Judge
+from thermal_search.training.group import Group
+from thermal_search.training.trial import Trial, TrialPlan
+
+CPU = torch.device("cpu")
+
+
+class Pooled(torch.nn.Module):
+    """A feature extractor small enough for tests: pixels averaged to 4 x 4, one channel."""
+
+    def forward(self, images):
+        return torch.nn.functional.adaptive_avg_pool2d(images[:, :1], 4).flatten(1)
+
+
+def frames(count, channels, seed):
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 256, (count, SIZE, SIZE, channels), np.uint8)
+    return Frames([pixels[:3], pixels[3:]], size=SIZE, channels=channels)
+
+
+def data_of(rank=0, workers=1):
+    """A share of 24 training and 40 validation pairs; the latter cut at a multiple of 16."""
+
+    def part(whole, start, stop):
+        size, _, channels = whole.shape
+        pixels = whole.take(range(start, stop)).permute(0, 2, 3, 1).numpy()
+        return Frames([pixels], size=size, channels=channels)
+
+    training = frames(24, 3, 1), frames(24, 1, 2)
+    validation = frames(40, 3, 3), frames(40, 1, 4)
+    half = slice(0, 24) if workers == 1 else slice(12 * rank, 12 * rank + 12)
+    seen = (0, 40) if workers == 1 else [(0, 16), (16, 40)][rank]
+    pairs = tuple(part(whole, half.start, half.stop) for whole in training)
+    judged = tuple(part(whole, *seen) for whole in validation)
+    return WorkerFrames(SIZE, pairs, pairs, judged, seen[0])
+
+
+def judge_of(data, group):
+    extractor = Extractor("efficientnet-lite0", 16, Pooled(), lambda pixels: pixels / 255)
+    _, thermal = data_of().validation
+    statistics = Statistics.of(extractor(thermal.take(range(40))))
+    return Judge(data, extractor, Reference(statistics), group, CPU)
+
+
+def trial_of(plan, group=None, rank=0, workers=1):
+    group = group or Group()
+    data = data_of(rank, workers)
+    return Trial(plan, data, judge_of(data, group), group, CPU)
+
+
+def plan_of(folder, architecture="pix2pix", **changes):
+    parameters = TINY[architecture] | changes.pop("parameters", {})
+    settings = {"images": 24, "evaluate_every": 8, "precision": "fp32", "seed": 3} | changes
+    return TrialPlan(
+        id="t", architecture=architecture, parameters=parameters, folder=folder, **settings
+    )
+
+
+def told(evaluations):
+    """What must not depend on the clock."""
+    return [(item.images, item.score, item.losses) for item in evaluations]
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("average", [0, 100])
+def test_a_stopped_trial_goes_on_to_the_very_same_weights(tmp_path, architecture, average):
+    parameters = {"ema_half_life_images": average}
+    whole = trial_of(plan_of(tmp_path / "whole", architecture, parameters=parameters))
+    expected = told(whole.evaluations())
+
+    plan = plan_of(tmp_path / "cut", architecture, parameters=parameters)
+    first = trial_of(plan)
+    next(first.evaluations())
+    torch.manual_seed(999)  # another process would have another random state
+    second = trial_of(plan)
+    assert told(second.history) == expected[:1]
+    list(second.evaluations())
+
+    assert told(second.history) == expected
+    pairs = zip(whole.translator.state_dict().items(), second.translator.state_dict().values(),
+                strict=True)
+    for (name, a), b in pairs:
+        if isinstance(a, torch.Tensor):
+            assert torch.equal(a, b), name
+
+
+def test_a_finished_trial_has_nothing_left_to_do_but_tells_its_history(tmp_path):
+    plan = plan_of(tmp_path)
+    expected = told(trial_of(plan).evaluations())
+    again = trial_of(plan)
+
+    assert again.is_done
+    assert list(again.evaluations()) == []
+    assert told(again.history) == expected
+
+
+def test_evaluations_come_when_asked_for_and_the_budget_is_met(tmp_path):
+    trial = trial_of(plan_of(tmp_path, images=30, evaluate_every=10))
+
+    # Steps of four images: each evaluation at the first step that reaches its mark.
+    assert [item.images for item in trial.evaluations()] == [12, 20, 32]
+
+
+def test_one_state_is_kept_and_an_unfinished_one_is_not_seen(tmp_path):
+    plan = plan_of(tmp_path)
+    list(trial_of(plan).evaluations())
+    (tmp_path / "state-00000099.partial").mkdir()
+
+    assert checkpoint.latest(tmp_path).name == "state-00000024"
+    assert [p.name for p in tmp_path.glob("state-*") if not p.suffix] == ["state-00000024"]
+
+
+def test_checkpoints_load_without_running_code(tmp_path):
+    list(trial_of(plan_of(tmp_path)).evaluations())
+
+    for file in tmp_path.rglob("*.pt"):
+        assert checkpoint.load(file)  # weights_only
+
+
+def test_the_best_generator_is_the_one_of_the_best_evaluation(tmp_path):
+    trial = trial_of(plan_of(tmp_path, images=40, evaluate_every=4))
+    history = list(trial.evaluations())
+    best = min(history, key=lambda item: item.score)
+    kept = checkpoint.load(tmp_path / "best.pt")
+
+    assert (kept["images"], kept["score"]) == (best.images, best.score)
+
+
+def test_the_average_moves_slower_than_the_generator_and_is_what_is_judged(tmp_path):
+    parameters = {"ema_half_life_images": 10**6, "generator_lr": 0.01}
+    trial = trial_of(plan_of(tmp_path, parameters=parameters))
+    start = {k: v.clone() for k, v in trial.translator.generator.named_parameters()}
+    list(trial.evaluations())
+    kept = checkpoint.load(tmp_path / "best.pt")["generator"]
+    live = dict(trial.translator.generator.named_parameters())
+
+    moved = sum((live[name] - value).abs().sum().item() for name, value in start.items())
+    lag = sum((live[name] - kept[name]).abs().sum().item() for name in start)
+    assert 0 < lag < moved
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_a_loss_that_is_no_number_ends_the_trial_and_keeps_the_last_state(tmp_path, architecture):
+    trial = trial_of(plan_of(tmp_path, architecture))
+    next(trial.evaluations())
+    with torch.no_grad():
+        next(trial.translator.generator.parameters()).fill_(float("nan"))
+
+    with pytest.raises(TrialDiverged, match=r"became nan after 8 images"):
+        list(trial.evaluations())
+    assert checkpoint.latest(tmp_path).name == "state-00000008"
+
+
+def test_judging_leaves_the_random_state_alone(tmp_path):
+    plan = plan_of(tmp_path / "one", images=16, evaluate_every=16)
+    rare = told(trial_of(plan).evaluations())
+    often = told(
+        trial_of(dataclasses.replace(plan, folder=tmp_path / "two", evaluate_every=8)).evaluations()
+    )
+
+    assert rare[-1][:2] == often[-1][:2]
+
+
+def test_a_picture_grid_is_drawn_at_each_evaluation(tmp_path):
+    for evaluation in trial_of(plan_of(tmp_path)).evaluations():
+        assert (tmp_path / evaluation.grid).read_bytes().startswith(b"\x89PNG")
+
+
+def test_unknown_parameters_are_one_sentence(tmp_path):
+    with pytest.raises(SearchError, match="Unknown parameters of pix2pix: speed"):
+        trial_of(plan_of(tmp_path, parameters={"speed": 1}))
+
+
+def train_with_two(rank, place, architecture):
+    dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    plan = plan_of(Path(place) / "trial", architecture)
+    first = trial_of(plan, Group(), rank, 2)
+    next(first.evaluations())
+    second = trial_of(plan, Group(), rank, 2)
+    list(second.evaluations())
+    # The generator is the same on both workers, buffers included.
+    weights = [v for v in second.translator.generator.state_dict().values()]
+    total = sum(value.double().sum().item() for value in weights)
+    Path(place, f"told-{rank}.json").write_text(json.dumps([told(second.history), total]))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_two_workers_train_one_generator_and_resume(tmp_path, architecture):
+    multiprocessing.spawn(train_with_two, (str(tmp_path), architecture), nprocs=2)
+    one, two = (json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in (0, 1))
+
+    assert one == two
+    assert [item[0] for item in one[0]] == [8, 16, 24]
+
+
+def judge_with_two(rank, place):
+    dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2)
+    group = Group()
+    score, _ = judge_of(data_of(rank, 2), group).evaluate(translator_of(), Path(place) / "two.png")
+    Path(place, f"score-{rank}").write_text(repr(score))
+    dist.destroy_process_group()
+
+
+def translator_of():
+    torch.manual_seed(0)
+    return build("pix2pix", SIZE, TINY["pix2pix"])
+
+
+def test_two_workers_judge_as_one_does(tmp_path):
+    multiprocessing.spawn(judge_with_two, (str(tmp_path),), nprocs=2)
+    one, _ = judge_of(data_of(), Group()).evaluate(translator_of(), tmp_path / "one.png")
+    two = [float((tmp_path / f"score-{rank}").read_text()) for rank in (0, 1)]
+
+    assert two[0] == two[1] == pytest.approx(one, rel=1e-6)
+
+
+def test_paired_batches_show_the_same_scene_mirrored_alike():
+    # Each frame's number is its brightness; a mark on the left tells which way it looks.
+    pixels = np.zeros((10, 8, 8, 3), np.uint8)
+    pixels[:] = np.arange(10, dtype=np.uint8)[:, None, None, None] * 20
+    pixels[:, :, 0] += 10
+    rgb = Frames([pixels], size=8, channels=3)
+    thermal = Frames([pixels[..., :1].copy()], size=8, channels=1)
+    batches = PairedBatches(rgb, thermal, batch_size=5, seed=0, device=CPU)
+    seen, mirrored = [], set()
+    for _ in range(4):
+        batch = next(batches)
+        assert torch.equal(batch.rgb[:, :1], batch.thermal)
+        seen += ((batch.thermal[:, 0, 0, 3] + 1) * 127.5 / 20).round().int().tolist()
+        mirrored |= set((batch.thermal[:, 0, 0, 0] > batch.thermal[:, 0, 0, 3]).tolist())
+
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+    assert mirrored == {True, False}
+
+
+def test_unpaired_batches_draw_each_kind_by_itself_and_every_frame_an_epoch():
+    rgb, thermal = frames(9, 3, 0), frames(6, 1, 0)
+    batches = UnpairedBatches(rgb, thermal, batch_size=3, seed=0, device=CPU)
+    shown = [next(batches) for _ in range(6)]
+
+    def kinds(images):
+        return {tuple(sorted(image.flatten().tolist())) for image in images}
+
+    assert len(kinds(torch.cat([b.rgb for b in shown[:3]]))) == 9
+    assert len(kinds(torch.cat([b.thermal for b in shown[:2]]))) == 6
+
+
+def test_batches_go_on_where_they_were():
+    def make():
+        return PairedBatches(frames(9, 3, 0), frames(9, 1, 1), batch_size=4, seed=1, device=CPU)
+
+    batches = make()
+    next(batches)
+    state = batches.state_dict()
+    expected = [next(batches).rgb for _ in range(5)]
+    other = make()
+    other.load_state_dict(state)
+
+    assert all(torch.equal(next(other).rgb, rgb) for rgb in expected)
