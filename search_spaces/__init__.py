@@ -1,6 +1,6 @@
 """What a search varies: one file an architecture, plain data.
 
-Each holds `SPACE` (the fields of the architecture's Config, as Optuna distributions) and `PUBLISHED`
+Each holds `SPACE` (fields of the architecture's Config, as Optuna distributions) and `PUBLISHED`
 (the paper's own setting, which every search tries first).
 """
 

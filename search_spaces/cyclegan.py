@@ -1,6 +1,6 @@
 """Search space for CycleGAN.
 
-    thermal-search search --data D --output O --architectures cyclegan
+thermal-search search --data D --output O --architectures cyclegan
 """
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution

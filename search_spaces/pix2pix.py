@@ -1,6 +1,6 @@
 """Search space for pix2pix.
 
-    thermal-search search --data D --output O --architectures pix2pix
+thermal-search search --data D --output O --architectures pix2pix
 """
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution

@@ -1,6 +1,6 @@
 """Search space for WGAN.
 
-    thermal-search search --data D --output O --architectures wgan
+thermal-search search --data D --output O --architectures wgan
 """
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution

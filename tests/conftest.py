@@ -16,10 +16,10 @@ CHECKED = ["images", "losses", "networks", "architectures", "metrics"]
 
 with install_import_hook([f"thermal_search.{name}" for name in CHECKED], "beartype.beartype"):
     import thermal_search.architectures
-    import thermal_search.metrics
+    import thermal_search.metrics  # noqa: F401 - imported to be checked
 
-from thermal_search.dataset.preparation import prepare
-from thermal_search.demo.scenes import draw_recording
+from thermal_search.dataset.preparation import prepare  # noqa: E402
+from thermal_search.demo.scenes import draw_recording  # noqa: E402
 
 ROADSCENE = Path(__file__).parents[2] / "shared" / "data" / "roadscene"
 

@@ -1,6 +1,7 @@
 """Rules every architecture keeps; they run for each line of the table."""
 
 import io
+import itertools
 import math
 from contextlib import nullcontext
 from dataclasses import fields
@@ -95,7 +96,9 @@ def test_each_turn_moves_only_its_own_player_and_every_player_moves(translator):
         turn.loss.backward(inputs=seats[turn.player].parameters)
         seats[turn.player].optimizer.step()
         for name, seat in seats.items():
-            same = all(torch.equal(a, b) for a, b in zip(before[name], seat.parameters, strict=True))
+            same = all(
+                torch.equal(a, b) for a, b in zip(before[name], seat.parameters, strict=True)
+            )
             assert same == (name != turn.player)
         moved.add(turn.player)
 
@@ -187,7 +190,7 @@ def test_the_learning_rate_stays_within_its_published_value(translator):
     factors = [translator.learning_rate_factor(progress / 10) for progress in range(11)]
 
     assert factors[0] == 1
-    assert all(0 <= later <= earlier for earlier, later in zip(factors, factors[1:], strict=False))
+    assert all(0 <= later <= earlier for earlier, later in itertools.pairwise(factors))
 
 
 def test_published_settings_lie_inside_the_space(name):

@@ -131,9 +131,7 @@ def test_damaged_statistics_are_measured_again(tmp_path):
 
 
 def sum_in_two_processes(rank, file, place):
-    dist.init_process_group(
-        "gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2
-    )
+    dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2)
     whole = features(101, 24)
     statistics = Statistics(24)
     statistics.add(whole[:40] if rank == 0 else whole[40:])
@@ -193,7 +191,7 @@ def test_the_file_of_kept_statistics_tells_the_weights(tmp_path):
 
 @pytest.fixture(scope="session")
 def inception_weights(tmp_path_factory):
-    """A file of the right form with random weights: the real one cannot be downloaded everywhere."""
+    """A file of the right form with random weights: the real one is a download."""
     patch = pytest.MonkeyPatch()
     patch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *_, **__: None)
     patch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)

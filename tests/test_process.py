@@ -78,8 +78,10 @@ def test_resizing_is_pillows(tmp_path):
 def test_a_recording_is_never_in_two_splits_and_no_frame_is_lost(tmp_path):
     folders(tmp_path / "raw")
     manifest = prepare(tmp_path / "raw", tmp_path / "data", size=32)
-    seen = {s: {r["recording"] for r in rows(manifest.folder, "pairs", s)} for s in
-            ("train", "val", "test")}
+    seen = {
+        s: {r["recording"] for r in rows(manifest.folder, "pairs", s)}
+        for s in ("train", "val", "test")
+    }
 
     assert not seen["train"] & seen["val"]
     assert not (seen["train"] | seen["val"]) & seen["test"]
@@ -206,8 +208,9 @@ def test_a_killed_run_leaves_no_dataset_and_the_next_one_finishes_it(tmp_path):
     root = folders(tmp_path / "raw", count=60, size=(1500, 1200))
     expected = prepare(root, tmp_path / "whole", size=1024).digest
     command = [sys.executable, str(PROCESS), str(root), str(tmp_path / "data"), "--size", "1024"]
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     state = tmp_path / "data.partial" / "state"
     deadline = time.monotonic() + 120
     while not list(state.rglob("*.json")):

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray import tune
 
+from thermal_search.dataset.loading import load
+from thermal_search.tuning import machines
+from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.search import search
+from thermal_search.tuning.search import search, slot_for
 
 pytestmark = [
     pytest.mark.ray,
@@ -23,11 +27,12 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def cluster():
     """One Ray of two CPUs for the whole module; a search joins a Ray that is up already."""
-    from thermal_search.tuning import machines
-
     os.environ.update(machines.ENVIRONMENT)
     ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
         logging_level="error",
     )
     yield
@@ -120,7 +125,12 @@ def evaluated(output: Path, images: int):
 def test_a_killed_worker_costs_at_most_one_interval(cluster, dataset, tmp_path):
     output, killed = tmp_path / "search", []
     plan = plan_of(
-        dataset, output, trials=2, architectures=("pix2pix",), images=640, evaluate_every=64,
+        dataset,
+        output,
+        trials=2,
+        architectures=("pix2pix",),
+        images=640,
+        evaluate_every=64,
         reduction=100.0,
     )
     killer = threading.Thread(
@@ -156,7 +166,12 @@ def _command(entry: Path) -> bytes:
 def test_a_killed_slot_is_replaced_and_its_trial_goes_on(cluster, dataset, tmp_path):
     output, killed = tmp_path / "search", []
     plan = plan_of(
-        dataset, output, trials=2, architectures=("pix2pix",), images=640, evaluate_every=64,
+        dataset,
+        output,
+        trials=2,
+        architectures=("pix2pix",),
+        images=640,
+        evaluate_every=64,
         reduction=100.0,
     )
     threading.Thread(
@@ -168,4 +183,41 @@ def test_a_killed_slot_is_replaced_and_its_trial_goes_on(cluster, dataset, tmp_p
     first = next(iter(record.trials.values()))
     assert [item["images"] for item in first.history] == [64 * n for n in range(1, 11)]
     assert all(trial.status == "completed" for trial in record.trials.values())
+    assert_everything_is_given_back()
+
+
+def test_trials_that_break_end_with_their_reason_and_the_slot_goes_on(cluster, dataset, tmp_path):
+    """Raises, diverges, asks for more memory than there is; a sound one comes last."""
+    plan = plan_of(dataset, tmp_path / "search", architectures=("pix2pix",), images=64)
+    manifest = plan.check()
+    plan.output.mkdir()
+    layout = machines.lay_out(plan)
+    loaded = load(manifest)
+    broken = [
+        {"speed": 1},
+        {"generator_lr": 1e30},
+        {"generator_width": 2**20},
+        {"generator_width": 8, "discriminator_width": 8, "batch_size": 8},
+    ]
+    tune.Tuner(
+        slot_for(plan, manifest, loaded, layout),
+        param_space={"architecture": "pix2pix", "pix2pix": tune.grid_search(broken)},
+        tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="search",
+            storage_path=str(plan.output / "tune"),
+            callbacks=[SearchCallback(plan)],
+            verbose=0,
+        ),
+    ).fit()
+    raised, diverged, greedy, sound = SearchRecord.load(plan.output).trials.values()
+
+    assert raised.status == "failed"
+    assert "Unknown parameters of pix2pix: speed" in raised.reason
+    assert diverged.status == "diverged"
+    assert "became" in diverged.reason
+    assert greedy.status == "failed"
+    assert "out of memory" in greedy.reason
+    assert sound.status == "completed"
+    assert [item["images"] for item in sound.history] == [32, 64]
     assert_everything_is_given_back()

@@ -96,8 +96,9 @@ def test_a_stopped_trial_goes_on_to_the_very_same_weights(tmp_path, architecture
     list(second.evaluations())
 
     assert told(second.history) == expected
-    pairs = zip(whole.translator.state_dict().items(), second.translator.state_dict().values(),
-                strict=True)
+    pairs = zip(
+        whole.translator.state_dict().items(), second.translator.state_dict().values(), strict=True
+    )
     for (name, a), b in pairs:
         if isinstance(a, torch.Tensor):
             assert torch.equal(a, b), name

@@ -10,7 +10,7 @@ class DatasetError(ThermalSearchError):
 
 
 class SearchError(ThermalSearchError):
-    """A search cannot start or go on: unknown names, impossible budgets, a foreign output folder."""
+    """A search cannot start or go on: unknown names, impossible budgets, a foreign folder."""
 
 
 class WeightsUnavailable(ThermalSearchError):

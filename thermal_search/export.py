@@ -1,7 +1,7 @@
 """From the best trial of a search to a generator one can carry away.
 
-    MODEL/generator.safetensors   weights only: loading it never runs code
-    MODEL/config.json             what to build around them, and what they scored
+MODEL/generator.safetensors   weights only: loading it never runs code
+MODEL/config.json             what to build around them, and what they scored
 """
 
 import json
@@ -61,7 +61,9 @@ def export(output: Path, destination: Path | None = None) -> Path:
     best = best_of(output)
     destination = destination or output / "generator"
     if destination.exists() and not (destination / CONFIG).exists() and any(destination.iterdir()):
-        raise SearchError(f"{destination} must be empty or an earlier export: choose another folder.")
+        raise SearchError(
+            f"{destination} must be empty or an earlier export: choose another folder."
+        )
     state = _load_best(best.checkpoint)
     trained = _build(state)
     trained.generator.load_state_dict(state["generator"])

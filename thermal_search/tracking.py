@@ -108,9 +108,7 @@ class SearchLog:
         run_id = self.runs[id].info.run_id
         tags = [RunTag("status", status), RunTag("reason", reason[:LONGEST_REASON])]
         diverged = [Metric("diverged", 1.0, int(time.time() * 1000), 0)]
-        self.client.log_batch(
-            run_id, tags=tags, metrics=diverged if status == "diverged" else []
-        )
+        self.client.log_batch(run_id, tags=tags, metrics=diverged if status == "diverged" else [])
         self.client.set_terminated(run_id, STATUSES[status])
 
     def forget(self, ids: Sequence[str]) -> None:

@@ -58,9 +58,7 @@ class CycleGAN(Translator):
         self.config = config
         blocks = config.blocks or (9 if config.size >= 256 else 6)
         width = config.generator_width
-        self.generator = initialize(
-            ResidualTranslator(out_channels=1, width=width, blocks=blocks)
-        )
+        self.generator = initialize(ResidualTranslator(out_channels=1, width=width, blocks=blocks))
         self.return_generator = initialize(
             ResidualTranslator(out_channels=3, width=width, blocks=blocks)
         )
@@ -125,9 +123,7 @@ class CycleGAN(Translator):
         )
         judge_rgb = game.judge(self.rgb_discriminator(rgb), self.rgb_discriminator(fake_rgb))
         # Halved, as in the paper, so that the discriminators learn slower than the generators.
-        yield Turn(
-            "discriminators", {"thermal": 0.5 * judge_thermal, "rgb": 0.5 * judge_rgb}
-        )
+        yield Turn("discriminators", {"thermal": 0.5 * judge_thermal, "rgb": 0.5 * judge_rgb})
 
     def learning_rate_factor(self, progress: float) -> float:
         return translator.constant_then_linear(progress, self.config.decay_start)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -63,12 +63,15 @@ class Translator(nn.Module, ABC):
     passes through `get_extra_state`.
     """
 
-    Config: ClassVar[type[Config]]
+    # Each architecture has its own, under the same name. Declared as Any because a class in a class
+    # cannot be named in an annotation that shadows it.
+    Config: ClassVar[Any]
 
     needs_pairs: ClassVar[bool]
     """Whether `Batch.rgb` and `Batch.thermal` must show the same scenes."""
 
-    config: Config
+    config: Any
+    """Its Config, which extends the one above."""
 
     generator: nn.Module
     """The RGB -> thermal network: what is averaged, judged and exported."""

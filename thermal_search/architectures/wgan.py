@@ -25,7 +25,7 @@ WARM_EVERY = 500
 """The critic plays its long rounds in the first 25 generator steps and in every 500th."""
 
 WARM_SHARE = 0.05
-"""Of the budget: the long rounds may draw at most so many images, or a short trial is all warm-up."""
+"""Of the budget, for the images of long rounds: a short trial would be nothing else."""
 
 
 @final

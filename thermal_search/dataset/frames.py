@@ -16,7 +16,7 @@ workers judge the very same batches."""
 
 
 class Frames:
-    """Pictures of one kind, over blocks of shape [rows, size, size, channels] that are not copied."""
+    """Pictures of one kind, over uncopied blocks of shape [rows, size, size, channels]."""
 
     def __init__(self, blocks: Sequence[np.ndarray[Any, Any]], *, size: int, channels: int) -> None:
         self.blocks = [block for block in blocks if len(block)]

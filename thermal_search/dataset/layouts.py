@@ -160,9 +160,7 @@ def _read_flir(source: Path) -> Recordings:
     return found
 
 
-def _read_flir_stills(
-    root: Path, kind: str, split: Split, source: Path, found: Recordings
-) -> None:
+def _read_flir_stills(root: Path, kind: str, split: Split, source: Path, found: Recordings) -> None:
     folder = root / f"images_{kind}_{split}"
     for name, path in sorted(_by_name(folder, source, found).items()):
         match = FLIR_NAME.fullmatch(name)

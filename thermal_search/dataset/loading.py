@@ -4,9 +4,9 @@ Rows are raw pixels, so a worker reads them straight from shared memory, in any 
 copy: an epoch costs nothing to start, and its order is a pure function of the trial's seed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +37,7 @@ class LoadedDataset:
     """A dataset in the object store. The process that loaded it must outlive its readers."""
 
     size: int
-    parts: Mapping[Part, MaterializedDataset]
+    parts: Mapping[Part, MaterializedDataset[Any]]
 
     def share(self, workers: int) -> list[Share]:
         """Deals every row to exactly one of `workers` workers, in contiguous runs."""
@@ -70,7 +70,7 @@ def load(manifest: Manifest) -> LoadedDataset:
         ("thermal", "thermal", "train"),
         ("validation", "pairs", "val"),
     ]
-    parts: dict[Part, MaterializedDataset] = {}
+    parts: dict[Part, MaterializedDataset[Any]] = {}
     for part, kind, split in wanted:
         if shards := manifest.shard_paths(kind, split):
             columns = ["rgb", "thermal"] if kind == "pairs" else [kind]
@@ -114,4 +114,6 @@ def _pixels(chunk: pa.FixedSizeBinaryArray, shape: tuple[int, int, int]) -> np.n
 
 
 def _cuts(rows: int, workers: int, multiple: int) -> list[int]:
-    return [rows * rank // workers // multiple * multiple for rank in range(1, workers)]
+    # Rounded up: where there is little, the first worker has it, who also draws the pictures.
+    ideal = (rows * rank / workers for rank in range(1, workers))
+    return [min(rows, math.ceil(cut / multiple) * multiple) for cut in ideal]

@@ -24,7 +24,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from thermal_search.dataset.layouts import Frame, read_layout
 from thermal_search.dataset.manifest import (
-    FILE,
     Kind,
     Manifest,
     Shard,
@@ -144,9 +143,7 @@ def _shard(
         shard = Shard(**content["shard"])
         if checksum(path) == shard.sha256:
             return shard, content["faults"]
-    resized = list(
-        pool.map(partial(resize, size=size, filter=filter), chunk.frames, chunksize=8)
-    )
+    resized = list(pool.map(partial(resize, size=size, filter=filter), chunk.frames, chunksize=8))
     faults = [
         {"file": (item.faulty or source).relative_to(source).as_posix(), "reason": item.fault}
         for item in resized
@@ -177,7 +174,7 @@ def _write(rows: Sequence[Resized], kind: Kind, size: int, path: Path) -> str:
         pa.table(columns),
         unfinished,
         compression="none",
-        use_dictionary=["recording"],
+        use_dictionary=["recording"],  # pyright: ignore[reportArgumentType] - its stub lacks the list
         write_statistics=False,
     )
     digest = checksum(unfinished)

@@ -48,7 +48,7 @@ def resize(frame: Frame, size: int, filter: str) -> Resized:
         (w, h), (w2, h2) = sizes
         fault = f"mismatched: RGB is {w} x {h} pixels, thermal {w2} x {h2}"
         return Resized(frame, fault=fault, faulty=frame.rgb)
-    return Resized(frame, **pixels)
+    return Resized(frame, rgb=pixels.get("rgb"), thermal=pixels.get("thermal"))
 
 
 class _Unusable(Exception):

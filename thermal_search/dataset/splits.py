@@ -37,14 +37,15 @@ def split(frames: Sequence[Frame]) -> tuple[list[Frame], list[str]]:
 
 def _deal(recordings: Mapping[str, int]) -> dict[str, Split]:
     total = sum(recordings.values())
-    wanted = {name: share * total for name, share in SHARES.items()}
+    wanted: dict[Split, float] = {name: share * total for name, share in SHARES.items()}
     place: dict[str, Split] = {}
     # The largest first, each to the part that lacks most: small ones then even out the rest.
     for recording, count in sorted(recordings.items(), key=lambda item: (-item[1], item[0])):
         neediest = max(wanted, key=lambda name: wanted[name])
         place[recording] = neediest
         wanted[neediest] -= count
-    for name in ("val", "test"):
+    emptiable: list[Split] = ["val", "test"]
+    for name in emptiable:
         training = [recording for recording in place if place[recording] == "train"]
         if name not in place.values() and len(training) > 1:
             place[min(training, key=lambda r: (recordings[r], r))] = name

@@ -1,8 +1,9 @@
 """Road scenes by day and by night, drawn as RGB and thermal pairs in the FLIR ADAS v2 layout.
 
-Thermal follows from the material and temperature of what is drawn, never from its colour: a person
-is warm in whatever clothes, a parked car is as cold as the air and a driven one has a hot bonnet and
-hot wheels, glass mirrors the cold sky, houses are warm at night. Inverted grey is a bad answer.
+Thermal follows from the material and temperature of what is drawn, never from its colour: a
+person is warm in whatever clothes, a parked car is as cold as the air and a driven one has a hot
+bonnet and hot wheels, glass mirrors the cold sky, houses are warm at night. Inverted grey is a bad
+answer.
 """
 
 import json
@@ -92,7 +93,10 @@ class View:
         """A box in metres, from the thing's middle and up from the ground."""
         s = self.scale
         canvas.box(
-            self.x + left * s, self.ground - high * s, self.x + right * s, self.ground - low * s,
+            self.x + left * s,
+            self.ground - high * s,
+            self.x + right * s,
+            self.ground - low * s,
             material,
         )
 
@@ -101,7 +105,10 @@ class View:
     ) -> None:
         s = self.scale
         canvas.ellipse(
-            self.x + left * s, self.ground - high * s, self.x + right * s, self.ground - low * s,
+            self.x + left * s,
+            self.ground - high * s,
+            self.x + right * s,
+            self.ground - low * s,
             material,
         )
 
@@ -241,8 +248,14 @@ def _lamp(random: np.random.Generator, weather: Weather, side: int) -> Thing:
 
     def draw(canvas: Canvas, view: View) -> None:
         view.box(canvas, -0.08, 0, 0.08, 5.5, post)
-        view.box(canvas, -0.6 * side - 0.3, 5.4, -0.6 * side + 0.3, 5.7,
-                 head if weather.is_night else dark)
+        view.box(
+            canvas,
+            -0.6 * side - 0.3,
+            5.4,
+            -0.6 * side + 0.3,
+            5.7,
+            head if weather.is_night else dark,
+        )
 
     return Thing(side * 5.8, _anywhere(random), 0.0, draw)
 
@@ -260,11 +273,17 @@ def _car(
     tyre = Material((25, 25, 28), air + (17 if is_driven else 0))
     under = Material((20, 20, 22), air + (22 if is_driven else -1))
     if oncoming:
-        lamps = Material((255, 250, 220) if night and is_driven else (220, 220, 215), air + 6,
-                         glows=night and is_driven)
+        lamps = Material(
+            (255, 250, 220) if night and is_driven else (220, 220, 215),
+            air + 6,
+            glows=night and is_driven,
+        )
     else:
-        lamps = Material((255, 40, 30) if night and is_driven else (150, 25, 20), air + 3,
-                         glows=night and is_driven)
+        lamps = Material(
+            (255, 40, 30) if night and is_driven else (150, 25, 20),
+            air + 3,
+            glows=night and is_driven,
+        )
 
     def draw(canvas: Canvas, view: View) -> None:
         view.box(canvas, -0.7, 0.1, 0.7, 0.45, under)
@@ -300,8 +319,10 @@ def _person(random: np.random.Generator, weather: Weather, half_road: float) -> 
         view.ellipse(canvas, -0.13, 0.84 * height, 0.13, height, skin)
 
     beside = half_road + float(random.uniform(0.4, 2.0))
-    x = beside * float(random.choice([-1, 1])) if random.random() < 0.7 else float(
-        random.uniform(-half_road, half_road)
+    x = (
+        beside * float(random.choice([-1, 1]))
+        if random.random() < 0.7
+        else float(random.uniform(-half_road, half_road))
     )
     return Thing(x, _anywhere(random), float(random.uniform(-0.1, 0.1)), draw)
 

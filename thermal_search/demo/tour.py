@@ -51,7 +51,9 @@ def tour(output: Path) -> None:
     translated = translate_folder(model, rgb, painted)
     grid = _draw_grid(rgb, translated.written, output / "translated.png")
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
-    print(f"\nDone in {minutes}:{seconds:02}, on {manifest.size} x {manifest.size} pixels and a few")
+    print(
+        f"\nDone in {minutes}:{seconds:02}, on {manifest.size} x {manifest.size} pixels and a few"
+    )
     print("hundred images a trial: enough to see how it works, not to see it paint well.")
     print("Look at:")
     for path in _pictures(manifest, record, grid):

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 import torch
@@ -111,7 +111,7 @@ def _inception(weights: Path | None) -> Extractor:
 
 
 @contextlib.contextmanager
-def _weights_in_place(weights: Path) -> Iterator[None]:
+def _weights_in_place(weights: Path) -> Generator[None]:
     """Lets pytorch-fid find a local file: it looks for one in torch.hub's folder only."""
     if not weights.is_file():
         raise FileNotFoundError("no such file")

@@ -20,7 +20,11 @@ class Group:
     def __init__(self) -> None:
         self.size = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self.control = dist.new_group(backend="gloo") if self.size > 1 else None
+        self.control: dist.ProcessGroup | None = None
+        if self.size > 1:
+            control = dist.new_group(backend="gloo")
+            assert isinstance(control, dist.ProcessGroup)
+            self.control = control
 
     @property
     def leads(self) -> bool:

@@ -1,4 +1,4 @@
-"""Between the two ends of a slot: Ray Tune hands trials in, Ray Train's workers hand results out."""
+"""Between a slot's two ends: Ray Tune hands trials in, Ray Train's workers hand results out."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any, Literal
 import ray
 
 ATTEMPTS_PER_TRIAL = 3
-"""Times a trial may lose its workers in a row, without an evaluation between, before it is failed."""
+"""Times in a row a trial may lose its workers, without an evaluation between."""
 
 STARTS_PER_SLOT = 3
 """Times in a row a worker group may fail to get ready before the slot gives up."""

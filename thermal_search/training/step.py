@@ -71,7 +71,9 @@ def train_step(
         turn.loss.backward(inputs=seat.parameters)  # no one else's gradients
         terms = torch.stack([term.detach().float() for term in turn.terms.values()])
         terms = group.average_gradients(seat.parameters, terms)
-        named = {f"{turn.player}/{name}": term for name, term in zip(turn.terms, terms, strict=True)}
+        named = {
+            f"{turn.player}/{name}": term for name, term in zip(turn.terms, terms, strict=True)
+        }
         if terms.device.type == "cpu":
             check_finite(named)
         seat.optimizer.step()

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from thermal_search import architectures, checkpoint
 from thermal_search.architectures.translator import Translator
 from thermal_search.dataset.batches import Batches, PairedBatches, UnpairedBatches
+from thermal_search.dataset.frames import WorkerFrames
 from thermal_search.errors import SearchError, TrialDiverged
 from thermal_search.training.evaluation import Judge
 from thermal_search.training.group import Group
@@ -25,7 +26,6 @@ from thermal_search.training.step import (
     take_seats,
     train_step,
 )
-from thermal_search.dataset.frames import WorkerFrames
 
 AVERAGE_RAMP = 0.05
 """The moving average's half-life is at most this share of the images shown so far (Karras et al.
@@ -124,9 +124,7 @@ class Trial:
     def _train_to_next_evaluation(self) -> Evaluation:
         plan, progress = self.plan, self.progress
         started, images_before = time.monotonic(), progress.images
-        goal = min(
-            (progress.images // plan.evaluate_every + 1) * plan.evaluate_every, plan.images
-        )
+        goal = min((progress.images // plan.evaluate_every + 1) * plan.evaluate_every, plan.images)
         meter = _LossMeter(self.device)
         self.translator.train()
         try:
@@ -170,7 +168,7 @@ class Trial:
         meter.add(losses)
 
     @contextlib.contextmanager
-    def _averaged_generator(self) -> Iterator[None]:
+    def _averaged_generator(self) -> Generator[None]:
         """Puts the moving average where the generator is, if the trial keeps one."""
         live = self.translator.generator
         if self.average:
@@ -252,7 +250,7 @@ class _MovingAverage:
         # Shorter at the start, or a short trial would be judged by its first weights.
         half_life = min(self.half_life_images, images_so_far * AVERAGE_RAMP)
         kept = 0.5 ** (images / half_life)
-        torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage] - one kernel for all weights
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - one kernel for all weights
             list(self.network.parameters()), list(generator.parameters()), 1 - kept
         )
         for averaged, live in zip(self.network.buffers(), generator.buffers(), strict=True):
@@ -293,9 +291,7 @@ def _batches(
     rgb, thermal = data.paired if translator.needs_pairs else data.unpaired
     # Every worker shuffles its own share, so each needs its own seed.
     seed = plan.seed * 1009 + group.rank
-    return kind(
-        rgb, thermal, batch_size=translator.config.batch_size, seed=seed, device=device
-    )
+    return kind(rgb, thermal, batch_size=translator.config.batch_size, seed=seed, device=device)
 
 
 def _random_state() -> dict[str, Any]:

@@ -5,7 +5,7 @@ import itertools
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 import torch
@@ -72,10 +72,15 @@ def serve(config: dict[str, Any]) -> None:
         raise
     if group.leads:
         ray.get(mailbox.ready.remote())
-    while job := group.ask_leader(lambda: ray.get(mailbox.take.remote(IDLE_S))):
+    while job := group.ask_leader(partial(_take, mailbox)):
         if job != "idle":
             _train(job, data, judge, group, device, plan.metric, mailbox)
             _free_memory(device)
+
+
+def _take(mailbox: Any) -> Job | Literal["idle"] | None:
+    job: Any = ray.get(mailbox.take.remote(IDLE_S))
+    return job
 
 
 def _train(
@@ -178,4 +183,3 @@ def _free_memory(device: torch.device) -> None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-

@@ -25,7 +25,7 @@ class HalvingWithinArchitecture(FIFOScheduler):
     def __init__(self, output: Path, *, images: int, grace_images: int, reduction: float) -> None:
         super().__init__()
         self.output = output
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "time_attr": "images",
             "metric": OBJECTIVE,
             "mode": "min",

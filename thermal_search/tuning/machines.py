@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 
@@ -42,7 +43,7 @@ def join(address: str) -> None:
     os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
     if ray.is_initialized():
         return
-    settings = {"log_to_driver": False, "logging_level": "warning"}
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     if address == "local":
         ray.init(address="local", include_dashboard=False, **settings)
         return

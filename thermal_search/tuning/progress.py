@@ -31,8 +31,12 @@ class Progress:
         if self.live:
             self.live.update(self._table())
         else:
-            self.console.print(f"[{self._clock()}] {event} | {self.status()}", highlight=False,
-                               soft_wrap=True, markup=False)
+            self.console.print(
+                f"[{self._clock()}] {event} | {self.status()}",
+                highlight=False,
+                soft_wrap=True,
+                markup=False,
+            )
 
     def warn(self, sentence: str) -> None:
         self.console.print(sentence, style="yellow", highlight=False, markup=False)

@@ -22,7 +22,7 @@ def plan_from_flags(flags: Mapping[str, Any], *, resume: bool) -> SearchPlan:
     if "data" not in asked:
         raise SearchError("A search needs --data, a folder written by process.py.")
     images = asked.get("images", DEFAULT_IMAGES)
-    defaults = {
+    defaults: dict[str, Any] = {
         "architectures": tuple(search_spaces.names()),
         "trials": DEFAULT_TRIALS,
         "images": images,

@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from thermal_search.dataset.loading import load
+from thermal_search.dataset.loading import LoadedDataset, load
 from thermal_search.dataset.manifest import Manifest
 from thermal_search.errors import SearchError
 from thermal_search.metrics import build_extractor
@@ -66,7 +66,17 @@ def _claim_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> SearchP
 def _run(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
     _quieten()
     layout = machines.lay_out(plan)
+    # Held until the search is over: its blocks live as long as the process that loaded them.
     dataset = load(manifest)
+    slots = slot_for(plan, manifest, dataset, layout)
+    _tuner(plan, slots, layout.slots, resume).fit()
+    del dataset
+
+
+def slot_for(
+    plan: SearchPlan, manifest: Manifest, dataset: LoadedDataset, layout: machines.Layout
+) -> Any:
+    """The trainable of this plan's slots, as Ray Tune takes it."""
     slot_plan = SlotPlan(
         shares=dataset.share(plan.workers),
         dataset=plan.data,
@@ -76,20 +86,16 @@ def _run(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
         metric=plan.metric,
         threads=layout.threads_per_worker,
     )
-    trainable = tune.with_resources(
-        tune.with_parameters(
-            Slot,
-            plan=slot_plan,
-            workers=plan.workers,
-            resources_per_worker=layout.resources_per_worker,
-            storage=plan.output / "tune" / "slots",
-            trial_settings=_trial_settings(plan),
-        ),
-        # The slot's own process only waits; its workers hold the resources.
-        {"CPU": 0.01},
+    slot = tune.with_parameters(
+        Slot,
+        plan=slot_plan,
+        workers=plan.workers,
+        resources_per_worker=layout.resources_per_worker,
+        storage=plan.output / "tune" / "slots",
+        trial_settings=_trial_settings(plan),
     )
-    _tuner(plan, trainable, layout.slots, resume).fit()
-    del dataset  # held until here: its blocks live as long as this process owns them
+    # The slot's own process only waits; its workers hold the resources.
+    return tune.with_resources(slot, {"CPU": 0.01})
 
 
 def _trial_settings(plan: SearchPlan) -> dict[str, Any]:

@@ -32,7 +32,7 @@ CLOSING_TIME_S = 60.0
 class Slot(tune.Trainable):
     """Ray Tune's end of a slot. One `step` is one evaluation of the current trial."""
 
-    def setup(
+    def setup(  # pyright: ignore[reportIncompatibleMethodOverride] - tune.with_parameters adds them
         self,
         config: dict[str, Any],
         *,
@@ -43,7 +43,7 @@ class Slot(tune.Trainable):
         trial_settings: Job,
     ) -> None:
         self.trial_settings = trial_settings
-        self.mailbox = Mailbox.remote()
+        self.mailbox: Any = Mailbox.remote()
         self.failure: BaseException | None = None
         trainer = TorchTrainer(
             serve,

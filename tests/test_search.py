@@ -1,0 +1,277 @@
+"""A whole search through the command line, with its driver killed on the way, to a translation."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow.tracking import MlflowClient
+from PIL import Image
+
+from thermal_search.errors import SearchError
+from thermal_search.tracking import SEARCH_TAG, TRIAL_TAG
+from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.request import plan_from_flags
+
+ROOT = Path(__file__).parents[1]
+TRIALS, IMAGES, EVERY = 5, 64, 32
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "thermal_search.cli", *map(str, arguments)]
+
+
+def run(*arguments, **settings):
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, timeout=500, check=False, **settings
+    )
+
+
+def summary_of(output):
+    try:
+        return json.loads((output / "summary.json").read_text())
+    except FileNotFoundError:
+        return {"trials": []}
+
+
+@pytest.fixture(scope="module")
+def searched(dataset, tmp_path_factory):
+    """A search whose driver is killed after its first trial, then resumed to its end."""
+    output = tmp_path_factory.mktemp("search") / "found"
+    flags = ["--data", dataset, "--output", output, "--architectures", "pix2pix,cyclegan,wgan"]
+    flags += ["--trials", TRIALS, "--images", IMAGES, "--evaluate-every", EVERY, "--slots", 1]
+    flags += ["--features", "efficientnet-lite0"]
+    log = (output.parent / "log").open("wb")
+    driver = subprocess.Popen(
+        command("search", *flags), start_new_session=True, stdout=log, stderr=log
+    )
+    deadline = time.monotonic() + 240
+
+    def has_one_finished_and_one_begun():
+        trials = summary_of(output)["trials"]
+        running = [t for t in trials if t["status"] == "running" and t["history"]]
+        return len(trials) >= 2 and trials[0]["status"] == "completed" and running
+
+    while not has_one_finished_and_one_begun():
+        assert time.monotonic() < deadline, (output.parent / "log").read_text()
+        assert driver.poll() is None, (output.parent / "log").read_text()
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = summary_of(output)
+    time.sleep(5)  # Ray's own processes notice that their driver is gone
+    # cluster/search.py is the same search with the same flags.
+    resumed = subprocess.run(
+        [sys.executable, str(ROOT / "cluster" / "search.py"), "--output", str(output), "--resume",
+         "--address", "local"],
+        capture_output=True, text=True, timeout=500, check=False,
+    )
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    return output, before, resumed.stdout
+
+
+@pytest.mark.ray
+class TestSearch:
+    def test_the_summary_tells_every_trial(self, searched):
+        output, _, _ = searched
+        summary = summary_of(output)
+
+        assert set(summary) == {"metric", "features", "trials", "best"}
+        assert summary["metric"] == "fd_efficientnet_lite0"
+        assert len(summary["trials"]) == TRIALS
+        for trial in summary["trials"]:
+            assert set(trial) == {
+                "id", "architecture", "parameters", "history", "status", "reason", "images",
+                "seconds", "checkpoint",
+            }  # fmt: skip
+            assert trial["status"] in ("completed", "stopped", "diverged")
+            images = [item["images"] for item in trial["history"]]
+            assert images == sorted(set(images))
+            assert trial["status"] != "completed" or images[-1] >= IMAGES
+        assert summary["best"] in {trial["id"] for trial in summary["trials"]}
+
+    def test_published_settings_come_first(self, searched):
+        trials = summary_of(searched[0])["trials"]
+
+        assert [t["architecture"] for t in trials[:3]] == ["pix2pix", "cyclegan", "wgan"]
+        assert trials[0]["parameters"]["l1_weight"] == 100.0
+        assert trials[2]["parameters"]["clip"] == 0.01
+
+    def test_what_was_finished_is_not_run_again_and_what_ran_goes_on(self, searched):
+        output, before, _ = searched
+        after = {trial["id"]: trial for trial in summary_of(output)["trials"]}
+
+        for trial in before["trials"]:
+            if trial["history"]:
+                kept = after[trial["id"]]["history"]
+                assert kept[: len(trial["history"])] == trial["history"]
+            if trial["status"] == "completed":
+                assert after[trial["id"]] == trial
+
+    def test_mlflow_has_one_parent_and_a_child_a_trial(self, searched):
+        output, _, _ = searched
+        client = MlflowClient(f"sqlite:///{output}/mlflow.db")
+        (experiment,) = [e for e in client.search_experiments() if e.name == "thermal-search"]
+        runs = client.search_runs([experiment.experiment_id])
+        (parent,) = [run for run in runs if TRIAL_TAG not in run.data.tags]
+        children = {run.data.tags[TRIAL_TAG]: run for run in runs if TRIAL_TAG in run.data.tags}
+
+        assert {run.data.tags[SEARCH_TAG] for run in runs} == {SearchPlan.load(output).id}
+        for trial in summary_of(output)["trials"]:
+            run = children.pop(trial["id"])
+            assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+            assert run.data.params["architecture"] == trial["architecture"]
+            assert run.data.tags["status"] == trial["status"]
+            history = client.get_metric_history(run.info.run_id, "fd_efficientnet_lite0")
+            points = sorted((point.step, point.value) for point in history)
+            told = [(h["images"], h["fd_efficientnet_lite0"]) for h in trial["history"]]
+            assert points == told
+            pictures = client.list_artifacts(run.info.run_id, "images")
+            assert pictures
+        assert children == {}
+
+    def test_the_stores_address_is_in_the_output_folder(self, searched):
+        with sqlite3.connect(searched[0] / "mlflow.db") as database:
+            (place,) = database.execute(
+                "select artifact_location from experiments where name = 'thermal-search'"
+            ).fetchone()
+        database.close()
+
+        assert place.startswith((searched[0] / "mlflow-artifacts").as_uri())
+
+    def test_nothing_is_left_half_written(self, searched):
+        assert [p for p in searched[0].rglob("*.partial*")] == []
+
+    def test_the_ranking_is_printed_with_the_next_commands(self, searched):
+        output, _, printed = searched
+
+        assert f"thermal-search export {output}" in printed
+        assert printed.count("completed") >= 1
+
+    def test_the_best_is_exported_and_translates(self, searched, recording, tmp_path):
+        output, _, _ = searched
+        exported = run("export", output, "--to", tmp_path / "model")
+        assert exported.returncode == 0, exported.stderr
+        config = json.loads((tmp_path / "model" / "config.json").read_text())
+        best = next(
+            t for t in summary_of(output)["trials"] if t["id"] == summary_of(output)["best"]
+        )
+        assert config["trial"] == best["id"]
+        lowest = min(h["fd_efficientnet_lite0"] for h in best["history"])
+        assert config["fd_efficientnet_lite0"] == lowest
+
+        source = tmp_path / "rgb"
+        source.mkdir()
+        for path in sorted((recording / "images_rgb_val" / "data").iterdir()):
+            (source / path.name).write_bytes(path.read_bytes())
+        (source / "broken.jpg").write_bytes(b"no picture")
+        painted = [tmp_path / "one", tmp_path / "two"]
+        for target in painted:
+            result = run("translate", tmp_path / "model", source, target)
+            assert result.returncode == 0, result.stderr
+            assert "Left out broken.jpg" in result.stderr
+        names = sorted(p.name for p in painted[0].iterdir())
+        assert names == sorted(f"{p.stem}.png" for p in source.iterdir() if p.stem != "broken")
+        for name in names:
+            with Image.open(painted[0] / name) as picture:
+                assert picture.mode == "L"
+                assert picture.size == (288, 256)
+                assert np.asarray(picture).std() > 0
+            assert (painted[0] / name).read_bytes() == (painted[1] / name).read_bytes()
+
+    def test_a_changed_export_is_refused(self, searched, tmp_path):
+        output, _, _ = searched
+        assert run("export", output, "--to", tmp_path / "model").returncode == 0
+        config = tmp_path / "model" / "config.json"
+        config.write_text(config.read_text().replace('"size": 32', '"size": 64'))
+        weights = tmp_path / "model" / "generator.safetensors"
+        weights.write_bytes(weights.read_bytes()[:1000])
+        result = run("translate", tmp_path / "model", tmp_path, tmp_path / "out")
+
+        assert result.returncode == 1
+        assert result.stderr.count("\n") == 1
+
+    def test_another_search_does_not_take_its_folder(self, searched, dataset):
+        flags = ["--data", dataset, "--output", searched[0], "--features", "efficientnet-lite0"]
+        result = run("search", *flags)
+
+        assert result.returncode == 1
+        assert "must be empty" in result.stderr
+        assert "--resume" in result.stderr
+
+    def test_resuming_a_finished_search_changes_nothing(self, searched):
+        before = summary_of(searched[0])
+        result = run("search", "--output", searched[0], "--resume")
+
+        assert result.returncode == 0, result.stderr
+        assert summary_of(searched[0]) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ({"architectures": ("pixpix",)}, "Unknown architecture 'pixpix'.*cyclegan, pix2pix, wgan"),
+        ({"trials": 0}, "--trials must be at least 1, but is 0"),
+        ({"evaluate_every": 100, "images": 10}, r"--evaluate-every \(100\) must not exceed"),
+        ({"architectures": ()}, "at least one architecture"),
+        ({"architectures": ("wgan", "wgan")}, "each architecture once"),
+        ({"reduction": 1.0}, "--reduction must be above 1"),
+    ],
+)
+def test_an_impossible_search_is_one_sentence(dataset, tmp_path, flags, sentence):
+    asked = {"data": dataset, "output": tmp_path / "o", "features": "efficientnet-lite0"} | flags
+    with pytest.raises(SearchError, match=sentence):
+        plan_from_flags(asked, resume=False).check()
+
+
+def test_a_search_without_data_is_one_sentence(tmp_path):
+    result = run("search", "--output", tmp_path / "o")
+
+    assert result.returncode == 1
+    assert "needs --data" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_missing_inception_weights_stop_the_search_before_anything_starts(dataset, tmp_path):
+    output, weights = tmp_path / "o", tmp_path / "absent.pth"
+    flags = ["--data", dataset, "--output", output, "--inception-weights", weights]
+    result = run("search", *flags)
+
+    assert result.returncode == 1
+    assert "no such file" in result.stderr
+    assert not output.exists()
+
+
+def test_resuming_may_not_change_the_search(dataset, tmp_path):
+    asked = {"data": dataset, "output": tmp_path, "features": "efficientnet-lite0", "trials": 4}
+    plan = plan_from_flags(asked, resume=False)
+    plan.save()
+
+    resumed = plan_from_flags({"output": tmp_path, "slots": 2}, resume=True)
+    assert (resumed.slots, resumed.id, resumed.trials) == (2, plan.id, 4)
+    with pytest.raises(SearchError, match="--trials was 4 and is now 5"):
+        plan_from_flags({"output": tmp_path, "trials": 5}, resume=True)
+    with pytest.raises(SearchError, match="holds no search"):
+        plan_from_flags({"output": tmp_path / "none"}, resume=True)
+
+
+@pytest.mark.parametrize("verb", ["export", "ui"])
+def test_a_folder_without_a_search_is_one_sentence(tmp_path, verb):
+    result = run(verb, tmp_path)
+
+    assert result.returncode == 1
+    assert "holds no search" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_help_needs_no_torch():
+    code = "import sys, thermal_search.cli; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert os.environ.get("RAY_ADDRESS") is None
