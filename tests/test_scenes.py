@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from thermal_search.dataset.layouts import read_layout
@@ -13,10 +12,11 @@ from thermal_search.demo.scenes import draw_recording
 def pairs(folder):
     mapping = json.loads((folder / "rgb_to_thermal_vid_map.json").read_text())
     for rgb, thermal in mapping.items():
-        yield (
-            Image.open(folder / "video_rgb_test" / "data" / rgb),
-            Image.open(folder / "video_thermal_test" / "data" / thermal),
-        )
+        with (
+            Image.open(folder / "video_rgb_test" / "data" / rgb) as colours,
+            Image.open(folder / "video_thermal_test" / "data" / thermal) as heat,
+        ):
+            yield colours.copy(), heat.copy()
 
 
 def test_it_has_the_layout_of_flir_adas_v2(recording):
@@ -38,19 +38,15 @@ def test_the_same_seed_draws_the_same_pictures(tmp_path):
     assert content("a") == content("b") != content("c")
 
 
-def test_thermal_does_not_follow_from_brightness(recording):
+def test_inverted_grey_is_a_bad_answer(recording):
     luma, heat = [], []
     for rgb, thermal in pairs(recording):
         luma.append(np.asarray(rgb.convert("L").resize((80, 71)), float).ravel())
         heat.append(np.asarray(thermal.resize((80, 71)), float).ravel())
-    luma, heat = np.concatenate(luma), np.concatenate(heat)
-    # The best any function of brightness can do: the mean of each of its levels.
-    levels = luma.astype(int)
-    means = np.bincount(levels, heat, 256) / np.maximum(np.bincount(levels, minlength=256), 1)
-    explained = 1 - np.var(heat - means[levels]) / np.var(heat)
+    similar = np.corrcoef(255 - np.concatenate(luma), np.concatenate(heat))[0, 1]
 
-    assert np.corrcoef(255 - luma, heat)[0, 1] == pytest.approx(0, abs=0.35)
-    assert explained < 0.4
+    # Not even after the best choice of brightness and contrast: that explains the square of it.
+    assert similar**2 < 0.1
 
 
 def test_there_is_day_and_night(recording):

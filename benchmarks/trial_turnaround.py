@@ -1,0 +1,111 @@
+"""Seconds from one trial's end to the next one's first training step: slots against one
+TorchTrainer a trial, Ray's documented pattern.
+
+    python benchmarks/trial_turnaround.py DATASET [--trials 4]
+
+DATASET is a folder written by process.py. Ours is a real search with one slot; the times are read
+from what it leaves: a trial ends when its last state is committed, and takes its first step when its
+first evaluation was drawn, less the seconds it says that took. The other pattern runs after it on the
+same machine with a loop that only writes down when it begins and ends.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import ray
+from ray import tune
+from ray.train import RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from thermal_search import checkpoint
+from thermal_search.tuning import machines
+from thermal_search.tuning.request import plan_from_flags
+from thermal_search.tuning.search import search
+
+
+def main() -> None:
+    args = parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        ours = slots(args.dataset, Path(folder, "search"), args.trials)
+        theirs = trainers(Path(folder), args.trials)
+    for name, gaps in (("one slot", ours), ("one TorchTrainer a trial", theirs)):
+        told = ", ".join(f"{gap:.2f}" for gap in gaps)
+        print(f"{name}: median {statistics.median(gaps):.2f} s ({told})")
+    ratio = statistics.median(theirs) / statistics.median(ours)
+    print(f"{ratio:.0f} times as fast to the next trial")
+
+
+def slots(dataset: Path, output: Path, trials: int) -> list[float]:
+    flags = {
+        "data": dataset,
+        "output": output,
+        "architectures": ("pix2pix",),
+        "trials": trials,
+        "images": 64,
+        "evaluate_every": 32,
+        "slots": 1,
+        "features": "efficientnet-lite0",
+    }
+    record = search(plan_from_flags(flags, resume=False))
+    times: list[tuple[float, float]] = []
+    for trial in record.trials.values():
+        place = output / "trials" / trial.id
+        state = checkpoint.latest(place)
+        assert state
+        first = checkpoint.load(state / "shared.pt")["progress"]["history"][0]
+        drawn = (place / first["grid"]).stat().st_mtime
+        times.append((drawn - first["seconds"], state.stat().st_ctime))
+    times.sort()
+    return [begin - end for (_, end), (begin, _) in pairwise(times)]
+
+
+def loop(config: dict[str, str]) -> None:
+    begun = time.time()
+    time.sleep(1)
+    with open(config["log"], "a") as log:
+        print(json.dumps([begun, time.time()]), file=log)
+
+
+def one_trial(config: dict[str, str]) -> None:
+    trainer = TorchTrainer(
+        loop,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 0.8}),
+        run_config=RunConfig(
+            name=f"trial-{time.time_ns()}", storage_path=str(Path(config["log"]).parent)
+        ),
+    )
+    trainer.fit()
+    tune.report({"done": True})
+
+
+def trainers(folder: Path, trials: int) -> list[float]:
+    log = folder / "times.jsonl"
+    machines.join("local")
+    tune.Tuner(
+        tune.with_resources(one_trial, {"CPU": 0.01}),
+        param_space={"log": str(log)},
+        tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=1),
+        run_config=tune.RunConfig(name="trainers", storage_path=str(folder), verbose=0),
+    ).fit()
+    ray.shutdown()
+    times = sorted(json.loads(line) for line in log.read_text().splitlines())
+    return [begin - end for (_, end), (begin, _) in pairwise(times)]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--trials", type=int, default=4)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
