@@ -205,9 +205,9 @@ def test_a_map_entry_without_its_file_is_named(tmp_path):
 
 def test_a_killed_run_leaves_no_dataset_and_the_next_one_finishes_it(tmp_path):
     # Large frames and small shards: slow enough to be killed in the middle.
-    root = folders(tmp_path / "raw", count=60, size=(1500, 1200))
-    expected = prepare(root, tmp_path / "whole", size=1024).digest
-    command = [sys.executable, str(PROCESS), str(root), str(tmp_path / "data"), "--size", "1024"]
+    root = folders(tmp_path / "raw", count=48, size=(900, 700))
+    expected = prepare(root, tmp_path / "whole", size=512).digest
+    command = [sys.executable, str(PROCESS), str(root), str(tmp_path / "data"), "--size", "512"]
     process = subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -222,7 +222,7 @@ def test_a_killed_run_leaves_no_dataset_and_the_next_one_finishes_it(tmp_path):
     assert not (tmp_path / "data").exists()
     done = {path: path.stat().st_mtime_ns for path in state.rglob("*.json")}
 
-    assert prepare(root, tmp_path / "data", size=1024).digest == expected
+    assert prepare(root, tmp_path / "data", size=512).digest == expected
     assert done
     assert not (tmp_path / "data.partial").exists()
     verify(read_manifest(tmp_path / "data"))

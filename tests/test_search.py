@@ -68,9 +68,19 @@ def searched(dataset, tmp_path_factory):
     time.sleep(5)  # Ray's own processes notice that their driver is gone
     # cluster/search.py is the same search with the same flags.
     resumed = subprocess.run(
-        [sys.executable, str(ROOT / "cluster" / "search.py"), "--output", str(output), "--resume",
-         "--address", "local"],
-        capture_output=True, text=True, timeout=500, check=False,
+        [
+            sys.executable,
+            str(ROOT / "cluster" / "search.py"),
+            "--output",
+            str(output),
+            "--resume",
+            "--address",
+            "local",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
     )
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     return output, before, resumed.stdout

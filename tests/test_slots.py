@@ -129,7 +129,7 @@ def test_a_killed_worker_costs_at_most_one_interval(cluster, dataset, tmp_path):
         output,
         trials=2,
         architectures=("pix2pix",),
-        images=640,
+        images=320,
         evaluate_every=64,
         reduction=100.0,
     )
@@ -143,7 +143,7 @@ def test_a_killed_worker_costs_at_most_one_interval(cluster, dataset, tmp_path):
     first = next(iter(record.trials.values()))
     assert first.status == "completed"
     images = [item["images"] for item in first.history]
-    assert images == [64 * n for n in range(1, 11)]
+    assert images == [64 * n for n in range(1, 6)]
     assert all(trial.status == "completed" for trial in record.trials.values())
     assert_everything_is_given_back()
 
@@ -152,7 +152,7 @@ def slot_pids() -> list[int]:
     return [
         int(entry.name)
         for entry in Path("/proc").iterdir()
-        if entry.name.isdigit() and _command(entry).startswith(b"ray::Slot")
+        if entry.name.isdigit() and _command(entry).startswith(b"ray::ResourceTrainable")
     ]
 
 
@@ -170,7 +170,7 @@ def test_a_killed_slot_is_replaced_and_its_trial_goes_on(cluster, dataset, tmp_p
         output,
         trials=2,
         architectures=("pix2pix",),
-        images=640,
+        images=320,
         evaluate_every=64,
         reduction=100.0,
     )
@@ -181,7 +181,7 @@ def test_a_killed_slot_is_replaced_and_its_trial_goes_on(cluster, dataset, tmp_p
 
     assert killed
     first = next(iter(record.trials.values()))
-    assert [item["images"] for item in first.history] == [64 * n for n in range(1, 11)]
+    assert [item["images"] for item in first.history] == [64 * n for n in range(1, 6)]
     assert all(trial.status == "completed" for trial in record.trials.values())
     assert_everything_is_given_back()
 

@@ -79,8 +79,14 @@ def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     profile = tmp_path_factory.mktemp("profile")
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
-                 "--window-size=1500,1100", f"--user-data-dir={profile}"):
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--window-size=1500,1100",
+        f"--user-data-dir={profile}",
+    ):
         options.add_argument(flag)
     browser = webdriver.Chrome(options=options, service=Service(driver))
     yield browser
@@ -101,7 +107,8 @@ def wait_for(browser, *words):
 def test_two_trials_are_compared_side_by_side(logged, address, browser, tmp_path):
     _, experiment, runs = logged
     browser.get(f"{address}/#/experiments/{experiment}/runs")
-    wait_for(browser, "pix2pix 00000", "wgan 00001", "search search")
+    # The trials fold under their search.
+    wait_for(browser, "search search", "3 matching runs")
     chosen = ",".join(f'"{run}"' for run in runs)
     browser.get(f'{address}/#/compare-runs?runs=[{chosen}]&experiments=["{experiment}"]')
     wait_for(browser, "pix2pix 00000", "wgan 00001", "generator_lr", "0.0002", "0.0004", "fid")
