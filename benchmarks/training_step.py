@@ -5,8 +5,8 @@
 
 The peer's own networks (implementations/pix2pix/models.py, implementations/cyclegan/models.py) play
 the peer's own step, as its scripts write it: plain Adam, float32, a new target tensor a step. Ours
-drives the SAME peer networks through our trainer, wrapped as a Translator whose turns are the peer's
-losses, so that the networks are equal and only the step differs. Rounds alternate; the median of the
+drives the same peer networks through our trainer, wrapped as a Translator whose turns are the
+peer's losses: the networks are equal, only the step differs. Rounds alternate; the median of the
 rounds' ratios is what counts.
 """
 

@@ -4,9 +4,9 @@ TorchTrainer a trial, Ray's documented pattern.
     python benchmarks/trial_turnaround.py DATASET [--trials 4]
 
 DATASET is a folder written by process.py. Ours is a real search with one slot; the times are read
-from what it leaves: a trial ends when its last state is committed, and takes its first step when its
-first evaluation was drawn, less the seconds it says that took. The other pattern runs after it on the
-same machine with a loop that only writes down when it begins and ends.
+from what it leaves: a trial ends when its last state is committed, and takes its first step when
+its first evaluation was drawn, less the seconds it says that took. The other pattern runs after it
+on the same machine with a loop that only writes down when it begins and ends.
 """
 
 import argparse

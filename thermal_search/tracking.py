@@ -6,7 +6,6 @@ search's id, so that a resumed search goes on in the same runs.
 
 import logging
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -177,11 +176,14 @@ def serve_ui(output: Path, *, host: str, port: int) -> None:
         raise SearchError(
             f"{output} holds no search (summary.json is missing): pass the --output folder of one."
         )
-    command = [sys.executable, "-m", "mlflow", "server"]
-    command += ["--backend-store-uri", store_of(output), "--host", host, "--port", str(port)]
     if "MLFLOW_TRACKING_URI" in os.environ:
         raise SearchError(
             f"The runs are on the server {os.environ['MLFLOW_TRACKING_URI']}: open it in a browser."
         )
     print(f"http://{host}:{port} shows the search in {output}; Ctrl-C ends it.", flush=True)
-    subprocess.run(command, check=False)
+    command = [sys.executable, "-m", "mlflow", "server"]
+    command += ["--backend-store-uri", store_of(output), "--host", host, "--port", str(port)]
+    # No background jobs: ten processes that a local look at the runs does not need.
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    # In the place of this process, so that whoever ends it ends the server.
+    os.execv(sys.executable, command)
