@@ -87,6 +87,7 @@ def searched(dataset, tmp_path_factory):
 
 
 @pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")  # MLflow's database layer warns of its own affairs
 class TestSearch:
     def test_the_summary_tells_every_trial(self, searched):
         output, _, _ = searched

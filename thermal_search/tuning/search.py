@@ -1,5 +1,6 @@
 """The search itself: Optuna proposes, Ray Tune schedules, slots train, the record remembers."""
 
+import dataclasses
 import logging
 import warnings
 from typing import Any
@@ -31,9 +32,13 @@ def search(plan: SearchPlan, *, address: str = "local", resume: bool = False) ->
     Raises SearchError, DatasetError or WeightsUnavailable before anything is started.
     """
     manifest = plan.check()
-    plan = _claim_output(plan, manifest, resume)
+    _check_output(plan, manifest, resume)
     # Before any machine is asked for: a missing weights file is known now.
     build_extractor(plan.features, inception_weights=plan.inception_weights)
+    if not resume:
+        plan = dataclasses.replace(plan, dataset_digest=manifest.digest)
+    plan.output.mkdir(parents=True, exist_ok=True)
+    plan.save()
     was_joined = ray.is_initialized()
     machines.join(address)
     try:
@@ -44,7 +49,7 @@ def search(plan: SearchPlan, *, address: str = "local", resume: bool = False) ->
     return SearchRecord.load(plan.output)
 
 
-def _claim_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> SearchPlan:
+def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
     if resume:
         if plan.dataset_digest != manifest.digest:
             raise SearchError(
@@ -56,11 +61,6 @@ def _claim_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> SearchP
             f"{plan.output} must be empty, but holds something already: pass --resume to go on "
             "with the search in it, or another --output."
         )
-    else:
-        object.__setattr__(plan, "dataset_digest", manifest.digest)
-    plan.output.mkdir(parents=True, exist_ok=True)
-    plan.save()
-    return plan
 
 
 def _run(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
