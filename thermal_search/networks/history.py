@@ -31,7 +31,8 @@ class ImagePool(nn.Module):
                 shown.append(image)
             elif torch.rand(()).item() < 0.5:
                 place = int(torch.randint(self.capacity, ()).item())
-                shown.append(self.images[place])
+                # A restored pool begins on the CPU, wherever training goes on.
+                shown.append(self.images[place].to(image.device))
                 self.images[place] = image.clone()
             else:
                 shown.append(image)

@@ -15,6 +15,8 @@ def describe(record: SearchRecord) -> str:
     for trial in record.trials.values():
         if not trial.history:
             lines.append(f" - {trial.architecture} {trial.id[-5:]} {trial.status}: {trial.reason}")
+    if any(trial.status == "running" for trial in record.trials.values()):
+        lines.append(f"Not over: thermal-search search --output {output} --resume goes on.")
     if record.best is None:
         lines.append("No trial reached an evaluation; the reasons are above.")
     else:
