@@ -181,3 +181,41 @@ def test_trials_that_break_end_with_their_reason_and_the_slot_goes_on(cluster, d
     assert sound.status == "completed"
     assert [item["images"] for item in sound.history] == [32, 64]
     assert_everything_is_given_back()
+
+
+def slot_pids() -> list[int]:
+    return [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and _command(entry).startswith(b"ray::ResourceTrainable")
+    ]
+
+
+def _command(entry: Path) -> bytes:
+    try:
+        return (entry / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_killed_slot_is_replaced_and_its_trial_goes_on(cluster, dataset, tmp_path):
+    output, killed = tmp_path / "search", []
+    plan = plan_of(
+        dataset,
+        output,
+        trials=1,
+        architectures=("pix2pix",),
+        images=320,
+        evaluate_every=64,
+        reduction=100.0,
+    )
+    threading.Thread(
+        target=kill_once, args=(evaluated(output, 128), slot_pids, killed), daemon=True
+    ).start()
+    record = search(plan)
+
+    assert killed
+    first = next(iter(record.trials.values()))
+    assert [item["images"] for item in first.history] == [64 * n for n in range(1, 6)]
+    assert first.status == "completed"
+    assert_everything_is_given_back()

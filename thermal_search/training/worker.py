@@ -71,11 +71,19 @@ def serve(config: dict[str, Any]) -> None:
             return
         raise
     if group.leads:
+        _sign(config["lease"])
         ray.get(mailbox.ready.remote())
     while job := group.ask_leader(partial(_take, mailbox)):
         if job != "idle":
             _train(job, data, judge, group, device, plan.metric, mailbox)
             _free_memory(device)
+
+
+def _sign(lease: Path) -> None:
+    """Writes down which reservation this group holds, for a slot that must clear up after it."""
+    reservation = ray.util.get_current_placement_group()
+    if reservation is not None:
+        lease.write_text(reservation.id.hex())
 
 
 def _take(mailbox: Any) -> Job | Literal["idle"] | None:

@@ -5,6 +5,7 @@ one a trial wastes that minute every time, and a trial stopped early leaves its 
 A slot starts its group once; the next trial begins a fraction of a second after the last.
 """
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import ray
 from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.util.placement_group import PlacementGroup
 
 from thermal_search.training.mailbox import Job, Mailbox, Result
 from thermal_search.training.worker import SlotPlan, serve
@@ -43,19 +45,27 @@ class Slot(tune.Trainable):
         trial_settings: Job,
     ) -> None:
         self.trial_settings = trial_settings
+        self.leases = storage / "leases"
+        self.leases.mkdir(parents=True, exist_ok=True)
+        # A new name each time: Ray Train would resume a slot of the same name.
+        self.name = f"slot-{self.trial_id}-{time.time_ns()}"
+        self._reclaim()
         self.mailbox: Any = Mailbox.remote()
         self.failure: BaseException | None = None
         trainer = TorchTrainer(
             serve,
-            train_loop_config={"plan": plan, "mailbox": self.mailbox},
+            train_loop_config={
+                "plan": plan,
+                "mailbox": self.mailbox,
+                "lease": self.leases / f"{self.name}.group",
+            },
             scaling_config=ScalingConfig(
                 num_workers=workers,
                 use_gpu=resources_per_worker.get("GPU", 0) > 0,
                 resources_per_worker=resources_per_worker,
             ),
             run_config=RunConfig(
-                # A new name each time: Ray Train would resume a slot of the same name.
-                name=f"slot-{self.trial_id}-{time.time_ns()}",
+                name=self.name,
                 storage_path=str(storage),
                 failure_config=FailureConfig(max_failures=WORKER_DEATHS_PER_SLOT),
             ),
@@ -92,8 +102,20 @@ class Slot(tune.Trainable):
         ray.get(self.mailbox.close.remote())
         self.thread.join(CLOSING_TIME_S)
 
+    def _reclaim(self) -> None:
+        """Gives back what a killed slot held, when its trial starts again in this one.
+
+        The worker group's reservation outlives the process that made it, and this slot would wait
+        for it for ever. A slot that ended in order has none left, and removing it again is no harm.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            holder = (self.leases / f"{self.trial_id}.slot").read_text()
+            group = ray.PlacementGroupID.from_hex((self.leases / f"{holder}.group").read_text())
+            ray.util.remove_placement_group(PlacementGroup(group))
+
     def _begin(self, config: dict[str, Any]) -> None:
         self.current = self.trial_id
+        (self.leases / f"{self.current}.slot").write_text(self.name)
         architecture = config["architecture"]
         job: Job = {
             "id": self.current,
