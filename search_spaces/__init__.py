@@ -1,7 +1,8 @@
 """What a search varies: one file an architecture, plain data.
 
-Each holds `SPACE` (fields of the architecture's Config, as Optuna distributions) and `PUBLISHED`
-(the paper's own setting, which every search tries first).
+Each holds `SPACE` (fields of the architecture's Config, as Optuna distributions), `PUBLISHED` (the
+paper's own setting, which every search tries first), and, where some parameters mean something only
+beside others, `CONDITIONS`. What is not suggested keeps its published value.
 """
 
 import importlib
@@ -16,6 +17,15 @@ from optuna.distributions import BaseDistribution
 class SearchSpace:
     space: Mapping[str, BaseDistribution]
     published: Mapping[str, object]
+    conditions: Mapping[str, tuple[str, tuple[object, ...]]]
+    """By parameter: the one it hangs on, and the values of that one for which it is suggested."""
+
+    def is_active(self, parameter: str, chosen: Mapping[str, object]) -> bool:
+        """Whether `parameter` means anything beside what is `chosen` already."""
+        if parameter not in self.conditions:
+            return True
+        other, values = self.conditions[parameter]
+        return chosen[other] in values
 
 
 def names() -> list[str]:
@@ -28,4 +38,5 @@ def load(name: str) -> SearchSpace:
     if name not in names():
         raise ValueError(f"Unknown architecture {name!r}. Available: {', '.join(names())}.")
     module = importlib.import_module(f"{__name__}.{name}")
-    return SearchSpace(space=module.SPACE, published=module.PUBLISHED)
+    conditions = getattr(module, "CONDITIONS", {})
+    return SearchSpace(space=module.SPACE, published=module.PUBLISHED, conditions=conditions)

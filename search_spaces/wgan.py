@@ -9,7 +9,6 @@ SPACE = {
     "generator_lr": FloatDistribution(5e-6, 5e-4, log=True),
     "critic_lr": FloatDistribution(5e-6, 5e-4, log=True),
     "optimizer": CategoricalDistribution(["rmsprop", "adam"]),
-    # For Adam only; RMSprop takes no notice of it.
     "beta1": FloatDistribution(0.0, 0.5),
     "clip": FloatDistribution(1e-3, 0.1, log=True),
     "critic_turns": IntDistribution(1, 10),
@@ -23,12 +22,14 @@ SPACE = {
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 
+# Suggested only where the other parameter has one of these values.
+CONDITIONS = {"beta1": ("optimizer", ("adam",))}
+
 # The settings of Arjovsky et al.
 PUBLISHED = {
     "generator_lr": 5e-5,
     "critic_lr": 5e-5,
     "optimizer": "rmsprop",
-    "beta1": 0.0,
     "clip": 0.01,
     "critic_turns": 5,
     "warm_critic_turns": 100,

@@ -191,25 +191,35 @@ def test_unknown_parameters_are_one_sentence(tmp_path):
         trial_of(plan_of(tmp_path, parameters={"speed": 1}))
 
 
-def train_with_two(rank, place, architecture):
+def train_with_two(rank, place):
     dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2)
     torch.set_num_threads(1)
-    plan = plan_of(Path(place) / "trial", architecture)
-    first = trial_of(plan, Group(), rank, 2)
-    next(first.evaluations())
-    second = trial_of(plan, Group(), rank, 2)
-    list(second.evaluations())
-    # The generator is the same on both workers, buffers included.
-    weights = [v for v in second.translator.generator.state_dict().values()]
-    total = sum(value.double().sum().item() for value in weights)
-    Path(place, f"told-{rank}.json").write_text(json.dumps([told(second.history), total]))
+    group, found = Group(), {}
+    for architecture in sorted(ARCHITECTURES):
+        plan = plan_of(Path(place) / architecture, architecture)
+        first = trial_of(plan, group, rank, 2)
+        next(first.evaluations())
+        second = trial_of(plan, group, rank, 2)
+        list(second.evaluations())
+        # The generator is the same on both workers, buffers included.
+        weights = second.translator.generator.state_dict().values()
+        total = sum(value.double().sum().item() for value in weights)
+        found[architecture] = [told(second.history), total]
+    Path(place, f"told-{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
+@pytest.fixture(scope="module")
+def told_by_two(tmp_path_factory):
+    """What two workers tell of a trial of each architecture, stopped once and gone on with."""
+    place = tmp_path_factory.mktemp("two")
+    multiprocessing.spawn(train_with_two, (str(place),), nprocs=2)
+    return [json.loads((place / f"told-{rank}.json").read_text()) for rank in (0, 1)]
+
+
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_two_workers_train_one_generator_and_resume(tmp_path, architecture):
-    multiprocessing.spawn(train_with_two, (str(tmp_path), architecture), nprocs=2)
-    one, two = (json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in (0, 1))
+def test_two_workers_train_one_generator_and_resume(told_by_two, architecture):
+    one, two = (told[architecture] for told in told_by_two)
 
     assert one == two
     assert [item[0] for item in one[0]] == [8, 16, 24]

@@ -46,4 +46,71 @@ wasserstein = Objective(
 )
 """Arjovsky et al. 2017 (arXiv 1701.07875): a difference of means; no sigmoid, no logarithm."""
 
-OBJECTIVES = {"vanilla": cross_entropy, "lsgan": least_squares, "wasserstein": wasserstein}
+minimax = Objective(
+    judge=cross_entropy.judge,
+    fool=lambda fake: -_cross_entropy(fake, 0.0),
+)
+"""The game as Goodfellow et al. 2014 state it; its generator learns little while it loses."""
+
+OBJECTIVES = {"vanilla": cross_entropy, "minimax": minimax, "lsgan": least_squares}
+
+
+def pixel_loss(fake: Tensor, real: Tensor, weight: float) -> Tensor:
+    """`weight` times the mean absolute difference, in network range."""
+    return weight * F.l1_loss(fake.float(), real)
+
+
+def smoothed_cross_entropy(real: Tensor, fake: Tensor, real_label: float) -> Tensor:
+    """A judge's loss whose target for real images is below 1 (Salimans et al. 2016, section 3.4).
+
+    One-sided: the target for painted images stays exactly 0, or the optimum would shift.
+    """
+    return _cross_entropy(real, real_label) + _cross_entropy(fake, 0.0)
+
+
+def gradient_penalty(
+    critic: Callable[[Tensor], Tensor],
+    real: Tensor,
+    fake: Tensor,
+    *,
+    one_sided: bool = False,
+    target: float = 1.0,
+) -> Tensor:
+    """How far the critic's slope is from `target` between real and painted images, squared.
+
+    Gulrajani et al. 2017 (arXiv 1704.00028): one random point on each line from `real` to `fake`
+    [batch, 1, height, width]. Only the thermal image is moved; the RGB picture that `critic` holds
+    fixed is the same at both ends. Runs in float32: the penalty is differentiated twice. The
+    critic must not couple the images of a batch (no batch normalization).
+    """
+    place = torch.rand(len(real), 1, 1, 1, device=real.device)
+    between = torch.lerp(real.detach().float(), fake.detach().float(), place).requires_grad_(True)
+    with torch.autocast(real.device.type, enabled=False):
+        score = critic(between)
+    slope = _slope(score, between).sum(1).add(1e-12).sqrt()  # the root of 0 has no gradient
+    excess = slope - target
+    if one_sided:
+        excess = excess.relu()
+    return excess.square().mean()
+
+
+def zero_centred_penalty(score: Tensor, real: Tensor) -> Tensor:
+    """R1: the squared slope of a discriminator's `score` at real images, averaged.
+
+    Mescheder et al. 2018 (arXiv 1801.04406). `real` must require its gradient, and the score must
+    come from a float32 pass over it.
+    """
+    return _slope(score, real).sum(1).mean()
+
+
+def _slope(score: Tensor, images: Tensor) -> Tensor:
+    """Squared entries of the gradient of each image's score, [batch, pixels]."""
+    (gradient,) = torch.autograd.grad(score.sum(), images, create_graph=True)
+    return gradient.flatten(1).square()
+
+
+hinge = Objective(
+    judge=lambda real, fake: F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean(),
+    fool=lambda fake: -fake.float().mean(),
+)
+"""Lim & Ye 2017 (arXiv 1705.02894), as SAGAN and BigGAN use it."""

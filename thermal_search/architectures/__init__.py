@@ -3,15 +3,35 @@
 from collections.abc import Mapping
 from dataclasses import fields
 
+from thermal_search.architectures.biggan import BigGAN
+from thermal_search.architectures.cgan import CGAN
 from thermal_search.architectures.cyclegan import CycleGAN
+from thermal_search.architectures.dcgan import DCGAN
+from thermal_search.architectures.gan import GAN
+from thermal_search.architectures.improved_gan import ImprovedGAN
 from thermal_search.architectures.pix2pix import Pix2Pix
+from thermal_search.architectures.progressive_gan import ProgressiveGAN
+from thermal_search.architectures.stylegan import StyleGAN
+from thermal_search.architectures.thermalgan import ThermalGAN
 from thermal_search.architectures.translator import Translator
+from thermal_search.architectures.unit import UNIT
 from thermal_search.architectures.wgan import WGAN
+from thermal_search.architectures.wgan_gp import WGANGP
 
 ARCHITECTURES: dict[str, type[Translator]] = {
+    "biggan": BigGAN,
+    "cgan": CGAN,
     "cyclegan": CycleGAN,
+    "dcgan": DCGAN,
+    "gan": GAN,
+    "improved_gan": ImprovedGAN,
     "pix2pix": Pix2Pix,
+    "progressive_gan": ProgressiveGAN,
+    "stylegan": StyleGAN,
+    "thermalgan": ThermalGAN,
+    "unit": UNIT,
     "wgan": WGAN,
+    "wgan_gp": WGANGP,
 }
 
 

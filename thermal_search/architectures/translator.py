@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -17,6 +17,11 @@ class Turn:
 
     player: str
     terms: dict[str, Tensor]
+    watched: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What is logged beside the terms and not minimised."""
+
+    moves: bool = True
+    """False for all but the last part of a large batch: gradients gather until the player moves."""
 
     @property
     def loss(self) -> Tensor:
@@ -27,10 +32,16 @@ class Turn:
 class Optimizer:
     """How a player moves. The trainer builds it (fused, on the right device)."""
 
-    algorithm: Literal["adam", "rmsprop"]
+    algorithm: Literal["adam", "rmsprop", "sgd"]
     lr: float
     betas: tuple[float, float] = (0.9, 0.999)
     """Adam's two decay rates; RMSprop ignores them and smooths by 0.99, as in its paper."""
+
+    momentum: tuple[float, float] = (0.0, 0.0)
+    """SGD's at the start and, reached linearly, at the end of the budget."""
+
+    weight_decay: float = 0.0
+    """Adam's, added to the gradient (L2), as the papers before AdamW mean it."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +110,24 @@ class Translator(nn.Module, ABC):
         """`count` latent vectors from the prior, on the CPU; None where there is no latent."""
         return None
 
-    def begin_step(self, images: int, budget_images: int) -> None:
-        """Told before every step: images shown so far, and the trial's full budget of them."""
+    def latent_for(self, rgb: Rgb, z: Latent | None) -> Latent:
+        """`z`, or fresh draws where there is none: for architectures that have a latent."""
+        drawn = self.draw_latent(len(rgb)) if z is None else z
+        assert drawn is not None
+        return drawn.to(rgb.device, non_blocking=True)
+
+    def meet(self, rgb: Rgb) -> None:
+        """Shown some training pictures before the first step, the same on every worker.
+
+        For what must come from the data and stay: buffers, which checkpoints keep.
+        """
+
+    def begin_step(self, images: int, budget_images: int) -> bool:
+        """Told before every step: images shown so far, and the trial's full budget of them.
+
+        True asks for fresh optimizers: a growing network has entered a new resolution.
+        """
+        return False
 
     def learning_rate_factor(self, progress: float) -> float:
         """What the learning rates are multiplied by at `progress` (0 .. 1) of the budget."""
@@ -112,3 +139,8 @@ def constant_then_linear(progress: float, decay_start: float) -> float:
     if progress <= decay_start:
         return 1.0
     return max(0.0, (1 - progress) / (1 - decay_start))
+
+
+def halved(progress: float, times: int) -> float:
+    """1 at first, halved `times` times in the course of the budget, evenly."""
+    return 0.5 ** min(int(progress * (times + 1)), times)

@@ -86,9 +86,7 @@ class WGAN(Translator):
         self.budget_images = 0
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
-        if z is None:
-            z = torch.randn(len(rgb), self.config.latent_size, device=rgb.device)
-        return self.generator(rgb, z)
+        return self.generator(rgb, self.latent_for(rgb, z))
 
     def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
         return torch.randn(count, self.config.latent_size, generator=random)
@@ -106,8 +104,9 @@ class WGAN(Translator):
             ),
         }
 
-    def begin_step(self, images: int, budget_images: int) -> None:
+    def begin_step(self, images: int, budget_images: int) -> bool:
         self.budget_images = budget_images
+        return False
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         for _ in range(self._critic_turns()):

@@ -4,8 +4,8 @@ from thermal_search.networks.condition import ConditionPyramid
 from thermal_search.networks.dcgan import DcganDiscriminator, DcganGenerator
 from thermal_search.networks.history import ImagePool
 from thermal_search.networks.initialization import initialize
-from thermal_search.networks.patch import PatchDiscriminator
-from thermal_search.networks.residual import ResidualTranslator
+from thermal_search.networks.patch import MultiScale, PatchDiscriminator
+from thermal_search.networks.residual import ResidualBlock, ResidualTranslator
 from thermal_search.networks.unet import UNet
 
 __all__ = [
@@ -13,7 +13,9 @@ __all__ = [
     "DcganDiscriminator",
     "DcganGenerator",
     "ImagePool",
+    "MultiScale",
     "PatchDiscriminator",
+    "ResidualBlock",
     "ResidualTranslator",
     "UNet",
     "initialize",

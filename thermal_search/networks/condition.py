@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.images import Rgb
@@ -21,10 +22,12 @@ class ConditionPyramid(nn.Module):
             {str(r): nn.Conv2d(3, channels, 3, 1, 1) for r in resolutions} if channels else {}
         )
 
+    def at(self, rgb: Rgb, resolution: int) -> Float[Tensor, "batch channels rows columns"]:
+        """The picture as it is seen at one of the resolutions."""
+        seen = F.adaptive_avg_pool2d(rgb, resolution)
+        return F.leaky_relu(self.eyes[str(resolution)](seen), 0.2) if self.eyes else seen
+
     def beside(self, features: Tensor, rgb: Rgb) -> Tensor:
         """`features` [batch, c, r, r] with the picture at r concatenated."""
-        resolution = features.shape[-1]
-        seen = F.adaptive_avg_pool2d(rgb, resolution)
-        if self.eyes:
-            seen = F.leaky_relu(self.eyes[str(resolution)](seen), 0.2)
+        seen = self.at(rgb, features.shape[-1])
         return torch.cat([features, seen.to(features.dtype)], dim=1)

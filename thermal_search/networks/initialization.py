@@ -4,6 +4,8 @@ from typing import TypeVar
 
 from torch import nn
 
+from thermal_search.networks.virtual import VirtualBatchNorm
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -22,13 +24,15 @@ def initialize(network: Network, std: float = 0.02) -> Network:
 
 
 def normalization(kind: str, channels: int) -> nn.Module:
-    """`batch` (with gain and bias), `instance` (without) or `none`."""
+    """`batch` and `virtual` (with gain and bias), `instance` (without) or `none`."""
     match kind:
         case "batch":
             return nn.BatchNorm2d(channels)
+        case "virtual":
+            return VirtualBatchNorm(channels)
         case "instance":
             return nn.InstanceNorm2d(channels)
         case "none":
             return nn.Identity()
         case _:
-            raise ValueError(f"Unknown norm {kind!r}. Available: batch, instance, none.")
+            raise ValueError(f"Unknown norm {kind!r}. Available: batch, virtual, instance, none.")

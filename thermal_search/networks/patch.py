@@ -1,7 +1,9 @@
 """The PatchGAN discriminator of pix2pix (Isola et al. 2017, appendix 6.1.2)."""
 
 import math
+from collections.abc import Sequence
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -38,3 +40,22 @@ class PatchDiscriminator(nn.Module):
     ) -> Float[Tensor, "batch 1 rows columns"]:
         """Logits, one a patch."""
         return self.layers(images)
+
+
+class MultiScale(nn.Module):
+    """Discriminators that judge the same picture, each at half the size of the one before.
+
+    Wang et al. 2018 (pix2pixHD, arXiv 1711.11585).
+    """
+
+    def __init__(self, scales: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(scales)
+
+    def forward(self, images: Float[Tensor, "batch channels height width"]) -> list[Tensor]:
+        """The scores of each scale, the finest first."""
+        scores: list[Tensor] = []
+        for discriminator in self.scales:
+            scores.append(discriminator(images))
+            images = F.avg_pool2d(images, 3, 2, 1, count_include_pad=False)
+        return scores

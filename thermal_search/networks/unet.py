@@ -3,9 +3,10 @@
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from thermal_search.images import Rgb, Thermal
+from thermal_search.images import Latent
 from thermal_search.networks.initialization import normalization
 
 DROPOUT_LAYERS = 3
@@ -16,7 +17,9 @@ class UNet(nn.Module):
     """Halves the picture down to one pixel and doubles it back, each level seeing its mirror.
 
     Channels are `width`, doubling to at most eight times that. No normalization at the first
-    encoder layer, at the bottleneck (one pixel has no statistics) and at the output.
+    encoder layer, at the bottleneck (one pixel has no statistics) and at the output. With
+    `latent_size` every encoder layer is also given a latent vector, the same at each place (as in
+    BicycleGAN, Zhu et al. 2017, arXiv 1711.11586).
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class UNet(nn.Module):
         norm: str = "batch",
         dropout: float = 0.5,
         test_dropout: bool = True,
+        latent_size: int = 0,
     ) -> None:
         super().__init__()
         depth = int(math.log2(size))
@@ -42,7 +46,7 @@ class UNet(nn.Module):
             self.encoder.append(
                 nn.Sequential(
                     nn.Identity() if level == 0 else nn.LeakyReLU(0.2),
-                    nn.Conv2d(before, wide, 4, 2, 1, bias=bias),
+                    nn.Conv2d(before + latent_size, wide, 4, 2, 1, bias=bias),
                     normalization(norm, wide) if is_normed else nn.Identity(),
                 )
             )
@@ -64,10 +68,17 @@ class UNet(nn.Module):
             nn.ReLU(), nn.ConvTranspose2d(2 * channels[0], out_channels, 4, 2, 1), nn.Tanh()
         )
 
-    def forward(self, rgb: Rgb) -> Thermal:
+    def forward(
+        self,
+        images: Float[Tensor, "batch channels height width"],
+        z: Latent | None = None,
+    ) -> Float[Tensor, "batch painted height width"]:
         seen: list[Tensor] = []
-        features = rgb
+        features = images
         for layer in self.encoder:
+            if z is not None:
+                everywhere = z[:, :, None, None].expand(-1, -1, *features.shape[2:])
+                features = torch.cat([features, everywhere.to(features.dtype)], dim=1)
             features = layer(features)
             seen.append(features)
         features = seen.pop()

@@ -71,13 +71,12 @@ class Group:
             for tensor in [*network.parameters(), *network.buffers()]:
                 dist.broadcast(tensor.data, src=0)
 
-    def average_normalization(self, network: nn.Module) -> None:
-        """Averages what batch normalization has measured, so that all judge one generator."""
+    def average_measured(self, network: nn.Module) -> None:
+        """Averages what the workers have measured, each on its own images, so that all judge one
+        generator: the buffers named `running_...`, as batch normalization names its own."""
         if self.size == 1:
             return
-        for module in network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage] - the one base of 1d, 2d, 3d
-                for measured in (module.running_mean, module.running_var):
-                    if measured is not None:
-                        dist.all_reduce(measured)
-                        measured /= self.size
+        for name, measured in network.named_buffers():
+            if name.rpartition(".")[2].startswith("running_"):
+                dist.all_reduce(measured)
+                measured /= self.size

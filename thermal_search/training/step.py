@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer, RMSprop
+from torch.optim import SGD, Adam, Optimizer, RMSprop
 
 from thermal_search.architectures.translator import Optimizer as Recipe
 from thermal_search.architectures.translator import Translator
@@ -28,11 +28,19 @@ class Seat:
 
     parameters: list[nn.Parameter]
     optimizer: Optimizer
-    published_lr: float
+    recipe: Recipe
 
-    def scale_lr(self, factor: float) -> None:
+    def schedule(self, lr_factor: float, progress: float) -> None:
+        """Sets what changes in the course of the budget, at `progress` (0 .. 1) of it."""
+        first, last = self.recipe.momentum
         for group in self.optimizer.param_groups:
-            group["lr"] = self.published_lr * factor
+            group["lr"] = self.recipe.lr * lr_factor
+            if "momentum" in group and self.recipe.algorithm == "sgd":
+                group["momentum"] = first + (last - first) * progress
+
+    def forget(self) -> None:
+        """Drops what the optimizer has gathered, as when a network enters a new resolution."""
+        self.optimizer.state.clear()
 
 
 def take_seats(translator: Translator) -> dict[str, Seat]:
@@ -41,7 +49,7 @@ def take_seats(translator: Translator) -> dict[str, Seat]:
     for name, player in translator.players().items():
         parameters = [p for network in player.networks for p in network.parameters()]
         optimizer = _build(player.optimizer, parameters)
-        seats[name] = Seat(parameters, optimizer, player.optimizer.lr)
+        seats[name] = Seat(parameters, optimizer, player.optimizer)
     return seats
 
 
@@ -53,12 +61,14 @@ def train_step(
     group: Group,
     autocast: contextlib.AbstractContextManager[Any],
 ) -> dict[str, Tensor]:
-    """Plays one step and returns its loss terms by `player/term`, averaged over the workers.
+    """Plays one step and returns its terms, and what else its turns watch, by `player/term`,
+    averaged over the workers.
 
     Raises TrialDiverged before a player moves on a loss that is not finite.
     """
     losses: dict[str, Tensor] = {}
     turns = translator.turns(batches)
+    gathered: dict[str, Tensor] = {}  # terms of the parts of a batch whose player has yet to move
     while True:
         # Only the forward pass runs in the lower precision: a `with` inside the generator would
         # leak across its yields.
@@ -67,13 +77,16 @@ def train_step(
         if turn is None:
             return losses
         seat = seats[turn.player]
-        seat.optimizer.zero_grad(set_to_none=True)
+        if not gathered:
+            seat.optimizer.zero_grad(set_to_none=True)
         turn.loss.backward(inputs=seat.parameters)  # no one else's gradients
-        terms = torch.stack([term.detach().float() for term in turn.terms.values()])
-        terms = group.average_gradients(seat.parameters, terms)
-        named = {
-            f"{turn.player}/{name}": term for name, term in zip(turn.terms, terms, strict=True)
-        }
+        for name, term in {**turn.terms, **turn.watched}.items():
+            gathered[name] = gathered.get(name, 0) + term.detach().float()
+        if not turn.moves:
+            continue
+        terms = group.average_gradients(seat.parameters, torch.stack(list(gathered.values())))
+        named = {f"{turn.player}/{name}": term for name, term in zip(gathered, terms, strict=True)}
+        gathered = {}
         if terms.device.type == "cpu":
             check_finite(named)
         seat.optimizer.step()
@@ -125,5 +138,13 @@ def _time_convolution(dtype: torch.dtype | None) -> float:
 def _build(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:
     if recipe.algorithm == "adam":
         # Fused: one pass over the weights instead of ten (8x on a CPU, measured alone).
-        return Adam(parameters, lr=recipe.lr, betas=recipe.betas, fused=True)
+        return Adam(
+            parameters,
+            lr=recipe.lr,
+            betas=recipe.betas,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+    if recipe.algorithm == "sgd":
+        return SGD(parameters, lr=recipe.lr, momentum=recipe.momentum[0], fused=True)
     return RMSprop(parameters, lr=recipe.lr, alpha=0.99, eps=1e-8, foreach=True)

@@ -16,6 +16,7 @@ from thermal_search.architectures.translator import Translator
 from thermal_search.dataset.batches import Batches, PairedBatches, UnpairedBatches
 from thermal_search.dataset.frames import WorkerFrames
 from thermal_search.errors import SearchError, TrialDiverged
+from thermal_search.images import Rgb, to_network_range
 from thermal_search.training.evaluation import Judge
 from thermal_search.training.group import Group
 from thermal_search.training.step import (
@@ -30,6 +31,12 @@ from thermal_search.training.step import (
 AVERAGE_RAMP = 0.05
 """The moving average's half-life is at most this share of the images shown so far (Karras et al.
 2020, arXiv 1912.04958, the official code)."""
+
+MET_IMAGES = 64
+"""Training frames an architecture is shown before the first step."""
+
+STANDING_IMAGES = 256
+"""Training frames, of each worker, on which an averaged generator's normalization is measured."""
 
 STEPS_BETWEEN_CHECKS = 16
 """Steps between two looks at the losses on a GPU."""
@@ -92,10 +99,12 @@ class Trial:
         # All workers build the same networks; their random draws differ afterwards.
         torch.manual_seed(plan.seed)
         self.translator = _build(plan, data.size).to(device)
+        self.batches = _batches(self.translator, plan, data, group, device)
+        self.frames, _ = data.paired if self.translator.needs_pairs else data.unpaired
+        self.translator.meet(self._frames_from(0, MET_IMAGES))
         group.share_start(self.translator)
         self.seats = take_seats(self.translator)
         self.average = _MovingAverage.of(self.translator)
-        self.batches = _batches(self.translator, plan, data, group, device)
         torch.manual_seed(plan.seed + 1 + group.rank)
         self.progress = _Progress(precision=self._precision())
         if folder := group.ask_leader(lambda: checkpoint.latest(plan.folder)):
@@ -134,7 +143,7 @@ class Trial:
         except TrialDiverged as divergence:
             raise TrialDiverged(f"{divergence} after {progress.images:,} images") from None
         trained = time.monotonic() - started
-        self.group.average_normalization(self.translator)
+        self.group.average_measured(self.translator)
         with self._averaged_generator():
             score, grid = self.judge.evaluate(
                 self.translator, plan.folder / f"images-{progress.images:08d}.png"
@@ -154,10 +163,13 @@ class Trial:
 
     def _step(self, meter: "_LossMeter") -> None:
         plan, progress = self.plan, self.progress
-        self.translator.begin_step(progress.images, plan.images)
-        factor = self.translator.learning_rate_factor(min(progress.images / plan.images, 1.0))
+        is_fresh_start = self.translator.begin_step(progress.images, plan.images)
+        done = min(progress.images / plan.images, 1.0)
+        factor = self.translator.learning_rate_factor(done)
         for seat in self.seats.values():
-            seat.scale_lr(factor)
+            seat.schedule(factor, done)
+            if is_fresh_start:
+                seat.forget()
         losses = train_step(
             self.translator, self.seats, self.batches, group=self.group, autocast=self.autocast
         )
@@ -167,16 +179,46 @@ class Trial:
             self.average.update(self.translator.generator, shown, progress.images)
         meter.add(losses)
 
+    def _frames_from(self, start: int, count: int) -> Rgb:
+        """Training pictures in their stored order, from the first again after the last."""
+        numbers = [number % len(self.frames) for number in range(start, start + count)]
+        return to_network_range(self.frames.take(numbers).to(self.device))
+
     @contextlib.contextmanager
     def _averaged_generator(self) -> Generator[None]:
         """Puts the moving average where the generator is, if the trial keeps one."""
         live = self.translator.generator
         if self.average:
             self.translator.generator = self.average.network
+            self._measure_normalization(self.average.network)
+            self.group.average_measured(self.average.network)
         try:
             yield
         finally:
             self.translator.generator = live
+
+    @torch.no_grad()
+    def _measure_normalization(self, averaged: nn.Module) -> None:
+        """Measures batch normalization anew for averaged weights, on training frames.
+
+        What the live generator measured belongs to other weights: judged with it, an average looks
+        far worse than it is ("standing statistics", Brock et al. 2019, arXiv 1809.11096, app. C).
+        """
+        norms = [m for m in averaged.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # pyright: ignore[reportPrivateUsage] - the one base of 1d, 2d, 3d
+        if not norms:
+            return
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain mean over all batches
+        batch_size = self.translator.config.batch_size
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), self.autocast:
+            torch.manual_seed(self.plan.seed)
+            for start in range(0, STANDING_IMAGES, batch_size):
+                self.translator.translate(self._frames_from(start, batch_size))
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
     def _save(self, *, is_best: bool) -> None:
         plan, group = self.plan, self.group
@@ -255,6 +297,9 @@ class _MovingAverage:
         )
         for averaged, live in zip(self.network.buffers(), generator.buffers(), strict=True):
             averaged.copy_(live)
+        for averaged, live in zip(self.network.modules(), generator.modules(), strict=True):
+            if type(live).get_extra_state is not nn.Module.get_extra_state:
+                averaged.set_extra_state(live.get_extra_state())
 
 
 class _LossMeter:

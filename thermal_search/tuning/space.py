@@ -27,12 +27,16 @@ class ConditionalSpace:
     """
 
     def __init__(self, architectures: Sequence[str]) -> None:
-        self.spaces = {name: search_spaces.load(name).space for name in architectures}
+        self.spaces = {name: search_spaces.load(name) for name in architectures}
 
     def __call__(self, trial: optuna.Trial) -> None:
         architecture = trial.suggest_categorical("architecture", list(self.spaces))
-        for parameter, distribution in self.spaces[architecture].items():
-            _suggest(trial, f"{architecture}/{parameter}", distribution)
+        space = self.spaces[architecture]
+        chosen: dict[str, object] = {}
+        for parameter, distribution in space.space.items():
+            if space.is_active(parameter, chosen):
+                name = f"{architecture}/{parameter}"
+                chosen[parameter] = _suggest(trial, name, distribution)
 
 
 def searcher(architectures: Sequence[str], seed: int) -> OptunaSearch:
@@ -54,10 +58,10 @@ def published_point(architecture: str) -> dict[str, Any]:
     return {"architecture": architecture} | {f"{architecture}/{k}": v for k, v in published.items()}
 
 
-def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> None:
+def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> object:
     match distribution:
         case FloatDistribution():
-            trial.suggest_float(
+            return trial.suggest_float(
                 name,
                 distribution.low,
                 distribution.high,
@@ -65,7 +69,7 @@ def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> 
                 step=distribution.step,
             )
         case IntDistribution():
-            trial.suggest_int(
+            return trial.suggest_int(
                 name,
                 distribution.low,
                 distribution.high,
@@ -73,6 +77,6 @@ def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> 
                 step=distribution.step,
             )
         case CategoricalDistribution():
-            trial.suggest_categorical(name, distribution.choices)
+            return trial.suggest_categorical(name, distribution.choices)
         case _:
             raise TypeError(f"{name}: {type(distribution).__name__} is no distribution we know.")

@@ -1,0 +1,47 @@
+"""Search space for cGAN.
+
+thermal-search search --data D --output O --architectures cgan
+"""
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+SPACE = {
+    "generator_lr": FloatDistribution(2e-5, 1e-3, log=True),
+    "discriminator_lr": FloatDistribution(2e-5, 1e-3, log=True),
+    "beta1": FloatDistribution(0.0, 0.9),
+    "mismatch_weight": FloatDistribution(0.0, 0.9),
+    "code_size": CategoricalDistribution([64, 128, 256]),
+    "interpolate": CategoricalDistribution([False, True]),
+    "interpolate_weight": FloatDistribution(0.05, 1.0),
+    "latent_size": CategoricalDistribution([32, 64, 100, 128]),
+    "width": CategoricalDistribution([32, 48, 64, 96]),
+    "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
+    "lr_halvings": CategoricalDistribution([7, 14, 29]),
+    "l1": CategoricalDistribution([False, True]),
+    "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    "batch_size": CategoricalDistribution([8, 16, 32, 64]),
+    "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+}
+
+# Suggested only where the other parameter has one of these values.
+CONDITIONS = {
+    "interpolate_weight": ("interpolate", (True,)),
+    "l1_weight": ("l1", (True,)),
+}
+
+# The settings of Reed et al., where Mirza & Osindero leave them open.
+PUBLISHED = {
+    "generator_lr": 0.0002,
+    "discriminator_lr": 0.0002,
+    "beta1": 0.5,
+    "mismatch_weight": 0.5,
+    "code_size": 128,
+    "interpolate": False,
+    "latent_size": 100,
+    "width": 64,
+    "condition_channels": 32,
+    "lr_halvings": 14,
+    "l1": False,
+    "batch_size": 64,
+    "ema_half_life_images": 0,
+}

@@ -1,0 +1,45 @@
+"""Search space for DCGAN.
+
+thermal-search search --data D --output O --architectures dcgan
+"""
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+SPACE = {
+    "generator_lr": FloatDistribution(2e-5, 2e-3, log=True),
+    "discriminator_lr": FloatDistribution(2e-5, 2e-3, log=True),
+    "beta1": FloatDistribution(0.0, 0.9),
+    "real_label": FloatDistribution(0.8, 1.0),
+    "latent_size": CategoricalDistribution([32, 64, 100, 128, 256]),
+    "latent_prior": CategoricalDistribution(["uniform", "normal"]),
+    "width": CategoricalDistribution([32, 64, 96, 128]),
+    "channel_cap": CategoricalDistribution([8, 16]),
+    "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
+    "init_std": FloatDistribution(0.005, 0.05, log=True),
+    "l1": CategoricalDistribution([False, True]),
+    "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    "batch_size": CategoricalDistribution([16, 32, 64, 128]),
+    "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+}
+
+# Suggested only where the other parameter has one of these values.
+CONDITIONS = {
+    "l1_weight": ("l1", (True,)),
+}
+
+# The settings of Radford et al., at the width of the common ports.
+PUBLISHED = {
+    "generator_lr": 0.0002,
+    "discriminator_lr": 0.0002,
+    "beta1": 0.5,
+    "real_label": 1.0,
+    "latent_size": 100,
+    "latent_prior": "uniform",
+    "width": 64,
+    "channel_cap": 16,
+    "condition_channels": 32,
+    "init_std": 0.02,
+    "l1": False,
+    "batch_size": 128,
+    "ema_half_life_images": 0,
+}

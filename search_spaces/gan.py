@@ -1,0 +1,58 @@
+"""Search space for GAN.
+
+thermal-search search --data D --output O --architectures gan
+"""
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+SPACE = {
+    "objective": CategoricalDistribution(["nonsaturating", "minimax"]),
+    "optimizer": CategoricalDistribution(["sgd", "adam"]),
+    "generator_lr": FloatDistribution(1e-4, 0.1, log=True),
+    "discriminator_lr": FloatDistribution(1e-4, 0.1, log=True),
+    "final_momentum": FloatDistribution(0.5, 0.9),
+    "generator_adam_lr": FloatDistribution(1e-5, 1e-3, log=True),
+    "discriminator_adam_lr": FloatDistribution(1e-5, 1e-3, log=True),
+    "latent_size": CategoricalDistribution([32, 64, 100, 128, 256]),
+    "latent_prior": CategoricalDistribution(["normal", "uniform"]),
+    "input_dropout": FloatDistribution(0.0, 0.4),
+    "hidden_dropout": FloatDistribution(0.2, 0.7),
+    "maxout_pieces": IntDistribution(2, 5),
+    "generator_width": CategoricalDistribution([32, 48, 64, 96]),
+    "discriminator_width": CategoricalDistribution([16, 32, 48]),
+    "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
+    "l1": CategoricalDistribution([False, True]),
+    "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    "batch_size": CategoricalDistribution([16, 32, 64, 128]),
+    "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+}
+
+# Suggested only where the other parameter has one of these values.
+CONDITIONS = {
+    "generator_lr": ("optimizer", ("sgd",)),
+    "discriminator_lr": ("optimizer", ("sgd",)),
+    "final_momentum": ("optimizer", ("sgd",)),
+    "generator_adam_lr": ("optimizer", ("adam",)),
+    "discriminator_adam_lr": ("optimizer", ("adam",)),
+    "l1_weight": ("l1", (True,)),
+}
+
+# The settings of Goodfellow et al., of their CIFAR-10 networks.
+PUBLISHED = {
+    "objective": "nonsaturating",
+    "optimizer": "sgd",
+    "generator_lr": 0.004,
+    "discriminator_lr": 0.004,
+    "final_momentum": 0.7,
+    "latent_size": 100,
+    "latent_prior": "normal",
+    "input_dropout": 0.2,
+    "hidden_dropout": 0.5,
+    "maxout_pieces": 2,
+    "generator_width": 64,
+    "discriminator_width": 32,
+    "condition_channels": 32,
+    "l1": False,
+    "batch_size": 128,
+    "ema_half_life_images": 0,
+}

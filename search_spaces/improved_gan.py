@@ -1,0 +1,66 @@
+"""Search space for Improved GAN.
+
+thermal-search search --data D --output O --architectures improved_gan
+"""
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+SPACE = {
+    "generator_lr": FloatDistribution(3e-5, 1e-3, log=True),
+    "discriminator_lr": FloatDistribution(3e-5, 1e-3, log=True),
+    "beta1": FloatDistribution(0.0, 0.9),
+    "real_label": FloatDistribution(0.7, 1.0),
+    "objective": CategoricalDistribution(["both", "features", "adversarial"]),
+    "feature_weight": FloatDistribution(0.1, 10.0, log=True),
+    "feature_norm": CategoricalDistribution(["l1", "l2"]),
+    "compare": CategoricalDistribution([True, False]),
+    "kernels": IntDistribution(25, 300),
+    "kernel_size": IntDistribution(3, 50),
+    "references": CategoricalDistribution([8, 16, 32, 64]),
+    "history": CategoricalDistribution([True, False]),
+    "history_weight": FloatDistribution(1e-4, 1.0, log=True),
+    "input_noise": FloatDistribution(0.0, 0.3),
+    "dropout": FloatDistribution(0.0, 0.6),
+    "latent_size": CategoricalDistribution([50, 100, 200]),
+    "width": CategoricalDistribution([32, 64, 96]),
+    "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
+    "l1": CategoricalDistribution([False, True]),
+    "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    "batch_size": CategoricalDistribution([16, 32, 64, 100]),
+    "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+}
+
+# Suggested only where the other parameter has one of these values.
+CONDITIONS = {
+    "feature_weight": ("objective", ("both",)),
+    "feature_norm": ("objective", ("both", "features")),
+    "kernels": ("compare", (True,)),
+    "kernel_size": ("compare", (True,)),
+    "history_weight": ("history", (True,)),
+    "l1_weight": ("l1", (True,)),
+}
+
+# The settings of Salimans et al..
+PUBLISHED = {
+    "generator_lr": 0.0003,
+    "discriminator_lr": 0.0003,
+    "beta1": 0.5,
+    "real_label": 0.9,
+    "objective": "both",
+    "feature_weight": 1.0,
+    "feature_norm": "l1",
+    "compare": True,
+    "kernels": 100,
+    "kernel_size": 5,
+    "references": 32,
+    "history": True,
+    "history_weight": 0.001,
+    "input_noise": 0.2,
+    "dropout": 0.5,
+    "latent_size": 100,
+    "width": 64,
+    "condition_channels": 32,
+    "l1": False,
+    "batch_size": 100,
+    "ema_half_life_images": 0,
+}

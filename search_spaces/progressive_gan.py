@@ -1,0 +1,49 @@
+"""Search space for Progressive GAN.
+
+thermal-search search --data D --output O --architectures progressive_gan
+"""
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+SPACE = {
+    "learning_rate": FloatDistribution(2e-4, 5e-3, log=True),
+    "feature_base": CategoricalDistribution([2048, 4096, 8192]),
+    "feature_most": CategoricalDistribution([128, 256, 512]),
+    "latent_size": CategoricalDistribution([64, 128, 256, 512]),
+    "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
+    "penalty_weight": FloatDistribution(1.0, 50.0, log=True),
+    "drift_weight": FloatDistribution(1e-4, 1e-2, log=True),
+    "critic_turns": IntDistribution(1, 3),
+    "growth_share": FloatDistribution(0.3, 0.9),
+    "start_resolution": CategoricalDistribution([4, 8, 16]),
+    "fade_share": FloatDistribution(0.2, 0.8),
+    "deviation_group": CategoricalDistribution([1, 2, 4, 8]),
+    "l1": CategoricalDistribution([False, True]),
+    "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    "batch_size": CategoricalDistribution([4, 8, 16, 32]),
+    "ema_half_life_images": CategoricalDistribution([1000, 2000, 11_000, 22_000]),
+}
+
+# Suggested only where the other parameter has one of these values.
+CONDITIONS = {
+    "l1_weight": ("l1", (True,)),
+}
+
+# The settings of Karras et al..
+PUBLISHED = {
+    "learning_rate": 0.001,
+    "feature_base": 8192,
+    "feature_most": 512,
+    "latent_size": 512,
+    "condition_channels": 32,
+    "penalty_weight": 10.0,
+    "drift_weight": 0.001,
+    "critic_turns": 1,
+    "growth_share": 0.65,
+    "start_resolution": 4,
+    "fade_share": 0.5,
+    "deviation_group": 4,
+    "l1": False,
+    "batch_size": 16,
+    "ema_half_life_images": 11_000,
+}

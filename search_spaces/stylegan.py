@@ -1,0 +1,60 @@
+"""Search space for StyleGAN.
+
+thermal-search search --data D --output O --architectures stylegan
+"""
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+SPACE = {
+    "learning_rate": FloatDistribution(2e-4, 5e-3, log=True),
+    "r1_gamma": FloatDistribution(0.05, 100.0, log=True),
+    "r1_every": CategoricalDistribution([1, 4, 16]),
+    "mapping_layers": CategoricalDistribution([2, 4, 8]),
+    "mapping_lr_multiplier": FloatDistribution(1e-3, 0.1, log=True),
+    "condition_mapping": CategoricalDistribution([True, False]),
+    "latent_size": CategoricalDistribution([64, 256, 512]),
+    "style_size": CategoricalDistribution([128, 256, 512]),
+    "style_mixing": FloatDistribution(0.0, 1.0),
+    "noise": CategoricalDistribution([True, False]),
+    "feature_base": CategoricalDistribution([2048, 4096, 8192]),
+    "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
+    "growing": CategoricalDistribution([True, False]),
+    "growth_share": FloatDistribution(0.3, 0.9),
+    "start_resolution": CategoricalDistribution([8, 16]),
+    "fade_share": FloatDistribution(0.2, 0.8),
+    "l1": CategoricalDistribution([False, True]),
+    "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    "batch_size": CategoricalDistribution([4, 8, 16, 32]),
+    "ema_half_life_images": CategoricalDistribution([1000, 5000, 10_000, 20_000]),
+}
+
+# Suggested only where the other parameter has one of these values.
+CONDITIONS = {
+    "growth_share": ("growing", (True,)),
+    "start_resolution": ("growing", (True,)),
+    "fade_share": ("growing", (True,)),
+    "l1_weight": ("l1", (True,)),
+}
+
+# The settings of Karras et al..
+PUBLISHED = {
+    "learning_rate": 0.001,
+    "r1_gamma": 10.0,
+    "r1_every": 1,
+    "mapping_layers": 8,
+    "mapping_lr_multiplier": 0.01,
+    "condition_mapping": True,
+    "latent_size": 512,
+    "style_size": 512,
+    "style_mixing": 0.9,
+    "noise": True,
+    "feature_base": 8192,
+    "condition_channels": 32,
+    "growing": True,
+    "growth_share": 0.65,
+    "start_resolution": 8,
+    "fade_share": 0.5,
+    "l1": False,
+    "batch_size": 16,
+    "ema_half_life_images": 10_000,
+}

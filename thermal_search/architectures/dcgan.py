@@ -1,0 +1,114 @@
+"""DCGAN: Unsupervised Representation Learning with Deep Convolutional GANs.
+
+Radford et al., ICLR 2016. https://arxiv.org/abs/1511.06434
+
+Strided and transposed convolutions with batch normalization, nothing dense, nothing pooled: the
+networks that made GANs trainable. The generator paints from a latent vector and sees the RGB
+picture at every scale; the discriminator judges the (rgb, thermal) pair.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+import torch
+import torch.nn.functional as F
+from torch import Generator
+
+from thermal_search.architectures import translator
+from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.images import Batch, Latent, Rgb, Thermal
+from thermal_search.losses import pixel_loss, smoothed_cross_entropy
+from thermal_search.networks import DcganDiscriminator, DcganGenerator, initialize
+
+
+@final
+class DCGAN(Translator):
+    @dataclass(frozen=True, kw_only=True)
+    class Config(translator.Config):
+        generator_lr: float = 2e-4
+        discriminator_lr: float = 2e-4
+        beta1: float = 0.5
+        """Adam's first decay rate, of both players; the second is 0.999."""
+
+        real_label: float = 1.0
+        """What the discriminator is to say of real pairs; below 1: one-sided smoothing."""
+
+        latent_size: int = 100
+        latent_prior: Literal["uniform", "normal"] = "uniform"
+        """Uniform in -1 .. 1, as in the paper, or N(0, 1), as in most ports."""
+
+        width: int = 64
+        """Channels at half the size, of both networks. The paper's own is 128, at 64 pixels."""
+
+        channel_cap: int = 16
+        """At most so many times `width` channels, at 4 x 4 pixels."""
+
+        condition_channels: int = 32
+        """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
+
+        init_std: float = 0.02
+        l1: bool = False
+        """Whether the generator also minimises the absolute error; no part of the paper."""
+
+        l1_weight: float = 100.0
+        batch_size: int = 128
+
+    config: Config
+    needs_pairs: ClassVar[bool] = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = initialize(
+            DcganGenerator(
+                size=config.size,
+                latent_size=config.latent_size,
+                width=config.width,
+                cap=config.channel_cap,
+                condition_channels=config.condition_channels,
+            ),
+            config.init_std,
+        )
+        self.discriminator = initialize(
+            DcganDiscriminator(size=config.size, width=config.width, cap=config.channel_cap),
+            config.init_std,
+        )
+
+    def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
+        return self.generator(rgb, self.latent_for(rgb, z))
+
+    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
+        shape = count, self.config.latent_size
+        if self.config.latent_prior == "normal":
+            return torch.randn(shape, generator=random)
+        return torch.rand(shape, generator=random) * 2 - 1
+
+    def players(self) -> Mapping[str, Player]:
+        config, betas = self.config, (self.config.beta1, 0.999)
+        return {
+            "discriminator": Player(
+                (self.discriminator,),
+                Optimizer(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+            ),
+            "generator": Player(
+                (self.generator,), Optimizer(algorithm="adam", lr=config.generator_lr, betas=betas)
+            ),
+        }
+
+    def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
+        config = self.config
+        batch = next(batches)
+        fake = self.translate(batch.rgb)
+
+        # Apart, not as one batch: batch normalization would mix them.
+        real_score = self.discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
+        fake_score = self.discriminator(torch.cat([batch.rgb, fake.detach()], dim=1))
+        loss = smoothed_cross_entropy(real_score, fake_score, config.real_label)
+        yield Turn("discriminator", {"adversarial": loss})
+
+        score = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
+        terms = {"adversarial": F.softplus(-score).mean()}
+        if config.l1:
+            terms["l1"] = pixel_loss(fake, batch.thermal, config.l1_weight)
+        yield Turn("generator", terms)

@@ -1,0 +1,259 @@
+"""GAN: Generative Adversarial Nets.
+
+Goodfellow et al., NeurIPS 2014. https://arxiv.org/abs/1406.2661
+
+The first of them: rectifier and sigmoid units paint from noise, a maxout network with dropout
+judges, and nothing is normalised. The discriminator sees the thermal picture alone, so only the
+generator's own wiring ties what it paints to the RGB picture. Sizes follow the authors' CIFAR-10
+networks.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from thermal_search.architectures import translator
+from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.images import Batch, Latent, Rgb, Thermal
+from thermal_search.losses import OBJECTIVES, pixel_loss
+from thermal_search.networks import ConditionPyramid
+from thermal_search.networks.dcgan import ladder
+
+GLANCE = 8
+"""Height and width of the RGB picture as the dense layers see it."""
+
+DENSE_UNITS, DENSE_PIECES = 500, 5
+DECAY_PER_UPDATE = 1.000004
+LOWEST_LR = 1e-6
+
+
+@final
+class GAN(Translator):
+    @dataclass(frozen=True, kw_only=True)
+    class Config(translator.Config):
+        objective: Literal["nonsaturating", "minimax"] = "nonsaturating"
+        """The generator's: to raise log D, or, as in the paper's game, to lower log(1 - D)."""
+
+        optimizer: Literal["sgd", "adam"] = "sgd"
+        generator_lr: float = 0.004
+        discriminator_lr: float = 0.004
+        """Both of SGD."""
+
+        generator_adam_lr: float = 2e-4
+        discriminator_adam_lr: float = 2e-4
+        final_momentum: float = 0.7
+        """SGD's at the end of the budget; it starts at 0.5."""
+
+        latent_size: int = 100
+        latent_prior: Literal["normal", "uniform"] = "normal"
+        """Both of unit variance."""
+
+        input_dropout: float = 0.2
+        hidden_dropout: float = 0.5
+        maxout_pieces: int = 2
+        """Linear pieces of which a convolutional unit takes the largest."""
+
+        generator_width: int = 64
+        discriminator_width: int = 32
+        condition_channels: int = 32
+        """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
+
+        l1: bool = False
+        """Whether the generator also minimises the absolute error; no part of the paper."""
+
+        l1_weight: float = 100.0
+        batch_size: int = 128
+
+    config: Config
+    needs_pairs: ClassVar[bool] = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = _initialize(
+            SigmoidGenerator(
+                size=config.size,
+                latent_size=config.latent_size,
+                width=config.generator_width,
+                condition_channels=config.condition_channels,
+            )
+        )
+        self.discriminator = _initialize(
+            MaxoutDiscriminator(
+                size=config.size,
+                width=config.discriminator_width,
+                pieces=config.maxout_pieces,
+                input_dropout=config.input_dropout,
+                hidden_dropout=config.hidden_dropout,
+            )
+        )
+        self.images = 0
+
+    def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
+        return self.generator(rgb, self.latent_for(rgb, z))
+
+    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
+        shape = count, self.config.latent_size
+        if self.config.latent_prior == "normal":
+            return torch.randn(shape, generator=random)
+        return (torch.rand(shape, generator=random) * 2 - 1) * math.sqrt(3)
+
+    def players(self) -> Mapping[str, Player]:
+        config = self.config
+        momentum = 0.5, config.final_momentum
+
+        def recipe(sgd_lr: float, adam_lr: float) -> Optimizer:
+            if config.optimizer == "sgd":
+                return Optimizer(algorithm="sgd", lr=sgd_lr, momentum=momentum)
+            return Optimizer(algorithm="adam", lr=adam_lr, betas=(0.5, 0.999))
+
+        return {
+            "discriminator": Player(
+                (self.discriminator,),
+                recipe(config.discriminator_lr, config.discriminator_adam_lr),
+            ),
+            "generator": Player(
+                (self.generator,), recipe(config.generator_lr, config.generator_adam_lr)
+            ),
+        }
+
+    def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
+        game = OBJECTIVES["vanilla" if self.config.objective == "nonsaturating" else "minimax"]
+        batch = next(batches)
+        fake = self.translate(batch.rgb)
+
+        real_score, fake_score = self.discriminator(
+            torch.cat([batch.thermal, fake.detach()])  # nothing in it couples images
+        ).chunk(2)
+        yield Turn("discriminator", {"adversarial": game.judge(real_score, fake_score)})
+
+        terms = {"adversarial": game.fool(self.discriminator(fake))}
+        if self.config.l1:
+            terms["l1"] = pixel_loss(fake, batch.thermal, self.config.l1_weight)
+        yield Turn("generator", terms)
+
+    def begin_step(self, images: int, budget_images: int) -> bool:
+        self.images = images
+        return False
+
+    def learning_rate_factor(self, progress: float) -> float:
+        if self.config.optimizer == "adam":
+            return 1.0
+        updates = self.images / self.config.batch_size
+        return max(DECAY_PER_UPDATE**-updates, LOWEST_LR / self.config.generator_lr)
+
+
+class SigmoidGenerator(nn.Module):
+    """Dense rectifier and sigmoid units, then transposed convolutions up to the picture."""
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        latent_size: int = 100,
+        width: int = 64,
+        condition_channels: int | None = 32,
+    ) -> None:
+        super().__init__()
+        channels = {r: c for r, c in ladder(size, width, cap=8).items() if r >= GLANCE}
+        self.condition = None
+        extra, seen = 0, 0
+        if condition_channels is not None:
+            self.condition = ConditionPyramid(list(channels), condition_channels)
+            extra, seen = self.condition.channels, 3 * GLANCE**2
+        self.widest = 8 * width
+        self.dense = nn.Sequential(
+            nn.Linear(latent_size + seen, 16 * width),
+            nn.ReLU(),
+            nn.Linear(16 * width, self.widest * GLANCE**2),
+            nn.Sigmoid(),
+        )
+        fits = channels[GLANCE] == self.widest
+        self.narrow = nn.Identity() if fits else nn.Conv2d(self.widest, channels[GLANCE], 1)
+        self.levels = nn.ModuleList()
+        for resolution, wide in channels.items():
+            is_last = 2 * resolution == size
+            out = 1 if is_last else channels[2 * resolution]
+            self.levels.append(
+                nn.Sequential(
+                    nn.ConvTranspose2d(wide + extra, out, 6, 2, 2),
+                    nn.Tanh() if is_last else nn.ReLU(),
+                )
+            )
+
+    def forward(self, rgb: Rgb, z: Latent) -> Thermal:
+        seen = z
+        if self.condition:
+            glance = F.adaptive_avg_pool2d(rgb, GLANCE).flatten(1)
+            seen = torch.cat([z, glance], dim=1)
+        features = self.narrow(self.dense(seen).unflatten(1, (self.widest, GLANCE, GLANCE)))
+        for level in self.levels:
+            features = level(self.condition.beside(features, rgb) if self.condition else features)
+        return features.float()
+
+
+class MaxoutDiscriminator(nn.Module):
+    """Maxout convolutions with dropout down to 8 x 8, a dense maxout layer, one logit."""
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        width: int = 32,
+        pieces: int = 2,
+        input_dropout: float = 0.2,
+        hidden_dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        multiples = (1, 1, 2, 4, 6)
+        parts: list[nn.Module] = [nn.Dropout(input_dropout)]
+        before, resolution = 1, size
+        for stage in range((size // GLANCE).bit_length() - 1):
+            wide = width * multiples[min(stage, len(multiples) - 1)]
+            kernel = 7 if stage < 2 else 5
+            parts += [
+                nn.Dropout(hidden_dropout) if stage else nn.Identity(),
+                nn.Conv2d(before, wide * pieces, kernel, 1, kernel // 2),
+                Maxout(pieces),
+                nn.MaxPool2d(4, 2, 1) if stage < 2 else nn.MaxPool2d(2, 2),
+            ]
+            before, resolution = wide, resolution // 2
+        self.layers = nn.Sequential(
+            *parts,
+            nn.Flatten(),
+            nn.Dropout(hidden_dropout),
+            nn.Linear(before * resolution**2, DENSE_UNITS * DENSE_PIECES),
+            Maxout(DENSE_PIECES),
+            nn.Dropout(hidden_dropout),
+            nn.Linear(DENSE_UNITS, 1),
+        )
+
+    def forward(self, thermal: Thermal) -> Float[Tensor, "batch"]:
+        return self.layers(thermal).flatten()
+
+
+class Maxout(nn.Module):
+    """Each unit is the largest of its linear pieces (Goodfellow et al. 2013, arXiv 1302.4389)."""
+
+    def __init__(self, pieces: int) -> None:
+        super().__init__()
+        self.pieces = pieces
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.unflatten(1, (-1, self.pieces)).amax(2)
+
+
+def _initialize(network: nn.Module) -> nn.Module:
+    """Kaiming's, not the paper's +-0.005: through five maxout stages that signal would vanish."""
+    for module in network.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+    return network

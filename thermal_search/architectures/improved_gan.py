@@ -1,0 +1,329 @@
+"""Improved GAN: Improved Techniques for Training GANs.
+
+Salimans et al., NeurIPS 2016. https://arxiv.org/abs/1606.03498
+
+DCGAN's generator with five remedies: it matches the discriminator's features, is normalised by a
+fixed reference batch, and both players stay near their own past; the discriminator compares the
+images of a batch with each other and is less than certain of real ones.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from thermal_search.architectures import translator
+from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.images import Batch, Latent, Rgb, Thermal, to_network_range, to_pixels
+from thermal_search.losses import pixel_loss, smoothed_cross_entropy
+from thermal_search.networks import DcganGenerator, initialize
+from thermal_search.networks.virtual import VirtualBatchNorm
+
+SMALLEST = 8
+"""Height and width of the discriminator's last features."""
+
+
+@final
+class ImprovedGAN(Translator):
+    @dataclass(frozen=True, kw_only=True)
+    class Config(translator.Config):
+        generator_lr: float = 3e-4
+        discriminator_lr: float = 3e-4
+        beta1: float = 0.5
+        """Adam's first decay rate, of both players; the second is 0.999."""
+
+        real_label: float = 0.9
+        """What the discriminator is to say of real pairs; of painted ones it is to say 0."""
+
+        objective: Literal["both", "features", "adversarial"] = "both"
+        """The generator's: to match the discriminator's features, to fool it, or both."""
+
+        feature_weight: float = 1.0
+        """Weight of feature matching beside the adversarial term, which has 1."""
+
+        feature_norm: Literal["l1", "l2"] = "l1"
+        """How mean features differ: absolutely, as the release has it, or squared, as the text."""
+
+        compare: bool = True
+        """Whether the discriminator sees how alike the images of its batch are (minibatch
+        discrimination). It sees one worker's batch."""
+
+        kernels: int = 100
+        kernel_size: int = 5
+        references: int = 32
+        """Images of the reference batch that normalises the generator."""
+
+        history: bool = True
+        """Whether both players are drawn to the mean of their past weights."""
+
+        history_weight: float = 1e-3
+        input_noise: float = 0.2
+        """Standard deviation of the noise on what the discriminator sees."""
+
+        dropout: float = 0.5
+        latent_size: int = 100
+        width: int = 64
+        condition_channels: int = 32
+        """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
+
+        decay_start: float = 2 / 3
+        """Share of the budget after which the learning rates fall linearly to 0."""
+
+        l1: bool = False
+        """Whether the generator also minimises the absolute error; no part of the paper."""
+
+        l1_weight: float = 100.0
+        batch_size: int = 100
+
+    config: Config
+    needs_pairs: ClassVar[bool] = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = ReferencedGenerator(
+            initialize(
+                DcganGenerator(
+                    size=config.size,
+                    latent_size=config.latent_size,
+                    width=config.width,
+                    condition_channels=config.condition_channels,
+                    norm="virtual",
+                ),
+                std=0.05,
+            ),
+            references=config.references,
+            size=config.size,
+            latent_size=config.latent_size,
+        )
+        self.discriminator = ComparingDiscriminator(
+            size=config.size,
+            width=config.width,
+            kernels=config.kernels if config.compare else 0,
+            kernel_size=config.kernel_size,
+            input_noise=config.input_noise,
+            dropout=config.dropout,
+        )
+        self.discriminator_past = Past(self.discriminator) if config.history else None
+        self.generator_past = Past(self.generator) if config.history else None
+
+    def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
+        return self.generator(rgb, self.latent_for(rgb, z))
+
+    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
+        return torch.rand(count, self.config.latent_size, generator=random)
+
+    def meet(self, rgb: Rgb) -> None:
+        assert isinstance(self.generator, ReferencedGenerator)
+        self.generator.refer_to(rgb)
+
+    def players(self) -> Mapping[str, Player]:
+        config, betas = self.config, (self.config.beta1, 0.999)
+        return {
+            "discriminator": Player(
+                (self.discriminator,),
+                Optimizer(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+            ),
+            "generator": Player(
+                (self.generator,), Optimizer(algorithm="adam", lr=config.generator_lr, betas=betas)
+            ),
+        }
+
+    def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
+        config = self.config
+        batch = next(batches)
+        fake = self.translate(batch.rgb)
+        real_pair = torch.cat([batch.rgb, batch.thermal], dim=1)
+
+        real_score, _ = self.discriminator(real_pair)
+        fake_score, _ = self.discriminator(torch.cat([batch.rgb, fake.detach()], dim=1))
+        loss = smoothed_cross_entropy(real_score, fake_score, config.real_label)
+        terms = {"adversarial": loss}
+        if self.discriminator_past:
+            distance = self.discriminator_past.distance(self.discriminator)
+            terms["history"] = config.history_weight * distance
+        yield Turn("discriminator", terms)
+        if self.discriminator_past:
+            self.discriminator_past.append(self.discriminator)
+
+        score, features = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
+        terms: dict[str, Tensor] = {}
+        if config.objective != "features":
+            terms["adversarial"] = F.softplus(-score).mean()
+        if config.objective != "adversarial":
+            with torch.no_grad():
+                _, real_features = self.discriminator(real_pair)
+            weight = config.feature_weight if config.objective == "both" else 1.0
+            terms["features"] = weight * self._mismatch(real_features, features)
+        if self.generator_past:
+            distance = self.generator_past.distance(self.generator)
+            terms["history"] = config.history_weight * distance
+        if config.l1:
+            terms["l1"] = pixel_loss(fake, batch.thermal, config.l1_weight)
+        yield Turn("generator", terms)
+        if self.generator_past:
+            self.generator_past.append(self.generator)
+
+    def _mismatch(self, real: Tensor, fake: Tensor) -> Tensor:
+        difference = real.float().mean(0) - fake.float().mean(0)
+        if self.config.feature_norm == "l1":
+            return difference.abs().mean()
+        return difference.square().sum()
+
+    def learning_rate_factor(self, progress: float) -> float:
+        return translator.constant_then_linear(progress, self.config.decay_start)
+
+
+class ReferencedGenerator(nn.Module):
+    """A DCGAN generator that carries the reference batch of its virtual batch normalization.
+
+    In training the reference batch passes through with every batch, for its activations change with
+    the weights, and gradients flow through them. Judged, it passes through once.
+    """
+
+    def __init__(
+        self, body: DcganGenerator, *, references: int, size: int, latent_size: int
+    ) -> None:
+        super().__init__()
+        self.body = body
+        last = body.levels[-1]
+        assert isinstance(last, nn.Sequential)
+        weight_norm(last[0], dim=1)  # by output channel
+        self.norms = [m for m in body.modules() if isinstance(m, VirtualBatchNorm)]
+        self.has_measured = False
+        self.reference_rgb: Tensor
+        self.reference_z: Tensor
+        # As bytes, a quarter of the floats in every checkpoint and export.
+        pixels = torch.zeros(references, 3, size, size, dtype=torch.uint8)
+        self.register_buffer("reference_rgb", pixels)
+        self.register_buffer("reference_z", torch.rand(references, latent_size))
+        self.register_load_state_dict_post_hook(lambda *_: self._forget())
+
+    def refer_to(self, rgb: Rgb) -> None:
+        """Takes its reference pictures from `rgb`, evenly spread."""
+        wanted = len(self.reference_rgb)
+        rows = torch.linspace(0, len(rgb) - 1, wanted).round().long().to(rgb.device)
+        self.reference_rgb.copy_(to_pixels(rgb[rows]))
+        self._forget()
+
+    def train(self, mode: bool = True) -> "ReferencedGenerator":
+        self._forget()
+        return super().train(mode)
+
+    def _forget(self) -> None:
+        self.has_measured = False
+
+    def forward(self, rgb: Rgb, z: Latent) -> Thermal:
+        references = 0
+        if self.training or not self.has_measured:
+            references = len(self.reference_rgb)
+            rgb = torch.cat([to_network_range(self.reference_rgb), rgb])
+            z = torch.cat([self.reference_z, z])
+        for norm in self.norms:
+            norm.references = references
+        thermal = self.body(rgb, z)[references:]
+        self.has_measured = not self.training
+        return thermal
+
+
+class ComparingDiscriminator(nn.Module):
+    """Weight-normalised convolutions to one feature vector an image, compared within the batch."""
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        width: int = 64,
+        kernels: int = 100,
+        kernel_size: int = 5,
+        input_noise: float = 0.2,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.input_noise = input_noise
+        parts: list[nn.Module] = []
+        before, wide = 4, width
+        for level in range((size // SMALLEST).bit_length() - 1):
+            wide = min(width * 2**level, 8 * width)
+            parts += [
+                *_seen(nn.Conv2d(before, wide, 3, 1, 1)),
+                *_seen(nn.Conv2d(wide, wide, 3, 2, 1)),
+                nn.Dropout(dropout),
+            ]
+            before = wide
+        self.layers = nn.Sequential(
+            *parts,
+            *_seen(nn.Conv2d(wide, wide, 3)),
+            *_seen(nn.Conv2d(wide, wide, 1)),
+            *_seen(nn.Conv2d(wide, wide, 1)),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.compare = MinibatchDiscrimination(wide, kernels, kernel_size) if kernels else None
+        self.head = initialize(nn.Linear(wide + kernels, 1), std=0.05)
+
+    def forward(
+        self, pair: Float[Tensor, "batch 4 height width"]
+    ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch features"]]:
+        """Logits, and the features they rest on before images are compared."""
+        if self.training and self.input_noise:
+            pair = pair + self.input_noise * torch.randn_like(pair)
+        features = self.layers(pair)
+        seen = torch.cat([features, self.compare(features)], 1) if self.compare else features
+        return self.head(seen).flatten().float(), features
+
+
+def _seen(convolution: nn.Conv2d) -> tuple[nn.Module, nn.Module]:
+    return weight_norm(initialize(convolution, std=0.05)), nn.LeakyReLU(0.2)
+
+
+class MinibatchDiscrimination(nn.Module):
+    """How near an image's features are to those of the others of its batch (section 3.2)."""
+
+    def __init__(self, features: int, kernels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.shape = kernels, kernel_size
+        self.project = initialize(nn.Linear(features, kernels * kernel_size, bias=False), std=0.05)
+
+    def forward(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch kernels"]:
+        """0 for an image unlike all others, batch - 1 for one that equals them all."""
+        with torch.autocast(features.device.type, enabled=False):
+            projected = self.project(features.float()).unflatten(1, self.shape)
+            distance = (projected[:, None] - projected[None]).abs().sum(3)
+            return torch.exp(-distance).sum(1) - 1  # without itself
+
+
+class Past(nn.Module):
+    """The mean of a network's past weights (historical averaging, section 3.3)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.steps = 0
+        for number, parameter in enumerate(network.parameters()):
+            self.register_buffer(f"mean_{number}", parameter.detach().clone())
+
+    def distance(self, network: nn.Module) -> Tensor:
+        """The mean squared difference of its weights from those of its past."""
+        weights: list[Tensor] = list(network.parameters())
+        apart = torch._foreach_sub(weights, list(self.buffers()))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - one kernel for all weights
+        total = torch.stack([difference.square().sum() for difference in apart]).sum()
+        return total / sum(weight.numel() for weight in weights)
+
+    @torch.no_grad()
+    def append(self, network: nn.Module) -> None:
+        """Counts the network's present weights among its past."""
+        self.steps += 1
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+            list(self.buffers()), list(network.parameters()), 1 / (self.steps + 1)
+        )
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
