@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from thermal_search.architectures import build
+from thermal_search.architectures import biggan, build, progressive_gan, stylegan, wgan_gp
 from thermal_search.networks import (
     DcganDiscriminator,
     DcganGenerator,
@@ -12,6 +12,7 @@ from thermal_search.networks import (
     ResidualTranslator,
     UNet,
 )
+from thermal_search.networks.karras import GrowingDiscriminator, Growth, ladder
 
 
 def count(make) -> int:
@@ -65,12 +66,160 @@ def test_residual_translator_of_six_blocks_is_the_known_one():
         (512, 47_889_921, 44_724_033),
     ],
 )
-def test_wgan(size, generator, critic):
-    assert count(lambda: build("wgan", size, {}).generator) == generator
-    assert count(lambda: build("wgan", size, {}).critic) == critic
+def test_dcgan_and_wgan_have_the_same_networks(size, generator, critic):
+    for name, judge in (("dcgan", "discriminator"), ("wgan", "critic")):
+        assert count(lambda name=name: build(name, size, {}).generator) == generator
+        assert count(lambda n=name, j=judge: getattr(build(n, size, {}), j)) == critic
 
 
 def test_dcgan_without_the_rgb_picture_is_the_papers():
     assert count(lambda: DcganGenerator(size=64, condition_channels=None)) == 3_574_657
     assert count(lambda: DcganGenerator(size=256, condition_channels=None)) == 29_563_777
     assert count(lambda: DcganDiscriminator(size=64)) == 2_766_657
+
+
+SIZES = (32, 64, 128, 256, 512)
+
+
+def check(name, part, expected):
+    found = [count(lambda size=size: getattr(build(name, size, {}), part)) for size in SIZES]
+    assert found == expected
+
+
+def test_gan():
+    generators = [34_326_849, 35_720_641, 40_603_969, 50_632_385, 60_660_801]
+    discriminators = [5_226_617, 10_449_145, 21_099_001, 32_568_185, 34_411_769]
+    check("gan", "generator", generators)
+    check("gan", "discriminator", discriminators)
+
+
+def test_cgan():
+    generators = [1_635_105, 5_734_177, 12_795_297, 21_448_993, 30_102_689]
+    discriminators = [1_143_905, 4_620_129, 10_946_401, 19_337_057, 27_727_713]
+    check("cgan", "generator", generators)
+    check("cgan", "discriminator", discriminators)
+
+
+def test_improved_gan():
+    discriminators = [506_341, 1_997_669, 7_831_141, 12_551_781, 17_272_421]
+    check("improved_gan", "discriminator", discriminators)
+    # DCGAN's generator, and the length of its last weight apart from the direction.
+    assert count(lambda: build("improved_gan", 256, {}).generator) == 30_585_473 + 1
+
+
+def test_wgan_gp():
+    generators = [3_701_761, 8_850_369, 13_998_977, 19_147_585, 24_296_193]
+    critics = [2_508_609, 7_492_417, 12_476_225, 17_460_033, 22_443_841]
+    check("wgan_gp", "generator", generators)
+    check("wgan_gp", "critic", critics)
+
+
+def test_wgan_gp_without_the_rgb_picture_is_the_papers():
+    def generator(size):
+        return wgan_gp.ResidualGenerator(size=size, condition_channels=None)
+
+    assert count(lambda: generator(256)) == 18_506_945
+    assert count(lambda: generator(64)) == 8_539_329
+    assert count(lambda: wgan_gp.ResidualCritic(size=64, in_channels=3)) == 7_491_841
+
+
+def test_progressive_gan():
+    discriminators = [20_728_833, 22_500_353, 22_943_745, 23_054_849, 23_082_753]
+    check("progressive_gan", "discriminator", discriminators)
+    # One bias a channel of the first layer, as the official networks have it.
+    generators = [21_308_932, 23_153_797, 23_634_310, 23_764_423, 23_802_280]
+    check("progressive_gan", "generator", generators)
+
+
+def test_progressive_gan_without_the_rgb_picture_is_the_official_one():
+    full = Growth(1024, 1.0)
+    thermal = count(
+        lambda: progressive_gan.GrowingGenerator(size=1024, start=full, condition_channels=None)
+    )
+    # The official printout, 23,079,115, is of three channels: two more at each of nine sizes.
+    widths = sum(ladder(1024).values())
+    assert thermal + 2 * (widths + 9) == 23_079_115
+    assert count(lambda: GrowingDiscriminator(size=1024, start=full, in_channels=3)) == 23_087_249
+
+
+def test_stylegan():
+    generators = [23_791_108, 26_161_797, 26_905_222, 27_166_791, 27_270_376]
+    check("stylegan", "generator", generators)
+    assert count(lambda: build("stylegan", 256, {}).discriminator) == 23_054_849
+
+
+def test_stylegan_without_the_rgb_picture_is_the_official_one():
+    def generator(size):
+        return stylegan.StyleGenerator(size=size, start=Growth(size, 1.0), condition_channels=None)
+
+    assert count(lambda: generator(256)) == 26_080_711
+    assert count(lambda: generator(1024)) == 26_214_009
+
+
+@pytest.mark.parametrize(
+    ("size", "generator", "discriminator"),
+    [
+        (32, 5_294_306, 4_281_602),
+        (64, 34_510_946, 19_546_562),
+        (128, 34_736_098, 38_422_978),
+        (256, 40_673_634, 43_420_610),
+        (512, 40_864_162, 43_498_626),
+    ],
+)
+def test_biggan(size, generator, discriminator):
+    # Once for all parts: the spectral norm makes it slow to build.
+    with torch.device("meta"):
+        translator = build("biggan", size, {})
+    seeing = count(lambda: translator.discriminator.see)
+
+    assert count(lambda: translator.generator) == generator
+    assert count(lambda: translator.discriminator) - seeing == discriminator
+    if size == 256:
+        assert seeing == 2_979_121
+
+
+def test_biggan_128_of_a_thousand_classes_is_the_known_one():
+    embedding = 1000 * 128
+    generator = count(
+        lambda: biggan.AdaptiveGenerator(
+            size=128, width=96, out_channels=3, condition_channels=None
+        )
+    )
+    projection = 1000 * 16 * 96
+    discriminator = count(
+        lambda: biggan.ProjectionDiscriminator(
+            size=128, width=96, in_channels=3, is_conditional=False
+        )
+    )
+
+    assert generator + embedding == 70_433_988
+    assert discriminator + projection == 87_982_370
+
+
+def test_thermalgan():
+    def part(name):
+        return [
+            count(lambda size=size: build("thermalgan", size, {}).get_submodule(name))
+            for size in SIZES
+        ]
+
+    assert part("generator.base") == [16_843_393, 29_493_889, 42_144_385, 54_794_881, 67_445_377]
+    assert part("generator.contrast") == [
+        16_656_001,
+        29_240_961,
+        41_825_921,
+        54_410_881,
+        66_995_841,
+    ]
+    assert part("encoder") == [122_256, 517_008, 1_342_032, 2_587_984, 2_587_984]
+    assert count(lambda: build("thermalgan", 256, {}).contrast_discriminator) == 2_767_681
+
+
+def test_unit():
+    def painters(translator):
+        parts = translator.generator, translator.thermal_encoder, translator.rgb_decoder
+        return sum(p.numel() for part in parts for p in part.parameters())
+
+    with torch.device("meta"):
+        assert [painters(build("unit", size, {})) for size in SIZES] == [19_908_100] * 5
+    assert count(lambda: build("unit", 256, {}).thermal_discriminator) == 8_265_027

@@ -227,7 +227,7 @@ class TestSearch:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ({"architectures": ("pixpix",)}, "Unknown architecture 'pixpix'.*cyclegan, pix2pix, wgan"),
+        ({"architectures": ("pixpix",)}, "Unknown architecture 'pixpix'.*biggan, cgan, cyclegan"),
         ({"trials": 0}, "--trials must be at least 1, but is 0"),
         ({"evaluate_every": 100, "images": 10}, r"--evaluate-every \(100\) must not exceed"),
         ({"architectures": ()}, "at least one architecture"),

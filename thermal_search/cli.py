@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import search_spaces
 from thermal_search.errors import ThermalSearchError
 
 
@@ -35,7 +36,7 @@ def add_search_flags(parser: argparse.ArgumentParser, default_address: str) -> N
     parser.add_argument("--data", type=Path, help="a folder written by process.py")
     parser.add_argument("--output", type=Path, required=True, help="an empty folder for the search")
     parser.add_argument(
-        "--architectures", type=_names, help="which to search, with commas; default: all"
+        "--architectures", type=_names, help="which to search, with commas, or all; default: all"
     )
     parser.add_argument("--trials", type=int, help="how many to run; default: 60")
     parser.add_argument(
@@ -164,6 +165,8 @@ def _translate(args: argparse.Namespace) -> None:
 
 
 def _names(text: str) -> tuple[str, ...]:
+    if text.strip() == "all":
+        return tuple(search_spaces.names())
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 

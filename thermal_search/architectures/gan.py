@@ -250,10 +250,19 @@ class Maxout(nn.Module):
 
 
 def _initialize(network: nn.Module) -> nn.Module:
-    """Kaiming's, not the paper's +-0.005: through five maxout stages that signal would vanish."""
+    """Uniform, so that a signal keeps its size; the paper's +-0.005 would lose it over five stages.
+
+    A maxout unit that is pooled gives about twice what one of its pieces does, so the pieces get
+    half. A transposed convolution with stride 2 reaches each place with a quarter of its kernel.
+    """
+    gain = 0.5 if isinstance(network, MaxoutDiscriminator) else math.sqrt(2)
     for module in network.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
+            inputs = module.weight[0].numel()
+            if isinstance(module, nn.ConvTranspose2d):
+                inputs = module.weight[:, 0].numel() / 4
+            bound = gain * math.sqrt(3 / inputs)
+            nn.init.uniform_(module.weight, -bound, bound)
             assert module.bias is not None
             nn.init.zeros_(module.bias)
     return network

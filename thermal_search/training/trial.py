@@ -138,13 +138,13 @@ class Trial:
         self.translator.train()
         try:
             while progress.images < goal:
-                self._step(meter)
+                meter.add(self.step())
             losses = meter.means()
         except TrialDiverged as divergence:
             raise TrialDiverged(f"{divergence} after {progress.images:,} images") from None
         trained = time.monotonic() - started
         self.group.average_measured(self.translator)
-        with self._averaged_generator():
+        with self.judged():
             score, grid = self.judge.evaluate(
                 self.translator, plan.folder / f"images-{progress.images:08d}.png"
             )
@@ -161,7 +161,8 @@ class Trial:
         self._save(is_best=score <= min(item["score"] for item in progress.history))
         return evaluation
 
-    def _step(self, meter: "_LossMeter") -> None:
+    def step(self) -> dict[str, Tensor]:
+        """Plays one training step; what it returns is averaged over the workers."""
         plan, progress = self.plan, self.progress
         is_fresh_start = self.translator.begin_step(progress.images, plan.images)
         done = min(progress.images / plan.images, 1.0)
@@ -177,7 +178,7 @@ class Trial:
         progress.images += shown
         if self.average:
             self.average.update(self.translator.generator, shown, progress.images)
-        meter.add(losses)
+        return losses
 
     def _frames_from(self, start: int, count: int) -> Rgb:
         """Training pictures in their stored order, from the first again after the last."""
@@ -185,8 +186,8 @@ class Trial:
         return to_network_range(self.frames.take(numbers).to(self.device))
 
     @contextlib.contextmanager
-    def _averaged_generator(self) -> Generator[None]:
-        """Puts the moving average where the generator is, if the trial keeps one."""
+    def judged(self) -> Generator[None]:
+        """Puts the moving average, where the trial keeps one, in the generator's place."""
         live = self.translator.generator
         if self.average:
             self.translator.generator = self.average.network

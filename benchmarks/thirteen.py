@@ -1,0 +1,217 @@
+"""Every architecture, trained briefly on real pairs: does it learn?
+
+    python process.py ROADSCENE road --size 64
+    python benchmarks/thirteen.py road thirteen
+
+For each: the Frechet distance of its untrained and of its trained generator to the real validation
+frames, the mean absolute error of what it paints (0 .. 255), images shown, seconds, and a strip of
+pictures. Networks are narrower than published (SETTINGS) so that all of them train on two cores
+within the hour; nothing here ranks them. Beside them: the grey RGB picture, inverted, which a
+translator with a pixel loss must beat. OUTPUT/rows.json is kept; a run goes on where it was.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import ray
+import torch
+from PIL import Image
+from torchvision.transforms.v2.functional import rgb_to_grayscale
+
+from thermal_search.architectures import ARCHITECTURES
+from thermal_search.architectures.translator import Translator
+from thermal_search.dataset.frames import EVALUATION_BATCH, WorkerFrames
+from thermal_search.dataset.loading import load, open_share
+from thermal_search.dataset.manifest import read_manifest
+from thermal_search.images import to_network_range, to_pixels
+from thermal_search.metrics import Reference, Statistics, build_extractor
+from thermal_search.training.evaluation import JUDGE_SEED, Judge
+from thermal_search.training.group import Group
+from thermal_search.training.trial import Trial, TrialPlan
+
+SETTINGS: dict[str, dict[str, object]] = {
+    "gan": {"generator_width": 32, "discriminator_width": 16, "batch_size": 16},
+    "cgan": {"width": 32, "batch_size": 16},
+    "dcgan": {"width": 32, "batch_size": 16},
+    "improved_gan": {"width": 32, "batch_size": 16, "references": 16},
+    "wgan": {
+        "width": 32,
+        "batch_size": 16,
+        "warm_critic_turns": 25,
+        "generator_lr": 2e-4,
+        "critic_lr": 2e-4,
+    },
+    "wgan_gp": {"width": 16, "batch_size": 16},
+    "pix2pix": {"generator_width": 32, "discriminator_width": 32, "batch_size": 2},
+    "cyclegan": {"generator_width": 24, "discriminator_width": 32, "blocks": 3},
+    "progressive_gan": {
+        "feature_base": 1024,
+        "feature_most": 128,
+        "latent_size": 128,
+        "batch_size": 8,
+        "start_resolution": 16,
+        "growth_share": 0.4,
+        "ema_half_life_images": 1000,
+    },
+    "biggan": {
+        "width": 8,
+        "batch_size": 16,
+        "generator_lr": 2e-4,
+        "ema_half_life_images": 1000,
+    },
+    "stylegan": {
+        "feature_base": 1024,
+        "latent_size": 128,
+        "style_size": 128,
+        "mapping_layers": 4,
+        "batch_size": 8,
+        "start_resolution": 16,
+        "growth_share": 0.4,
+        "ema_half_life_images": 1000,
+    },
+    "thermalgan": {"width": 32},
+    "unit": {"generator_width": 16, "discriminator_width": 32, "scales": 2},
+}
+SHOWN = 6
+
+
+def main() -> None:
+    args = parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    args.output.mkdir(parents=True, exist_ok=True)
+    kept = args.output / "rows.json"
+    rows = json.loads(kept.read_text()) if kept.exists() else {}
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    # Held, for its frames live only as long as what loaded them.
+    loaded = load(read_manifest(args.dataset))
+    data = open_share(loaded.share(1)[0])
+    extractor = build_extractor("efficientnet-lite0", device=device)
+    rgb, thermal = (frames.take(range(len(frames))) for frames in data.validation)
+    reference = Reference(features_of(extractor, thermal))
+    judge = Judge(data, extractor, reference, Group(), device)
+    grey = 255 - rgb_to_grayscale(rgb)
+    rows["inverted grey"] = {
+        "distance": reference.distance(features_of(extractor, grey)),
+        "l1": (grey.float() - thermal).abs().mean().item(),
+    }
+    for name in args.architectures or sorted(ARCHITECTURES):
+        if name not in rows:
+            rows[name] = train(name, data, judge, device, args)
+            kept.write_text(json.dumps(rows, indent=2) + "\n")
+            print(name, rows[name], flush=True)
+    draw(rows, rgb, thermal, args.output)
+    print(table(rows))
+
+
+def train(name: str, data: WorkerFrames, judge: Judge, device: torch.device, args) -> dict:
+    folder = args.output / name
+    plan = TrialPlan(
+        id=name,
+        architecture=name,
+        parameters=SETTINGS[name],
+        folder=folder,
+        images=10**9,
+        evaluate_every=10**9,
+        precision="fp32" if device.type == "cpu" else "auto",
+    )
+    # As many images as fit into the time, by a first look at the speed.
+    trial = Trial(plan, data, judge, Group(), device)
+    untrained, _ = judge.evaluate(trial.translator, folder / "untrained.png")
+    images = args.images or fitting_images(trial, args.seconds)
+    plan = TrialPlan(**{**vars(plan), "images": images, "evaluate_every": max(images // 4, 1)})
+    trial = Trial(plan, data, judge, Group(), device)
+    started = time.perf_counter()
+    evaluations = list(trial.evaluations())
+    seconds = time.perf_counter() - started
+    with trial.judged():
+        painted = paint(trial.translator, data, device)
+    torch.save(painted, folder / "painted.pt")
+    _, thermal = data.validation
+    real = thermal.take(range(len(thermal)))
+    return {
+        "parameters": sum(p.numel() for p in trial.translator.generator.parameters()),
+        "untrained": untrained,
+        "distance": evaluations[-1].score,
+        "l1": (painted.float() - real).abs().mean().item(),
+        "images": evaluations[-1].images,
+        "seconds": seconds,
+    }
+
+
+def fitting_images(trial: Trial, seconds: float) -> int:
+    """Steps at full size, so that a growing network's last stage is what is timed."""
+    trial.plan = TrialPlan(**{**vars(trial.plan), "images": 1})
+    started, steps = time.perf_counter(), 0
+    while steps < 3 or time.perf_counter() - started < seconds / 20:
+        trial.step()
+        steps += 1
+    per_image = (time.perf_counter() - started) / (steps * trial.translator.config.batch_size)
+    return max(int(seconds / per_image) // 100, 1) * 100
+
+
+@torch.inference_mode()
+def paint(translator: Translator, data: WorkerFrames, device: torch.device) -> torch.Tensor:
+    """The validation frames as the judge sees them."""
+    rgb, _ = data.validation
+    translator.eval()
+    painted = []
+    for start in range(0, len(rgb), EVALUATION_BATCH):
+        torch.manual_seed(JUDGE_SEED + start)
+        frames = rgb.take(range(start, min(start + EVALUATION_BATCH, len(rgb)))).to(device)
+        random = torch.Generator().manual_seed(JUDGE_SEED + start)
+        z = translator.draw_latent(len(frames), random)
+        thermal = translator.translate(to_network_range(frames), z if z is None else z.to(device))
+        painted.append(to_pixels(thermal).cpu())
+    return torch.cat(painted)
+
+
+def features_of(extractor, images: torch.Tensor) -> Statistics:
+    return Statistics.of(torch.cat([extractor(batch) for batch in images.split(16)]))
+
+
+def draw(rows: dict, rgb: torch.Tensor, thermal: torch.Tensor, output: Path) -> None:
+    """One row of pictures an architecture, in the table's order, under RGB and the real thermal."""
+    shown = torch.linspace(0, len(rgb) - 1, SHOWN).long()
+    strips = [rgb[shown], thermal[shown]]
+    for name in rows:
+        if name in ARCHITECTURES:
+            strips.append(torch.load(output / name / "painted.pt", weights_only=True)[shown])
+    picture = torch.cat(
+        [torch.cat(list(strip.expand(-1, 3, -1, -1)), dim=2) for strip in strips], dim=1
+    )
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(output / "painted.png")
+
+
+def table(rows: dict) -> str:
+    lines = [
+        "| System | Generator | Untrained | Trained | L1 | Images | Seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        if name not in ARCHITECTURES:
+            lines.append(f"| {name} | | | {row['distance']:.0f} | {row['l1']:.1f} | | |")
+            continue
+        lines.append(
+            f"| {name} | {row['parameters'] / 1e6:.1f} M | {row['untrained']:.0f} "
+            f"| {row['distance']:.0f} | {row['l1']:.1f} | {row['images']:,} "
+            f"| {row['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", type=Path, help="a folder written by process.py")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--architectures", nargs="+", choices=sorted(ARCHITECTURES))
+    parser.add_argument("--seconds", type=float, default=150, help="of training, about, for each")
+    parser.add_argument("--images", type=int, help="the same for all instead")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

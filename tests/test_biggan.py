@@ -1,0 +1,260 @@
+import pytest
+import torch
+from tiny import BATCH, SIZE, TINY, random_batches
+from torch import nn
+from torch.nn.utils import parametrize
+
+from thermal_search.architectures import build
+from thermal_search.architectures.biggan import AdaptiveNorm, SelfAttention
+from thermal_search.losses import hinge
+from thermal_search.training.group import Group
+from thermal_search.training.step import autocast_for, take_seats, train_step
+
+
+def make(**parameters):
+    torch.manual_seed(0)
+    return build("biggan", SIZE, TINY["biggan"] | parameters)
+
+
+def plain_layers(network):
+    """Names of convolutions and dense layers that are not under the spectral norm."""
+    return {
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, (nn.Conv2d, nn.Linear))
+        and not parametrize.is_parametrized(module, "weight")
+    }
+
+
+def test_every_weight_is_under_the_spectral_norm_but_those_that_are_ours():
+    translator = make()
+
+    assert plain_layers(translator.discriminator) == set()
+    # The embedding, as in the paper, and where the RGB picture is seen place by place.
+    allowed = ("embed.", "condition.", "blocks.")
+    names = plain_layers(translator.generator)
+    assert all(name.startswith(allowed) for name in names)
+    assert all(name.endswith(".maps") for name in names if name.startswith("blocks."))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_largest_singular_value_is_one(precision):
+    translator = make()
+    seats = take_seats(translator)
+    for _ in range(8):
+        translator.begin_step(0, 100)
+        train_step(
+            translator,
+            seats,
+            random_batches(),
+            group=Group(),
+            autocast=autocast_for(torch.device("cpu"), precision),
+        )
+    translator.eval()
+    for network in (translator.generator, translator.discriminator):
+        for module in network.modules():
+            if parametrize.is_parametrized(module, "weight"):
+                largest = torch.linalg.matrix_norm(module.weight.flatten(1), 2)
+                assert 0.95 < largest < 1.05
+
+
+def test_weights_are_measured_once_a_pass():
+    translator = make()
+    layer = translator.discriminator.look[0].first
+    before = layer.parametrizations.weight[0]._u.clone()
+    used = []
+    layer.parametrizations.weight[0].register_forward_hook(lambda *_: used.append(1))
+    list(translator.discriminator(torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 1, SIZE, SIZE)))
+
+    assert len(used) == 1
+    assert not torch.equal(before, layer.parametrizations.weight[0]._u)
+
+
+def test_weights_start_orthogonal():
+    weight = make().generator.blocks[0].first.parametrizations.weight.original.flatten(1)
+
+    assert torch.allclose(weight @ weight.T, torch.eye(len(weight)), atol=1e-5)
+
+
+def test_attention_is_silent_at_first_then_looks_everywhere():
+    attention = SelfAttention(16)
+    features = torch.randn(2, 16, 8, 8)
+    assert torch.equal(attention(features), features)
+    attention.gain.data.fill_(1.0)
+    changed = features.clone()
+    changed[:, :, 0, 0] += 5
+
+    assert ((attention(changed) - attention(features))[:, :, 7, 7].abs() > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("asked", "resolution"), [(64, SIZE // 2), (16, 16), (0, None)], ids=["capped", "fits", "none"]
+)
+def test_both_networks_attend_at_the_resolution_asked_for(asked, resolution):
+    translator = make(attention=asked)
+    seen = []
+    for module in translator.modules():
+        if isinstance(module, SelfAttention):
+            module.register_forward_hook(lambda _, x, __: seen.append(x[0].shape[-1]))
+    list(translator.turns(random_batches()))
+
+    assert set(seen) == ({resolution} if resolution else set())
+
+
+def test_each_chunk_of_the_latent_reaches_its_own_block_and_those_after():
+    translator = make().eval()
+    rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
+    chunk = TINY["biggan"]["latent_chunk"]
+
+    def features(z):
+        seen = []
+        handles = [
+            block.register_forward_hook(lambda _, __, out: seen.append(out))
+            for block in translator.generator.blocks
+        ]
+        translator.translate(rgb, z)
+        for handle in handles:
+            handle.remove()
+        return seen
+
+    plain = features(z)
+    assert z.shape[1] == chunk * (len(plain) + 1)
+    for number in range(len(plain)):
+        other = z.clone()
+        other[:, chunk * (number + 1) : chunk * (number + 2)] += 3
+        same = [torch.equal(a, b) for a, b in zip(plain, features(other), strict=True)]
+        assert same == [True] * number + [False] * (len(plain) - number)
+
+
+def test_norms_begin_as_the_papers_and_learn_to_see_the_picture():
+    norm = AdaptiveNorm(4, 3)
+    norm.see(2)
+    features, code, seen = torch.randn(2, 4, 8, 8), torch.zeros(2, 3), torch.randn(2, 2, 8, 8)
+    plain = nn.BatchNorm2d(4, affine=False)(features)
+
+    assert torch.allclose(norm(features, code, seen), plain, atol=1e-6)
+    nn.init.normal_(norm.maps.weight)
+    assert not torch.allclose(norm(features, code, seen), plain)
+
+
+def test_all_norms_share_one_embedding():
+    translator = make()
+    calls, codes = [], []
+    translator.generator.embed.register_forward_hook(lambda *_: calls.append(1))
+    for module in translator.modules():
+        if isinstance(module, AdaptiveNorm):
+            module.register_forward_hook(lambda _, x, __: codes.append(x[1][:, :8]))
+    translator.translate(next(random_batches()).rgb)
+
+    assert len(calls) == 1
+    assert len(codes) == 6
+    assert all(torch.equal(code, codes[0]) for code in codes)
+
+
+def test_hinge_ignores_what_is_already_told_apart():
+    real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
+
+    assert hinge.judge(real, fake).item() == pytest.approx(0.25 + 0.5)
+    assert hinge.fool(fake).item() == pytest.approx(1.5)
+
+
+def test_scoring_the_same_pair_by_place_and_as_a_whole_differs_only_in_projection():
+    rgb, thermal = torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 1, SIZE, SIZE)
+    for projection in ("spatial", "vector"):
+        judge = make(projection=projection).discriminator.eval()
+        assert not torch.allclose(judge(rgb, thermal), judge(-rgb, thermal))
+    # Over one place only, both are the same product.
+    features, seen = torch.randn(2, 5, 1, 1), torch.randn(2, 5, 1, 1)
+    agreements = [make(projection=p).discriminator._agreement(features, seen)
+                  for p in ("spatial", "vector")]  # fmt: skip
+    assert torch.allclose(*agreements)
+
+
+def test_two_discriminator_turns_on_fresh_images_by_default():
+    translator = make(discriminator_turns=2, part_size=BATCH)
+    drawn = []
+
+    def counted():
+        for batch in random_batches():
+            drawn.append(batch)
+            yield batch
+
+    players = [turn.player for turn in translator.turns(counted())]
+    assert players == ["discriminator"] * 2 + ["generator"]
+    assert len(drawn) == 3
+    assert build("biggan", SIZE, {"width": 8}).config.discriminator_turns == 2
+
+
+def test_parts_of_a_batch_gather_into_one_move():
+    translator = make(part_size=2, orthogonal=False)
+    moves = [(turn.player, turn.moves) for turn in translator.turns(random_batches())]
+
+    assert moves == [
+        ("discriminator", False),
+        ("discriminator", True),
+        ("generator", False),
+        ("generator", True),
+    ]
+
+
+def test_gathered_gradients_are_those_of_the_whole_batch():
+    # The discriminator couples no images, so the parts must add up to the whole.
+    def gradient(part_size):
+        translator = make(part_size=part_size, discriminator_turns=1).eval()
+        seats = take_seats(translator)
+        batches = random_batches()
+        torch.manual_seed(1)
+        latents = torch.randn(BATCH, translator.draw_latent(1).shape[1])
+        taken = iter(latents.split(part_size))
+        translator.draw_latent = lambda count, random=None: next(taken)
+        for turn in translator.turns(batches):
+            turn.loss.backward(inputs=seats["discriminator"].parameters)
+            if turn.moves:
+                break
+        return torch.cat([p.grad.flatten() for p in seats["discriminator"].parameters])
+
+    assert torch.allclose(gradient(BATCH), gradient(1), atol=1e-5)
+
+
+def test_filters_are_kept_from_being_alike():
+    translator = make()
+    *_, turn = translator.turns(random_batches())
+    layer = translator.generator.blocks[0].first.parametrizations.weight
+    before = turn.terms["orthogonal"].item()
+    layer.original.data[1] = layer.original.data[0]
+    *_, turn = translator.turns(random_batches())
+
+    # Two equal filters of unit length: their product stands twice off the diagonal.
+    assert turn.terms["orthogonal"].item() - before == pytest.approx(2 * 1e-4, rel=0.05)
+    *_, without = make(orthogonal=False).turns(random_batches())
+    assert "orthogonal" not in without.terms
+
+
+def test_truncation_bounds_latents_when_judged_only():
+    translator = make(truncation=0.5)
+    assert translator.draw_latent(200).abs().max() > 1
+    assert translator.eval().draw_latent(200).abs().max() <= 0.5
+    assert make().eval().draw_latent(200).abs().max() > 1
+
+
+def test_sizes_without_a_plan_are_refused():
+    with pytest.raises(ValueError, match="biggan paints 32, 64, 128, 256, 512 pixels"):
+        build("biggan", 1024, {})
+
+
+def test_an_averaged_generator_is_judged_with_statistics_of_its_own(tmp_path):
+    from test_training import plan_of, trial_of
+
+    plan = plan_of(tmp_path, "biggan", parameters={"ema_half_life_images": 1000})
+    trial = trial_of(plan)
+    list(trial.evaluations())
+    kept = torch.load(tmp_path / "best.pt", weights_only=True)["generator"]
+    live = trial.translator.generator.state_dict()
+    variances = [name for name in live if name.endswith("running_var")]
+
+    assert variances
+    assert any(not torch.equal(live[name], trial.average.network.state_dict()[name])
+               for name in variances)  # fmt: skip
+    assert all(kept[name].isfinite().all() for name in variances)
+    assert all(n.momentum == 0.1 for n in trial.average.network.modules()
+               if isinstance(n, nn.BatchNorm2d))  # fmt: skip

@@ -1,0 +1,99 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import SIZE, TINY, random_batches
+from torch import nn
+
+from thermal_search.architectures import build
+from thermal_search.losses import smoothed_cross_entropy
+from thermal_search.training.step import take_seats
+
+
+def make(**parameters):
+    torch.manual_seed(0)
+    return build("dcgan", SIZE, TINY["dcgan"] | parameters)
+
+
+def test_nothing_is_dense_and_nothing_is_pooled():
+    for module in make().modules():
+        assert not isinstance(module, nn.Linear)
+        assert "Pool" not in type(module).__name__
+
+
+def test_strides_halve_and_transposed_strides_double():
+    translator = make()
+    strides = [m.stride for m in translator.discriminator.modules() if isinstance(m, nn.Conv2d)]
+    doublings = [
+        m.stride for m in translator.generator.modules() if isinstance(m, nn.ConvTranspose2d)
+    ]
+
+    assert strides == [(2, 2)] * 3 + [(1, 1)]
+    assert doublings == [(1, 1)] + [(2, 2)] * 3
+
+
+def test_every_layer_is_normalised_but_the_generators_last_and_the_discriminators_first():
+    translator = make()
+
+    def norms(network):
+        return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+    assert norms(translator.generator) == 3
+    assert norms(translator.discriminator) == 2
+    assert isinstance(translator.generator.levels[-1][-1], nn.Tanh)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in translator.generator.levels[-1])
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in translator.discriminator.features[:3])
+
+
+def test_rectifiers_in_the_generator_leaky_ones_in_the_discriminator():
+    translator = make()
+    slopes = {
+        m.negative_slope for m in translator.discriminator.modules() if isinstance(m, nn.LeakyReLU)
+    }
+
+    assert slopes == {0.2}
+    assert any(isinstance(m, nn.ReLU) for m in translator.generator.modules())
+    assert not any(isinstance(m, nn.ReLU) for m in translator.discriminator.modules())
+
+
+def test_weights_start_with_the_papers_spread():
+    torch.manual_seed(0)
+    translator = build("dcgan", SIZE, {})
+    for network in (translator.generator, translator.discriminator):
+        for module in network.modules():
+            if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.weight.numel() > 1e5:
+                assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
+
+
+def test_adam_as_published():
+    for seat in take_seats(make()).values():
+        assert isinstance(seat.optimizer, torch.optim.Adam)
+        assert seat.optimizer.defaults["lr"] == 2e-4
+        assert seat.optimizer.defaults["betas"] == (0.5, 0.999)
+
+
+def test_latents_are_uniform_in_minus_one_to_one():
+    z = make().draw_latent(2000)
+
+    assert z.abs().max() <= 1
+    assert z.std().item() == pytest.approx(1 / 3**0.5, rel=0.03)
+    assert make(latent_prior="normal").draw_latent(2000).abs().max() > 2
+
+
+def test_real_and_painted_pairs_pass_apart():
+    translator = make()
+    sizes = []
+    translator.discriminator.register_forward_hook(lambda _, x, __: sizes.append(x[0].shape))
+    list(translator.turns(random_batches()))
+
+    assert [shape[0] for shape in sizes] == [4, 4, 4]
+    assert {shape[1] for shape in sizes} == {4}
+
+
+def test_the_label_of_painted_pairs_stays_zero_when_that_of_real_ones_is_smoothed():
+    real, fake = torch.randn(8), torch.randn(8)
+    plain = smoothed_cross_entropy(real, fake, 1.0)
+    smoothed = smoothed_cross_entropy(real, fake, 0.9)
+
+    assert plain.item() == pytest.approx((F.softplus(-real) + F.softplus(fake)).mean().item())
+    # Only the real part moves, by a tenth of the mean logit.
+    assert (smoothed - plain).item() == pytest.approx(0.1 * real.mean().item(), abs=1e-5)

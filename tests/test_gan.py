@@ -1,0 +1,129 @@
+import math
+
+import pytest
+import torch
+from tiny import SIZE, TINY, random_batches
+from torch import nn
+
+from thermal_search.architectures import build
+from thermal_search.architectures.gan import Maxout
+from thermal_search.losses import cross_entropy, minimax
+from thermal_search.training.step import take_seats
+
+
+def make(**parameters):
+    torch.manual_seed(0)
+    return build("gan", SIZE, TINY["gan"] | parameters)
+
+
+def test_the_discriminator_is_never_shown_the_rgb_picture():
+    translator = make()
+    shown = []
+    translator.discriminator.register_forward_hook(lambda _, inputs, __: shown.append(inputs))
+    list(translator.turns(random_batches()))
+
+    assert shown
+    assert all(len(inputs) == 1 and inputs[0].shape[1] == 1 for inputs in shown)
+
+
+def test_maxout_takes_the_largest_of_its_pieces():
+    pieces = torch.tensor([[1.0, 5.0, -3.0, -4.0]])
+
+    assert Maxout(2)(pieces).tolist() == [[5.0, -3.0]]
+
+
+def test_the_discriminator_has_maxout_units_and_dropout_and_the_generator_neither():
+    translator = make()
+
+    def kinds(network):
+        return [type(module) for module in network.modules()]
+
+    assert kinds(translator.discriminator).count(Maxout) == 3
+    assert translator.discriminator.layers[0].p == 0.2
+    assert kinds(translator.discriminator).count(nn.Dropout) >= 4
+    assert nn.Dropout not in kinds(translator.generator)
+
+
+def test_the_generator_mixes_rectifiers_and_sigmoids_and_is_dense_before_it_is_convolutional():
+    kinds = [type(module) for module in make().generator.modules()]
+
+    assert nn.ReLU in kinds
+    assert nn.Sigmoid in kinds
+    assert kinds.index(nn.Linear) < kinds.index(nn.ConvTranspose2d)
+
+
+def test_nothing_is_normalised():
+    assert not [m for m in make().modules() if "Norm" in type(m).__name__]
+
+
+def test_a_losing_generator_learns_from_the_nonsaturating_objective_only():
+    score = torch.full((4,), -10.0, requires_grad=True)
+    (ns,) = torch.autograd.grad(cross_entropy.fool(score), score)
+    (mm,) = torch.autograd.grad(minimax.fool(score), score)
+
+    assert ns.norm() > 1000 * mm.norm() > 0
+    assert torch.sign(ns).equal(torch.sign(mm))
+
+
+def test_both_objectives_can_be_chosen():
+    terms = {}
+    for objective in ("nonsaturating", "minimax"):
+        *_, generator = make(objective=objective).turns(random_batches())
+        terms[objective] = generator.terms["adversarial"].item()
+
+    assert terms["nonsaturating"] > 0 > terms["minimax"]
+
+
+def test_sgd_whose_momentum_rises_and_whose_rate_falls_with_every_update():
+    translator = make()
+    seat = take_seats(translator)["generator"]
+    assert isinstance(seat.optimizer, torch.optim.SGD)
+    momenta = []
+    for progress in (0.0, 0.5, 1.0):
+        seat.schedule(1.0, progress)
+        momenta.append(seat.optimizer.param_groups[0]["momentum"])
+    translator.begin_step(4 * 1000, 10**6)
+
+    assert momenta == pytest.approx([0.5, 0.6, 0.7])
+    assert translator.learning_rate_factor(0.1) == pytest.approx(1.000004**-1000)
+
+
+def test_the_rate_has_a_floor():
+    translator = make(generator_lr=0.004)
+    translator.begin_step(10**9, 10**9)
+
+    assert translator.learning_rate_factor(1.0) == pytest.approx(1e-6 / 0.004)
+
+
+def test_one_turn_each():
+    assert [turn.player for turn in make().turns(random_batches())] == [
+        "discriminator",
+        "generator",
+    ]
+
+
+def test_both_priors_have_unit_variance():
+    for prior in ("normal", "uniform"):
+        z = make(latent_prior=prior).draw_latent(4000)
+        assert z.std().item() == pytest.approx(1, abs=0.02)
+    assert z.abs().max() <= math.sqrt(3)
+
+
+def test_the_absolute_error_is_a_term_only_when_asked_for():
+    def terms(**parameters):
+        *_, generator = make(**parameters).turns(random_batches())
+        return set(generator.terms)
+
+    assert terms() == {"adversarial"}
+    assert terms(l1=True) == {"adversarial", "l1"}
+
+
+@pytest.mark.parametrize("size", [32, 64, 256])
+def test_a_signal_keeps_its_size_through_both_networks(size):
+    torch.manual_seed(0)
+    translator = build("gan", size, {"generator_width": 16, "discriminator_width": 16})
+    thermal = torch.rand(8, 1, size, size) * 2 - 1
+    painted = translator.translate(torch.rand(8, 3, size, size) * 2 - 1)
+
+    assert 0.05 < translator.discriminator(thermal).std() < 2
+    assert 0.1 < painted.std() < 0.7

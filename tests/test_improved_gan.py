@@ -1,0 +1,207 @@
+import pytest
+import torch
+from tiny import BATCH, SIZE, TINY, random_batches
+from torch import nn
+from torch.nn.utils import parametrize
+
+from thermal_search.architectures import build
+from thermal_search.architectures.improved_gan import MinibatchDiscrimination, Past
+from thermal_search.networks.virtual import VirtualBatchNorm
+from thermal_search.training.step import take_seats
+
+
+def make(**parameters):
+    torch.manual_seed(0)
+    translator = build("improved_gan", SIZE, TINY["improved_gan"] | parameters)
+    translator.meet(next(random_batches(7, batch=8)).rgb)
+    return translator
+
+
+def last_turn(translator):
+    *_, turn = translator.turns(random_batches())
+    return turn
+
+
+def test_features_are_matched_before_images_are_compared():
+    translator = make()
+    pair = torch.randn(4, 4, SIZE, SIZE)
+    _, features = translator.discriminator(pair)
+
+    assert translator.discriminator.compare is not None
+    assert features.shape[1] == translator.discriminator.head.in_features - 6
+    assert "features" in last_turn(translator).terms
+
+
+def test_matching_features_moves_the_generator_alone():
+    translator = make()
+    seats = take_seats(translator)
+    turns = translator.turns(random_batches())
+    next(turns)
+    turn = next(turns)
+    turn.loss.backward(inputs=seats["generator"].parameters)
+
+    assert all(p.grad is None for p in translator.discriminator.parameters())
+    assert all(p.grad is not None for p in translator.generator.parameters())
+
+
+def test_features_of_equal_batches_match():
+    translator = make()
+    features = torch.randn(4, 8)
+
+    assert translator._mismatch(features, features) == 0
+    assert translator._mismatch(features, features + 1) == pytest.approx(1)
+    assert make(feature_norm="l2")._mismatch(features, features + 1) == pytest.approx(8)
+
+
+@pytest.mark.parametrize(
+    ("objective", "terms"),
+    [
+        ("both", {"adversarial", "features", "history"}),
+        ("features", {"features", "history"}),
+        ("adversarial", {"adversarial", "history"}),
+    ],
+)
+def test_the_generators_objective_is_a_choice(objective, terms):
+    assert set(last_turn(make(objective=objective)).terms) == terms
+
+
+def test_minibatch_discrimination_counts_the_images_that_are_alike():
+    compare = MinibatchDiscrimination(5, kernels=7, kernel_size=3)
+    same = torch.randn(1, 5).expand(6, -1)
+    apart = 1e4 * torch.randn(6, 5)
+
+    assert torch.allclose(compare(same), torch.full((6, 7), 5.0))
+    assert torch.allclose(compare(apart), torch.zeros(6, 7))
+
+
+def test_minibatch_discrimination_leads_to_the_score():
+    one, other = next(random_batches(1)).rgb, next(random_batches(2)).rgb
+    translator = make(input_noise=0.0, dropout=0.0)
+    pad = torch.zeros(BATCH, 1, SIZE, SIZE)
+    first = torch.cat([one, pad], 1)
+    neighbours = torch.cat([one[:1].expand(BATCH - 1, -1, -1, -1), pad[1:]], 1)
+    crowd = torch.cat([first[:1], neighbours])
+    alone, among_copies = translator.discriminator(first)[0][0], translator.discriminator(crowd)[0]
+    without = make(input_noise=0.0, dropout=0.0, compare=False).discriminator
+
+    assert alone != among_copies[0]
+    assert torch.allclose(without(first)[0][0], without(crowd)[0][0], atol=1e-6)
+    assert other is not one
+
+
+def test_only_real_labels_are_smoothed():
+    torch.manual_seed(1)
+    smooth = next(make(real_label=0.9).turns(random_batches())).terms["adversarial"]
+    torch.manual_seed(1)
+    plain = next(make(real_label=1.0).turns(random_batches())).terms["adversarial"]
+
+    assert smooth != plain
+
+
+def test_a_painted_image_does_not_depend_on_its_neighbours():
+    translator = make()
+    rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
+    for mode in (True, False):
+        translator.train(mode)
+        together = translator.translate(rgb, z)
+        translator.train(mode)
+        alone = translator.translate(rgb[:1], z[:1])
+        assert torch.allclose(together[:1], alone, atol=1e-5)
+
+
+def test_a_painted_image_depends_on_the_reference_batch():
+    translator = make().eval()
+    rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
+    before = translator.translate(rgb, z)
+    translator.meet(-next(random_batches(9, batch=8)).rgb)
+
+    assert not torch.allclose(before, translator.translate(rgb, z))
+
+
+def test_judged_the_reference_passes_once_and_says_the_same():
+    translator = make().eval()
+    rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
+    rows = []
+    translator.generator.body.register_forward_hook(lambda _, x, __: rows.append(len(x[0])))
+    first, second = translator.translate(rgb, z), translator.translate(rgb, z)
+
+    assert rows == [BATCH + 3, BATCH]
+    assert torch.allclose(first, second, atol=1e-6)
+
+
+def test_new_weights_are_measured_anew():
+    translator = make().eval()
+    rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
+    before = translator.translate(rgb, z)
+    state = {k: v * 1.5 if v.is_floating_point() else v for k, v in translator.state_dict().items()
+             if isinstance(v, torch.Tensor)}  # fmt: skip
+    translator.load_state_dict(state, strict=False)
+    after = translator.translate(rgb, z)
+    translator.train().eval()
+
+    assert not torch.allclose(before, after)
+    assert torch.allclose(after, translator.translate(rgb, z), atol=1e-6)
+
+
+def test_gradients_flow_through_the_reference_statistics():
+    norm = VirtualBatchNorm(2)
+    norm.references = 3
+    features = torch.randn(5, 2, 4, 4, requires_grad=True)
+    norm(features)[3:].square().sum().backward()
+
+    assert features.grad[:3].abs().sum() > 0
+
+
+def test_the_reference_batch_comes_back_with_the_state():
+    translator = make()
+    other = build("improved_gan", SIZE, TINY["improved_gan"])
+    other.load_state_dict(translator.state_dict())
+
+    assert translator.generator.reference_rgb.float().std() > 10
+    assert torch.equal(other.generator.reference_rgb, translator.generator.reference_rgb)
+    assert torch.equal(other.generator.reference_z, translator.generator.reference_z)
+
+
+def test_the_past_is_the_mean_of_the_weights_so_far():
+    network = nn.Linear(1, 1, bias=False)
+    past = Past(network)
+    seen = [network.weight.item()]
+    for value in (2.0, 5.0, -1.0):
+        network.weight.data.fill_(value)
+        past.append(network)
+        seen.append(value)
+    mean = sum(seen) / len(seen)
+
+    assert past.mean_0.item() == pytest.approx(mean)
+    assert past.distance(network).item() == pytest.approx((-1.0 - mean) ** 2, rel=1e-5)
+
+
+def test_both_players_are_drawn_to_their_past():
+    translator = make(history_weight=1.0)
+    seats = take_seats(translator)
+    for turn in translator.turns(random_batches()):
+        assert turn.terms["history"] == 0  # nothing has moved yet
+        seats[turn.player].optimizer.zero_grad()
+        turn.loss.backward(inputs=seats[turn.player].parameters)
+        seats[turn.player].optimizer.step()
+    for turn in translator.turns(random_batches()):
+        assert turn.terms["history"] > 0
+
+
+def test_the_discriminator_is_weight_normalised_noisy_and_drops_out():
+    translator = make()
+    convolutions = [m for m in translator.discriminator.modules() if isinstance(m, nn.Conv2d)]
+    pair = torch.randn(4, 4, SIZE, SIZE)
+
+    assert all(parametrize.is_parametrized(m, "weight") for m in convolutions)
+    assert any(isinstance(m, nn.Dropout) and m.p == 0.5 for m in translator.modules())
+    quiet = make(dropout=0.0)
+    assert not torch.equal(quiet.discriminator(pair)[0], quiet.discriminator(pair)[0])
+    silent = make(dropout=0.0, input_noise=0.0)
+    assert torch.equal(silent.discriminator(pair)[0], silent.discriminator(pair)[0])
+
+
+def test_the_learning_rate_falls_in_the_last_third():
+    factors = [make().learning_rate_factor(p) for p in (0.0, 0.66, 5 / 6, 1.0)]
+
+    assert factors == pytest.approx([1, 1, 0.5, 0], abs=1e-6)

@@ -1,0 +1,194 @@
+import pytest
+import torch
+from tiny import BATCH, SIZE, TINY, random_batches
+
+from thermal_search.architectures import build
+from thermal_search.architectures.stylegan import Styled
+from thermal_search.losses import zero_centred_penalty
+from thermal_search.networks.karras import Blur, EqualizedLinear, Growth
+from thermal_search.training.step import take_seats
+
+
+def make(**parameters):
+    torch.manual_seed(0)
+    translator = build("stylegan", SIZE, TINY["stylegan"] | parameters)
+    translator.generator.growth = translator.discriminator.growth = Growth(SIZE, 1.0)
+    return translator
+
+
+def test_the_mapping_has_eight_slow_layers():
+    mapping = build("stylegan", SIZE, {"feature_base": 64}).generator.map
+    layers = [m for m in mapping.layers if isinstance(m, EqualizedLinear)]
+
+    assert len(layers) == 8
+    assert all(layer.lr_multiplier == 0.01 for layer in layers)
+    assert layers[1].weight.std().item() == pytest.approx(100, rel=0.05)
+    # Scaled down when used: the signal itself is of unit size.
+    assert (layers[1].weight * layers[1].scale).std().item() == pytest.approx(
+        (2 / 512) ** 0.5, rel=0.05
+    )
+
+
+def test_the_latent_enters_through_styles_alone():
+    translator = make().eval()
+    rgb = next(random_batches()).rgb
+    one, other = translator.draw_latent(BATCH), translator.draw_latent(BATCH)
+    assert not torch.equal(translator.translate(rgb, one), translator.translate(rgb, other))
+    for styled in translator.modules():
+        if isinstance(styled, Styled):
+            styled.style.weight.data.zero_()
+
+    assert torch.equal(translator.translate(rgb, one), translator.translate(rgb, other))
+
+
+def test_synthesis_starts_from_a_learned_constant():
+    translator = make()
+    *_, turn = translator.turns(random_batches())
+    turn.loss.backward(inputs=list(translator.generator.parameters()))
+
+    assert translator.generator.constant.shape[2:] == (4, 4)
+    assert translator.generator.constant.grad.abs().sum() > 0
+
+
+def test_a_style_sets_the_mean_and_the_spread_of_each_channel():
+    styled = Styled(3, 2, 8, has_noise=True)
+    styled.style.weight.data.zero_()
+    styled.style.bias.data = torch.tensor([1.0, 0.0, -0.5, 7.0, 0.0, 0.0])
+    features = styled(torch.randn(2, 3, 8, 8) * 5 + 3, torch.zeros(2, 2))
+
+    assert features.mean((2, 3))[0].tolist() == pytest.approx([7, 0, 0], abs=1e-3)
+    spread = features.std((2, 3), correction=0)[0]
+    assert spread.tolist() == pytest.approx([2, 1, 0.5], abs=1e-2)
+
+
+def test_styles_start_at_scale_one_and_shift_zero():
+    for module in make().modules():
+        if isinstance(module, Styled):
+            assert module.style.bias.abs().max() == 0
+
+
+def test_at_first_noise_says_nothing_then_as_much_as_is_learned():
+    translator = make(style_mixing=0.0)
+    rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
+
+    assert torch.equal(translator.translate(rgb, z), translator.translate(rgb, z))
+    for module in translator.modules():
+        if isinstance(module, Styled):
+            module.noise_strength.data.fill_(0.5)
+    assert not torch.equal(translator.translate(rgb, z), translator.translate(rgb, z))
+    translator.eval()
+    assert torch.equal(translator.translate(rgb, z), translator.translate(rgb, z))
+
+
+def test_without_noise_there_is_none_to_learn():
+    names = [name for name, _ in make(noise=False).named_parameters()]
+
+    assert not [name for name in names if "noise" in name]
+
+
+def test_later_layers_often_take_another_latents_style():
+    translator = make(style_mixing=1.0)
+    rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        styles = list(translator.generator._styles(rgb, z, layers=8))
+        same = [torch.equal(style, styles[0]) for style in styles]
+        crossing = same.index(False)
+        assert 1 <= crossing < 8
+        assert same == [True] * crossing + [False] * (8 - crossing)
+    plain = list(make(style_mixing=0.0).generator._styles(rgb, z, layers=8))
+    assert all(style is plain[0] for style in plain)
+
+
+def test_a_growing_network_mixes_only_layers_it_has():
+    translator = make(style_mixing=1.0)
+    translator.generator.growth = Growth(4, 1.0)
+    used = []
+    for styled in translator.modules():
+        if isinstance(styled, Styled):
+            styled.register_forward_hook(lambda _, x, __: used.append(x[1]))
+    translator.generator(next(random_batches()).rgb, translator.draw_latent(BATCH))
+
+    assert len(used) == 2
+    assert not torch.equal(used[0], used[1])
+
+
+def test_truncation_holds_styles_to_their_mean_when_judged_only():
+    translator = make(truncation=0.0)
+    rgb = next(random_batches()).rgb
+    one, other = translator.draw_latent(BATCH), translator.draw_latent(BATCH)
+    assert not torch.equal(translator.translate(rgb, one), translator.translate(rgb, other))
+    translator.eval()
+    assert torch.equal(translator.translate(rgb, one), translator.translate(rgb, other))
+    assert build("stylegan", SIZE, {"feature_base": 64}).config.truncation == 1
+
+
+def test_the_mean_style_moves_slowly_to_what_was_mapped():
+    mapping = make().generator.map
+    mapping.remember(torch.ones(4, 8))
+
+    assert mapping.running_style.tolist() == pytest.approx([0.005] * 8)
+
+
+def test_the_style_sees_the_rgb_picture_when_asked_to():
+    rgb, z = next(random_batches()).rgb, torch.randn(BATCH, 8)
+    seeing, blind = make().generator.map, make(condition_mapping=False).generator.map
+
+    assert not torch.equal(seeing(rgb, z), seeing(-rgb, z))
+    assert torch.equal(blind(rgb, z), blind(-rgb, z))
+
+
+def test_r1_of_a_linear_score_is_known():
+    slope = torch.tensor([3.0, -4.0]).view(1, 1, 1, 2)
+    real = torch.rand(6, 1, 1, 2, requires_grad=True)
+
+    assert zero_centred_penalty((slope * real).sum((1, 2, 3)), real).item() == pytest.approx(25)
+
+
+def test_the_penalty_is_half_gamma_times_r1_and_teaches_the_first_layer():
+    def penalty(gamma):
+        translator = make(r1_gamma=gamma)
+        turn = next(translator.turns(random_batches()))
+        turn.terms["penalty"].backward()
+        assert translator.discriminator.eyes[str(SIZE)].weight.grad.abs().sum() > 0
+        return turn.terms["penalty"].item()
+
+    assert penalty(20.0) == pytest.approx(2 * penalty(10.0), rel=1e-4)
+
+
+def test_the_lazy_penalty_is_rare_and_as_much_heavier():
+    translator, seats = make(r1_every=4), None
+    rows = []
+    for _ in range(5):
+        for turn in translator.turns(random_batches()):
+            if turn.player == "discriminator":
+                rows.append("penalty" in turn.terms)
+    seats = take_seats(translator)
+    every = next(make(r1_every=1).turns(random_batches())).terms["penalty"]
+    fourth = next(make(r1_every=4).turns(random_batches())).terms["penalty"]
+
+    assert rows == [True, False, False, False, True]
+    assert fourth.item() == pytest.approx(4 * every.item(), rel=1e-4)
+    recipe = seats["discriminator"].optimizer.defaults
+    assert recipe["lr"] == pytest.approx(1e-3 * 4 / 5)
+    assert recipe["betas"][1] == pytest.approx(0.99 ** (4 / 5))
+
+
+def test_the_discriminator_blurs_and_the_filter_keeps_the_level():
+    translator = make()
+    assert any(isinstance(m, Blur) for m in translator.discriminator.modules())
+    inside = Blur()(torch.ones(1, 2, 8, 8))[:, :, 1:-1, 1:-1]
+
+    assert torch.allclose(inside, torch.ones_like(inside))
+
+
+def test_no_norm_layers_in_the_discriminator():
+    assert not [m for m in make().discriminator.modules() if "Norm" in type(m).__name__]
+
+
+def test_it_grows_when_asked_to():
+    translator = build("stylegan", SIZE, TINY["stylegan"] | {"start_resolution": 8})
+    assert translator.generator.growth == Growth(8, 1.0)
+    assert build(
+        "stylegan", SIZE, TINY["stylegan"] | {"growing": False}
+    ).generator.growth == Growth(SIZE, 1.0)

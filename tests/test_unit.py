@@ -1,0 +1,197 @@
+import pytest
+import torch
+from tiny import SIZE, TINY, random_batches
+from torch import nn
+
+from thermal_search.architectures import build
+from thermal_search.images import Batch
+from thermal_search.training.step import take_seats
+
+
+def make(**parameters):
+    torch.manual_seed(0)
+    return build("unit", SIZE, TINY["unit"] | parameters)
+
+
+def generators_turn(translator, batch=None):
+    *_, turn = translator.turns(iter([batch or next(random_batches())]))
+    return turn
+
+
+def test_both_encoders_end_in_the_same_layers_and_both_decoders_begin_with_the_same():
+    translator = make()
+    batch = next(random_batches())
+    used = {"shared_encoder": 0, "shared_decoder": 0}
+
+    def count(name):
+        def hook(*_):
+            used[name] += 1
+
+        return hook
+
+    for name in used:
+        getattr(translator.generator, name).register_forward_hook(count(name))
+    translator.encode_rgb(batch.rgb)
+    code = translator.encode_thermal(batch.thermal)
+    translator.decode_rgb(code)
+    translator.decode_thermal(code)
+
+    assert used == {"shared_encoder": 2, "shared_decoder": 2}
+    assert sum(p.numel() for p in translator.generator.shared_encoder.parameters()) > 0
+
+
+def test_moving_what_is_shared_moves_both_directions():
+    translator, batch = make().eval(), next(random_batches())
+    before = translator.encode_rgb(batch.rgb), translator.encode_thermal(batch.thermal)
+    for parameter in translator.generator.shared_encoder.parameters():
+        parameter.data += 0.1
+    after = translator.encode_rgb(batch.rgb), translator.encode_thermal(batch.thermal)
+
+    assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_a_code_is_drawn_with_unit_variance_around_what_is_encoded():
+    translator, batch = make(), next(random_batches())
+    codes = []
+    translator.generator.shared_decoder.register_forward_hook(lambda _, x, __: codes.append(x[0]))
+    list(translator.turns(iter([batch])))
+    noise = codes[0] - translator.encode_rgb(batch.rgb)
+
+    assert noise.std().item() == pytest.approx(1, abs=0.05)
+    assert noise.mean().item() == pytest.approx(0, abs=0.05)
+
+
+def test_a_step_decodes_each_domains_own_code_and_crosses_both_and_comes_back():
+    translator = make()
+    decoded = {"rgb": 0, "thermal": 0}
+
+    def count(name):
+        def hook(*_):
+            decoded[name] += 1
+
+        return hook
+
+    translator.rgb_decoder.register_forward_hook(count("rgb"))
+    translator.generator.thermal_decoder.register_forward_hook(count("thermal"))
+    turn = generators_turn(translator)
+
+    assert decoded == {"rgb": 3, "thermal": 3}
+    assert set(turn.terms) == {
+        "adversarial_thermal",
+        "adversarial_rgb",
+        "recon_rgb",
+        "recon_thermal",
+        "kl",
+        "cycle_rgb",
+        "cycle_thermal",
+        "cycle_kl",
+    }
+
+
+def test_the_divergence_is_the_mean_square_of_both_codes():
+    translator, batch = make(kl_weight=1.0), next(random_batches())
+    codes = translator.encode_rgb(batch.rgb), translator.encode_thermal(batch.thermal)
+    expected = sum(code.square().mean().item() for code in codes)
+
+    assert generators_turn(translator, batch).terms["kl"].item() == pytest.approx(
+        expected, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("weight", "terms"),
+    [
+        ("gan_weight", ["adversarial_thermal", "adversarial_rgb"]),
+        ("recon_weight", ["recon_rgb", "recon_thermal"]),
+        ("kl_weight", ["kl"]),
+        ("cycle_weight", ["cycle_rgb", "cycle_thermal"]),
+        ("cycle_kl_weight", ["cycle_kl"]),
+    ],
+)
+def test_each_weight_weighs_its_terms(weight, terms):
+    def values(factor):
+        translator = make(**{weight: factor})
+        torch.manual_seed(1)
+        turn = generators_turn(translator)
+        return [turn.terms[name].item() for name in terms]
+
+    assert values(6.0) == pytest.approx([3 * value for value in values(2.0)], rel=1e-4)
+
+
+def test_published_weights():
+    config = build("unit", SIZE, {"generator_width": 4}).config
+    weights = config.gan_weight, config.recon_weight, config.kl_weight
+    assert (*weights, config.cycle_weight, config.cycle_kl_weight) == (1, 10, 0.01, 10, 0.01)
+
+
+def test_discriminators_see_one_domain_at_several_sizes():
+    translator = make(scales=2)
+    sizes = []
+    for scale in translator.thermal_discriminator.scales:
+        scale.register_forward_hook(lambda _, x, __: sizes.append(tuple(x[0].shape[1:])))
+    translator.thermal_discriminator(next(random_batches()).thermal)
+
+    assert sizes == [(1, SIZE, SIZE), (1, SIZE // 2, SIZE // 2)]
+    assert translator.rgb_discriminator.scales[0].layers[1].in_channels == 3
+    norms = [m for m in translator.rgb_discriminator.modules() if "Norm" in type(m).__name__]
+    assert norms == []
+
+
+def test_small_pictures_are_judged_at_fewer_sizes():
+    scales = {
+        size: len(
+            build("unit", size, {"generator_width": 4, "discriminator_width": 4})
+            .thermal_discriminator.scales
+        )
+        for size in (32, 64)
+    }  # fmt: skip
+
+    assert scales == {32: 2, 64: 3}
+
+
+def test_pairs_mean_nothing_to_it():
+    # The same frames in another order: every term keeps its value but for the noise drawn.
+    translator, batch = make(), next(random_batches())
+    terms = []
+    for thermal in (batch.thermal, batch.thermal.roll(1, 0)):
+        found = {"judge": [], "fool": []}
+        for seed in range(12):
+            torch.manual_seed(seed)
+            judged, fooled = translator.turns(iter([Batch(batch.rgb, thermal)]))
+            found["judge"].append(judged.loss.item())
+            found["fool"].append(fooled.loss.item())
+        terms.append([sum(values) / len(values) for values in found.values()])
+
+    assert terms[0] == pytest.approx(terms[1], rel=0.01)
+
+
+def test_translating_draws_nothing():
+    translator = make()
+    rgb = next(random_batches()).rgb
+
+    assert translator.draw_latent(4) is None
+    assert torch.equal(translator.translate(rgb), translator.translate(rgb))
+
+
+def test_fakes_are_painted_once_for_both_turns():
+    translator = make()
+    encoded = []
+    translator.generator.rgb_encoder.register_forward_hook(lambda *_: encoded.append(1))
+    list(translator.turns(random_batches()))
+
+    assert len(encoded) == 2  # the picture, and on the way back
+
+
+def test_the_decoders_norm_is_over_the_whole_image():
+    norms = [m for m in make().generator.thermal_decoder.modules() if isinstance(m, nn.GroupNorm)]
+
+    assert len(norms) == 2
+    assert all(norm.num_groups == 1 for norm in norms)
+
+
+def test_adam_decays_weights_and_rates_halve():
+    translator = make()
+    for seat in take_seats(translator).values():
+        assert seat.optimizer.defaults["weight_decay"] == 1e-4
+        assert seat.optimizer.defaults["betas"] == (0.5, 0.999)
+    assert [translator.learning_rate_factor(p) for p in (0.0, 0.11, 0.95)] == [1, 0.5, 0.5**9]

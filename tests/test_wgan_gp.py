@@ -1,0 +1,145 @@
+import pytest
+import torch
+from tiny import BATCH, SIZE, TINY, random_batches
+from torch import nn
+
+from thermal_search.architectures import build
+from thermal_search.losses import gradient_penalty
+from thermal_search.training.step import take_seats
+
+
+def make(**parameters):
+    torch.manual_seed(0)
+    return build("wgan_gp", SIZE, TINY["wgan_gp"] | parameters)
+
+
+def test_a_linear_critics_penalty_is_known():
+    slope = torch.tensor([0.3, -2.0, 1.1, 0.7]).view(1, 1, 2, 2)
+    real, fake = torch.rand(5, 1, 2, 2), torch.rand(5, 1, 2, 2)
+    penalty = gradient_penalty(lambda y: (slope * y).sum((1, 2, 3)), real, fake)
+
+    assert penalty.item() == pytest.approx((slope.norm().item() - 1) ** 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(("steepness", "two", "one"), [(0.5, 0.25, 0.0), (3.0, 4.0, 4.0)])
+def test_one_sided_leaves_gentle_slopes_alone(steepness, two, one):
+    def critic(y):
+        return steepness * y.flatten(1)[:, 0]
+
+    pictures = torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
+
+    assert gradient_penalty(critic, *pictures).item() == pytest.approx(two, abs=1e-4)
+    assert gradient_penalty(critic, *pictures, one_sided=True).item() == pytest.approx(
+        one, abs=1e-4
+    )
+
+
+def test_each_image_has_its_own_place_between_real_and_painted():
+    seen = []
+
+    def critic(y):
+        seen.append(y.detach())
+        return y.sum((1, 2, 3))
+
+    gradient_penalty(critic, torch.zeros(64, 1, 2, 2), torch.ones(64, 1, 2, 2))
+    places = seen[0]
+
+    assert (places == places[:, :, :1, :1]).all()
+    assert places[:, 0, 0, 0].unique().numel() == 64
+    assert 0 <= places.min() < 0.2
+    assert 0.8 < places.max() <= 1
+
+
+def test_a_flat_critic_has_a_finite_gradient():
+    weight = torch.zeros(1, requires_grad=True)
+    gradient_penalty(
+        lambda y: (weight * y).sum((1, 2, 3)), torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
+    ).backward()
+
+    assert weight.grad.isfinite()
+
+
+def test_the_penalty_teaches_the_critics_first_layer():
+    translator = make()
+    turn = next(translator.turns(random_batches()))
+    turn.terms["penalty"].backward()
+
+    assert translator.critic.layers[0].weight.grad.abs().sum() > 0
+
+
+def test_the_penalty_moves_the_thermal_picture_only():
+    translator, batch = make(), next(random_batches())
+    rgb = batch.rgb.requires_grad_(True)
+    next(translator.turns(iter([batch]))).terms["penalty"].backward()
+
+    assert rgb.grad is not None  # the critic sees it
+    seen = []
+    translator.critic.register_forward_hook(lambda _, x, __: seen.append(x[0][:, :3].detach()))
+    next(translator.turns(iter([batch])))
+    assert torch.equal(seen[-1], batch.rgb)
+
+
+def test_the_penalty_is_taken_in_float32_under_bf16():
+    translator = make()
+    dtypes = []
+    translator.critic.layers[0].register_forward_hook(lambda _, __, out: dtypes.append(out.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        next(translator.turns(random_batches()))
+
+    assert dtypes == [torch.bfloat16, torch.float32]
+
+
+@pytest.mark.parametrize("norm", ["layer", "none"])
+def test_the_critic_never_couples_images(norm):
+    translator = make(critic_norm=norm)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in translator.critic.modules())
+    pairs = torch.randn(BATCH, 4, SIZE, SIZE, requires_grad=True)
+    translator.critic(pairs)[0].backward()
+
+    assert pairs.grad[0].abs().sum() > 0
+    assert pairs.grad[1:].abs().sum() == 0
+
+
+def test_layers_are_normalised_over_the_whole_image():
+    norms = [m for m in make().critic.modules() if isinstance(m, nn.GroupNorm)]
+
+    assert norms
+    assert all(norm.num_groups == 1 for norm in norms)
+
+
+def test_five_critic_turns_on_fresh_images_then_one_of_the_generator():
+    drawn = []
+
+    def counted():
+        for batch in random_batches():
+            drawn.append(batch)
+            yield batch
+
+    turns = [turn.player for turn in make(critic_turns=5).turns(counted())]
+
+    assert turns == ["critic"] * 5 + ["generator"]
+    assert len(drawn) == 6
+
+
+def test_published_game():
+    translator = build("wgan_gp", SIZE, {"width": 4})
+
+    assert translator.config.critic_turns == 5
+    assert translator.config.penalty_weight == 10
+    for seat in take_seats(translator).values():
+        assert isinstance(seat.optimizer, torch.optim.Adam)
+        assert seat.optimizer.defaults["betas"] == (0.0, 0.9)
+        assert seat.optimizer.defaults["lr"] == 1e-4
+
+
+def test_nothing_is_clipped():
+    translator = make()
+    largest = max(p.abs().max().item() for p in translator.critic.parameters())
+    list(translator.turns(random_batches()))
+
+    assert max(p.abs().max().item() for p in translator.critic.parameters()) == largest > 0.1
+
+
+def test_rates_fall_only_when_asked_to():
+    assert make().learning_rate_factor(0.7) == 1
+    assert make(decay=True).learning_rate_factor(0.7) == pytest.approx(0.3)
