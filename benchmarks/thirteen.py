@@ -118,7 +118,7 @@ def train(name: str, data: WorkerFrames, judge: Judge, device: torch.device, arg
     )
     # As many images as fit into the time, by a first look at the speed.
     trial = Trial(plan, data, judge, Group(), device)
-    untrained, _ = judge.evaluate(trial.translator, folder / "untrained.png")
+    untrained = judge.evaluate(trial.translator, folder / "untrained.png")
     images = args.images or fitting_images(trial, args.seconds)
     plan = TrialPlan(**{**vars(plan), "images": images, "evaluate_every": max(images // 4, 1)})
     trial = Trial(plan, data, judge, Group(), device)
@@ -128,13 +128,11 @@ def train(name: str, data: WorkerFrames, judge: Judge, device: torch.device, arg
     with trial.judged():
         painted = paint(trial.translator, data, device)
     torch.save(painted, folder / "painted.pt")
-    _, thermal = data.validation
-    real = thermal.take(range(len(thermal)))
     return {
         "parameters": sum(p.numel() for p in trial.translator.generator.parameters()),
-        "untrained": untrained,
+        "untrained": untrained.score,
         "distance": evaluations[-1].score,
-        "l1": (painted.float() - real).abs().mean().item(),
+        "l1": evaluations[-1].beside["l1"],
         "images": evaluations[-1].images,
         "seconds": seconds,
     }

@@ -17,6 +17,7 @@ from pytorch_fid.fid_score import calculate_fid_given_paths, calculate_frechet_d
 
 from thermal_search.errors import WeightsUnavailable
 from thermal_search.metrics import (
+    ClassStatistics,
     Extractor,
     Reference,
     Statistics,
@@ -261,3 +262,30 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path):
         build_extractor("inception", inception_weights=file)
     with pytest.raises(WeightsUnavailable, match="no such file"):
         build_extractor("inception", inception_weights=tmp_path / "absent.pth")
+
+
+def test_the_inception_score_is_the_papers_formula():
+    logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0)) * 3
+    statistics = ClassStatistics(7)
+    for batch in logits.split(8):
+        statistics.add(batch)
+    said = logits.double().softmax(1)
+    divergence = (said * (said.log() - said.mean(0).log())).sum(1)
+
+    assert statistics.score == pytest.approx(divergence.mean().exp().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize(("logits", "score"), [(torch.zeros(6, 6), 1.0), (torch.eye(6) * 1e3, 6.0)])
+def test_the_inception_score_goes_from_one_to_the_number_of_classes(logits, score):
+    statistics = ClassStatistics(6)
+    statistics.add(logits)
+
+    assert statistics.score == pytest.approx(score)
+
+
+def test_efficientnet_names_its_classes_as_the_whole_network_does():
+    extractor = build_extractor("efficientnet-lite0")
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    whole = extractor.network.network(extractor.prepare(images.float()))
+
+    assert torch.allclose(extractor.classify(extractor(images)), whole, atol=1e-4)

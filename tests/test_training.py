@@ -55,7 +55,9 @@ def data_of(rank=0, workers=1):
 
 
 def judge_of(data, group):
-    extractor = Extractor("efficientnet-lite0", 16, Pooled(), lambda pixels: pixels / 255)
+    torch.manual_seed(0)
+    classifier = torch.nn.Linear(16, 5)
+    extractor = Extractor("efficientnet-lite0", 16, Pooled(), lambda x: x / 255, classifier)
     _, thermal = data_of().validation
     statistics = Statistics.of(extractor(thermal.take(range(40))))
     return Judge(data, extractor, Reference(statistics), group, CPU)
@@ -228,8 +230,9 @@ def test_two_workers_train_one_generator_and_resume(told_by_two, architecture):
 def judge_with_two(rank, place):
     dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2)
     group = Group()
-    score, _ = judge_of(data_of(rank, 2), group).evaluate(translator_of(), Path(place) / "two.png")
-    Path(place, f"score-{rank}").write_text(repr(score))
+    judge = judge_of(data_of(rank, 2), group)
+    found = judge.evaluate(translator_of(), Path(place) / "two.png")
+    Path(place, f"found-{rank}").write_text(json.dumps([found.score, found.beside]))
     dist.destroy_process_group()
 
 
@@ -240,10 +243,22 @@ def translator_of():
 
 def test_two_workers_judge_as_one_does(tmp_path):
     multiprocessing.spawn(judge_with_two, (str(tmp_path),), nprocs=2)
-    one, _ = judge_of(data_of(), Group()).evaluate(translator_of(), tmp_path / "one.png")
-    two = [float((tmp_path / f"score-{rank}").read_text()) for rank in (0, 1)]
+    one = judge_of(data_of(), Group()).evaluate(translator_of(), tmp_path / "one.png")
+    two = [json.loads((tmp_path / f"found-{rank}").read_text()) for rank in (0, 1)]
 
-    assert two[0] == two[1] == pytest.approx(one, rel=1e-6)
+    assert two[0] == two[1]
+    assert two[0][0] == pytest.approx(one.score, rel=1e-6)
+    assert set(two[0][1]) == {"l1", "inception_score_efficientnet_lite0"}
+    assert two[0][1] == pytest.approx(one.beside, rel=1e-6)
+
+
+def test_the_error_is_the_mean_absolute_difference_of_the_pixels(tmp_path):
+    data, translator = data_of(), translator_of()
+    rgb, thermal = (part.take(range(40)).float() for part in data.validation)
+    translator.translate = lambda batch, z=None: batch[:, :1]
+    found = judge_of(data, Group()).evaluate(translator, tmp_path / "one.png")
+
+    assert found.beside["l1"] == pytest.approx((rgb[:, :1] - thermal).abs().mean().item(), rel=1e-4)
 
 
 def test_paired_batches_show_the_same_scene_mirrored_alike():

