@@ -38,6 +38,9 @@ MET_IMAGES = 64
 STANDING_IMAGES = 256
 """Training frames, of each worker, on which an averaged generator's normalization is measured."""
 
+STANDING_BATCH = 16
+"""At least so many of them at once."""
+
 STEPS_BETWEEN_CHECKS = 16
 """Steps between two looks at the losses on a GPU."""
 
@@ -216,7 +219,7 @@ class Trial:
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # the plain mean over all batches
-        batch_size = self.translator.config.batch_size
+        batch_size = max(self.translator.config.batch_size, STANDING_BATCH)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self.autocast:
             torch.manual_seed(self.plan.seed)
