@@ -1,0 +1,64 @@
+"""What one image costs each architecture in training, in operations, relative to pix2pix.
+
+    python benchmarks/cost.py --size 256
+
+Counts the multiplications and additions of one whole step at the published setting, every turn of
+every player with its backward passes, growth finished. Exact and the same on every machine; what a
+machine makes of them is measured by training_step.py.
+"""
+
+import argparse
+from contextlib import nullcontext
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from thermal_search.architectures import ARCHITECTURES, build
+from thermal_search.images import Batch
+from thermal_search.training.group import Group
+from thermal_search.training.step import take_seats, train_step
+
+BATCH = 2
+PLAIN: dict[str, dict[str, object]] = {
+    "biggan": {"part_size": BATCH},
+    # Its reference batch is shared by the images of a batch: here as many a pair as there a hundred.
+    "improved_gan": {"references": 1},
+    "wgan": {"warm_critic_turns": 0},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=int, default=256)
+    size = parser.parse_args().size
+    costs: dict[str, float] = {}
+    for name in sorted(ARCHITECTURES):
+        costs[name] = operations(name, size)
+        print(f"{name}: {costs[name] / 1e12:.2f} T operations an image", flush=True)
+    print("\n| System | T operations an image | pix2pix = 1 |\n|---|---|---|")
+    for name, cost in sorted(costs.items(), key=lambda item: item[1]):
+        print(f"| {name} | {cost / 1e12:.2f} | {cost / costs['pix2pix']:.1f} |")
+
+
+def operations(name: str, size: int) -> float:
+    """Of one training step, for one image."""
+    torch.manual_seed(0)
+    translator = build(name, size, {"batch_size": BATCH} | PLAIN.get(name, {}))
+    batch = Batch(torch.rand(BATCH, 3, size, size) * 2 - 1, torch.rand(BATCH, 1, size, size))
+    translator.begin_step(1, 1)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        train_step(
+            translator,
+            take_seats(translator),
+            iter(lambda: batch, None),
+            group=Group(),
+            autocast=nullcontext(),
+        )
+    return counter.get_total_flops() / BATCH
+
+
+if __name__ == "__main__":
+    main()
