@@ -111,12 +111,12 @@ def test_learns_that_a_matching_pair_is_better_than_a_mismatched_one():
     assert judge(batch.rgb, batch.thermal).mean() > judge(batch.rgb, other).mean() + 1
 
 
-def test_learning_rates_halve_after_every_fifteenth_of_the_budget():
+def test_learning_rates_halve_after_every_forty_epochs_of_the_paper():
     translator = make()
 
-    assert translator.learning_rate_factor(0.99 / 15) == 1
-    assert translator.learning_rate_factor(1.01 / 15) == 0.5
-    assert translator.learning_rate_factor(1.0) == 0.5**14
+    assert translator.learning_rate_factor(353_999, 10**6) == 1
+    assert translator.learning_rate_factor(354_000, 10**6) == 0.5
+    assert translator.learning_rate_factor(10**6, 10**6) == 0.25
 
 
 def test_codes_between_two_pictures_teach_the_generator_when_asked_for():

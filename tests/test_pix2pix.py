@@ -100,8 +100,8 @@ def test_l1_has_its_weight():
 def test_learning_rates_are_constant_then_fall_to_zero():
     translator = make(decay_start=0.5)
 
-    assert [translator.learning_rate_factor(p) for p in (0.0, 0.5, 0.75, 1.0)] == [1, 1, 0.5, 0]
-    assert make(decay_start=1.0).learning_rate_factor(1.0) == 1
+    assert [translator.learning_rate_factor(n, 100) for n in (0, 50, 75, 100)] == [1, 1, 0.5, 0]
+    assert make(decay_start=1.0).learning_rate_factor(100, 100) == 1
 
 
 def test_adam_with_the_published_settings():

@@ -37,7 +37,7 @@ def frames(count, channels, seed):
     return Frames([pixels[:3], pixels[3:]], size=SIZE, channels=channels)
 
 
-def data_of(rank=0, workers=1):
+def data_of(rank=0, workers=1, shares=((0, 16), (16, 40))):
     """A share of 24 training and 40 validation pairs; the latter cut at a multiple of 16."""
 
     def part(whole, start, stop):
@@ -48,7 +48,7 @@ def data_of(rank=0, workers=1):
     training = frames(24, 3, 1), frames(24, 1, 2)
     validation = frames(40, 3, 3), frames(40, 1, 4)
     half = slice(0, 24) if workers == 1 else slice(12 * rank, 12 * rank + 12)
-    seen = (0, 40) if workers == 1 else [(0, 16), (16, 40)][rank]
+    seen = (0, 40) if workers == 1 else shares[rank]
     pairs = tuple(part(whole, half.start, half.stop) for whole in training)
     judged = tuple(part(whole, *seen) for whole in validation)
     return WorkerFrames(SIZE, pairs, pairs, judged, seen[0])
@@ -227,10 +227,10 @@ def test_two_workers_train_one_generator_and_resume(told_by_two, architecture):
     assert [item[0] for item in one[0]] == [8, 16, 24]
 
 
-def judge_with_two(rank, place):
+def judge_with_two(rank, place, shares):
     dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2)
     group = Group()
-    judge = judge_of(data_of(rank, 2), group)
+    judge = judge_of(data_of(rank, 2, shares), group)
     found = judge.evaluate(translator_of(), Path(place) / "two.png")
     Path(place, f"found-{rank}").write_text(json.dumps([found.score, found.beside]))
     dist.destroy_process_group()
@@ -241,8 +241,10 @@ def translator_of():
     return build("pix2pix", SIZE, TINY["pix2pix"])
 
 
-def test_two_workers_judge_as_one_does(tmp_path):
-    multiprocessing.spawn(judge_with_two, (str(tmp_path),), nprocs=2)
+@pytest.mark.parametrize("shares", [((0, 16), (16, 40)), ((0, 40), (40, 40))])
+def test_two_workers_judge_as_one_does(tmp_path, shares):
+    # With few validation frames, the second worker has none at all.
+    multiprocessing.spawn(judge_with_two, (str(tmp_path), shares), nprocs=2)
     one = judge_of(data_of(), Group()).evaluate(translator_of(), tmp_path / "one.png")
     two = [json.loads((tmp_path / f"found-{rank}").read_text()) for rank in (0, 1)]
 

@@ -194,4 +194,6 @@ def test_adam_decays_weights_and_rates_halve():
     for seat in take_seats(translator).values():
         assert seat.optimizer.defaults["weight_decay"] == 1e-4
         assert seat.optimizer.defaults["betas"] == (0.5, 0.999)
-    assert [translator.learning_rate_factor(p) for p in (0.0, 0.11, 0.95)] == [1, 0.5, 0.5**9]
+    assert [
+        translator.learning_rate_factor(images, 10**6) for images in (99_999, 100_000, 950_000)
+    ] == [1, 0.5, 0.5**9]

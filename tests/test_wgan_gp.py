@@ -141,5 +141,5 @@ def test_nothing_is_clipped():
 
 
 def test_rates_fall_only_when_asked_to():
-    assert make().learning_rate_factor(0.7) == 1
-    assert make(decay=True).learning_rate_factor(0.7) == pytest.approx(0.3)
+    assert make().learning_rate_factor(70, 100) == 1
+    assert make(decay=True).learning_rate_factor(70, 100) == pytest.approx(0.3)

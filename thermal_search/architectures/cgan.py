@@ -57,8 +57,8 @@ class CGAN(Translator):
         condition_channels: int = 32
         """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
 
-        lr_halvings: int = 14
-        """Times the learning rates halve over the budget: after every 40 of 600 epochs."""
+        lr_halving_images: int = 354_000
+        """Images after which the learning rates halve: 40 epochs of Reed's 8,855 birds."""
 
         l1: bool = False
         """Whether the generator also minimises the absolute error; no part of the paper."""
@@ -133,8 +133,8 @@ class CGAN(Translator):
         between = (rgb + rgb.roll(1, 0)) / 2
         return F.softplus(-self.discriminator(between, self.translate(between))).mean()
 
-    def learning_rate_factor(self, progress: float) -> float:
-        return translator.halved(progress, self.config.lr_halvings)
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
+        return translator.halved(images, self.config.lr_halving_images)
 
 
 def mismatched(thermal: Thermal) -> tuple[Thermal, Float[Tensor, "batch"]]:

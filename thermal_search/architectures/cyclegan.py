@@ -125,5 +125,5 @@ class CycleGAN(Translator):
         # Halved, as in the paper, so that the discriminators learn slower than the generators.
         yield Turn("discriminators", {"thermal": 0.5 * judge_thermal, "rgb": 0.5 * judge_rgb})
 
-    def learning_rate_factor(self, progress: float) -> float:
-        return translator.constant_then_linear(progress, self.config.decay_start)
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
+        return translator.constant_then_linear(images, budget_images, self.config.decay_start)

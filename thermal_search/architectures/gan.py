@@ -93,7 +93,6 @@ class GAN(Translator):
                 hidden_dropout=config.hidden_dropout,
             )
         )
-        self.images = 0
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
@@ -138,14 +137,10 @@ class GAN(Translator):
             terms["l1"] = pixel_loss(fake, batch.thermal, self.config.l1_weight)
         yield Turn("generator", terms)
 
-    def begin_step(self, images: int, budget_images: int) -> bool:
-        self.images = images
-        return False
-
-    def learning_rate_factor(self, progress: float) -> float:
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
         if self.config.optimizer == "adam":
             return 1.0
-        updates = self.images / self.config.batch_size
+        updates = images / self.config.batch_size
         return max(DECAY_PER_UPDATE**-updates, LOWEST_LR / self.config.generator_lr)
 
 

@@ -107,5 +107,5 @@ class Pix2Pix(Translator):
             },
         )
 
-    def learning_rate_factor(self, progress: float) -> float:
-        return translator.constant_then_linear(progress, self.config.decay_start)
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
+        return translator.constant_then_linear(images, budget_images, self.config.decay_start)

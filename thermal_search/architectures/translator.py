@@ -129,18 +129,19 @@ class Translator(nn.Module, ABC):
         """
         return False
 
-    def learning_rate_factor(self, progress: float) -> float:
-        """What the learning rates are multiplied by at `progress` (0 .. 1) of the budget."""
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
+        """What the learning rates are multiplied by, given what `begin_step` is told."""
         return 1.0
 
 
-def constant_then_linear(progress: float, decay_start: float) -> float:
-    """1 until `decay_start` of the budget, then falling linearly to 0 at its end."""
+def constant_then_linear(images: int, budget_images: int, decay_start: float) -> float:
+    """1 until the share `decay_start` of the budget, then falling linearly to 0 at its end."""
+    progress = images / budget_images
     if progress <= decay_start:
         return 1.0
     return max(0.0, (1 - progress) / (1 - decay_start))
 
 
-def halved(progress: float, times: int) -> float:
-    """1 at first, halved `times` times in the course of the budget, evenly."""
-    return 0.5 ** min(int(progress * (times + 1)), times)
+def halved(images: int, every: int) -> float:
+    """1 at first, halved after each `every` images."""
+    return 0.5 ** (images // every)

@@ -62,9 +62,8 @@ class UNIT(Translator):
         patch_layers: int = 4
         """Strided layers of each discriminator."""
 
-        lr_halvings: int = 9
-        """Times the learning rates halve over the budget: after every 100,000 of a million
-        steps."""
+        lr_halving_images: int = 100_000
+        """Images after which the learning rates halve."""
 
     config: Config
     needs_pairs: ClassVar[bool] = False
@@ -189,8 +188,8 @@ class UNIT(Translator):
         assert isinstance(self.generator, CrossingGenerator)
         return self.generator
 
-    def learning_rate_factor(self, progress: float) -> float:
-        return translator.halved(progress, self.config.lr_halvings)
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
+        return translator.halved(images, self.config.lr_halving_images)
 
 
 def _with_noise(code: Code) -> Code:

@@ -127,8 +127,9 @@ class WGANGP(Translator):
             "penalty": self.config.penalty_weight * penalty,
         }
 
-    def learning_rate_factor(self, progress: float) -> float:
-        return 1 - progress if self.config.decay else 1.0
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
+        start = 0.0 if self.config.decay else 1.0
+        return translator.constant_then_linear(images, budget_images, start)
 
 
 def ladder(size: int, width: int) -> dict[int, int]:

@@ -68,12 +68,18 @@ class Extractor:
         with torch.autocast(self.device.type, enabled=False):
             return self.network(self.prepare(pixels))
 
+    @property
+    def classes(self) -> int:
+        """How many the network was trained on; 0 where it knows none."""
+        return self.classifier.out_features if self.classifier else 0
+
     @torch.inference_mode()
     def classify(
         self, features: Float[Tensor, "batch dimensions"]
-    ) -> Float[Tensor, "batch classes"] | None:
-        """Logits of the classes the network was trained on; None where there are none."""
-        return self.classifier(features) if self.classifier else None
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits of the classes, for networks that know any."""
+        assert self.classifier is not None
+        return self.classifier(features)
 
 
 def metric_name(features: str) -> str:

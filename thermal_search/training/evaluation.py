@@ -57,7 +57,8 @@ class Judge:
         state of the training alone.
         """
         statistics = Statistics(self.extractor.dimensions)
-        classes: ClassStatistics | None = None
+        # On every worker, one without frames included: all of them add up what they have.
+        classes = ClassStatistics(count) if (count := self.extractor.classes) else None
         error = torch.zeros(2, dtype=torch.float64)  # sum, and pixels
         painted: list[Tensor] = []
         was_training = translator.training
@@ -67,9 +68,8 @@ class Judge:
                 pixels = to_pixels(thermal)
                 features = self.extractor(pixels)
                 statistics.add(features)
-                if (logits := self.extractor.classify(features)) is not None:
-                    classes = classes or ClassStatistics(logits.shape[1])
-                    classes.add(logits)
+                if classes:
+                    classes.add(self.extractor.classify(features))
                 difference = (pixels.float() - real.to(self.device).float()).abs()
                 error += torch.tensor([difference.sum().item(), difference.numel()])
                 if len(painted) * EVALUATION_BATCH < GRID_ROWS:

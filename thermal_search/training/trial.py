@@ -172,10 +172,9 @@ class Trial:
         """Plays one training step; what it returns is averaged over the workers."""
         plan, progress = self.plan, self.progress
         is_fresh_start = self.translator.begin_step(progress.images, plan.images)
-        done = min(progress.images / plan.images, 1.0)
-        factor = self.translator.learning_rate_factor(done)
+        factor = self.translator.learning_rate_factor(progress.images, plan.images)
         for seat in self.seats.values():
-            seat.schedule(factor, done)
+            seat.schedule(factor, min(progress.images / plan.images, 1.0))
             if is_fresh_start:
                 seat.forget()
         losses = train_step(
