@@ -18,12 +18,17 @@ SPACE = {
     "channel_cap": CategoricalDistribution([8, 16]),
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
     "generator_norm": CategoricalDistribution(["batch", "none"]),
+    "l1": CategoricalDistribution([False, True]),
+    "l1_weight": FloatDistribution(1.0, 200.0, log=True),
     "batch_size": CategoricalDistribution([16, 32, 64, 128]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 
 # Suggested only where the other parameter has one of these values.
-CONDITIONS = {"beta1": ("optimizer", ("adam",))}
+CONDITIONS = {
+    "beta1": ("optimizer", ("adam",)),
+    "l1_weight": ("l1", (True,)),
+}
 
 # The settings of Arjovsky et al.
 PUBLISHED = {
@@ -38,6 +43,7 @@ PUBLISHED = {
     "channel_cap": 16,
     "condition_channels": 32,
     "generator_norm": "batch",
+    "l1": False,
     "batch_size": 64,
     "ema_half_life_images": 0,
 }

@@ -126,6 +126,19 @@ def test_losses_are_finite_and_named_by_player(translator):
     assert {key.split("/")[0] for key in losses} == set(translator.players())
 
 
+@pytest.mark.parametrize(
+    "name", [n for n, kind in ARCHITECTURES.items() if hasattr(kind.Config(size=32), "l1")]
+)
+def test_the_absolute_error_is_minimised_only_when_asked_for(name):
+    def terms(**parameters):
+        translator = build(name, SIZE, TINY[name] | parameters)
+        translator.begin_step(0, 1000)
+        return {key for turn in translator.turns(random_batches()) for key in turn.terms}
+
+    assert "l1" not in terms()
+    assert "l1" in terms(l1=True)
+
+
 def test_the_same_seed_gives_the_same_losses(name):
     def run():
         torch.manual_seed(5)

@@ -17,7 +17,7 @@ from torch import Generator
 from thermal_search.architectures import translator
 from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import wasserstein
+from thermal_search.losses import pixel_loss, wasserstein
 from thermal_search.networks import DcganDiscriminator, DcganGenerator, initialize
 
 WARM_UNTIL = 25
@@ -60,6 +60,10 @@ class WGAN(Translator):
         """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
 
         generator_norm: Literal["batch", "none"] = "batch"
+        l1: bool = False
+        """Whether the generator also minimises the absolute error; no part of the paper."""
+
+        l1_weight: float = 100.0
         batch_size: int = 64
 
     config: Config
@@ -119,7 +123,10 @@ class WGAN(Translator):
         batch = next(batches)
         fake = self.translate(batch.rgb)
         score = self.critic(torch.cat([batch.rgb, fake], dim=1))
-        yield Turn("generator", {"adversarial": wasserstein.fool(score)})
+        terms = {"adversarial": wasserstein.fool(score)}
+        if self.config.l1:
+            terms["l1"] = pixel_loss(fake, batch.thermal, self.config.l1_weight)
+        yield Turn("generator", terms)
         self.generator_steps += 1
 
     def _judge(self, batch: Batch, fake: Thermal) -> torch.Tensor:
