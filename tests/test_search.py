@@ -51,7 +51,7 @@ def searched(dataset, tmp_path_factory):
     driver = subprocess.Popen(
         command("search", *flags), start_new_session=True, stdout=log, stderr=log
     )
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 480
 
     def has_one_finished_and_one_begun():
         trials = summary_of(output)["trials"]
