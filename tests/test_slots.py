@@ -102,10 +102,13 @@ def test_trials_flow_through_and_everything_is_given_back(
 
 
 def kill_once(condition, pids, killed):
-    """Kills one of `pids()` as soon as `condition()` holds."""
-    while not condition():
+    """Kills one of `pids()` as soon as `condition()` holds.
+
+    Ray renames a process at each of its calls, and in that moment the process has no name to be
+    found by: then it is looked for again.
+    """
+    while not (condition() and (victims := pids())):
         time.sleep(0.1)
-    victims = pids()
     os.kill(victims[0], signal.SIGKILL)
     killed.append(victims[0])
 
