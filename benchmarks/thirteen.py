@@ -12,6 +12,7 @@ translator with a pixel loss must beat. OUTPUT/rows.json is kept; a run goes on 
 
 import argparse
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -48,12 +49,12 @@ SETTINGS: dict[str, dict[str, object]] = {
     "cyclegan": {"generator_width": 24, "discriminator_width": 32, "blocks": 3},
     "progressive_gan": {
         "feature_base": 1024,
-        "feature_most": 128,
-        "latent_size": 128,
+        "feature_most": 64,
+        "latent_size": 64,
         "batch_size": 8,
         "start_resolution": 16,
         "growth_share": 0.4,
-        "ema_half_life_images": 1000,
+        "ema_half_life_images": 200,
     },
     "biggan": {
         "width": 8,
@@ -63,13 +64,14 @@ SETTINGS: dict[str, dict[str, object]] = {
     },
     "stylegan": {
         "feature_base": 1024,
-        "latent_size": 128,
-        "style_size": 128,
+        "feature_most": 64,
+        "latent_size": 64,
+        "style_size": 64,
         "mapping_layers": 4,
         "batch_size": 8,
         "start_resolution": 16,
         "growth_share": 0.4,
-        "ema_half_life_images": 1000,
+        "ema_half_life_images": 200,
     },
     "thermalgan": {"width": 32, "batch_size": 4},
     "unit": {"generator_width": 16, "discriminator_width": 32, "scales": 2},
@@ -104,12 +106,15 @@ def main() -> None:
             rows[name] = train(name, data, judge, device, args)
             kept.write_text(json.dumps(rows, indent=2) + "\n")
             print(name, rows[name], flush=True)
+    rows = dict(sorted(rows.items()))
     draw(rows, rgb, thermal, args.output)
     print(table(rows))
 
 
 def train(name: str, data: WorkerFrames, judge: Judge, device: torch.device, args) -> dict:
     folder = args.output / name
+    # Of a run that was stopped, perhaps with other settings.
+    shutil.rmtree(folder, ignore_errors=True)
     plan = TrialPlan(
         id=name,
         architecture=name,
