@@ -8,50 +8,22 @@
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from thermal_search.dataset.manifest import Kind, Split
+from thermal_search.dataset.layouts.frame import Frame, Pairing, Recordings
+from thermal_search.dataset.manifest import Split
 from thermal_search.errors import DatasetError
 
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 FOLDER_PAIRS = [("visible", "infrared"), ("rgb", "thermal"), ("vis", "ir")]
+__all__ = ["LAYOUTS", "Frame", "Pairing", "Recordings", "read_layout"]
+
 FLIR_MAP = "rgb_to_thermal_vid_map.json"
 FLIR_NAME = re.compile(r"video-([A-Za-z0-9]+)-frame-(\d+)-[A-Za-z0-9]+\.jpe?g")
 
 GAP_BETWEEN_RECORDINGS = 50
 """Numbers missing between two files of a folder that make them different recordings."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One moment: a pair, or a picture of one kind without a partner."""
-
-    rgb: Path | None
-    thermal: Path | None
-    recording: str
-    name: str
-    split: Split | None = None
-    """Where the dataset's authors put it; None: ours to decide."""
-
-    same_size: bool = False
-    """Whether both pictures must have one size, being aligned to the pixel."""
-
-    @property
-    def kind(self) -> Kind:
-        if self.rgb and self.thermal:
-            return "pairs"
-        return "rgb" if self.rgb else "thermal"
-
-
-@dataclass
-class Recordings:
-    """What a layout found."""
-
-    frames: list[Frame] = field(default_factory=list[Frame])
-    left_out: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
-    """(file, relative to the source; reason)."""
 
 
 def read_layout(source: Path, layout: str = "auto") -> tuple[str, Recordings]:
@@ -99,7 +71,8 @@ def _read_folders(source: Path) -> Recordings:
     stems = sorted(rgb.keys() & thermal.keys())
     recording = _recordings_by_number(stems)
     found.frames = [
-        Frame(rgb[stem], thermal[stem], recording[stem], stem, same_size=True) for stem in stems
+        Frame(rgb[stem], thermal[stem], recording[stem], stem, same_size=True, pairing="assumed")
+        for stem in stems
     ]
     return found
 
