@@ -147,4 +147,4 @@ def _build(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:
         )
     if recipe.algorithm == "sgd":
         return SGD(parameters, lr=recipe.lr, momentum=recipe.momentum[0], fused=True)
-    return RMSprop(parameters, lr=recipe.lr, alpha=0.99, eps=1e-8, foreach=True)
+    return RMSprop(parameters, lr=recipe.lr, alpha=0.99, eps=1e-8)
