@@ -1,0 +1,112 @@
+"""An S3 server on loopback that can be taken away and brought back."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing-secret",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class ObjectStore:
+    """The server keeps all in memory, so it stays up; what comes and goes is the way to it."""
+
+    def __init__(self) -> None:
+        inner = free_port()
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(inner)]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{inner}/moto-api/", timeout=5).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline, "the S3 server did not start"
+                assert self.process.poll() is None, "the S3 server ended"
+                time.sleep(0.1)
+        self.relay = Relay(inner)
+
+    def uri(self, path: str) -> str:
+        options = f"endpoint_override=127.0.0.1:{self.relay.port}&scheme=http"
+        return f"s3://{path}?{options}&allow_bucket_creation=true"
+
+    def stop(self) -> None:
+        self.relay.close()
+        self.process.kill()
+        self.process.wait()
+
+
+class Relay:
+    """A port of its own before a server's: closed, connections break and new ones are refused."""
+
+    def __init__(self, target: int) -> None:
+        self.target, self.port = target, 0
+        self.connections: list[socket.socket] = []
+        self.listener: socket.socket | None = None
+        self.open()
+
+    def open(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
+
+    def close(self) -> None:
+        ends, self.connections = self.connections, []
+        for end in [self.listener, *ends]:
+            with contextlib.suppress(OSError):
+                # Closing alone does not wake the thread that waits in accept or recv.
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(("127.0.0.1", self.target))
+            self.connections += [near, far]
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+
+    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := source.recv(65536):
+                sink.sendall(content)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def object_store() -> Iterator[ObjectStore]:
+    """With the credentials it takes in the environment of this process and its children."""
+    before = {name: os.environ.get(name) for name in CREDENTIALS}
+    os.environ.update(CREDENTIALS)
+    store = ObjectStore()
+    try:
+        yield store
+    finally:
+        store.stop()
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value

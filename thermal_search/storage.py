@@ -1,0 +1,347 @@
+"""Where things are kept: on a disk, or in a bucket that every machine reaches.
+
+A `Location` reads like a path. On a disk (NFS included) it is one. In a bucket (`s3://`, `gs://`)
+it speaks through pyarrow, waits out a store that is away, and takes its credentials from the
+environment alone: they are never part of an address, a file or a message.
+
+    s3://bucket/folder?endpoint_override=127.0.0.1:9000&scheme=http&region=eu-central-1
+    gs://bucket/folder
+    /shared/folder   file:///shared/folder   folder
+"""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+
+from thermal_search.errors import ThermalSearchError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo, FileSystem
+
+PATIENCE_S = 180.0
+"""How long a store that does not answer is waited for, by each read and write."""
+
+LONGEST_PAUSE_S = 5.0
+COPY_BYTES = 8 * 2**20
+
+OPTIONS = {
+    "s3": {"endpoint_override", "scheme", "region", "allow_bucket_creation", "tls_ca_file_path"},
+    "gs": {"endpoint_override", "scheme", "project_id"},
+}
+"""What may stand behind the `?` of an address: pyarrow's names."""
+
+REFUSALS = {
+    "NO_SUCH_BUCKET": "the bucket does not exist: create it first",
+    "ACCESS_DENIED": "access is denied: check the rights of the credentials in the environment",
+    "INVALID_ACCESS_KEY_ID": "the access key is unknown: check AWS_ACCESS_KEY_ID",
+    "SIGNATURE_DOES_NOT_MATCH": "the secret key is wrong: check AWS_SECRET_ACCESS_KEY",
+    "EXPIRED_TOKEN": "the session has expired: renew AWS_SESSION_TOKEN",
+    "HTTP status 301": "the bucket is in another region: add ?region=... to the address",
+    "HTTP status 400": "the store refuses the request: check the address and the credentials",
+    "HTTP status 401": "the store does not know the credentials in the environment",
+    "HTTP status 403": "access is denied: check the credentials in the environment",
+}
+"""Answers that waiting does not change, by what pyarrow's message holds."""
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class StorageError(ThermalSearchError):
+    """A store refuses, stays away, or an address is not one."""
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or a folder. Immutable and small: it travels to workers, who open the store anew.
+
+    In a bucket there are no folders to make: a file brings its own.
+    """
+
+    path: str
+    """As on this machine; in a bucket `bucket/key`."""
+
+    scheme: str = ""
+    """`s3` or `gs`; empty on a disk."""
+
+    options: str = ""
+    """The query of the address, which every location below it shares."""
+
+    @classmethod
+    def of(cls, place: "Location | Path | str") -> "Location":
+        """From an address or a path; StorageError where it is neither."""
+        if isinstance(place, Location):
+            return place
+        if isinstance(place, Path) or "://" not in place:
+            # A path takes one of the slashes away.
+            if re.match(r"[a-z0-9]+:/[^/]", text := str(place)):
+                return cls.of(text.replace(":/", "://", 1))
+            return cls(text)
+        return _parse(place)
+
+    def __truediv__(self, part: "str | Path") -> "Location":
+        base = PurePosixPath(self.path) if self.scheme else Path(self.path)
+        return Location(str(base / part), self.scheme, self.options)
+
+    def __str__(self) -> str:
+        return self.uri if self.scheme else self.path
+
+    @property
+    def uri(self) -> str:
+        if not self.scheme:
+            return Path(self.path).absolute().as_uri()
+        return f"{self.scheme}://{self.path}" + (f"?{self.options}" if self.options else "")
+
+    @property
+    def name(self) -> str:
+        return PurePosixPath(self.path).name
+
+    @property
+    def parent(self) -> "Location":
+        base = PurePosixPath(self.path) if self.scheme else Path(self.path)
+        return Location(str(base.parent), self.scheme, self.options)
+
+    @property
+    def local(self) -> Path | None:
+        """The path on this machine; None in a bucket."""
+        return None if self.scheme else Path(self.path)
+
+    def absolute(self) -> "Location":
+        return self if self.scheme else Location(str(Path(self.path).absolute()))
+
+    @property
+    def filesystem(self) -> "FileSystem":
+        """For those who speak pyarrow themselves: Ray Data, Ray Tune. `path` is the path in it."""
+        from pyarrow.fs import LocalFileSystem
+
+        if not self.scheme:
+            return LocalFileSystem()
+        return self._call(lambda store: store)
+
+    def exists(self) -> bool:
+        if local := self.local:
+            return local.exists()
+        return self._info().type.name != "NotFound"
+
+    def is_file(self) -> bool:
+        if local := self.local:
+            return local.is_file()
+        return self._info().type.name == "File"
+
+    def list(self, *, deep: bool = False) -> "list[Location]":
+        """What is in a folder, by name, and with `deep` every file below it; [] where it is not."""
+        if local := self.local:
+            if not local.is_dir():
+                return []
+            found = (p for p in local.rglob("*") if p.is_file()) if deep else local.iterdir()
+            return [Location(str(path)) for path in sorted(found)]
+        from pyarrow.fs import FileSelector
+
+        selector = FileSelector(self.path, allow_not_found=True, recursive=deep)
+        infos: list[FileInfo] = self._call(lambda store: store.get_file_info(selector))
+        return [
+            Location(info.path, self.scheme, self.options)
+            for info in sorted(infos, key=lambda info: info.path)
+            if not (deep and info.type.name == "Directory")
+        ]
+
+    def make_folder(self) -> None:
+        """In a bucket there is nothing to make but the bucket, where the address allows it."""
+        if local := self.local:
+            local.mkdir(parents=True, exist_ok=True)
+        elif "allow_bucket_creation=true" in self.options:
+            self._call(lambda store: store.create_dir(self.path.split("/")[0]))
+
+    def delete(self) -> None:
+        """Removes a file or a folder with all that is in it; nothing where there is none."""
+        if local := self.local:
+            if local.is_dir():
+                shutil.rmtree(local, ignore_errors=True)
+            else:
+                local.unlink(missing_ok=True)
+            return
+        kind = self._info().type.name
+        with contextlib.suppress(FileNotFoundError):
+            if kind == "Directory":
+                self._call(lambda store: store.delete_dir(self.path))
+            elif kind == "File":
+                self._call(lambda store: store.delete_file(self.path))
+
+    def read_bytes(self) -> bytes:
+        """Raises FileNotFoundError where there is no such file."""
+        if local := self.local:
+            return local.read_bytes()
+        return self._call(lambda store: _read(store, self.path))
+
+    def read_text(self) -> str:
+        return self.read_bytes().decode()
+
+    def write_bytes(self, content: bytes) -> None:
+        """A reader sees the old file or the new one, never a part."""
+        with self.open_output() as file:
+            file.write(content)
+
+    def write_text(self, text: str) -> None:
+        self.write_bytes(text.encode())
+
+    @contextlib.contextmanager
+    def open_input(self) -> Generator[BinaryIO]:
+        """The file to read and seek in; from a bucket it is fetched whole, to a temporary file."""
+        if local := self.local:
+            with local.open("rb") as file:
+                yield file
+            return
+        with tempfile.TemporaryFile() as fetched:
+            self._call(lambda store: _download(store, self.path, fetched))
+            yield fetched
+
+    @contextlib.contextmanager
+    def open_output(self) -> Generator[BinaryIO]:
+        """A file to write, which takes the place of the old one when the block ends without error.
+
+        For a bucket it is written to a temporary file first: pyarrow's streams cannot be given up,
+        they would publish half of what a failing block had to say. What is there can be sent again.
+        """
+        if local := self.local:
+            local.parent.mkdir(parents=True, exist_ok=True)
+            partial = local.with_name(f"{local.name}.partial-{os.getpid()}")
+            try:
+                with partial.open("wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(local)
+            finally:
+                partial.unlink(missing_ok=True)
+            return
+        with tempfile.TemporaryFile() as staged:
+            yield staged
+            self._call(lambda store: _upload(store, self.path, staged))
+
+    def _info(self) -> "FileInfo":
+        return self._call(lambda store: store.get_file_info(self.path))
+
+    def _call(self, ask: "Callable[[FileSystem], T]") -> T:
+        return _patiently(
+            self, lambda: ask(_filesystem(self.scheme, self.options, self.path.split("/")[0]))
+        )
+
+
+def _parse(address: str) -> Location:
+    # Nothing of an address is repeated before it is known to hold no password.
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError:
+        raise StorageError(
+            "A storage address must read like s3://bucket/folder, but one cannot be understood."
+        ) from None
+    if parts.password is not None or parts.username is not None:
+        raise StorageError(
+            f"A {parts.scheme}:// address must not hold a user or a password, because addresses "
+            "are written down: put credentials into the environment (AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY; GOOGLE_APPLICATION_CREDENTIALS)."
+        )
+    if parts.scheme == "file":
+        return Location(unquote(parts.path))
+    if parts.scheme not in OPTIONS:
+        raise StorageError(
+            f"{parts.scheme}:// is no storage we know: pass s3://bucket/folder, gs://bucket/folder "
+            "or a path."
+        )
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    for name, _ in options:
+        if name not in OPTIONS[parts.scheme]:
+            raise StorageError(
+                f"A {parts.scheme}:// address must not have {name}= behind its ?: known are "
+                f"{', '.join(sorted(OPTIONS[parts.scheme]))}."
+            )
+    if not parts.netloc:
+        raise StorageError(f"{parts.scheme}:// needs a bucket: {parts.scheme}://bucket/folder.")
+    path = str(PurePosixPath(parts.netloc, *PurePosixPath(unquote(parts.path)).parts[1:]))
+    if ".." in PurePosixPath(path).parts:
+        raise StorageError(f"A {parts.scheme}:// address must not hold '..'.")
+    return Location(path, parts.scheme, urlencode(sorted(options), safe=":/"))
+
+
+@cache
+def _filesystem(scheme: str, options: str, bucket: str) -> "FileSystem":
+    """One a process. The bucket matters where its region must be asked for."""
+    from pyarrow import fs
+
+    chosen: dict[str, Any] = dict(parse_qsl(options))
+    if scheme == "gs":
+        return fs.GcsFileSystem(**chosen, retry_time_limit=timedelta(seconds=PATIENCE_S))
+    chosen["allow_bucket_creation"] = chosen.get("allow_bucket_creation") == "true"
+    if "region" not in chosen and "AWS_DEFAULT_REGION" not in os.environ:
+        own = "endpoint_override" in chosen or "AWS_ENDPOINT_URL" in os.environ
+        chosen["region"] = "us-east-1" if own else fs.resolve_s3_region(bucket)
+    # Its own retries are few: ours tell the person, and let them interrupt.
+    return fs.S3FileSystem(
+        **chosen,
+        # A small file is one request, and there from one moment to the next.
+        allow_delayed_open=True,
+        connect_timeout=5,
+        request_timeout=30,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),
+    )
+
+
+def _patiently(location: Location, call: Callable[[], T]) -> T:
+    """Calls until the store answers; StorageError where it refuses, or stays away too long."""
+    store = f"{location.scheme}://{location.path.split('/')[0]}"
+    deadline, pause, told = time.monotonic() + PATIENCE_S, 0.25, False
+    while True:
+        try:
+            return call()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            for answer, sentence in REFUSALS.items():
+                if answer in str(error):
+                    raise StorageError(f"{location}: {sentence}.") from None
+            if time.monotonic() + pause > deadline:
+                raise StorageError(
+                    f"{store} has not answered for {PATIENCE_S:.0f} s ({_brief(error)}): check the "
+                    "address and the network, then run the same again."
+                ) from None
+            if not told:
+                log.warning("%s does not answer; trying again for up to %.0f s.", store, PATIENCE_S)
+                told = True
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def _brief(error: OSError) -> str:
+    found = re.search(r"AWS Error ([A-Z_]+( \(HTTP status \d+\))?)", str(error))
+    return found[1] if found else " ".join(str(error).split())[:200]
+
+
+def _read(store: "FileSystem", path: str) -> bytes:
+    with store.open_input_stream(path) as stream:
+        return stream.read()
+
+
+def _download(store: "FileSystem", path: str, target: IO[bytes]) -> None:
+    target.seek(0)
+    target.truncate()
+    with store.open_input_stream(path) as stream:
+        shutil.copyfileobj(stream, target, COPY_BYTES)
+    target.seek(0)
+
+
+def _upload(store: "FileSystem", path: str, source: IO[bytes]) -> None:
+    source.seek(0)
+    with store.open_output_stream(path) as stream:
+        shutil.copyfileobj(source, stream, COPY_BYTES)
