@@ -13,6 +13,7 @@ from ray import tune
 from thermal_search.dataset.loading import load
 from thermal_search.tuning import machines
 from thermal_search.tuning.callback import SearchCallback
+from thermal_search.tuning.layout import lay_out
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import search, slot_for
@@ -26,11 +27,13 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster():
-    """One Ray of two CPUs for the whole module; a search joins a Ray that is up already."""
+    """One Ray of two CPUs for the whole module; a search joins a Ray that is up already. Its GPU is
+    only counted by Ray: nothing computes on it."""
     os.environ.update(machines.ENVIRONMENT)
     ray.init(
         address="local",
         num_cpus=2,
+        num_gpus=1,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="error",
@@ -48,17 +51,18 @@ def plan_of(dataset: Path, output: Path, **changes) -> SearchPlan:
         "features": "efficientnet-lite0",
         "reduction": 2.0,
         "slots": 1,
+        "gpus_per_worker": 0.0,
     }
     return SearchPlan(data=dataset, output=output, **settings | changes)
 
 
 def assert_everything_is_given_back():
-    """All placement groups removed, all CPUs free."""
+    """All placement groups removed, all CPUs and the GPU free."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         groups = {group["state"] for group in ray.util.placement_group_table().values()}
-        free = ray.available_resources().get("CPU", 0)
-        if groups <= {"REMOVED"} and free == 2:
+        free = ray.available_resources()
+        if groups <= {"REMOVED"} and (free.get("CPU"), free.get("GPU")) == (2, 1):
             return
         time.sleep(0.2)
     raise AssertionError(f"{groups=} {free=}")
@@ -86,12 +90,15 @@ def worker_pids() -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("slots", "workers"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize(("slots", "workers", "gpus"), [(1, 1, 0.0), (None, 1, 0.5), (1, 2, 0.0)])
 def test_trials_flow_through_and_everything_is_given_back(
-    cluster, dataset, tmp_path, slots, workers
+    cluster, dataset, tmp_path, slots, workers, gpus
 ):
+    """One slot; two slots packed on one GPU; one slot of two workers."""
+    changes = {"slots": slots, "workers": workers, "gpus_per_worker": gpus}
     trials = 6 if workers == 1 else 3
-    plan = plan_of(dataset, tmp_path / "search", slots=slots, workers=workers, trials=trials)
+    plan = plan_of(dataset, tmp_path / "search", trials=trials, **changes)
+    assert lay_out(plan, machines.present()).slots == (slots or 2)
     record = search(plan)
 
     assert len(record.trials) == trials
@@ -154,7 +161,7 @@ def test_trials_that_break_end_with_their_reason_and_the_slot_goes_on(cluster, d
     plan = plan_of(dataset, tmp_path / "search", architectures=("pix2pix",), images=64)
     manifest = plan.check()
     plan.output.mkdir()
-    layout = machines.lay_out(plan)
+    layout = lay_out(plan, machines.present())
     loaded = load(manifest)
     broken = [
         {"speed": 1},

@@ -9,6 +9,9 @@ from pathlib import Path
 import search_spaces
 from thermal_search.errors import ThermalSearchError
 
+DEFAULT_WAIT_MINUTES = 15.0
+"""For machines of a cluster: what a cloud takes to start one and to install everything on it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one verb. Bad input ends with one sentence and exit code 1."""
@@ -53,6 +56,12 @@ def add_search_flags(parser: argparse.ArgumentParser, default_address: str) -> N
         "--gpus-per-worker", type=float, help="whole or a fraction; default: 1 where there are any"
     )
     parser.add_argument(
+        "--placement",
+        choices=["pack", "spread"],
+        help="a trial's workers all on one machine, or on as many as there are; default: on one "
+        "machine if it holds them",
+    )
+    parser.add_argument(
         "--features",
         choices=["inception", "efficientnet-lite0"],
         help="what the Frechet distance is measured on; default: inception, which makes it FID",
@@ -75,18 +84,32 @@ def add_search_flags(parser: argparse.ArgumentParser, default_address: str) -> N
         default=os.environ.get("RAY_ADDRESS", default_address),
         help="the Ray cluster to join, or local; default: %(default)s",
     )
+    parser.add_argument(
+        "--wait-for-nodes", type=int, default=1, help="machines to wait for; default: %(default)s"
+    )
+    parser.add_argument(
+        "--wait-minutes",
+        type=float,
+        help="how long to wait for machines, and for those that --slots needs; default: 15 on a "
+        "cluster",
+    )
     parser.set_defaults(run=run_search)
 
 
 def run_search(args: argparse.Namespace) -> None:
     """`thermal-search search` and cluster/search.py."""
     # Imported here: torch, Ray and MLflow take seconds, and `--help` should not.
+    from thermal_search.tuning.machines import Patience
     from thermal_search.tuning.outcome import describe
     from thermal_search.tuning.request import plan_from_flags
     from thermal_search.tuning.search import search
 
     plan = plan_from_flags(vars(args), resume=args.resume)
-    record = search(plan, address=args.address, resume=args.resume)
+    minutes = args.wait_minutes
+    if minutes is None:
+        minutes = 0.0 if args.address == "local" else DEFAULT_WAIT_MINUTES
+    patience = Patience(args.wait_for_nodes, minutes)
+    record = search(plan, address=args.address, resume=args.resume, patience=patience)
     print(describe(record))
 
 

@@ -6,7 +6,7 @@ copy: an epoch costs nothing to start, and its order is a pure function of the t
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +38,8 @@ class LoadedDataset:
 
     size: int
     parts: Mapping[Part, MaterializedDataset[Any]]
+    copies: list[pa.Table] = field(default_factory=list[pa.Table])
+    """Every block that was shared, mapped into this process."""
 
     def share(self, workers: int) -> list[Share]:
         """Deals every row to exactly one of `workers` workers, in contiguous runs."""
@@ -49,6 +51,10 @@ class LoadedDataset:
             pieces = dataset.split_at_indices(cuts) if cuts else [dataset]
             for own, piece in zip(blocks, pieces, strict=True):
                 own[part] = list(piece.to_arrow_refs())
+                # As long as it is mapped here, a copy stays on this machine, and the loss of
+                # another one takes no block away. Without it Ray would have to compute lost blocks
+                # again, and wait for ever for CPUs that the slots hold.
+                self.copies.extend(ray.get(own[part]))
             if part == "validation":
                 starts = [0, *cuts]
         return [

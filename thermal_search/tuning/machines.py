@@ -1,16 +1,20 @@
-"""The machines a search runs on: joining or starting Ray, and how many slots they hold."""
+"""The machines a search runs on: joining or starting Ray, and waiting for those that come."""
 
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
+from ray.exceptions import AuthenticationError
 
 from thermal_search.errors import SearchError
+from thermal_search.tuning.layout import Layout, Node, lay_out
 from thermal_search.tuning.plan import SearchPlan
 
-SHARE_FOR_SLOTS = 0.8
-"""Of all CPUs. The rest is for Ray Data and for the searching process itself."""
+LOOK_EVERY_S = 1.0
 
 ENVIRONMENT = {
     # Under `uv run`, Ray would build a second environment for every worker.
@@ -27,15 +31,6 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the slots of a search lie on the machines."""
-
-    slots: int
-    resources_per_worker: dict[str, float]
-    threads_per_worker: int
 
 
 def join(address: str) -> None:
@@ -56,35 +51,80 @@ def join(address: str) -> None:
             f"No Ray cluster answers at {address!r}: start one (ray start --head), or pass "
             "--address local to use this machine alone."
         ) from None
+    except AuthenticationError:
+        raise SearchError(
+            f"The Ray cluster at {address!r} wants another token than this machine's: copy "
+            "~/.ray/auth_token from the head of the cluster and set RAY_AUTH_MODE=token."
+        ) from None
 
 
-def lay_out(plan: SearchPlan) -> Layout:
-    """Fits the plan's slots onto the joined machines; raises SearchError where they do not fit.
+@dataclass(frozen=True)
+class Patience:
+    """How long a search waits for machines that are still starting."""
 
-    Every slot keeps its resources for the whole search, so all of them must fit at once: one that
-    waited for another would hold its trial until the search is over.
+    nodes: int = 1
+    """Machines to wait for; those that --slots needs are waited for in any case."""
+
+    minutes: float = 0.0
+
+
+def wait_for(plan: SearchPlan, patience: Patience, tell: Callable[[str], None]) -> Layout:
+    """The layout on the joined machines, as soon as enough of them are there.
+
+    Asks the cluster's autoscaler, where it has one, for the machines that are missing. Raises
+    SearchError when they have not come in time: what is missing, and what to do.
     """
-    cluster = ray.cluster_resources()
-    cpus, gpus = cluster.get("CPU", 1.0), cluster.get("GPU", 0.0)
-    per_worker = plan.gpus_per_worker
-    if per_worker is None:
-        per_worker = 1.0 if gpus else 0.0
-    if per_worker:
-        fitting = int(gpus / (per_worker * plan.workers) + 1e-9)
-        if not fitting or (plan.slots or 1) > fitting:
-            raise SearchError(
-                f"{plan.slots or 1} slot(s) of {plan.workers} worker(s) with {per_worker:g} GPU "
-                f"each need {(plan.slots or 1) * plan.workers * per_worker:g} GPUs, but the "
-                f"machines have {gpus:g}: lower --slots, --workers or --gpus-per-worker."
-            )
-        slots = plan.slots or fitting
-    else:
-        # One slot a core, up to four: each also costs the memory of its networks.
-        slots = plan.slots or max(1, min(int(cpus) // plan.workers, 4))
-    slots = min(slots, plan.trials)
-    share = cpus * SHARE_FOR_SLOTS / (slots * plan.workers)
-    # Ray takes fractions below one CPU and whole numbers above.
-    share = float(int(share)) if share >= 1 else max(round(share, 4), 0.001)
-    resources = {"CPU": share} | ({"GPU": per_worker} if per_worker else {})
-    threads = max(1, int(cpus / (slots * plan.workers)))
-    return Layout(slots, resources, threads)
+    began, told, has_asked = time.monotonic(), "", False
+    try:
+        while True:
+            nodes = present()
+            layout, missing = _fit(plan, nodes, patience)
+            if layout and not missing:
+                tell(f"Searching on {len(nodes)} machine(s), {_sum(nodes)}: {layout.slots} slot(s)")
+                return layout
+            if time.monotonic() - began >= patience.minutes * 60:
+                raise SearchError(missing if not patience.minutes else _too_late(patience, missing))
+            if not has_asked:
+                request_resources(bundles=_wanted(plan))
+                has_asked = True
+            if missing != told:
+                told = missing
+                tell(f"Waiting for machines. {missing}")
+            time.sleep(LOOK_EVERY_S)
+    finally:
+        if has_asked:
+            # From here on the slots hold what they need; an idle cluster shall shrink again.
+            request_resources(bundles=[])
+
+
+def _fit(plan: SearchPlan, nodes: list[Node], patience: Patience) -> tuple[Layout | None, str]:
+    """The layout, where there is one, and what is still missing."""
+    try:
+        layout, missing = lay_out(plan, nodes), ""
+    except SearchError as error:
+        layout, missing = None, str(error)
+    if len(nodes) < patience.nodes:
+        missing = f"{len(nodes)} of {patience.nodes} machines are here ({_sum(nodes)})."
+    return layout, missing
+
+
+def _wanted(plan: SearchPlan) -> list[dict[str, float]]:
+    worker = {"CPU": 1.0} | ({"GPU": plan.gpus_per_worker} if plan.gpus_per_worker else {})
+    return [worker] * ((plan.slots or 1) * plan.workers)
+
+
+def _too_late(patience: Patience, missing: str) -> str:
+    return (
+        f"The machines have not come in {patience.minutes:g} minutes. {missing} `ray status` on "
+        "the head tells why; --wait-minutes waits longer."
+    )
+
+
+def present() -> list[Node]:
+    """What each machine of the joined cluster has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _sum(nodes: list[Node]) -> str:
+    totals = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+    return ", ".join(f"{total:g} {name}s" for name, total in totals.items() if total) or "no CPUs"

@@ -5,7 +5,7 @@ import json
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import search_spaces
 from thermal_search import architectures
@@ -16,8 +16,17 @@ from thermal_search.training.step import Precision
 from thermal_search.tuning.record import write_atomically
 
 FILE = "search.json"
+Placement = Literal["pack", "spread"]
 
-CHANGEABLE = {"slots", "workers", "gpus_per_worker", "inception_weights", "data", "output"}
+CHANGEABLE = {
+    "slots",
+    "workers",
+    "gpus_per_worker",
+    "placement",
+    "inception_weights",
+    "data",
+    "output",
+}
 """What may differ when a search is resumed: where things are, and how many machines there are."""
 
 
@@ -45,6 +54,10 @@ class SearchPlan:
 
     gpus_per_worker: float | None = None
     """GPUs of one worker, whole or a fraction; None: one where there are any."""
+
+    placement: Placement | None = None
+    """Where a slot's workers are: on one machine (pack), on as many as there are (spread); None: on
+    one if it holds them."""
 
     features: str = "inception"
     inception_weights: Path | None = None

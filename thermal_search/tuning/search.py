@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from rich.console import Console
 
 from thermal_search.dataset.loading import LoadedDataset, load
 from thermal_search.dataset.manifest import Manifest
@@ -16,17 +17,28 @@ from thermal_search.training.worker import SlotPlan
 from thermal_search.tuning import machines
 from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.fairness import HalvingWithinArchitecture
+from thermal_search.tuning.layout import Layout
+from thermal_search.tuning.machines import Patience
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.slot import Slot
 from thermal_search.tuning.space import searcher
 
 NAME = "search"
+HEAD = "node:__internal_head__"
+"""The resource by which Ray marks the machine that leads; there is 1.0 of it."""
+
 SLOT_LOSSES_PER_TRIAL = 3
 """Times a trial may lose its whole slot (not only a worker) and be started elsewhere."""
 
 
-def search(plan: SearchPlan, *, address: str = "local", resume: bool = False) -> SearchRecord:
+def search(
+    plan: SearchPlan,
+    *,
+    address: str = "local",
+    resume: bool = False,
+    patience: Patience = Patience(),  # noqa: B008 - immutable
+) -> SearchRecord:
     """Runs a search to its end, or the rest of one, and returns its record.
 
     Raises SearchError, DatasetError or WeightsUnavailable before anything is started.
@@ -42,7 +54,7 @@ def search(plan: SearchPlan, *, address: str = "local", resume: bool = False) ->
     was_joined = ray.is_initialized()
     machines.join(address)
     try:
-        _run(plan, manifest, resume)
+        _run(plan, manifest, resume, patience)
     finally:
         if not was_joined:
             ray.shutdown()
@@ -63,9 +75,9 @@ def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
         )
 
 
-def _run(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
+def _run(plan: SearchPlan, manifest: Manifest, resume: bool, patience: Patience) -> None:
     _quieten()
-    layout = machines.lay_out(plan)
+    layout = machines.wait_for(plan, patience, Console(highlight=False, soft_wrap=True).print)
     # Held until the search is over: its blocks live as long as the process that loaded them.
     dataset = load(manifest)
     slots = slot_for(plan, manifest, dataset, layout)
@@ -73,9 +85,7 @@ def _run(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
     del dataset
 
 
-def slot_for(
-    plan: SearchPlan, manifest: Manifest, dataset: LoadedDataset, layout: machines.Layout
-) -> Any:
+def slot_for(plan: SearchPlan, manifest: Manifest, dataset: LoadedDataset, layout: Layout) -> Any:
     """The trainable of this plan's slots, as Ray Tune takes it."""
     slot_plan = SlotPlan(
         shares=dataset.share(plan.workers),
@@ -90,12 +100,14 @@ def slot_for(
         Slot,
         plan=slot_plan,
         workers=plan.workers,
-        resources_per_worker=layout.resources_per_worker,
+        layout=layout,
         storage=plan.output / "tune" / "slots",
         trial_settings=_trial_settings(plan),
     )
-    # The slot's own process only waits; its workers hold the resources.
-    return tune.with_resources(slot, {"CPU": 0.01})
+    # The slot's own process only waits; its workers hold the resources. It waits on the head, whose
+    # loss is the loss of the cluster anyway: any other machine may then go at any time, and takes
+    # only workers with it, which Ray Train starts again elsewhere.
+    return tune.with_resources(slot, {HEAD: 0.001})
 
 
 def _trial_settings(plan: SearchPlan) -> dict[str, Any]:

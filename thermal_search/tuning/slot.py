@@ -16,9 +16,11 @@ from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from thermal_search.training.mailbox import Job, Mailbox, Result
 from thermal_search.training.worker import SlotPlan, serve
+from thermal_search.tuning.layout import Layout
 
 DIVERGED_OBJECTIVE = 1e6
 """What a trial without a usable result is worth: large, and finite, because Optuna leaves a trial
@@ -40,7 +42,7 @@ class Slot(tune.Trainable):
         *,
         plan: SlotPlan,
         workers: int,
-        resources_per_worker: dict[str, float],
+        layout: Layout,
         storage: Path,
         trial_settings: Job,
     ) -> None:
@@ -50,7 +52,9 @@ class Slot(tune.Trainable):
         # A new name each time: Ray Train would resume a slot of the same name.
         self.name = f"slot-{self.trial_id}-{time.time_ns()}"
         self._reclaim()
-        self.mailbox: Any = Mailbox.remote()
+        # Beside this slot, so that no third machine can take it away.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.mailbox: Any = Mailbox.options(scheduling_strategy=here).remote()
         self.failure: BaseException | None = None
         trainer = TorchTrainer(
             serve,
@@ -61,8 +65,9 @@ class Slot(tune.Trainable):
             },
             scaling_config=ScalingConfig(
                 num_workers=workers,
-                use_gpu=resources_per_worker.get("GPU", 0) > 0,
-                resources_per_worker=resources_per_worker,
+                use_gpu=layout.resources_per_worker.get("GPU", 0) > 0,
+                resources_per_worker=layout.resources_per_worker,
+                placement_strategy=layout.strategy,
             ),
             run_config=RunConfig(
                 name=self.name,

@@ -1,0 +1,100 @@
+"""A Ray cluster on machines in namespaces, launched with cluster/on-premise.yaml as people do."""
+
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from machines_in_namespaces import Machine, Machines
+
+ROOT = Path(__file__).parents[1]
+CPUS = 2
+
+
+class LaunchedCluster:
+    """Its launcher is typed on the machine `desk`, the only one that sees this checkout."""
+
+    def __init__(
+        self, machines: Machines, head: str, workers: Sequence[str], *, head_cpus: int = CPUS
+    ) -> None:
+        self.machines, self.desk = machines, machines["desk"]
+        self.head, self.workers = machines[head], [machines[name] for name in workers]
+        self.head_cpus = head_cpus
+        self.config = machines.folder / f"{head}.yaml"
+        self.config.write_text(yaml.safe_dump(self._config(), sort_keys=False))
+        checkout = self.desk.home / "thermal-search"
+        if not checkout.is_symlink():
+            checkout.symlink_to(ROOT)
+            (self.desk.home / ".ssh").mkdir()
+            shutil.copy(machines.key, self.desk.home / ".ssh" / "id_ed25519")
+            generated = self.desk.run("ray get-auth-token --generate >/dev/null")
+            assert generated.returncode == 0, generated.stderr
+
+    def up(self, *flags: str, folder: Path = ROOT) -> "subprocess.CompletedProcess[str]":
+        return self._launch(f"ray up -y {' '.join(flags)} --no-config-cache {self.config}", folder)
+
+    def down(self) -> "subprocess.CompletedProcess[str]":
+        return self._launch(f"ray down -y {self.config}", ROOT)
+
+    def submit(
+        self, *flags: object, script: str = "cluster/search.py", folder: Path = ROOT
+    ) -> "subprocess.CompletedProcess[str]":
+        return self._launch(self._submission(flags, script), folder)
+
+    def start_submit(
+        self,
+        *flags: object,
+        log: Path,
+        script: str = "cluster/search.py",
+        folder: Path = ROOT,
+    ) -> "subprocess.Popen[bytes]":
+        return self.desk.start(f"cd {folder} && {self._submission(flags, script)}", log)
+
+    def on_head(self, command: str) -> "subprocess.CompletedProcess[str]":
+        """Runs a command as a person would who has logged in to the head."""
+        return self.head.run(f". ~/.bashrc; {command}")
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The machines that Ray counts as alive."""
+        code = (
+            "import json, ray; ray.init('auto', logging_level='error');"
+            "print('\\n' + json.dumps([n for n in ray.nodes() if n['Alive']]))"
+        )
+        told = self.on_head(f"python -c {shlex.quote(code)}")
+        assert told.returncode == 0, told.stderr
+        return json.loads(told.stdout.splitlines()[-1])
+
+    def _submission(self, flags: Sequence[object], script: str) -> str:
+        # The remote shell splits the flags a second time.
+        quoted = " ".join(shlex.quote(shlex.quote(str(flag))) for flag in flags)
+        return f"ray submit --no-config-cache {self.config} {script} {quoted}"
+
+    def _launch(self, command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+        return self.desk.run(f"cd {folder} && {command}", timeout=500)
+
+    def _config(self) -> dict[str, Any]:
+        """cluster/on-premise.yaml with the lines marked CHANGE changed, and without what needs the
+        internet: this environment is there already."""
+        config = yaml.safe_load((ROOT / "cluster" / "on-premise.yaml").read_text())
+        config["provider"]["head_ip"] = self.head.address
+        config["provider"]["worker_ips"] = [machine.address for machine in self.workers]
+        config["min_workers"] = config["max_workers"] = len(self.workers)
+        config["auth"]["ssh_user"] = "root"
+        environment, into_logins = config["setup_commands"][-2:]
+        installed = f"{Path(sys.prefix) / 'bin'}:$PATH PYTHONPATH=$HOME/thermal-search"
+        environment = environment.replace("~/venv/bin:$PATH", installed)
+        config["setup_commands"] = [environment, into_logins]
+        for role, cpus in (("head", self.head_cpus), ("worker", CPUS)):
+            command = f" --num-cpus={cpus} --object-store-memory=200000000"
+            config[f"{role}_start_ray_commands"][-1] += command
+        return config
+
+
+def listening(machine: Machine) -> set[str]:
+    """Addresses and ports a machine's processes listen on."""
+    return {line.split()[3] for line in machine.run("ss -ltnH").stdout.splitlines()}

@@ -1,0 +1,147 @@
+"""`ray up`, `ray submit`, `ray job submit` and `ray down` on three machines, in namespaces."""
+
+import json
+import shutil
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import machines_in_namespaces
+import pytest
+from launched_cluster import ROOT, LaunchedCluster, listening
+from machines_in_namespaces import Machines
+
+from thermal_search.tuning.record import TrialRecord
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(bool(missing := machines_in_namespaces.missing()), reason=str(missing)),
+]
+NODES = ["head", "worker-1", "worker-2"]
+FLAGS = ["--images", 64, "--evaluate-every", 32, "--features", "efficientnet-lite0"]
+TUNNEL = "ssh -o StrictHostKeyChecking=no -i ~/.ssh/id_ed25519 -N -L 8265:127.0.0.1:8265 head"
+
+
+@pytest.fixture(scope="module")
+def cluster(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("machines")
+    shutil.copytree(dataset, folder / "dataset")
+    with Machines(folder, ["desk", *NODES], hidden=[ROOT], seeing=["desk"]) as machines:
+        launched = LaunchedCluster(machines, "head", NODES[1:])
+        started = launched.up()
+        assert started.returncode == 0, started.stdout[-3000:] + started.stderr[-3000:]
+        yield launched
+
+
+def summary_of(output: Path):
+    return json.loads((output / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def submitted(cluster):
+    """Two slots of two workers each, spread over the three machines; sent off from cluster/."""
+    folder = cluster.machines.folder
+    flags = ["--data", folder / "dataset", "--output", folder / "by submit", *FLAGS]
+    flags += ["--architectures", "pix2pix,wgan", "--trials", 4, "--slots", 2, "--workers", 2]
+    flags += ["--placement", "spread", "--wait-for-nodes", 3]
+    log = folder / "submit.log"
+    searching = cluster.start_submit(*flags, log=log, script="search.py", folder=ROOT / "cluster")
+    seen = dict.fromkeys(NODES, 0)
+    while searching.poll() is None:
+        for name in NODES:
+            workers = cluster.machines[name].processes("ray::RayTrainWorker")
+            seen[name] = max(seen[name], len(workers))
+        time.sleep(2)
+    assert searching.returncode == 0, log.read_text()[-4000:]
+    return folder / "by submit", log.read_text(), seen
+
+
+def test_workers_of_one_search_are_on_every_machine(submitted):
+    _, _, seen = submitted
+
+    assert sum(seen.values()) >= 4
+    assert all(seen.values()), seen
+
+
+def test_its_results_have_the_structure_of_a_search_on_one_machine(submitted):
+    output, _, _ = submitted
+    summary = summary_of(output)
+
+    assert set(summary) == {"metric", "features", "trials", "best"}
+    assert len(summary["trials"]) == 4
+    for trial in summary["trials"]:
+        assert set(trial) == {field.name for field in fields(TrialRecord)}
+        assert trial["status"] in ("completed", "stopped", "diverged")
+        images = [item["images"] for item in trial["history"]]
+        assert images == sorted(set(images))
+        assert (output / trial["checkpoint"]).exists()
+
+
+def test_it_says_what_it_waits_for_and_what_it_has(submitted):
+    _, log, _ = submitted
+
+    assert "Searching on 3 machine(s), 6 CPUs: 2 slot(s)" in log
+    assert "completed" in log
+
+
+def test_a_job_is_searched_by_the_same_command(cluster):
+    folder = cluster.machines.folder
+    tunnel = cluster.desk.start(TUNNEL, folder / "tunnel.log")
+    flags = f"--data {folder}/dataset --output {folder}/by_job " + " ".join(map(str, FLAGS))
+    flags += " --architectures wgan --trials 1 --slots 1"
+    submission = "ray job submit --address http://127.0.0.1:8265 -- thermal-search search"
+    try:
+        told = cluster.desk.run(
+            f"sleep 1; RAY_AUTH_MODE=token {submission} --address auto {flags}", timeout=400
+        )
+    finally:
+        tunnel.kill()
+        tunnel.wait()
+    assert told.returncode == 0, told.stdout[-3000:] + told.stderr[-3000:]
+    assert [t["status"] for t in summary_of(folder / "by_job")["trials"]] == ["completed"]
+
+
+def test_whoever_has_no_token_is_turned_away(cluster):
+    asked = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8265/api/jobs/"
+
+    assert cluster.head.run(asked).stdout == "401"
+
+
+def test_the_dashboard_listens_on_the_head_alone(cluster):
+    dashboards = {place for place in listening(cluster.head) if place.endswith(":8265")}
+
+    assert dashboards == {"127.0.0.1:8265"}
+
+
+def test_the_token_is_in_no_file_but_its_own(cluster, submitted):
+    token = (cluster.desk.home / ".ray" / "auth_token").read_text().strip()
+    assert len(token) > 20
+    for machine in (cluster.head, *cluster.workers):
+        found = machine.run(f"grep -rlsF {token} /root /tmp {cluster.machines.folder}/by*")
+        assert found.stdout.split() == ["/root/.ray/auth_token"], machine.name
+
+
+def test_a_second_up_is_quick_and_disturbs_nothing(cluster):
+    began = time.monotonic()
+    again = cluster.up("--no-restart", folder=ROOT / "cluster")
+
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert time.monotonic() - began < 60
+    assert len(cluster.nodes()) == 3
+
+
+def test_a_wrong_flag_is_one_sentence_at_the_desk(cluster):
+    told = cluster.submit("--output", cluster.machines.folder / "none", "--trials", "3")
+
+    assert told.returncode == 1
+    assert "search.py: A search needs --data" in told.stdout
+    assert "Traceback" not in told.stdout
+
+
+def test_down_ends_ray_on_every_machine(cluster):
+    assert cluster.down().returncode == 0
+    deadline = time.monotonic() + 60
+    machines = [cluster.head, *cluster.workers]
+    while left := [machine.name for machine in machines if machine.processes("raylet")]:
+        assert time.monotonic() < deadline, f"Ray still runs on {left}"
+        time.sleep(1)

@@ -1,0 +1,94 @@
+"""Waiting for machines and placing slots on them, with GPUs that only Ray counts."""
+
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from thermal_search.errors import SearchError
+from thermal_search.tuning import machines
+from thermal_search.tuning.layout import lay_out
+from thermal_search.tuning.machines import Patience, wait_for
+from thermal_search.tuning.plan import SearchPlan
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+PLAN = SearchPlan(
+    data=Path("d"),
+    output=Path("o"),
+    architectures=("wgan",),
+    trials=60,
+    images=10,
+    evaluate_every=5,
+)
+TOO_MANY = replace(PLAN, slots=3, workers=2)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    os.environ.update(machines.ENVIRONMENT)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0})
+    for gpus in (1, 2):
+        cluster.add_node(num_cpus=4, num_gpus=gpus)
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_machines_that_do_not_come_are_one_sentence(cluster):
+    said = []
+    with pytest.raises(SearchError, match=r"not come in 0.02 minutes. 3 of 4 machines are here"):
+        wait_for(PLAN, Patience(nodes=4, minutes=0.02), said.append)
+    assert said == ["Waiting for machines. 3 of 4 machines are here (8 CPUs, 3 GPUs)."]
+    with pytest.raises(SearchError, match=r"not come in .* 3 slot.* have 0, 1, 2 GPUs"):
+        wait_for(TOO_MANY, Patience(minutes=0.02), said.append)
+
+
+def test_without_patience_what_does_not_fit_is_told_at_once(cluster):
+    with pytest.raises(SearchError, match=r"^3 slot\(s\) of 2 worker\(s\) with 1 GPU each do not"):
+        wait_for(TOO_MANY, Patience(), print)
+
+
+@pytest.mark.parametrize("placement", [None, "pack", "spread"])
+@pytest.mark.parametrize(("workers", "gpus"), [(1, 0.5), (1, 1.0), (2, 0.5), (2, 1.0), (3, 1.0)])
+def test_all_slots_of_a_layout_find_room_at_once(cluster, placement, workers, gpus):
+    plan = replace(PLAN, workers=workers, gpus_per_worker=gpus, placement=placement)
+    if placement == "pack" and workers == 3:
+        with pytest.raises(SearchError, match="on one machine"):
+            lay_out(plan, machines.present())
+        return
+    layout = lay_out(plan, machines.present())
+    groups = [
+        placement_group([layout.resources_per_worker] * workers, strategy=layout.strategy)
+        for _ in range(layout.slots)
+    ]
+    try:
+        assert layout.slots == 3 / gpus // workers
+        for group in groups:
+            assert group.wait(30)
+            table = ray.util.placement_group_table(group)
+            used = len(set(table["bundles_to_node_id"].values()))
+            if placement == "pack":
+                assert used == 1
+            if placement == "spread" and workers == 2 and group is groups[0]:
+                assert used == 2
+    finally:
+        for group in groups:
+            remove_placement_group(group)
+
+
+def test_machines_that_come_late_are_waited_for(cluster):
+    said = []
+    late = threading.Timer(2, cluster.add_node, kwargs={"num_cpus": 4, "num_gpus": 3})
+    late.start()
+    layout = wait_for(TOO_MANY, Patience(nodes=4, minutes=2), said.append)
+    late.join()
+
+    assert layout.slots == 3
+    assert said[0].startswith("Waiting for machines. 3 of 4")
+    assert said[-1] == "Searching on 4 machine(s), 12 CPUs, 6 GPUs: 3 slot(s)"

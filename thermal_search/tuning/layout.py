@@ -1,0 +1,103 @@
+"""How the slots of a search lie on the machines: plain arithmetic over what each machine has."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from thermal_search.errors import SearchError
+from thermal_search.tuning.plan import SearchPlan
+
+SHARE_FOR_SLOTS = 0.8
+"""Of a machine's CPUs. The rest is for Ray Data and for the searching process itself."""
+
+MOST_SLOTS_WITHOUT_GPU = 4
+"""Each slot also costs the memory of its networks."""
+
+Strategy = Literal["PACK", "STRICT_PACK", "SPREAD"]
+STRATEGIES: dict[str | None, Strategy] = {None: "PACK", "pack": "STRICT_PACK", "spread": "SPREAD"}
+
+Node = Mapping[str, float]
+"""What one machine has, by resource, as Ray names them: CPU, GPU."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    slots: int
+    resources_per_worker: dict[str, float]
+    threads_per_worker: int
+    strategy: Strategy
+    """How Ray places the workers of one slot."""
+
+
+def lay_out(plan: SearchPlan, nodes: Sequence[Node]) -> Layout:
+    """Fits the plan's slots onto the machines; raises SearchError where they do not fit.
+
+    Every slot keeps its resources for the whole search, so all of them must fit at once: one that
+    waited for another would hold its trial until the search is over. Totals do not tell: three
+    machines with one GPU each hold no slot of two workers that must stay together.
+    """
+    gpus = plan.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if any(node.get("GPU", 0.0) for node in nodes) else 0.0
+    together = plan.placement == "pack"
+    if gpus:
+        slots = plan.slots or _slots_that_fit(nodes, plan.workers, gpus, 0.0, together)
+    else:
+        cores = int(sum(node.get("CPU", 0.0) for node in nodes))
+        slots = plan.slots or max(1, min(cores // plan.workers, MOST_SLOTS_WITHOUT_GPU))
+    slots = min(slots, plan.trials)
+    share = _largest_share(nodes, slots, plan.workers, gpus, together) if slots else 0.0
+    if not share:
+        raise SearchError(_does_not_fit(plan, nodes, max(slots, 1), gpus))
+    threads = max(1, int(share / SHARE_FOR_SLOTS + 1e-9))
+    # Ray takes fractions below one CPU and whole numbers above.
+    cpus = float(int(share)) if share >= 1 else max(math.floor(share * 1e4) / 1e4, 0.001)
+    resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
+    return Layout(slots, resources, threads, STRATEGIES[plan.placement])
+
+
+def _largest_share(
+    nodes: Sequence[Node], slots: int, workers: int, gpus: float, together: bool
+) -> float:
+    """The most CPUs a worker can have so that all slots fit; 0 where they never do."""
+    shares = {
+        SHARE_FOR_SLOTS * node.get("CPU", 0.0) / count
+        for node in nodes
+        for count in range(1, slots * workers + 1)
+    }
+    fitting = (
+        share
+        for share in sorted(shares, reverse=True)
+        if share and _slots_that_fit(nodes, workers, gpus, share, together) >= slots
+    )
+    return next(fitting, 0.0)
+
+
+def _slots_that_fit(
+    nodes: Sequence[Node], workers: int, gpus: float, cpus: float, together: bool
+) -> int:
+    """Slots whose workers take so much each. Workers are all alike, so counting them is enough."""
+    counts = [_workers_that_fit(node, gpus, cpus) for node in nodes]
+    if together:
+        return sum(count // workers for count in counts)
+    return sum(counts) // workers
+
+
+def _workers_that_fit(node: Node, gpus: float, cpus: float) -> int:
+    wanted = {"GPU": gpus, "CPU": cpus / SHARE_FOR_SLOTS}
+    limits = [node.get(name, 0.0) / share for name, share in wanted.items() if share]
+    return int(min(limits) + 1e-9)
+
+
+def _does_not_fit(plan: SearchPlan, nodes: Sequence[Node], slots: int, gpus: float) -> str:
+    kind, each = ("GPU", gpus) if gpus else ("CPU", 0.0)
+    have = ", ".join(f"{node.get(kind, 0.0):g}" for node in nodes)
+    need = f" with {each:g} GPU each" if gpus else ""
+    where = " on one machine" if plan.placement == "pack" else ""
+    advice = "--slots, --workers or --gpus-per-worker" if gpus else "--slots or --workers"
+    return (
+        f"{slots} slot(s) of {plan.workers} worker(s){where}{need} do not fit: the machines have "
+        f"{have} {kind}s. Lower {advice}"
+        + (", or leave --placement out." if plan.placement == "pack" else ".")
+    )
