@@ -15,6 +15,7 @@ from thermal_search.tuning.record import TrialRecord
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(bool(missing := machines_in_namespaces.missing()), reason=str(missing)),
 ]
 NODES = ["head", "worker-1", "worker-2"]
@@ -42,7 +43,7 @@ def submitted(cluster):
     """Two slots of two workers each, spread over the three machines; sent off from cluster/."""
     folder = cluster.machines.folder
     flags = ["--data", folder / "dataset", "--output", folder / "by submit", *FLAGS]
-    flags += ["--architectures", "pix2pix,wgan", "--trials", 4, "--slots", 2, "--workers", 2]
+    flags += ["--architectures", "dcgan,wgan", "--trials", 4, "--slots", 2, "--workers", 2]
     flags += ["--placement", "spread", "--wait-for-nodes", 3]
     log = folder / "submit.log"
     searching = cluster.start_submit(*flags, log=log, script="search.py", folder=ROOT / "cluster")
