@@ -95,11 +95,11 @@ def main() -> None:
     data = open_share(loaded.share(1)[0])
     extractor = build_extractor("efficientnet-lite0", device=device)
     rgb, thermal = (frames.take(range(len(frames))) for frames in data.validation)
-    reference = Reference(features_of(extractor, thermal))
-    judge = Judge(data, extractor, reference, Group(), device)
+    real = features_of(extractor, thermal)
+    judge = Judge(data, extractor, real, Group(), device)
     grey = 255 - rgb_to_grayscale(rgb)
     rows["inverted grey"] = {
-        "distance": reference.distance(features_of(extractor, grey)),
+        "distance": Reference(real).distance(features_of(extractor, grey)),
         "l1": (grey.float() - thermal).abs().mean().item(),
     }
     for name in args.architectures or sorted(ARCHITECTURES):

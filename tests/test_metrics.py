@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pytorch_fid.fid_score import calculate_fid_given_paths, calculate_frechet_distance
 
-from thermal_search.errors import WeightsUnavailable
+from thermal_search.errors import MetricError, WeightsUnavailable
 from thermal_search.metrics import (
     ClassStatistics,
     Extractor,
+    Moments,
     Reference,
     Statistics,
     build_extractor,
@@ -38,14 +39,7 @@ def features(count, dimensions, seed=0, shift=0.0, scale=1.0):
 
 
 def gaussian(mean, covariance):
-    """Statistics that have exactly this mean and covariance."""
-    statistics = Statistics(len(mean))
-    statistics.count = 1000
-    mean = torch.tensor(mean, dtype=torch.float64)
-    covariance = torch.as_tensor(covariance, dtype=torch.float64)
-    statistics.sum = mean * 1000
-    statistics.outer = covariance * 999 + 1000 * torch.outer(mean, mean)
-    return statistics
+    return Moments(np.array(mean), torch.as_tensor(covariance, dtype=torch.float64).numpy())
 
 
 def test_equal_sets_have_no_distance():
@@ -105,7 +99,7 @@ def test_batches_add_up_to_the_whole():
 
 def test_one_image_has_no_covariance():
     one = Statistics.of(features(1, 4))
-    with pytest.raises(ValueError, match="at least 2 images on each side, but got 1"):
+    with pytest.raises(MetricError, match="at least 2 images on each side, but got 1"):
         Reference(one)
 
 

@@ -16,7 +16,7 @@ from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.dataset.batches import PairedBatches, UnpairedBatches
 from thermal_search.dataset.frames import Frames, WorkerFrames
 from thermal_search.errors import SearchError, TrialDiverged
-from thermal_search.metrics import Extractor, Reference, Statistics
+from thermal_search.metrics import Extractor, Statistics
 from thermal_search.training.evaluation import Judge
 from thermal_search.training.group import Group
 from thermal_search.training.trial import Trial, TrialPlan
@@ -60,7 +60,7 @@ def judge_of(data, group):
     extractor = Extractor("efficientnet-lite0", 16, Pooled(), lambda x: x / 255, classifier)
     _, thermal = data_of().validation
     statistics = Statistics.of(extractor(thermal.take(range(40))))
-    return Judge(data, extractor, Reference(statistics), group, CPU)
+    return Judge(data, extractor, statistics, group, CPU)
 
 
 def trial_of(plan, group=None, rank=0, workers=1):
@@ -250,7 +250,8 @@ def test_two_workers_judge_as_one_does(tmp_path, shares):
 
     assert two[0] == two[1]
     assert two[0][0] == pytest.approx(one.score, rel=1e-6)
-    assert set(two[0][1]) == {"l1", "inception_score_efficientnet_lite0"}
+    suffixed = {f"{name}_efficientnet_lite0" for name in ("kid", "kid_std", "inception_score")}
+    assert set(two[0][1]) == {"l1", "psnr", "ssim"} | suffixed
     assert two[0][1] == pytest.approx(one.beside, rel=1e-6)
 
 

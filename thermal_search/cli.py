@@ -69,6 +69,9 @@ def add_search_flags(parser: argparse.ArgumentParser, default_address: str) -> N
     parser.add_argument(
         "--inception-weights", type=Path, help="pytorch-fid's weights file, if not to be downloaded"
     )
+    parser.add_argument(
+        "--lpips-weights", type=Path, help="torchvision's AlexNet or VGG-16: measures LPIPS too"
+    )
     parser.add_argument("--seed", type=int, help="of the sampler and of every trial; default: 0")
     parser.add_argument(
         "--precision",

@@ -17,6 +17,10 @@ class WeightsUnavailable(ThermalSearchError):
     """The weights of a feature extractor cannot be had on this machine."""
 
 
+class MetricError(ThermalSearchError):
+    """A number cannot be measured, or two of them cannot be compared."""
+
+
 class ExportMismatch(ThermalSearchError):
     """An exported generator does not paint what the trained one paints."""
 

@@ -1,8 +1,13 @@
-"""How good painted thermal images are: features, their statistics, the distance between two."""
+"""How good painted thermal images are: features and the distances between their distributions, and
+what is measured pair by pair."""
 
 from thermal_search.metrics.features import EXTRACTORS, Extractor, build_extractor, metric_name
-from thermal_search.metrics.frechet import Reference, frechet_distance
+from thermal_search.metrics.frechet import Moments, Reference, frechet_distance
 from thermal_search.metrics.inception_score import ClassStatistics
+from thermal_search.metrics.kernel import KernelDistance, KernelReference
+from thermal_search.metrics.paired import PairedMeasures, psnr, ssim
+from thermal_search.metrics.perceptual import PerceptualDistance
+from thermal_search.metrics.protocol import Protocol, require_same
 from thermal_search.metrics.reference import keep, kept_statistics, measure, reference_file
 from thermal_search.metrics.statistics import Statistics
 
@@ -10,6 +15,12 @@ __all__ = [
     "EXTRACTORS",
     "ClassStatistics",
     "Extractor",
+    "KernelDistance",
+    "KernelReference",
+    "Moments",
+    "PairedMeasures",
+    "PerceptualDistance",
+    "Protocol",
     "Reference",
     "Statistics",
     "build_extractor",
@@ -18,5 +29,8 @@ __all__ = [
     "kept_statistics",
     "measure",
     "metric_name",
+    "psnr",
     "reference_file",
+    "require_same",
+    "ssim",
 ]

@@ -16,6 +16,7 @@ from pytorch_fid.inception import FID_WEIGHTS_URL, InceptionV3
 from torch import Tensor, nn
 
 from thermal_search.errors import WeightsUnavailable
+from thermal_search.metrics.protocol import Protocol
 
 WEIGHTS_FILE = Path(FID_WEIGHTS_URL).name
 EFFICIENTNET_SIZE = 224
@@ -34,8 +35,10 @@ class Extractor:
         network: nn.Module,
         prepare: Callable[[Tensor], Tensor],
         classifier: nn.Linear | None = None,
+        *,
+        resize: str = "none",
     ) -> None:
-        self.name, self.dimensions = name, dimensions
+        self.name, self.dimensions, self.resize = name, dimensions, resize
         self.network, self.prepare = network.eval().requires_grad_(False), prepare
         self.classifier = classifier.requires_grad_(False) if classifier else None
         self.device = torch.device("cpu")
@@ -50,6 +53,16 @@ class Extractor:
             self.classifier.to(device)
         self.device = device
         return self
+
+    def protocol(self, *, images: int, size: int) -> Protocol:
+        """How numbers on these features are measured, of `images` pictures of `size` pixels."""
+        return Protocol(
+            features=self.name,
+            weights=self.digest(),
+            images=images,
+            resize=f"{size} px, {self.resize}",
+            precision="fp32",
+        )
 
     def digest(self) -> str:
         """Ten digits of the weights' hash: statistics of other weights never compare."""
@@ -133,7 +146,7 @@ def _inception(weights: Path | None) -> Extractor:
             f"{Path(torch.hub.get_dir(), 'checkpoints', WEIGHTS_FILE)}; or measure on other "
             "features with --features efficientnet-lite0."
         ) from None
-    return Extractor("inception", 2048, network, lambda pixels: pixels / 255, classifier)
+    return Extractor("inception", 2048, network, _unit, classifier, resize="bilinear to 299 px")
 
 
 @contextlib.contextmanager
@@ -155,6 +168,10 @@ def _weights_in_place(weights: Path) -> Generator[None]:
                 os.environ["TORCH_HOME"] = before
 
 
+def _unit(pixels: Tensor) -> Tensor:
+    return pixels / 255
+
+
 class _EfficientNetFeatures(nn.Module):
     """EfficientNet-Lite0 up to its global pooling: 1280 features."""
 
@@ -173,7 +190,14 @@ def _efficientnet(_: Path | None) -> Extractor:
     network = _EfficientNetFeatures(weights)
     classifier = nn.Linear(1280, 1000)
     classifier.load_state_dict({"weight": weights["_fc.weight"], "bias": weights["_fc.bias"]})
-    return Extractor("efficientnet-lite0", 1280, network, _for_efficientnet, classifier)
+    return Extractor(
+        "efficientnet-lite0",
+        1280,
+        network,
+        _for_efficientnet,
+        classifier,
+        resize="antialiased to 224 px",
+    )
 
 
 def _for_efficientnet(pixels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Mean and covariance of features, streamed in float64, so that parts add up exactly."""
+"""Features of a set of images: every row while they are few, float64 sums beyond."""
 
 import os
 from collections.abc import Sequence
@@ -11,60 +11,145 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+from thermal_search.errors import MetricError
+
+KEPT_IMAGES = 10_000
+"""Rows that are kept: 82 MB of Inception's features in float32."""
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
 
 class Statistics:
-    """Count, sum and sum of outer products of features. Sums merge over batches and workers."""
+    """Features, streamed in batches and merged over workers, without any loss either way.
 
-    def __init__(self, dimensions: int) -> None:
+    The first `kept` rows stay as they are: few images span few dimensions, so a distance is found
+    faster and more exactly from them than from a covariance. Once there are more, count, sum and
+    sum of outer products of all rows are kept as well.
+    """
+
+    def __init__(self, dimensions: int, *, kept: int = KEPT_IMAGES) -> None:
+        self.dimensions, self.kept = dimensions, kept
         self.count = 0
         self.sum = torch.zeros(dimensions, dtype=torch.float64)
-        self.outer = torch.zeros(dimensions, dimensions, dtype=torch.float64)
-
-    @property
-    def dimensions(self) -> int:
-        return len(self.sum)
+        self._rows: list[Tensor] = []
+        self._outer: Tensor | None = None
 
     def add(self, features: Float[Tensor, "batch dimensions"]) -> None:
-        # float64 on the device they are on: in float32 the sums are too coarse for few images.
-        features = features.double()
+        """Raises MetricError where a feature is not finite."""
+        if not features.isfinite().all():
+            raise MetricError(
+                "Features must be finite numbers, but some are not: check the weights of the "
+                "features' network, and measure in fp32."
+            )
+        room = max(self.kept - self._kept_count, 0)
+        self._rows.append(features[:room].cpu())
         self.count += len(features)
-        self.sum += features.sum(0).cpu()
-        self.outer += (features.T @ features).cpu()
+        if self._outer is None and self.count > self.kept:
+            self._outer = torch.zeros(self.dimensions, self.dimensions, dtype=torch.float64)
+            for rows in self._rows:
+                self._outer += _outer(rows)
+            self._outer += _outer(features[room:])
+        elif self._outer is not None:
+            self._outer += _outer(features)
+        self.sum += features.double().sum(0).cpu()
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
-        """Sums over the workers of `group`, which must speak gloo: the sums are on the CPU."""
+        """Merges over the workers of `group`, in their order; it must speak gloo.
+
+        Every worker has what one alone would have: the same first rows, the same sums.
+        """
         if not dist.is_initialized() or dist.get_world_size(group) == 1:
             return
-        count = torch.tensor(self.count, dtype=torch.int64)
-        for tensor in (count, self.sum, self.outer):
-            dist.all_reduce(tensor, group=group)
-        self.count = int(count)
+        size = dist.get_world_size(group)
+        counts = [torch.zeros(2, dtype=torch.int64) for _ in range(size)]
+        dist.all_gather(counts, torch.tensor([self.count, self._kept_count]), group=group)
+        total = int(sum(count[0] for count in counts))
+        if total > self.kept:
+            outer = self.outer.clone()
+            dist.all_reduce(outer, group=group)
+            self._outer = outer
+        dist.all_reduce(self.sum, group=group)
+        # Gloo gathers equal shapes only.
+        longest = int(max(count[1] for count in counts))
+        own = torch.zeros(longest, self.dimensions, dtype=self._type_over(group))
+        own[: self._kept_count] = self.rows
+        everyones = [torch.empty_like(own) for _ in range(size)]
+        dist.all_gather(everyones, own, group=group)
+        rows = [part[: int(count[1])] for part, count in zip(everyones, counts, strict=True)]
+        self._rows = [torch.cat(rows)[: self.kept]]
+        self.count = total
+
+    def _type_over(self, group: dist.ProcessGroup | None) -> torch.dtype:
+        """One type for all: a worker without images does not know it."""
+        is_double = torch.tensor(int(self.rows.dtype == torch.float64 and self._kept_count > 0))
+        dist.all_reduce(is_double, group=group)
+        return torch.float64 if is_double else torch.float32
 
     @property
-    def mean(self) -> Float[Tensor, "dimensions"]:
-        return self.sum / self.count
+    def _kept_count(self) -> int:
+        return sum(len(rows) for rows in self._rows)
 
     @property
-    def covariance(self) -> Float[Tensor, "dimensions dimensions"]:
-        """Unbiased, divided by count - 1, as pytorch-fid's."""
+    def rows(self) -> Float[Tensor, "kept dimensions"]:
+        """The first features, at most `kept`, in the order of the images."""
+        return torch.cat(self._rows) if self._rows else torch.zeros(0, self.dimensions)
+
+    @property
+    def holds_all_rows(self) -> bool:
+        return self._outer is None
+
+    @property
+    def outer(self) -> Float[Tensor, "dimensions dimensions"]:
+        """Sum of the rows' outer products."""
+        return _outer(self.rows) if self._outer is None else self._outer
+
+    @property
+    def mean(self) -> Array:
+        return (self.sum / self.count).numpy()
+
+    @property
+    def covariance(self) -> Array:
+        """Unbiased, divided by count - 1, as pytorch-fid's: [dimensions, dimensions]."""
+        if self._outer is None:
+            deviations = self.deviations
+            # numpy multiplies a matrix with its own transpose in half the operations.
+            return deviations.T @ deviations / (self.count - 1)
         mean = self.mean
-        return (self.outer - self.count * torch.outer(mean, mean)) / (self.count - 1)
+        return (self._outer.numpy() - self.count * np.outer(mean, mean)) / (self.count - 1)
+
+    @property
+    def deviations(self) -> Array:
+        """The rows less their mean, in float64, where all are held."""
+        assert self.holds_all_rows
+        return self.rows.double().numpy() - self.mean
 
     def save(self, path: Path) -> None:
-        """Writes the sums, whole or not at all."""
+        """Writes them, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+        content: dict[str, Any] = {
+            "count": self.count,
+            "sum": self.sum.numpy(),
+            "rows": self.rows.numpy(),
+        }
+        if self._outer is not None:
+            content["outer"] = self._outer.numpy()
         with partial.open("wb") as file:
-            np.savez(file, count=self.count, sum=self.sum.numpy(), outer=self.outer.numpy())
+            np.savez(file, **content)
         partial.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Statistics":
+        """ValueError, KeyError, OSError, EOFError or BadZipFile where `path` is not what save
+        wrote."""
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            statistics = cls(len(content["sum"]))
+            rows = torch.from_numpy(content["rows"])
+            statistics = cls(rows.shape[1], kept=max(len(rows), KEPT_IMAGES))
             statistics.count = int(content["count"])
             statistics.sum = torch.from_numpy(content["sum"])
-            statistics.outer = torch.from_numpy(content["outer"])
+            statistics._rows = [rows]
+            if "outer" in content:
+                statistics._outer = torch.from_numpy(content["outer"])
         return statistics
 
     @classmethod
@@ -74,3 +159,12 @@ class Statistics:
         statistics = cls(features.shape[1])
         statistics.add(features)
         return statistics
+
+
+def _outer(features: Tensor) -> Tensor:
+    # float64 on the device they are on: in float32 the sums are too coarse for few images.
+    if features.device.type != "cpu":
+        features = features.double()
+        return (features.T @ features).cpu()
+    rows = features.double().numpy()
+    return torch.from_numpy(rows.T @ rows)

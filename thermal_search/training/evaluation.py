@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -11,7 +12,17 @@ from torchvision.utils import make_grid, save_image
 from thermal_search.architectures.translator import Translator
 from thermal_search.dataset.frames import EVALUATION_BATCH, WorkerFrames
 from thermal_search.images import Thermal, to_network_range, to_pixels
-from thermal_search.metrics import ClassStatistics, Extractor, Reference, Statistics
+from thermal_search.metrics import (
+    ClassStatistics,
+    Extractor,
+    KernelDistance,
+    KernelReference,
+    PairedMeasures,
+    PerceptualDistance,
+    Protocol,
+    Reference,
+    Statistics,
+)
 from thermal_search.training.group import Group
 
 JUDGE_SEED = 20_141_206
@@ -28,8 +39,9 @@ class Judgement:
     """The Frechet distance: what a search minimises."""
 
     beside: dict[str, float]
-    """Logged, never searched for: the mean absolute error over the pairs (`l1`, 0 .. 255), and the
-    Inception Score where the features' network has classes."""
+    """The other numbers, by key: `kid` and its standard error `kid_std`, and `inception_score`
+    where the features' network has classes, each with the features' name at the end where that is
+    not Inception; `l1` (0 .. 255), `psnr`, `ssim`, and `lpips` where its weights are given."""
 
     grid: str | None
     """The picture grid's file name, on the worker that drew it."""
@@ -42,12 +54,23 @@ class Judge:
         self,
         data: WorkerFrames,
         extractor: Extractor,
-        reference: Reference,
+        real: Statistics,
         group: Group,
         device: torch.device,
+        perceptual: PerceptualDistance | None = None,
     ) -> None:
-        self.data, self.extractor, self.reference = data, extractor, reference
-        self.group, self.device = group, device
+        self.data, self.extractor, self.real = data, extractor, real
+        self.group, self.device, self.perceptual = group, device, perceptual
+
+    @property
+    def protocol(self) -> Protocol:
+        """How this judge's numbers on the extractor's features are measured."""
+        return self.extractor.protocol(images=self.real.count, size=self.data.size)
+
+    @cached_property
+    def _references(self) -> tuple[Reference, KernelReference]:
+        # The first worker's alone: only it computes distances.
+        return Reference(self.real), KernelReference(self.real)
 
     @torch.inference_mode()
     def evaluate(self, translator: Translator, grid: Path) -> Judgement:
@@ -59,7 +82,7 @@ class Judge:
         statistics = Statistics(self.extractor.dimensions)
         # On every worker, one without frames included: all of them add up what they have.
         classes = ClassStatistics(count) if (count := self.extractor.classes) else None
-        error = torch.zeros(2, dtype=torch.float64)  # sum, and pixels
+        paired = PairedMeasures(self.perceptual)
         painted: list[Tensor] = []
         was_training = translator.training
         translator.eval()
@@ -70,22 +93,27 @@ class Judge:
                 statistics.add(features)
                 if classes:
                     classes.add(self.extractor.classify(features))
-                difference = (pixels.float() - real.to(self.device).float()).abs()
-                error += torch.tensor([difference.sum().item(), difference.numel()])
+                paired.add(pixels, real.to(self.device))
                 if len(painted) * EVALUATION_BATCH < GRID_ROWS:
                     painted.append(pixels.cpu())
         translator.train(was_training)
-        statistics.all_reduce(self.group.control)
-        total, pixels = self.group.sum(error)
-        beside = {"l1": (total / pixels).item()}
+        for sums in (statistics, paired, *([classes] if classes else [])):
+            sums.all_reduce(self.group.control)
+        score, kernel = self.group.ask_leader(lambda: self._distances(statistics))
+        beside = {f"kid{self._suffix}": kernel.value}
+        if kernel.std is not None:
+            beside[f"kid_std{self._suffix}"] = kernel.std
         if classes:
-            classes.all_reduce(self.group.control)
             beside[f"inception_score{self._suffix}"] = classes.score
-        score = self.group.ask_leader(lambda: self.reference.distance(statistics))
+        beside |= paired.means
         if not self.group.leads:
             return Judgement(score, beside, None)
         self._draw(torch.cat(painted), grid)
         return Judgement(score, beside, grid.name)
+
+    def _distances(self, painted: Statistics) -> tuple[float, KernelDistance]:
+        frechet, kernel = self._references
+        return frechet.distance(painted), kernel.distance(painted)
 
     @property
     def _suffix(self) -> str:

@@ -17,7 +17,7 @@ from thermal_search.dataset.loading import Share, open_share
 from thermal_search.errors import TrialDiverged
 from thermal_search.metrics import (
     Extractor,
-    Reference,
+    PerceptualDistance,
     Statistics,
     build_extractor,
     keep,
@@ -49,6 +49,7 @@ class SlotPlan:
 
     features: str
     inception_weights: Path | None
+    lpips_weights: Path | None
     metric: str
     threads: int
     """CPU threads a worker computes with."""
@@ -153,8 +154,9 @@ def _judge(plan: SlotPlan, data: WorkerFrames, group: Group, device: torch.devic
     extractor = build_extractor(
         plan.features, inception_weights=plan.inception_weights, device=device
     )
-    reference = Reference(_real_statistics(plan, data, extractor, group))
-    return Judge(data, extractor, reference, group, device)
+    perceptual = PerceptualDistance(plan.lpips_weights, device) if plan.lpips_weights else None
+    real = _real_statistics(plan, data, extractor, group)
+    return Judge(data, extractor, real, group, device, perceptual)
 
 
 def _real_statistics(

@@ -24,6 +24,7 @@ CHANGEABLE = {
     "gpus_per_worker",
     "placement",
     "inception_weights",
+    "lpips_weights",
     "data",
     "output",
 }
@@ -61,6 +62,9 @@ class SearchPlan:
 
     features: str = "inception"
     inception_weights: Path | None = None
+    lpips_weights: Path | None = None
+    """torchvision's AlexNet or VGG-16: where given, LPIPS is measured too."""
+
     seed: int = 0
     precision: Precision = "auto"
     reduction: float = 3.0
@@ -73,8 +77,9 @@ class SearchPlan:
         object.__setattr__(self, "data", Path(self.data).absolute())
         object.__setattr__(self, "output", Path(self.output).absolute())
         object.__setattr__(self, "architectures", tuple(self.architectures))
-        if self.inception_weights is not None:
-            object.__setattr__(self, "inception_weights", Path(self.inception_weights).absolute())
+        for name in ("inception_weights", "lpips_weights"):
+            if (file := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(file).absolute())
 
     @property
     def metric(self) -> str:
@@ -109,7 +114,8 @@ class SearchPlan:
     def published(self) -> dict[str, Any]:
         """What the search's own MLflow run shows; no machine paths."""
         shown = {**self.to_json(), "data": self.data.name, "output": self.output.name}
-        shown.pop("inception_weights")
+        for name in ("inception_weights", "lpips_weights"):
+            shown.pop(name)
         return shown
 
     def to_json(self) -> dict[str, Any]:

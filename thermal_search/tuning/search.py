@@ -12,7 +12,7 @@ from rich.console import Console
 from thermal_search.dataset.loading import LoadedDataset, load
 from thermal_search.dataset.manifest import Manifest
 from thermal_search.errors import SearchError
-from thermal_search.metrics import build_extractor
+from thermal_search.metrics import PerceptualDistance, build_extractor
 from thermal_search.training.worker import SlotPlan
 from thermal_search.tuning import machines
 from thermal_search.tuning.callback import SearchCallback
@@ -47,6 +47,8 @@ def search(
     _check_output(plan, manifest, resume)
     # Before any machine is asked for: a missing weights file is known now.
     build_extractor(plan.features, inception_weights=plan.inception_weights)
+    if plan.lpips_weights:
+        PerceptualDistance(plan.lpips_weights).require_size(manifest.size)
     if not resume:
         plan = dataclasses.replace(plan, dataset_digest=manifest.digest)
     plan.output.mkdir(parents=True, exist_ok=True)
@@ -93,6 +95,7 @@ def slot_for(plan: SearchPlan, manifest: Manifest, dataset: LoadedDataset, layou
         validation_count=manifest.count("pairs", "val"),
         features=plan.features,
         inception_weights=plan.inception_weights,
+        lpips_weights=plan.lpips_weights,
         metric=plan.metric,
         threads=layout.threads_per_worker,
     )
