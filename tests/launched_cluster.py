@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,17 @@ class LaunchedCluster:
     """Its launcher is typed on the machine `desk`, the only one that sees this checkout."""
 
     def __init__(
-        self, machines: Machines, head: str, workers: Sequence[str], *, head_cpus: int = CPUS
+        self,
+        machines: Machines,
+        head: str,
+        workers: Sequence[str],
+        *,
+        head_cpus: int = CPUS,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.machines, self.desk = machines, machines["desk"]
         self.head, self.workers = machines[head], [machines[name] for name in workers]
-        self.head_cpus = head_cpus
+        self.head_cpus, self.environment = head_cpus, environment or {}
         self.config = machines.folder / f"{head}.yaml"
         self.config.write_text(yaml.safe_dump(self._config(), sort_keys=False))
         checkout = self.desk.home / "thermal-search"
@@ -87,12 +93,33 @@ class LaunchedCluster:
         config["auth"]["ssh_user"] = "root"
         environment, into_logins = config["setup_commands"][-2:]
         installed = f"{Path(sys.prefix) / 'bin'}:$PATH PYTHONPATH=$HOME/thermal-search"
-        environment = environment.replace("~/venv/bin:$PATH", installed)
+        variables = [f"{name}={value}" for name, value in self.environment.items()]
+        environment = environment.replace(
+            "~/venv/bin:$PATH", " ".join([installed, "OMP_NUM_THREADS=1", *variables])
+        )
         config["setup_commands"] = [environment, into_logins]
         for role, cpus in (("head", self.head_cpus), ("worker", CPUS)):
             command = f" --num-cpus={cpus} --object-store-memory=200000000"
             config[f"{role}_start_ray_commands"][-1] += command
         return config
+
+
+def serve_runs(machine: Machine) -> dict[str, str]:
+    """Starts MLflow's server on a machine; returns what the cluster's environment needs."""
+    command = "mlflow server --host 0.0.0.0 --port 5000 --workers 1"
+    command += " --backend-store-uri sqlite:////root/runs.db --artifacts-destination /root/pictures"
+    # No background jobs: ten processes more.
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    machine.start(f"cd /root && {command}", machine.folder / "mlflow.log", quiet)
+    _wait_for_answer(machine, "http://127.0.0.1:5000/health")
+    return {"MLFLOW_TRACKING_URI": f"http://{machine.name}:5000"}
+
+
+def _wait_for_answer(machine: Machine, address: str) -> None:
+    asked = (
+        f"for n in $(seq 240); do curl -sf -o /dev/null {address} && exit; sleep 0.5; done; exit 1"
+    )
+    assert machine.run(asked).returncode == 0, f"{address} does not answer"
 
 
 def listening(machine: Machine) -> set[str]:

@@ -1,6 +1,7 @@
 """`ray up`, `ray submit`, `ray job submit` and `ray down` on three machines, in namespaces."""
 
 import json
+import shlex
 import shutil
 import time
 from dataclasses import fields
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import machines_in_namespaces
 import pytest
-from launched_cluster import ROOT, LaunchedCluster, listening
+from launched_cluster import ROOT, LaunchedCluster, listening, serve_runs
 from machines_in_namespaces import Machines
 
 from thermal_search.tuning.record import TrialRecord
@@ -27,8 +28,10 @@ TUNNEL = "ssh -o StrictHostKeyChecking=no -i ~/.ssh/id_ed25519 -N -L 8265:127.0.
 def cluster(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("machines")
     shutil.copytree(dataset, folder / "dataset")
-    with Machines(folder, ["desk", *NODES], hidden=[ROOT], seeing=["desk"]) as machines:
-        launched = LaunchedCluster(machines, "head", NODES[1:])
+    names = ["desk", "tracking", *NODES]
+    with Machines(folder, names, hidden=[ROOT], seeing=["desk"]) as machines:
+        runs = serve_runs(machines["tracking"])
+        launched = LaunchedCluster(machines, "head", NODES[1:], environment=runs)
         started = launched.up()
         assert started.returncode == 0, started.stdout[-3000:] + started.stderr[-3000:]
         yield launched
@@ -76,6 +79,21 @@ def test_its_results_have_the_structure_of_a_search_on_one_machine(submitted):
         images = [item["images"] for item in trial["history"]]
         assert images == sorted(set(images))
         assert (output / trial["checkpoint"]).exists()
+
+
+def test_its_trials_are_runs_on_the_server(cluster, submitted):
+    output, _, _ = submitted
+    code = (
+        "from mlflow.tracking import MlflowClient; c = MlflowClient('http://tracking:5000');"
+        "e = c.get_experiment_by_name('thermal-search');"
+        "runs = c.search_runs([e.experiment_id]);"
+        "print(*(r.data.tags.get('thermal_search.trial', '-') for r in runs))"
+    )
+    told = cluster.desk.run(f"python -W ignore -c {shlex.quote(code)}")
+    assert told.returncode == 0, told.stderr
+    assert not (output / "mlflow.db").exists()
+    trials = {trial["id"] for trial in summary_of(output)["trials"]}
+    assert trials | {"-"} <= set(told.stdout.split())
 
 
 def test_it_says_what_it_waits_for_and_what_it_has(submitted):
