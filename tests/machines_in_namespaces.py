@@ -36,11 +36,20 @@ def missing() -> str | None:
 class Machine:
     """One machine. Its home folder survives a power-off, its memory and /tmp do not."""
 
-    def __init__(self, machines: "Machines", name: str, number: int, hidden: Sequence[Path]):
+    def __init__(
+        self,
+        machines: "Machines",
+        name: str,
+        number: int,
+        *,
+        hidden: Sequence[Path],
+        visible: Sequence[Path],
+    ) -> None:
         self.machines, self.name = machines, name
         self.address = f"10.77.0.{number}"
         self.port = f"port{number}"
         self.hidden = [*HIDDEN, *hidden]
+        self.visible = [machines.folder, Path(sys.base_prefix), Path(sys.prefix), *visible]
         self.folder = machines.folder / "machines" / name
         self.home = self.folder / "home"
         self.home.mkdir(parents=True)
@@ -123,9 +132,8 @@ class Machine:
     def _init(self) -> str:
         """The machine's first process: shows it what it may see, then serves SSH."""
         folder = self.machines.folder
-        visible = [folder, Path(sys.base_prefix), Path(sys.prefix)]
-        kept = [f"keep {number} {path}" for number, path in enumerate(visible)]
-        back = [f"bring {number} {path}" for number, path in enumerate(visible)]
+        kept = [f"keep {number} {path}" for number, path in enumerate(self.visible)]
+        back = [f"bring {number} {path}" for number, path in enumerate(self.visible)]
         return "\n".join(
             [
                 "set -e",
@@ -133,11 +141,12 @@ class Machine:
                 f"hostname {self.name}",
                 "mount -t tmpfs keeper /mnt",
                 "keep() { mkdir -p /mnt/$1; mount --rbind $2 /mnt/$1; }",
+                "hide() { mkdir -p $1; mount -t tmpfs -o size=2g hidden $1; }",
                 "bring() { mkdir -p $2; mount --rbind /mnt/$1 $2; }",
                 *kept,
                 "mkdir -p /mnt/home",
                 f"mount --bind {self.home} /mnt/home",
-                *(f"mount -t tmpfs -o size=2g hidden {path}" for path in self.hidden),
+                *(f"hide {path}" for path in self.hidden),
                 "mount --rbind /mnt/home /root",
                 *back,
                 "umount -l /mnt",
@@ -168,7 +177,13 @@ class Machines:
         for key in (self.key, folder / "host_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
         self.machines = {
-            name: Machine(self, name, number, [] if name in seeing else hidden)
+            name: Machine(
+                self,
+                name,
+                number,
+                hidden=[] if name in seeing else hidden,
+                visible=hidden if name in seeing else [],
+            )
             for number, name in enumerate(names, start=11)
         }
         lines = ["127.0.0.1 localhost", *(f"{m.address} {m.name}" for m in self.machines.values())]
@@ -182,6 +197,14 @@ class Machines:
 
     def __enter__(self) -> "Machines":
         self.switch = _bound_to_us(["unshare", "--net", "sleep", "infinity"], subprocess.DEVNULL)
+        try:
+            self._power_on()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _power_on(self) -> None:
         here = os.readlink("/proc/self/ns/net")
         apart = Path(f"/proc/{self.switch.pid}/ns/net")
         _wait_for(lambda: os.readlink(apart) != here, "the switch does not start", str)
@@ -189,7 +212,6 @@ class Machines:
         _ip(self.switch.pid, "link set switch up")
         for machine in self.machines.values():
             machine.power_on()
-        return self
 
     def __exit__(self, *_: object) -> None:
         for machine in self.machines.values():
