@@ -136,7 +136,7 @@ def test_the_token_is_in_no_file_but_its_own(cluster, submitted):
     token = (cluster.desk.home / ".ray" / "auth_token").read_text().strip()
     assert len(token) > 20
     for machine in (cluster.head, *cluster.workers):
-        found = machine.run(f"grep -rlsF {token} /root /tmp {cluster.machines.folder}/by*")
+        found = machine.run(f"grep -rlsF {token} /root /tmp/ray {cluster.machines.folder}/by*")
         assert found.stdout.split() == ["/root/.ray/auth_token"], machine.name
 
 
