@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import build
-from thermal_search.architectures.biggan import AdaptiveNorm, SelfAttention
+from thermal_search.architectures.biggan import AdaptiveNorm, SelfAttention, _likeness
 from thermal_search.losses import hinge
 from thermal_search.training.group import Group
 from thermal_search.training.step import autocast_for, take_seats, train_step
@@ -228,6 +228,19 @@ def test_filters_are_kept_from_being_alike():
     assert turn.terms["orthogonal"].item() - before == pytest.approx(2 * 1e-4, rel=0.05)
     *_, without = make(orthogonal=False).turns(random_batches())
     assert "orthogonal" not in without.terms
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4)])
+def test_the_likeness_of_filters_is_the_sum_over_all_pairs(shape):
+    filters = torch.randn(shape)
+    expected = sum(
+        (filters[i] @ filters[j]).item() ** 2
+        for i in range(len(filters))
+        for j in range(len(filters))
+        if i != j
+    )
+
+    assert _likeness(filters).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_truncation_bounds_latents_when_judged_only():

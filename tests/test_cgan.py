@@ -119,6 +119,13 @@ def test_learning_rates_halve_after_every_forty_epochs_of_the_paper():
     assert translator.learning_rate_factor(10**6, 10**6) == 0.25
 
 
+def test_between_two_pictures_their_codes_are_halfway():
+    translator, rgb = make(), next(random_batches()).rgb
+    for coder in (translator.generator.see.eval(), translator.discriminator.see.eval()):
+        codes = coder(rgb)
+        assert torch.allclose(coder(rgb, is_between=True)[1], (codes[0] + codes[1]) / 2)
+
+
 def test_codes_between_two_pictures_teach_the_generator_when_asked_for():
     def terms(**parameters):
         *_, generator = make(**parameters).turns(random_batches())

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 from tiny import BATCH, SIZE, TINY, random_batches
@@ -78,6 +80,14 @@ def test_at_first_noise_says_nothing_then_as_much_as_is_learned():
     assert not torch.equal(translator.translate(rgb, z), translator.translate(rgb, z))
     translator.eval()
     assert torch.equal(translator.translate(rgb, z), translator.translate(rgb, z))
+
+
+def test_each_layer_has_its_own_noise_when_judged():
+    noises = [m.noise for m in make().modules() if isinstance(m, Styled)]
+    alike = [torch.equal(a, b) for a, b in itertools.combinations(noises, 2) if a.shape == b.shape]
+
+    assert len(alike) == 4
+    assert not any(alike)
 
 
 def test_without_noise_there_is_none_to_learn():

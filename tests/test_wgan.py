@@ -114,6 +114,12 @@ def test_the_wasserstein_estimate_grows_as_the_critic_learns():
     assert sum(estimates[-10:]) / 10 > estimates[0] + 0.1
 
 
+def test_the_wasserstein_estimate_is_watched():
+    turn = next(make().turns(random_batches()))
+
+    assert turn.watched["distance"] == -turn.terms["wasserstein"]
+
+
 def test_the_same_latent_paints_the_same_and_another_another():
     translator = make().eval()
     rgb = torch.zeros(2, 3, SIZE, SIZE)

@@ -265,13 +265,12 @@ class AdaptiveGenerator(SpectralNetwork):
         with parametrize.cached():
             self.measure_weights()
             embedding = self.embed(rgb)
+            seen = [self._seen(rgb, level) for level in range(len(self.blocks) + 1)]
             root, *chunks = z.split(self.latent_chunk, dim=1)
             features = self.root(root).unflatten(1, (-1, ROOT, ROOT))
             for number, (block, chunk) in enumerate(zip(self.blocks, chunks, strict=True)):
                 code = torch.cat([embedding, chunk], dim=1)
-                features = block(
-                    features, code, self._seen(rgb, number), self._seen(rgb, number + 1)
-                )
+                features = block(features, code, seen[number], seen[number + 1])
                 if str(number) in self.attention:
                     features = self.attention[str(number)](features)
             return self.output(features).float()
@@ -285,9 +284,19 @@ class AdaptiveGenerator(SpectralNetwork):
         total = torch.zeros((), device=weights[0].device)
         with torch.autocast(total.device.type, enabled=False):
             for weight in weights:
-                products = weight.flatten(1) @ weight.flatten(1).T
-                total = total + (products - products.diag().diag()).square().sum()
+                total = total + _likeness(weight.flatten(1))
         return total
+
+
+def _likeness(filters: Float[Tensor, "filters inputs"]) -> Tensor:
+    """The squared products of all pairs of different filters, summed."""
+    if len(filters) <= filters.shape[1]:
+        products = filters @ filters.T
+        return (products - products.diag().diag()).square().sum()
+    # The same sum from the smaller matrix: a dense root has 16,384 filters of 20 inputs, and their
+    # products would fill a gigabyte.
+    own = filters.square().sum(1)
+    return (filters.T @ filters).square().sum() - own.square().sum()
 
 
 class AdaptiveNorm(nn.Module):

@@ -129,9 +129,10 @@ class CGAN(Translator):
         yield Turn("generator", terms)
 
     def _fool_between(self, rgb: Rgb) -> Tensor:
-        """The loss of pictures half-way between two, which need no real partner."""
-        between = (rgb + rgb.roll(1, 0)) / 2
-        return F.softplus(-self.discriminator(between, self.translate(between))).mean()
+        """The loss of what is painted from codes half-way between two pictures': there is no real
+        partner, and none is needed."""
+        fake = self.generator(rgb, self.latent_for(rgb, None), is_between=True)
+        return F.softplus(-self.discriminator(rgb, fake, is_between=True)).mean()
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.halved(images, self.config.lr_halving_images)
@@ -146,6 +147,10 @@ def mismatched(thermal: Thermal) -> tuple[Thermal, Float[Tensor, "batch"]]:
     other = thermal.roll(places, 0)
     difference = (other - thermal).abs().mean((1, 2, 3))
     return other, (difference > ALIKE).float()
+
+
+def _between(seen: Tensor) -> Tensor:
+    return (seen + seen.roll(1, 0)) / 2
 
 
 def _normed(convolution: nn.Module, channels: int, activation: nn.Module) -> nn.Sequential:
@@ -174,8 +179,10 @@ class ConditionCode(nn.Module):
         self.layers, wide = _halvings(3, size, width // 2, 8 * width)
         self.code = nn.Sequential(nn.Conv2d(wide, code_size, 1), nn.LeakyReLU(0.2))
 
-    def forward(self, rgb: Rgb) -> Float[Tensor, "batch code 4 4"]:
-        return self.code(self.layers(rgb))
+    def forward(self, rgb: Rgb, *, is_between: bool = False) -> Float[Tensor, "batch code 4 4"]:
+        """`is_between`: half-way to the code of the picture before it in the batch."""
+        code = self.code(self.layers(rgb))
+        return _between(code) if is_between else code
 
 
 class Bottleneck(nn.Module):
@@ -235,8 +242,11 @@ class CodeGenerator(nn.Module):
                 level.append(Bottleneck(double, nn.ReLU()))
             self.levels.append(level)
 
-    def forward(self, rgb: Rgb, z: Latent) -> Thermal:
-        features = self.join(torch.cat([self.root(z[:, :, None, None]), self.see(rgb)], dim=1))
+    def forward(self, rgb: Rgb, z: Latent, *, is_between: bool = False) -> Thermal:
+        code = self.see(rgb, is_between=is_between)
+        features = self.join(torch.cat([self.root(z[:, :, None, None]), code], dim=1))
+        if is_between:
+            rgb = _between(rgb)  # what the scales show is coded by one convolution only
         for level in self.levels:
             is_root = features.shape[-1] == CODE
             features = level(features if is_root else self.condition.beside(features, rgb))
@@ -256,6 +266,9 @@ class LateDiscriminator(nn.Module):
             nn.Conv2d(wide, 1, CODE, 1, 0),
         )
 
-    def forward(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
-        joined = torch.cat([self.look(thermal), self.see(rgb)], dim=1)
+    def forward(
+        self, rgb: Rgb, thermal: Thermal, *, is_between: bool = False
+    ) -> Float[Tensor, "batch"]:
+        code = self.see(rgb, is_between=is_between)
+        joined = torch.cat([self.look(thermal), code], dim=1)
         return self.join(joined).flatten().float()

@@ -251,7 +251,8 @@ class StyleGenerator(Grown):
             else:
                 self.second[r] = EqualizedConv2d(wide + extra, wide, 3)
             for place in ("first", "second"):
-                self.styles[f"{r} {place}"] = Styled(wide, style_size, resolution, has_noise)
+                styled = Styled(wide, style_size, resolution, has_noise, seed=len(self.styles))
+                self.styles[f"{r} {place}"] = styled
             self.paint[r] = EqualizedConv2d(wide, 1, 1, gain=1.0)
 
     def forward(self, rgb: Rgb, z: Latent) -> Float[Tensor, "batch 1 rows columns"]:
@@ -337,13 +338,22 @@ class StyleMapping(nn.Module):
 class Styled(nn.Module):
     """What follows a convolution: noise, bias, rectifier, and the style's mean and spread."""
 
-    def __init__(self, channels: int, style_size: int, resolution: int, has_noise: bool) -> None:
+    def __init__(
+        self,
+        channels: int,
+        style_size: int,
+        resolution: int,
+        has_noise: bool,
+        *,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.noise_strength = nn.Parameter(torch.zeros(channels, 1, 1)) if has_noise else None
         self.style = EqualizedLinear(style_size, 2 * channels, gain=1.0)
         self.noise: Tensor
         if has_noise:
-            random = torch.Generator().manual_seed(resolution)
+            # Another for each layer, as in training.
+            random = torch.Generator().manual_seed(seed)
             fixed = torch.randn(1, 1, resolution, resolution, generator=random, device="cpu")
             self.register_buffer("noise", fixed)
 

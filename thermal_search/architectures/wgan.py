@@ -117,7 +117,9 @@ class WGAN(Translator):
             batch = next(batches)
             with torch.no_grad():
                 fake = self.translate(batch.rgb)
-            yield Turn("critic", {"wasserstein": self._judge(batch, fake)})
+            loss = self._judge(batch, fake)
+            # How far apart the critic finds real and painted pairs: the paper's learning curve.
+            yield Turn("critic", {"wasserstein": loss}, watched={"distance": -loss})
             self._clip()
 
         batch = next(batches)

@@ -88,10 +88,16 @@ class MinibatchDeviation(nn.Module):
 class Blur(nn.Module):
     """The binomial filter 1 2 1 in both directions."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        row = torch.tensor([0.25, 0.5, 0.25])
+        self.kernel: Tensor
+        # On the device from the start: made anew, every use would wait for it to travel there.
+        self.register_buffer("kernel", torch.outer(row, row), persistent=False)
+
     def forward(self, features: Tensor) -> Tensor:
         channels = features.shape[1]
-        row = torch.tensor([0.25, 0.5, 0.25], device=features.device, dtype=features.dtype)
-        kernel = torch.outer(row, row).expand(channels, 1, 3, 3)
+        kernel = self.kernel.to(features.dtype).expand(channels, 1, 3, 3)
         return F.conv2d(features, kernel, padding=1, groups=channels)
 
 
