@@ -30,8 +30,10 @@ def main() -> None:
             size=args.size,
             layout=args.layout,
             filter=args.filter,
+            fast=args.fast,
             max_bad=args.max_bad,
             workers=args.workers,
+            address=args.address,
         )
     except ThermalSearchError as error:
         sys.exit(f"process.py: {error}")
@@ -53,6 +55,12 @@ def parse_args() -> argparse.Namespace:
         "--max-bad", type=float, default=0.05, help="share of unusable files; default: %(default)s"
     )
     parser.add_argument("--workers", type=int, help="processes; default: one a core")
+    parser.add_argument(
+        "--address", help="use all cores of this Ray cluster, whose machines share the disk"
+    )
+    parser.add_argument(
+        "--fast", action="store_true", help="scale large JPEGs while decoding: near, not equal"
+    )
     return parser.parse_args()
 
 

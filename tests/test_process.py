@@ -67,7 +67,7 @@ def test_pixels_that_need_no_resize_arrive_exactly(tmp_path):
         assert row["thermal"] == thermal.tobytes()
 
 
-def test_resizing_is_pillows(tmp_path):
+def test_the_filter_asked_for_is_used(tmp_path):
     folders(tmp_path / "raw")
     prepare(tmp_path / "raw", tmp_path / "data", size=64, filter="lanczos")
     row = rows(tmp_path / "data", "pairs", "val")[0]

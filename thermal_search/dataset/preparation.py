@@ -1,43 +1,37 @@
 """From a recording to a prepared dataset, which appears whole or not at all.
 
-Everything is written to OUTPUT.partial and renamed at the end. A run that was stopped goes on where
-it was: a shard that is finished, of the same plan, is not made again.
+Everything is written to OUTPUT.partial and renamed at the end. A run that was stopped, even killed,
+goes on where it was: a shard that is finished, of the same plan, is not made again, and the result
+is the same to the byte.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from thermal_search.dataset.layouts import Frame, read_layout
-from thermal_search.dataset.manifest import (
-    Kind,
-    Manifest,
-    Shard,
-    Split,
-    checksum,
-    read_manifest,
-)
-from thermal_search.dataset.resizing import Resized, resize
+from thermal_search.dataset.manifest import FILE, Manifest, Shard, read_manifest
+from thermal_search.dataset.resizing import Recipe
+from thermal_search.dataset.shards import Written, chunks, make_shard
 from thermal_search.dataset.splits import split
+from thermal_search.dataset.workers import hire
 from thermal_search.errors import DatasetError
 
-SHARD_BYTES = 64 * 2**20
-SMALLEST_SHARD, LARGEST_SHARD = 16, 1024
 PREVIEW_PAIRS = 6
+PLAN, STATE, PREVIEW = "preparation.json", "state", "preview.png"
 
 
 @dataclass(frozen=True)
@@ -45,8 +39,7 @@ class _Plan:
     """What decides every byte of the output; a partial folder of another plan is not resumed."""
 
     layout: str
-    size: int
-    filter: str
+    recipe: dict[str, Any]
     frames: str
     """A hash of the frames' files, sizes and times."""
 
@@ -58,128 +51,73 @@ def prepare(
     size: int = 256,
     layout: str = "auto",
     filter: str = "bicubic",
+    fast: bool = False,
     max_bad: float = 0.05,
     workers: int | None = None,
+    address: str | None = None,
 ) -> Manifest:
     """Writes the dataset and returns its manifest; DatasetError where it cannot be had.
 
-    `size` is a power of two from 32 to 1024; `max_bad` the share of files that may be unusable.
+    `size` is a power of two from 32 to 1024; `max_bad` the share of files that may be unusable;
+    `address` that of a Ray cluster whose machines share the disk, to use all its cores.
     """
     if not 32 <= size <= 1024 or size & (size - 1):
         raise DatasetError(f"--size must be a power of two from 32 to 1024, but is {size}.")
     if not 0 <= max_bad < 1:
         raise DatasetError(f"--max-bad must be from 0 to below 1, but is {max_bad}.")
+    recipe = Recipe(size=size, filter=filter, fast=fast)
     layout, found = read_layout(source, layout)
     frames, notes = split(found.frames)
-    plan = _Plan(layout, size, filter, _fingerprint(frames))
+    plan = _Plan(layout, asdict(recipe), _fingerprint(frames))
     if output.exists():
         return _existing(output, plan)
     folder = output.with_name(f"{output.name}.partial")
-    _claim(folder, plan)
-    left_out = [{"file": file, "reason": reason} for file, reason in found.left_out]
-    shards: list[Shard] = []
-    with _progress() as progress, _pool(workers) as pool:
-        task = progress.add_task("Resizing", total=len(frames))
-        for chunk in _chunks(frames, size):
-            shard, faults = _shard(chunk, folder, size, filter, pool, source)
-            left_out += faults
-            shards += [shard] if shard.rows else []
-            progress.advance(task, len(chunk.frames))
-    _check_limit(source, left_out, len(frames) + len(found.left_out), max_bad)
-    manifest = Manifest(
-        folder=folder,
-        source=source.resolve().name,
-        layout=layout,
-        size=size,
-        filter=filter,
-        recordings=_recordings(folder, shards),
-        left_out=left_out,
-        notes=notes,
-        shards=shards,
-    )
-    _draw_preview(manifest)
-    shutil.rmtree(folder / "state")
-    manifest.save()
-    read_manifest(folder)  # refuses what a search would refuse
-    (folder / "plan.json").rename(folder / "preparation.json")
-    folder.rename(output)
+    try:
+        with _claim(folder, plan):
+            left_out = [{"file": file, "reason": reason} for file, reason in found.left_out]
+            written = _make_shards(frames, folder, source, recipe, workers, address)
+            left_out += [fault for item in written for fault in item.faults]
+            _check_limit(source, left_out, len(frames) + len(found.left_out), max_bad)
+            manifest = Manifest(
+                folder=folder,
+                source=source.resolve().name,
+                layout=layout,
+                size=size,
+                filter=filter,
+                recordings=_recordings(written),
+                left_out=left_out,
+                notes=notes,
+                shards=[item.shard for item in written if item.shard.rows],
+            )
+            _draw_preview(manifest)
+            manifest.save()
+            read_manifest(folder)  # refuses what a search would refuse
+            _tidy(folder, manifest.shards)
+            folder.rename(output)
+    except OSError as error:
+        raise DatasetError(
+            f"{error.filename or folder} cannot be written ({error.strerror or error}): make room, "
+            "or mend it. The same command goes on where it was."
+        ) from None
     return read_manifest(output)
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """Frames that become one shard."""
-
-    kind: Kind
-    split: Split
-    number: int
-    frames: Sequence[Frame]
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind}/{self.split}-{self.number:05d}"
-
-
-def _chunks(frames: Sequence[Frame], size: int) -> Iterator[_Chunk]:
-    order: list[tuple[Kind, Split]] = [
-        (kind, part) for kind in ("pairs", "rgb", "thermal") for part in ("train", "val", "test")
-    ]
-    for kind, part in order:
-        chosen = [frame for frame in frames if frame.kind == kind and frame.split == part]
-        chosen.sort(key=lambda frame: (frame.recording, frame.name))
-        row = size * size * {"pairs": 4, "rgb": 3, "thermal": 1}[kind]
-        rows = min(max(SHARD_BYTES // row, SMALLEST_SHARD), LARGEST_SHARD)
-        for number, start in enumerate(range(0, len(chosen), rows)):
-            yield _Chunk(kind, part, number, chosen[start : start + rows])
-
-
-def _shard(
-    chunk: _Chunk, folder: Path, size: int, filter: str, pool: ProcessPoolExecutor, source: Path
-) -> tuple[Shard, list[dict[str, str]]]:
-    """Writes one shard, or finds it finished by an earlier run."""
-    path, state = folder / f"{chunk.name}.parquet", folder / "state" / f"{chunk.name}.json"
-    if state.exists() and path.exists():
-        content = json.loads(state.read_text())
-        shard = Shard(**content["shard"])
-        if checksum(path) == shard.sha256:
-            return shard, content["faults"]
-    resized = list(pool.map(partial(resize, size=size, filter=filter), chunk.frames, chunksize=8))
-    faults = [
-        {"file": (item.faulty or source).relative_to(source).as_posix(), "reason": item.fault}
-        for item in resized
-        if item.fault
-    ]
-    good = [item for item in resized if not item.fault]
-    digest = _write(good, chunk.kind, size, path) if good else ""
-    shard = Shard(f"{chunk.name}.parquet", chunk.kind, chunk.split, len(good), digest)
-    state.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = state.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps({"shard": asdict(shard), "faults": faults}))
-    unfinished.replace(state)
-    return shard, faults
-
-
-def _write(rows: Sequence[Resized], kind: Kind, size: int, path: Path) -> str:
-    """Raw pixels, uncompressed: exact, and read fifty times faster than PNG."""
-    columns: dict[str, pa.Array[Any]] = {}
-    if kind != "thermal":
-        columns["rgb"] = pa.array([row.rgb for row in rows], pa.binary(size * size * 3))
-    if kind != "rgb":
-        columns["thermal"] = pa.array([row.thermal for row in rows], pa.binary(size * size))
-    columns["recording"] = pa.array([row.frame.recording for row in rows], pa.string())
-    columns["name"] = pa.array([row.frame.name for row in rows], pa.string())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    pq.write_table(
-        pa.table(columns),
-        unfinished,
-        compression="none",
-        use_dictionary=["recording"],  # pyright: ignore[reportArgumentType] - its stub lacks the list
-        write_statistics=False,
-    )
-    digest = checksum(unfinished)
-    unfinished.replace(path)
-    return digest
+def _make_shards(
+    frames: Sequence[Frame],
+    folder: Path,
+    source: Path,
+    recipe: Recipe,
+    workers: int | None,
+    address: str | None,
+) -> list[Written]:
+    make = partial(make_shard, folder=folder.absolute(), source=source.absolute(), recipe=recipe)
+    written: list[Written] = []
+    with _progress() as progress, hire(workers, address) as staff:
+        task = progress.add_task("Resizing", total=len(frames))
+        for item in staff.map(make, chunks(frames, recipe)):
+            written.append(item)
+            progress.advance(task, item.shard.rows + len(item.faults))
+    return written
 
 
 def _fingerprint(frames: Sequence[Frame]) -> str:
@@ -195,7 +133,7 @@ def _fingerprint(frames: Sequence[Frame]) -> str:
 
 def _existing(output: Path, plan: _Plan) -> Manifest:
     try:
-        same = json.loads((output / "preparation.json").read_text()) == asdict(plan)
+        same = json.loads((output / PLAN).read_text()) == asdict(plan)
     except (OSError, ValueError):
         same = False
     if not same:
@@ -206,19 +144,53 @@ def _existing(output: Path, plan: _Plan) -> Manifest:
     return read_manifest(output)
 
 
-def _claim(folder: Path, plan: _Plan) -> None:
-    """Takes a partial folder up again if it is of the same plan; else starts clean."""
-    file = folder / "plan.json"
-    try:
-        if json.loads(file.read_text()) == asdict(plan):
-            return
-    except (OSError, ValueError):
-        pass
+@contextlib.contextmanager
+def _claim(folder: Path, plan: _Plan) -> Generator[None]:
+    """Takes a partial folder up again if it is of the same plan, alone; else starts clean."""
+    file = folder / PLAN
     if folder.exists() and any(folder.iterdir()) and not file.exists():
         raise DatasetError(f"{folder} is in the way: it is not of our making. Move it elsewhere.")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    file.write_text(json.dumps(asdict(plan)))
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        try:
+            same = json.loads(file.read_text()) == asdict(plan)
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            for path in folder.iterdir():
+                if path != file:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            partial_file = folder / f"{PLAN}.unfinished"
+            partial_file.write_text(json.dumps(asdict(plan)))
+            partial_file.replace(file)
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    # The lock is the folder itself: it leaves no file behind, and ends with its process.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise DatasetError(f"{folder}: another run is at work on it. Let it finish.") from None
+    else:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _tidy(folder: Path, shards: Sequence[Shard]) -> None:
+    """Leaves what the dataset is made of and nothing else, whatever a killed run left behind."""
+    keep = {folder / name for name in (FILE, PLAN, PREVIEW)}
+    keep |= {folder / shard.path for shard in shards}
+    shutil.rmtree(folder / STATE)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in keep:
+            path.unlink()
 
 
 def _check_limit(
@@ -235,11 +207,11 @@ def _check_limit(
         )
 
 
-def _recordings(folder: Path, shards: Sequence[Shard]) -> dict[str, dict[str, Any]]:
+def _recordings(written: Sequence[Written]) -> dict[str, dict[str, Any]]:
     told: dict[str, dict[str, Any]] = {}
-    for shard in shards:
-        names = pq.read_table(folder / shard.path, columns=["recording"])["recording"].to_pylist()
-        for name, count in sorted(Counter(names).items()):
+    for item in written:
+        for name, count in sorted(item.recordings.items()):
+            shard = item.shard
             entry = told.setdefault(f"{name} ({shard.kind})", {"split": shard.split, "frames": 0})
             entry["frames"] += count
     return told
@@ -248,22 +220,26 @@ def _recordings(folder: Path, shards: Sequence[Shard]) -> dict[str, dict[str, An
 def _draw_preview(manifest: Manifest) -> None:
     """A few pairs side by side, RGB above thermal, from all over the training split."""
     size = manifest.size
-    tables = [pq.read_table(p) for p in manifest.shard_paths("pairs", "train")]
-    table = pa.concat_tables(tables)
-    count = min(PREVIEW_PAIRS, len(table))
+    paths = manifest.shard_paths("pairs", "train")
+    total = manifest.count("pairs", "train")
+    count = min(PREVIEW_PAIRS, total)
     canvas = Image.new("RGB", (count * size, 2 * size))
     for column in range(count):
-        row = table.slice(column * len(table) // count, 1).to_pylist()[0]
+        row = _row(paths, column * total // count)
         rgb = Image.frombytes("RGB", (size, size), row["rgb"])
         thermal = Image.frombytes("L", (size, size), row["thermal"])
         canvas.paste(rgb, (column * size, 0))
         canvas.paste(thermal, (column * size, size))
-    canvas.save(manifest.folder / "preview.png")
+    canvas.save(manifest.folder / PREVIEW)
 
 
-def _pool(workers: int | None) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context)
+def _row(paths: Sequence[Path], number: int) -> dict[str, Any]:
+    for path in paths:
+        rows = pq.read_metadata(path).num_rows
+        if number < rows:
+            return pq.read_table(path).slice(number, 1).to_pylist()[0]
+        number -= rows
+    raise AssertionError("no such row")
 
 
 def _progress() -> Progress:

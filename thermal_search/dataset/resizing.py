@@ -1,13 +1,19 @@
-"""One frame from disk to raw pixels. Runs in many processes: imports little."""
+"""One frame from disk to raw pixels of the size asked for. Runs in many processes."""
 
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from thermal_search.dataset.layouts import Frame
+from thermal_search.dataset.layouts.frame import Frame
+from thermal_search.dataset.reading import Mode, Pixels, Unusable, read_picture
+
+Depth = Literal["8bit", "16bit"]
 
 FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
@@ -15,6 +21,24 @@ FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
     "box": Image.Resampling.BOX,
 }
+QUICK = {"bicubic", "bilinear"}
+"""The filters torch has too: for shrinking the same as Pillow's, to one grey level, and faster."""
+
+FAST_MARGIN = 2
+"""A fast decode keeps at least so many times the pixels of the result along each side."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a frame becomes raw pixels."""
+
+    size: int
+    """Height and width of the result in pixels."""
+
+    filter: str = "bicubic"
+    thermal: Depth = "8bit"
+    fast: bool = False
+    """Let libjpeg scale large JPEGs while it decodes them: not the same pixels, but near."""
 
 
 @dataclass(frozen=True)
@@ -24,26 +48,30 @@ class Resized:
     frame: Frame
     rgb: bytes | None = None
     thermal: bytes | None = None
+    """One byte a pixel, or two, the low one first, of a radiometric picture."""
+
     fault: str = ""
     faulty: Path | None = None
 
 
-def resize(frame: Frame, size: int, filter: str) -> Resized:
-    """The frame squashed to size x size pixels: RGB to 3 bytes a pixel, thermal to 1."""
+def resize(frame: Frame, recipe: Recipe) -> Resized:
+    """The frame squashed to a square: RGB of 3 bytes a pixel, thermal of 1 or 2."""
     sizes: list[tuple[int, int]] = []
     pixels: dict[str, bytes] = {}
-    for kind, path in (("rgb", frame.rgb), ("thermal", frame.thermal)):
+    for kind, path, mode in _pictures(frame, recipe):
         if path is None:
-            continue
+            reason = "no 16-bit thermal picture beside it"
+            return Resized(frame, fault=reason, faulty=frame.thermal)
         try:
-            picture = _read(path, "RGB" if kind == "rgb" else "L")
-        except _Unusable as error:
+            # A pair that must agree in size, or is halves of one picture, is read as it is.
+            may_scale = recipe.fast and not frame.same_size and not frame.rgb_side
+            smallest = FAST_MARGIN * recipe.size if may_scale else 0
+            picture = read_picture(path, mode, smallest=smallest)
+        except Unusable as error:
             return Resized(frame, fault=str(error), faulty=path)
-        except (OSError, ValueError, SyntaxError, Warning, Image.DecompressionBombError) as error:
-            return Resized(frame, fault=f"corrupt ({error})", faulty=path)
-        sizes.append(picture.size)
-        small = picture.resize((size, size), FILTERS[filter])
-        pixels[kind] = np.asarray(small).tobytes()
+        picture = _half(picture, frame, kind)
+        sizes.append((picture.shape[1], picture.shape[0]))
+        pixels[kind] = squash(picture, recipe.size, recipe.filter).tobytes()
     if frame.same_size and len(set(sizes)) > 1:
         (w, h), (w2, h2) = sizes
         fault = f"mismatched: RGB is {w} x {h} pixels, thermal {w2} x {h2}"
@@ -51,15 +79,43 @@ def resize(frame: Frame, size: int, filter: str) -> Resized:
     return Resized(frame, rgb=pixels.get("rgb"), thermal=pixels.get("thermal"))
 
 
-class _Unusable(Exception):
-    """A picture that opens, but is not what we work with."""
+def squash(picture: Pixels, size: int, filter: str) -> Pixels:
+    """[height, width, channels] -> [size, size, channels] of the same type, antialiased."""
+    if picture.shape[:2] == (size, size):
+        return picture
+    if filter in QUICK and min(picture.shape[:2]) >= size:
+        # 16-bit counts are resized as floats, which hold them exactly, and rounded.
+        wide = picture if picture.dtype == np.uint8 else picture.astype(np.float32)
+        planes = torch.from_numpy(wide).permute(2, 0, 1)[None]
+        small = F.interpolate(planes, (size, size), mode=filter, antialias=True)
+        result = small[0].permute(1, 2, 0).contiguous().numpy()
+    elif picture.dtype == np.uint8:
+        channels = picture[..., 0] if picture.shape[2] == 1 else picture
+        resized = Image.fromarray(channels).resize((size, size), FILTERS[filter])
+        result = np.asarray(resized).reshape(size, size, -1)
+    else:
+        counts = Image.fromarray(picture[..., 0].astype(np.float32))
+        result = np.asarray(counts.resize((size, size), FILTERS[filter]))[..., None]
+    if picture.dtype == np.uint8:
+        return result
+    return result.round().clip(0, 65535).astype(np.uint16)
 
 
-def _read(path: Path, mode: str) -> Image.Image:
-    with warnings.catch_warnings():
-        # A picture too large to be one, or with broken metadata, is a bad file, not a remark.
-        warnings.simplefilter("error")
-        with Image.open(path) as picture:
-            if picture.mode.startswith(("I", "F")):
-                raise _Unusable("16 bits a pixel; 8-bit pictures are read")
-            return picture.convert(mode)
+def _pictures(frame: Frame, recipe: Recipe) -> Sequence[tuple[str, Path | None, Mode]]:
+    pictures: list[tuple[str, Path | None, Mode]] = []
+    if frame.rgb:
+        pictures.append(("rgb", frame.rgb, "RGB"))
+    if frame.thermal and recipe.thermal == "8bit":
+        pictures.append(("thermal", frame.thermal, "L"))
+    elif frame.thermal:
+        is_own = not frame.radiometric and frame.thermal.suffix.lower() in (".tif", ".tiff", ".png")
+        pictures.append(("thermal", frame.thermal if is_own else frame.radiometric, "counts"))
+    return pictures
+
+
+def _half(picture: Pixels, frame: Frame, kind: str) -> Pixels:
+    if not frame.rgb_side:
+        return picture
+    middle = picture.shape[1] // 2
+    is_left = (frame.rgb_side == "left") == (kind == "rgb")
+    return picture[:, :middle] if is_left else picture[:, middle : 2 * middle]

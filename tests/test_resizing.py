@@ -1,0 +1,128 @@
+"""Reading and resizing single pictures: what comes out is what Pillow would give, or a reason."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from thermal_search.dataset.reading import Unusable, decode, read_picture
+from thermal_search.dataset.resizing import FILTERS, squash
+
+
+def encoded(pixels, format="JPEG", **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format, **options)
+    return file.getvalue()
+
+
+def scene(height, width, channels=3, seed=0):
+    """Blobs, edges and noise, so that a resize has something to do."""
+    random = np.random.default_rng(seed)
+    coarse = Image.fromarray(random.integers(0, 256, (9, 11, 3), np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    noisy = smooth + random.integers(-40, 40, smooth.shape)
+    noisy[height // 3 : height // 2, width // 4 : width // 2] = 250
+    pixels = noisy.clip(0, 255).astype(np.uint8)
+    return pixels if channels == 3 else np.ascontiguousarray(pixels[..., 0])
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+@pytest.mark.parametrize(("height", "width"), [(320, 400), (51, 64), (97, 41), (64, 64)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resizing_is_pillows_to_one_grey_level(filter, height, width, channels):
+    pixels = scene(height, width, channels)
+    expected = np.asarray(Image.fromarray(pixels).resize((64, 64), FILTERS[filter]))
+    found = squash(pixels.reshape(height, width, channels), 64, filter)
+
+    difference = np.abs(found.astype(int) - expected.reshape(64, 64, channels).astype(int))
+    assert difference.max() <= 1
+    assert difference.mean() < 0.02
+
+
+@pytest.mark.parametrize("filter", FILTERS)
+def test_counts_are_resized_as_finely_as_floats(filter):
+    counts = scene(80, 100, 1).astype(np.uint16) * 9 + 6000
+    exact = Image.fromarray(counts.astype(np.float32)).resize((32, 32), FILTERS[filter])
+    found = squash(counts[..., None], 32, filter)
+
+    assert found.dtype == np.uint16
+    assert np.abs(found[..., 0] - np.asarray(exact)).max() <= 0.51
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        encoded(scene(60, 80)),
+        encoded(scene(60, 80, 1)),
+        encoded(scene(60, 80), progressive=True, quality=70),
+        encoded(scene(60, 80), "PNG"),
+        encoded(scene(60, 80, 1), "TIFF"),
+        encoded(np.dstack([scene(60, 80), scene(60, 80, 1)]), "PNG"),
+    ],
+    ids=["jpeg", "grey jpeg", "progressive", "png", "tiff", "transparent"],
+)
+def test_pictures_are_decoded_as_pillow_does(content, mode):
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert(mode)).astype(int)
+    found = decode(content, mode)
+
+    assert np.abs(found.astype(int) - expected.reshape(found.shape)).max() <= 1
+
+
+@pytest.mark.parametrize("cut", [3, 40, 700, -30])
+def test_a_cut_jpeg_is_named_corrupt(cut):
+    with pytest.raises(Unusable, match="corrupt"):
+        decode(encoded(scene(200, 300))[:cut], "RGB")
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked():
+    file = io.BytesIO()
+    Image.new("L", (30000, 30000)).save(file, "PNG")
+    with pytest.raises(Unusable, match="too large to be a picture"):
+        decode(file.getvalue(), "RGB")
+
+
+def test_an_empty_an_alien_and_an_absent_file_are_named(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "alien.jpg").write_text("no picture at all")
+    reasons = []
+    for name in ("empty.jpg", "alien.jpg", "absent.jpg"):
+        with pytest.raises(Unusable) as caught:
+            read_picture(tmp_path / name, "RGB")
+        reasons.append(str(caught.value))
+
+    assert reasons == [
+        "corrupt (the file is empty)",
+        "corrupt (not a picture)",
+        "unreadable (No such file or directory)",
+    ]
+
+
+def test_a_fast_decode_keeps_twice_the_pixels_that_are_wanted():
+    content = encoded(scene(800, 900), quality=92)
+
+    assert decode(content, "RGB", smallest=512).shape == (800, 900, 3)
+    assert decode(content, "RGB", smallest=256).shape == (400, 450, 3)
+    assert decode(content, "RGB", smallest=100).shape == (100, 113, 3)
+
+
+def test_a_fast_decode_is_near_the_full_one():
+    content = encoded(scene(800, 900), quality=92)
+    full, fast = (
+        squash(decode(content, "RGB", smallest=least), 128, "bicubic").astype(int)
+        for least in (0, 256)
+    )
+
+    assert np.abs(full - fast).mean() < 1
+
+
+def test_depths_that_do_not_fit_are_named():
+    counts = scene(20, 30, 1).astype(np.uint16) * 100
+    with pytest.raises(Unusable, match="16 bits a pixel"):
+        decode(encoded(counts, "PNG"), "L")
+    with pytest.raises(Unusable, match="reads 16-bit pictures of one channel"):
+        decode(encoded(scene(20, 30), "PNG"), "counts")
+
+    for format in ("PNG", "TIFF"):
+        assert np.array_equal(decode(encoded(counts, format), "counts")[..., 0], counts)
