@@ -46,11 +46,18 @@ def test_paints_one_thermal_channel_in_network_range(translator):
     assert thermal.abs().max() <= 1
 
 
-@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("size", [64, 128, 256])
 def test_paints_other_sizes(name, size):
-    thermal = build(name, size, TINY[name]).translate(torch.zeros(2, 3, size, size))
+    # StyleGAN's tiny ladder would have no channel left at 256 pixels.
+    wider = {"feature_base": 512} if name == "stylegan" else {}
+    thermal = build(name, size, TINY[name] | wider).translate(torch.zeros(2, 3, size, size))
 
     assert thermal.shape == (2, 1, size, size)
+
+
+def test_as_published_builds_at_512_pixels(name):
+    with torch.device("meta"):
+        assert build(name, 512, {}).config.size == 512
 
 
 def test_what_it_paints_depends_on_the_rgb_picture(translator):
@@ -105,6 +112,29 @@ def test_each_turn_moves_only_its_own_player_and_every_player_moves(translator):
         moved.add(turn.player)
 
     assert moved == set(seats)
+
+
+def test_only_the_moving_player_gets_gradients(translator):
+    moving = []
+    seats = take_seats(translator)
+    game = translator.turns
+
+    def watched(batches):
+        for turn in game(batches):
+            moving.append(turn.player)
+            yield turn
+
+    translator.turns = watched
+    given = []
+    for player, seat in seats.items():
+        for parameter in seat.parameters:
+            parameter.register_post_accumulate_grad_hook(
+                lambda _, player=player: given.append((player, moving[-1]))
+            )
+    play(translator, seats, random_batches())
+
+    assert {receiver for receiver, _ in given} == set(seats)
+    assert all(receiver == mover for receiver, mover in given)
 
 
 def test_every_parameter_gets_a_gradient_in_the_course_of_the_budget(translator):
@@ -261,6 +291,71 @@ def test_every_searched_parameter_is_a_field(name):
     known = {field.name for field in fields(ARCHITECTURES[name].Config)} - {"size"}
 
     assert set(search_spaces.load(name).space) <= known
+
+
+def trained(name, parameters):
+    """All that training shows, at the start, in the middle and near the end of a budget."""
+    torch.manual_seed(5)
+    translator = build(name, SIZE, TINY[name] | parameters)
+    translator.meet(next(random_batches(7, batch=8)).rgb)
+    seats, batches, budget = take_seats(translator), random_batches(), 10**6
+    shown = []
+    for images in (0, 400_000, 900_000):
+        translator.begin_step(images, budget)
+        for seat in seats.values():
+            seat.schedule(translator.learning_rate_factor(images, budget), images / budget)
+        losses = train_step(translator, seats, batches, group=Group(), autocast=nullcontext())
+        shown += [value.item() for value in losses.values()]
+    translator.eval()
+    rgb = next(random_batches(3)).rgb
+    thermal = translator.translate(rgb, translator.draw_latent(BATCH))
+    weights = [p.sum().item() for seat in seats.values() for p in seat.parameters]
+    return [*shown, thermal.double().mean().item(), *weights]
+
+
+def other_value(distribution, value):
+    """One that may be suggested, small where sizes are meant, other than `value`."""
+    choices = getattr(distribution, "choices", None) or (distribution.low, distribution.high)
+    return next(choice for choice in choices if choice != value)
+
+
+def test_a_searched_parameter_changes_training_exactly_where_it_is_suggested(name):
+    loaded = search_spaces.load(name)
+    defaults = vars(ARCHITECTURES[name].Config(size=SIZE)) | TINY[name]
+    # A tiny network must not hide one parameter behind another, nor play a hundred turns.
+    base = {"wgan": {"warm_critic_turns": 0}, "progressive_gan": {"feature_most": 64}}.get(name, {})
+    known = {}
+
+    def training(parameters):
+        key = tuple(sorted(parameters.items()))
+        if key not in known:
+            known[key] = trained(name, parameters)
+        return known[key]
+
+    # The trial's own for every architecture alike, and what caps large pictures only.
+    for parameter in loaded.space.keys() - {"batch_size", "ema_half_life_images", "channel_cap"}:
+        distribution = loaded.space[parameter]
+        value = (defaults | base)[parameter]
+        changed = {parameter: other_value(distribution, value)}
+        if parameter not in loaded.conditions:
+            assert training(base) != training(base | changed), parameter
+            continue
+        other, values = loaded.conditions[parameter]
+        on = base | {other: values[0]}
+        assert training(on) != training(on | changed), parameter
+        for choice in set(loaded.space[other].choices) - set(values):
+            off = base | {other: choice}
+            assert training(off) == training(off | changed), parameter
+
+
+@pytest.mark.parametrize("name", ["dcgan", "wgan"])
+def test_the_channel_cap_narrows_large_pictures(name):
+    def parameters(cap):
+        with torch.device("meta"):
+            translator = build(name, 256, {"channel_cap": cap})
+        return sum(p.numel() for p in translator.generator.parameters())
+
+    assert parameters(8) < parameters(16)
 
 
 def test_every_architecture_has_a_space_and_a_tiny_setting():

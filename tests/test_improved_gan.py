@@ -143,6 +143,19 @@ def test_new_weights_are_measured_anew():
     assert torch.allclose(after, translator.translate(rgb, z), atol=1e-6)
 
 
+def test_an_image_counts_as_one_among_the_references():
+    norm = VirtualBatchNorm(1)
+    norm.references = 3
+    features = torch.randn(4, 1, 8, 8)
+    features[3] = features[3] * 3 + 2
+    shares = torch.tensor([0.25, 0.25, 0.25, 0.25])
+    mean = (features.mean((1, 2, 3)) * shares).sum()
+    square = (features.square().mean((1, 2, 3)) * shares).sum()
+    expected = (features[3] - mean) / (square - mean.square() + 1e-5).sqrt()
+
+    assert torch.allclose(norm(features)[3], expected, atol=1e-5)
+
+
 def test_gradients_flow_through_the_reference_statistics():
     norm = VirtualBatchNorm(2)
     norm.references = 3

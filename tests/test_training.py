@@ -183,6 +183,17 @@ def test_judging_leaves_the_random_state_alone(tmp_path):
     assert rare[-1][:2] == often[-1][:2]
 
 
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_judging_again_finds_the_very_same(tmp_path, architecture):
+    trial = trial_of(plan_of(tmp_path, architecture))
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(trial.judge.evaluate(trial.translator, tmp_path / "grid.png"))
+
+    assert found[0] == found[1]
+
+
 def test_a_picture_grid_is_drawn_at_each_evaluation(tmp_path):
     for evaluation in trial_of(plan_of(tmp_path)).evaluations():
         assert (tmp_path / evaluation.grid).read_bytes().startswith(b"\x89PNG")
