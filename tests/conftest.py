@@ -9,6 +9,8 @@ os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 import pytest
+import pytorch_fid.inception
+import torch
 from jaxtyping import install_import_hook
 
 CHECKED = ["images", "losses", "networks", "architectures", "metrics"]
@@ -20,6 +22,7 @@ with install_import_hook([f"thermal_search.{name}" for name in CHECKED], "bearty
 
 from thermal_search.dataset.preparation import prepare  # noqa: E402
 from thermal_search.demo.scenes import draw_recording  # noqa: E402
+from thermal_search.metrics.inception import WEIGHTS_FILE  # noqa: E402
 
 ROADSCENE = Path(__file__).parents[2] / "shared" / "data" / "roadscene"
 
@@ -47,3 +50,17 @@ def dataset(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dataset") / "prepared"
     prepare(recording, folder, size=32)
     return folder
+
+
+@pytest.fixture(scope="session")
+def inception_weights(tmp_path_factory):
+    """A file of the right form with random weights: the real one is a download."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *_, **__: None)
+    patch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
+    torch.manual_seed(0)
+    network = pytorch_fid.inception.fid_inception_v3()
+    patch.undo()
+    file = tmp_path_factory.mktemp("weights") / WEIGHTS_FILE
+    torch.save(network.state_dict(), file)
+    return file

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import pytorch_fid.inception
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
@@ -30,7 +29,7 @@ from thermal_search.metrics import (
     metric_name,
     reference_file,
 )
-from thermal_search.metrics.features import WEIGHTS_FILE
+from thermal_search.metrics.inception import WEIGHTS_FILE
 
 
 def features(count, dimensions, seed=0, shift=0.0, scale=1.0):
@@ -170,7 +169,7 @@ def test_efficientnet_needs_no_download_and_tells_pictures_apart():
 def test_the_metrics_name_tells_its_features():
     assert metric_name("inception") == "fid"
     assert metric_name("efficientnet-lite0") == "fd_efficientnet_lite0"
-    with pytest.raises(ValueError, match=r"Unknown features 'vgg'.*inception"):
+    with pytest.raises(MetricError, match=r"Unknown features 'vgg'.*inception"):
         metric_name("vgg")
 
 
@@ -182,20 +181,6 @@ def test_the_file_of_kept_statistics_tells_the_weights(tmp_path):
         return reference_file(tmp_path, extractor, "val", 9).name
 
     assert named(0) == named(0) != named(1)
-
-
-@pytest.fixture(scope="session")
-def inception_weights(tmp_path_factory):
-    """A file of the right form with random weights: the real one is a download."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *_, **__: None)
-    patch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
-    torch.manual_seed(0)
-    network = pytorch_fid.inception.fid_inception_v3()
-    patch.undo()
-    file = tmp_path_factory.mktemp("weights") / WEIGHTS_FILE
-    torch.save(network.state_dict(), file)
-    return file
 
 
 # pytorch-fid passes scipy an argument that is on its way out, and roots singular matrices.

@@ -63,8 +63,11 @@ def add_search_flags(parser: argparse.ArgumentParser, default_address: str) -> N
     )
     parser.add_argument(
         "--features",
-        choices=["inception", "efficientnet-lite0"],
-        help="what the Frechet distance is measured on; default: inception, which makes it FID",
+        help="what the Frechet distance is measured on: inception, which makes it FID, "
+        "efficientnet-lite0, or an encoder's file (.pt2, .onnx); default: inception",
+    )
+    parser.add_argument(
+        "--features-precision", choices=["fp32", "bf16"], help="of that network; default: fp32"
     )
     parser.add_argument(
         "--inception-weights", type=Path, help="pytorch-fid's weights file, if not to be downloaded"

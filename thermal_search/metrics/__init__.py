@@ -1,7 +1,8 @@
 """How good painted thermal images are: features and the distances between their distributions, and
 what is measured pair by pair."""
 
-from thermal_search.metrics.features import EXTRACTORS, Extractor, build_extractor, metric_name
+from thermal_search.metrics.extractor import Extractor, FeaturesPrecision
+from thermal_search.metrics.features import EXTRACTORS, build_extractor, is_file, metric_name
 from thermal_search.metrics.frechet import Moments, Reference, frechet_distance
 from thermal_search.metrics.inception_score import ClassStatistics
 from thermal_search.metrics.kernel import KernelDistance, KernelReference
@@ -15,6 +16,7 @@ __all__ = [
     "EXTRACTORS",
     "ClassStatistics",
     "Extractor",
+    "FeaturesPrecision",
     "KernelDistance",
     "KernelReference",
     "Moments",
@@ -25,6 +27,7 @@ __all__ = [
     "Statistics",
     "build_extractor",
     "frechet_distance",
+    "is_file",
     "keep",
     "kept_statistics",
     "measure",

@@ -8,13 +8,13 @@ from zipfile import BadZipFile
 import torch.distributed as dist
 from torch import Tensor
 
-from thermal_search.metrics.features import Extractor
+from thermal_search.metrics.extractor import Extractor
 from thermal_search.metrics.statistics import Statistics
 
 
 def reference_file(dataset: Path, extractor: Extractor, split: str, count: int) -> Path:
     """Where they are kept: the name tells features, weights, split and number of images."""
-    name = f"{extractor.metric}-{extractor.digest()}-{split}-{count}.npz"
+    name = f"{extractor.metric}-{extractor.digest}-{extractor.precision}-{split}-{count}.npz"
     return dataset / "statistics" / name
 
 

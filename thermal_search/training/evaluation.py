@@ -118,8 +118,7 @@ class Judge:
     @property
     def _suffix(self) -> str:
         """Keeps apart what was measured with another network than Inception, as the metric does."""
-        is_inception = self.extractor.name == "inception"
-        return "" if is_inception else f"_{self.extractor.name.replace('-', '_')}"
+        return self.extractor.metric.removeprefix("fid").removeprefix("fd")
 
     def _paint(self, translator: Translator) -> Iterator[tuple[Thermal, Tensor]]:
         """What is painted of each batch, and the real frames as bytes."""

@@ -17,6 +17,7 @@ from thermal_search.dataset.loading import Share, open_share
 from thermal_search.errors import TrialDiverged
 from thermal_search.metrics import (
     Extractor,
+    FeaturesPrecision,
     PerceptualDistance,
     Statistics,
     build_extractor,
@@ -48,6 +49,7 @@ class SlotPlan:
     """Validation pairs over all shares."""
 
     features: str
+    features_precision: FeaturesPrecision
     inception_weights: Path | None
     lpips_weights: Path | None
     metric: str
@@ -152,7 +154,10 @@ def _result(trial: Trial, number: int, evaluation: Evaluation, metric: str) -> R
 
 def _judge(plan: SlotPlan, data: WorkerFrames, group: Group, device: torch.device) -> Judge:
     extractor = build_extractor(
-        plan.features, inception_weights=plan.inception_weights, device=device
+        plan.features,
+        inception_weights=plan.inception_weights,
+        precision=plan.features_precision,
+        device=device,
     )
     perceptual = PerceptualDistance(plan.lpips_weights, device) if plan.lpips_weights else None
     real = _real_statistics(plan, data, extractor, group)

@@ -11,7 +11,7 @@ import search_spaces
 from thermal_search import architectures
 from thermal_search.dataset.manifest import Manifest, read_manifest
 from thermal_search.errors import SearchError
-from thermal_search.metrics import metric_name
+from thermal_search.metrics import FeaturesPrecision, is_file, metric_name
 from thermal_search.training.step import Precision
 from thermal_search.tuning.record import write_atomically
 
@@ -61,6 +61,9 @@ class SearchPlan:
     one if it holds them."""
 
     features: str = "inception"
+    """A name, or the path of an encoder's file."""
+
+    features_precision: FeaturesPrecision = "fp32"
     inception_weights: Path | None = None
     lpips_weights: Path | None = None
     """torchvision's AlexNet or VGG-16: where given, LPIPS is measured too."""
@@ -77,6 +80,8 @@ class SearchPlan:
         object.__setattr__(self, "data", Path(self.data).absolute())
         object.__setattr__(self, "output", Path(self.output).absolute())
         object.__setattr__(self, "architectures", tuple(self.architectures))
+        if is_file(self.features):
+            object.__setattr__(self, "features", str(Path(self.features).absolute()))
         for name in ("inception_weights", "lpips_weights"):
             if (file := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(file).absolute())
@@ -114,6 +119,8 @@ class SearchPlan:
     def published(self) -> dict[str, Any]:
         """What the search's own MLflow run shows; no machine paths."""
         shown = {**self.to_json(), "data": self.data.name, "output": self.output.name}
+        if is_file(self.features):
+            shown["features"] = Path(self.features).name
         for name in ("inception_weights", "lpips_weights"):
             shown.pop(name)
         return shown

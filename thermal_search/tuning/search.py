@@ -46,7 +46,11 @@ def search(
     manifest = plan.check()
     _check_output(plan, manifest, resume)
     # Before any machine is asked for: a missing weights file is known now.
-    build_extractor(plan.features, inception_weights=plan.inception_weights)
+    build_extractor(
+        plan.features,
+        inception_weights=plan.inception_weights,
+        precision=plan.features_precision,
+    )
     if plan.lpips_weights:
         PerceptualDistance(plan.lpips_weights).require_size(manifest.size)
     if not resume:
@@ -94,6 +98,7 @@ def slot_for(plan: SearchPlan, manifest: Manifest, dataset: LoadedDataset, layou
         dataset=plan.data,
         validation_count=manifest.count("pairs", "val"),
         features=plan.features,
+        features_precision=plan.features_precision,
         inception_weights=plan.inception_weights,
         lpips_weights=plan.lpips_weights,
         metric=plan.metric,

@@ -1,0 +1,137 @@
+"""The Frechet distance from features, against pytorch-fid and torchmetrics, in one run.
+
+    python benchmarks/frechet.py [--sizes 200/500,500/500] [--rounds 3] [--threads 1]
+
+Every way starts from the painted images' 2048 features in float32 and a reference that is
+prepared beforehand: mean and covariance for the peers, the factor for ours. Ways are interleaved,
+in an order drawn anew each round; times are CPU-seconds and wall clock. The error is against the
+float64 nuclear norm by a singular value decomposition of the features themselves.
+"""
+
+import argparse
+import os
+import platform
+import random
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from datetime import date
+
+
+def main() -> None:
+    args = parse_args()
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(args.threads)
+    describe(args.threads)
+    for size in args.sizes.split(","):
+        n, reference = (int(part) for part in size.split("/"))
+        measure(n, reference, args.rounds)
+
+
+def measure(n: int, m: int, rounds: int) -> None:
+    import numpy as np
+    import torch
+    from pytorch_fid.fid_score import calculate_frechet_distance
+    from torchmetrics.image.fid import _compute_fid
+
+    from thermal_search.metrics import Reference, Statistics
+
+    painted, real = features(n, 1), features(m, 2)
+    real_mean, real_covariance = real.mean(0), np.cov(real, rowvar=False)
+    theirs = torch.from_numpy(real_mean), torch.from_numpy(real_covariance)
+    started = time.process_time()
+    reference = Reference(Statistics.of(torch.from_numpy(real.astype(np.float32))))
+    prepared = time.process_time() - started
+
+    def pytorch_fid() -> float:
+        mean, covariance = painted.mean(0), np.cov(painted, rowvar=False)
+        return float(calculate_frechet_distance(mean, covariance, real_mean, real_covariance))
+
+    def torchmetrics() -> float:
+        rows = torch.from_numpy(painted)
+        mean = rows.mean(0)
+        covariance = (rows.T @ rows - n * torch.outer(mean, mean)) / (n - 1)
+        return float(_compute_fid(mean, covariance, *theirs))
+
+    def ours() -> float:
+        return reference.distance(Statistics.of(torch.from_numpy(painted.astype(np.float32))))
+
+    truth = nuclear(painted, real)
+    ways: list[Callable[[], float]] = [pytorch_fid, torchmetrics, ours]
+    times: dict[str, list[tuple[float, float]]] = {way.__name__: [] for way in ways}
+    found: dict[str, float] = {}
+    for _ in range(rounds):
+        for way in random.sample(ways, len(ways)):
+            cpu, wall = time.process_time(), time.perf_counter()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                found[way.__name__] = way()
+            times[way.__name__].append((time.process_time() - cpu, time.perf_counter() - wall))
+    print(
+        f"\n{n} painted, {m} real (distance {truth:.6f}; our reference took {prepared:.2f} CPU-s)"
+    )
+    print(
+        f"{'way':14}{'CPU-s min / median / max':>28}{'wall median':>13}{'ours is':>10}{'error':>11}"
+    )
+    fastest = [cpu for cpu, _ in times["ours"]]
+    for name, measured in times.items():
+        cpus = sorted(cpu for cpu, _ in measured)
+        ratio = statistics.median(
+            cpu / own for (cpu, _), own in zip(measured, fastest, strict=True)
+        )
+        wall = statistics.median(wall for _, wall in measured)
+        spread = f"{cpus[0]:.3f} / {statistics.median(cpus):.3f} / {cpus[-1]:.3f}"
+        error = abs(found[name] - truth)
+        print(f"{name:14}{spread:>28}{wall:>13.3f}{ratio:>9.1f}x{error:>11.1e}", flush=True)
+
+
+def features(count: int, seed: int):
+    """Non-negative, with a spectrum that falls like a power law, as Inception's are; values that
+    float32 holds exactly, in float64."""
+    import numpy as np
+
+    shared = np.random.default_rng(0)
+    mixing = shared.normal(size=(2048, 2048)) / np.sqrt(2048)
+    scales = np.arange(1, 2049) ** -0.5
+    own = np.random.default_rng(seed).normal(size=(count, 2048)) * scales
+    mixed = own @ mixing * 3 + 0.3 + 0.05 * seed
+    return np.maximum(mixed, 0).astype(np.float32).astype(np.float64)
+
+
+def nuclear(a, b) -> float:
+    import numpy as np
+
+    centred_a = (a - a.mean(0)) / np.sqrt(len(a) - 1)
+    centred_b = (b - b.mean(0)) / np.sqrt(len(b) - 1)
+    if min(len(a), len(b)) > 2048:  # an orthogonal factor in between changes no singular value
+        centred_a, centred_b = (np.linalg.qr(x, mode="r") for x in (centred_a, centred_b))
+    norm = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum()
+    traces = np.square(centred_a).sum() + np.square(centred_b).sum()
+    return float(np.square(a.mean(0) - b.mean(0)).sum() + traces - 2 * norm)
+
+
+def describe(threads: int) -> None:
+    from importlib.metadata import version
+
+    names = ("torch", "numpy", "scipy", "pytorch-fid", "torchmetrics")
+    processor = platform.processor() or platform.machine()
+    cpuinfo = "/proc/cpuinfo"
+    if os.path.exists(cpuinfo):
+        with open(cpuinfo) as file:
+            models = [line.split(":")[1].strip() for line in file if "model name" in line]
+        processor = f"{len(models)} x {models[0]}" if models else processor
+    print(f"{processor}, {threads} thread(s), load {os.getloadavg()[0]:.1f}, {date.today()}")
+    print(f"Python {platform.python_version()}, " + ", ".join(f"{n} {version(n)}" for n in names))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default="200/500,500/500,1000/1000,5000/1000,5000/5000")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

