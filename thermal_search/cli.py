@@ -1,4 +1,4 @@
-"""The verbs people type: demo, search, ui, export, translate."""
+"""The verbs people type: demo, search, ui, export, translate, evaluate, fid."""
 
 import argparse
 import os
@@ -149,6 +149,27 @@ def _parser() -> argparse.ArgumentParser:
         "--square", action="store_true", help="the generator's own size, not the RGB picture's"
     )
     translate.add_argument("--seed", type=int, default=0, help="of the latents; default: 0")
+
+    fid = _verb(verbs, "fid", "the Frechet distance between two folders of pictures", _fid)
+    fid.add_argument(
+        "first", type=Path, metavar="FOLDER", help="pictures, or their .npz statistics"
+    )
+    fid.add_argument("second", type=Path, metavar="FOLDER", help="the other ones")
+    _add_features_flags(fid)
+    fid.add_argument(
+        "--save", type=Path, metavar="FILE.npz", help="keep the first folder's statistics"
+    )
+
+    evaluate = _verb(verbs, "evaluate", "judge an exported generator", _evaluate)
+    evaluate.add_argument("model", type=Path, help="a folder written by export")
+    evaluate.add_argument("--data", type=Path, required=True, help="a folder written by process.py")
+    evaluate.add_argument("--split", choices=["val", "test"], default="val", help="default: val")
+    evaluate.add_argument("--workers", type=int, default=1, help="default: %(default)s")
+    _add_features_flags(evaluate)
+    evaluate.add_argument(
+        "--lpips-weights", type=Path, help="torchvision's AlexNet or VGG-16: measures LPIPS too"
+    )
+    evaluate.add_argument("--json", type=Path, metavar="FILE", help="where the numbers go as well")
     return parser
 
 
@@ -191,6 +212,52 @@ def _translate(args: argparse.Namespace) -> None:
     for path, reason in done.left_out:
         print(f"Left out {path.name}: {reason}", file=sys.stderr)
     print(f"{len(done.written)} thermal pictures are in {args.target}.")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    import json
+
+    from thermal_search.evaluate import Request, describe, evaluate
+    from thermal_search.tuning.record import write_atomically
+
+    names = ("model", "data", "split", "workers", "features", "inception_weights")
+    names += ("features_precision", "lpips_weights")
+    found = evaluate(Request(**{name: getattr(args, name) for name in names}))
+    if args.json:
+        write_atomically(args.json, json.dumps(found, indent=2) + "\n")
+    describe(found)
+
+
+def _fid(args: argparse.Namespace) -> None:
+    from thermal_search.fid import distance_between
+
+    metric, distance = distance_between(
+        args.first,
+        args.second,
+        features=args.features,
+        inception_weights=args.inception_weights,
+        precision=args.features_precision,
+        save=args.save,
+    )
+    print(f"{metric} {distance:.6f}")
+
+
+def _add_features_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--features",
+        default="inception",
+        help="inception, efficientnet-lite0, or an encoder's file (.pt2, .onnx); "
+        "default: %(default)s",
+    )
+    parser.add_argument(
+        "--inception-weights", type=Path, help="pytorch-fid's weights file, if not to be downloaded"
+    )
+    parser.add_argument(
+        "--features-precision",
+        choices=["fp32", "bf16"],
+        default="fp32",
+        help="of that network; default: %(default)s",
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -30,6 +30,15 @@ class Frames:
         size, _, channels = self.shape
         return Frames([*self.blocks, *other.blocks], size=size, channels=channels)
 
+    def part(self, start: int, stop: int) -> "Frames":
+        """Those from `start` to before `stop`, uncopied."""
+        size, _, channels = self.shape
+        blocks = [
+            block[max(start - first, 0) : max(stop - first, 0)]
+            for first, block in zip(self.starts, self.blocks, strict=False)
+        ]
+        return Frames(blocks, size=size, channels=channels)
+
     def take(self, numbers: Iterable[int]) -> UInt8[Tensor, "count channels size size"]:
         """The frames of these numbers, copied out, channels first, 0 .. 255."""
         numbers = list(numbers)

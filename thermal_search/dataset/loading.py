@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
@@ -17,6 +16,7 @@ from ray.data.dataset import MaterializedDataset
 
 from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, WorkerFrames
 from thermal_search.dataset.manifest import Kind, Manifest, Split
+from thermal_search.dataset.stored import Column, frames_of
 
 Part = Literal["pairs", "rgb", "thermal", "validation"]
 
@@ -103,20 +103,9 @@ def open_share(share: Share) -> WorkerFrames:
     )
 
 
-def _frames(share: Share, part: Part, column: Literal["rgb", "thermal"]) -> Frames:
+def _frames(share: Share, part: Part, column: Column) -> Frames:
     tables: list[pa.Table] = ray.get(list(share.blocks.get(part, [])))
-    channels = 3 if column == "rgb" else 1
-    shape = (share.size, share.size, channels)
-    views = [_pixels(chunk, shape) for table in tables for chunk in table.column(column).chunks]
-    return Frames(views, size=share.size, channels=channels)
-
-
-def _pixels(chunk: pa.FixedSizeBinaryArray, shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
-    row = int(np.prod(shape))
-    data = chunk.buffers()[1]
-    assert data is not None
-    view = np.frombuffer(data, np.uint8, count=len(chunk) * row, offset=chunk.offset * row)
-    return view.reshape(len(chunk), *shape)
+    return frames_of(tables, column, share.size)
 
 
 def _cuts(rows: int, workers: int, multiple: int) -> list[int]:

@@ -42,7 +42,8 @@ class Extractor:
         self.digest = digest or digest_of(self.network)
         """Ten digits of the weights' hash: statistics of other weights never compare."""
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.network.to(dtype=self.dtype, memory_format=memory_format)
+        self.network.to(self.dtype)
+        self.network.to(memory_format=memory_format)
         self.classifier = classifier.requires_grad_(False) if classifier else None
         self.device = torch.device("cpu")
 
@@ -52,6 +53,11 @@ class Extractor:
             self.classifier.to(device)
         self.device = device
         return self
+
+    @property
+    def identity(self) -> str:
+        """Whose features these are: statistics of other ones have no distance to them."""
+        return f"{self.name} {self.digest} {self.precision}"
 
     def protocol(self, *, images: int, size: int) -> Protocol:
         """How numbers on these features are measured, of `images` pictures of `size` pixels."""

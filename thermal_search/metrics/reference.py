@@ -30,7 +30,7 @@ def measure(
     extractor: Extractor, images: Iterable[Tensor], group: dist.ProcessGroup | None = None
 ) -> Statistics:
     """The statistics of uint8 batches, summed over the workers of `group`."""
-    statistics = Statistics(extractor.dimensions)
+    statistics = Statistics(extractor.dimensions, measured_on=extractor.identity)
     for batch in images:
         statistics.add(extractor(batch))
     statistics.all_reduce(group)

@@ -27,8 +27,10 @@ class Statistics:
     sum of outer products of all rows are kept as well.
     """
 
-    def __init__(self, dimensions: int, *, kept: int = KEPT_IMAGES) -> None:
+    def __init__(self, dimensions: int, *, kept: int = KEPT_IMAGES, measured_on: str = "") -> None:
         self.dimensions, self.kept = dimensions, kept
+        self.measured_on = measured_on
+        """The extractor's identity: statistics of different ones have no distance."""
         self.count = 0
         self.sum = torch.zeros(dimensions, dtype=torch.float64)
         self._rows: list[Tensor] = []
@@ -132,6 +134,7 @@ class Statistics:
             "sum": self.sum.numpy(),
             "rows": self.rows.numpy(),
         }
+        content["measured_on"] = self.measured_on
         if self._outer is not None:
             content["outer"] = self._outer.numpy()
         with partial.open("wb") as file:
@@ -145,6 +148,7 @@ class Statistics:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             rows = torch.from_numpy(content["rows"])
             statistics = cls(rows.shape[1], kept=max(len(rows), KEPT_IMAGES))
+            statistics.measured_on = str(content["measured_on"])
             statistics.count = int(content["count"])
             statistics.sum = torch.from_numpy(content["sum"])
             statistics._rows = [rows]

@@ -1,0 +1,120 @@
+"""`thermal-search fid` finds what `python -m pytorch_fid` finds, and says what it cannot read."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from pytorch_fid.fid_score import calculate_fid_given_paths, save_fid_stats
+
+from thermal_search.cli import main
+from thermal_search.errors import MetricError
+from thermal_search.fid import distance_between
+from thermal_search.metrics.inception import WEIGHTS_FILE
+
+FAST = {"features": "efficientnet-lite0"}
+
+
+def draw(folder, count, low, high, size=40, seed=0):
+    random = np.random.default_rng(seed)
+    folder.mkdir()
+    for number in range(count):
+        coarse = random.integers(low, high, (7, 7, 3), np.uint8)
+        Image.fromarray(coarse).resize((size, size)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path):
+    return draw(tmp_path / "dark", 5, 0, 120), draw(tmp_path / "bright", 4, 60, 255, seed=1)
+
+
+# pytorch-fid passes scipy an argument that is on its way out, and roots singular matrices.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
+def test_it_is_pytorch_fids_number_on_folders_and_on_its_statistics(
+    folders, inception_weights, tmp_path, monkeypatch, capsys
+):
+    hub = tmp_path / "torch" / "hub" / "checkpoints"
+    hub.mkdir(parents=True)
+    (hub / WEIGHTS_FILE).symlink_to(inception_weights)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    first, second = map(str, folders)
+    expected = calculate_fid_given_paths([first, second], 4, "cpu", 2048, num_workers=0)
+    statistics = str(tmp_path / "theirs.npz")
+    save_fid_stats([second, statistics], 4, "cpu", 2048, num_workers=0)
+
+    weights = ["--inception-weights", str(inception_weights)]
+    for other in (second, statistics):
+        main(["fid", first, other, *weights])
+        key, number = capsys.readouterr().out.split()
+        assert key == "fid"
+        assert float(number) == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_kept_statistics_stand_for_their_folder(folders, tmp_path):
+    first, second = folders
+    kept = tmp_path / "kept.npz"
+    expected = distance_between(first, second, save=kept, **FAST)
+
+    assert expected[0] == "fd_efficientnet_lite0"
+    assert distance_between(kept, second, **FAST) == pytest.approx(expected)
+    assert distance_between(first, kept, **FAST)[1] == pytest.approx(0, abs=1e-6)
+
+
+def test_statistics_of_other_features_are_refused(folders, tmp_path):
+    first, second = folders
+    kept = tmp_path / "kept.npz"
+    distance_between(first, second, save=kept, **FAST)
+    with pytest.raises(MetricError, match=r"kept\.npz was measured on .* fp32, but .* bf16"):
+        distance_between(kept, second, precision="bf16", **FAST)
+    np.savez(tmp_path / "theirs.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    with pytest.raises(MetricError, match="features of one network, but one has"):
+        distance_between(first, tmp_path / "theirs.npz", **FAST)
+    np.savez(tmp_path / "nan.npz", mu=np.full(1280, np.nan), sigma=np.eye(1280))
+    with pytest.raises(MetricError, match=r"nan\.npz must hold finite numbers"):
+        distance_between(first, tmp_path / "nan.npz", **FAST)
+
+
+def test_pictures_of_several_sizes_are_measured_together(tmp_path):
+    folder = draw(tmp_path / "mixed", 3, 0, 200, size=40)
+    draw(tmp_path / "larger", 2, 0, 200, size=56, seed=1)
+    for path in (tmp_path / "larger").iterdir():
+        path.rename(folder / f"larger-{path.name}")
+    whole = distance_between(folder, draw(tmp_path / "other", 4, 0, 200, seed=2), **FAST)
+
+    assert whole[1] > 0
+
+
+def test_pictures_that_cannot_be_read_are_named(folders):
+    first, second = folders
+    (second / "broken.jpg").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(second / "deep.png")
+    with pytest.raises(MetricError) as raised:
+        distance_between(first, second, **FAST)
+
+    message = str(raised.value)
+    for told in ("2 of 6 pictures in", "broken.jpg", "deep.png: 16 bits a pixel", "repair or"):
+        assert told in message
+    assert "\n" not in message
+
+
+def test_what_is_no_folder_and_no_statistics_is_refused_in_one_sentence(folders, tmp_path):
+    first, _ = folders
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes(b"PK\x03\x04 cut off")
+    for other, told in (
+        (tmp_path / "absent", "must be a folder of pictures or a .npz file"),
+        (empty, "at least 2 pictures on each side, but .*empty holds 0"),
+        (damaged, "must be statistics that thermal-search or pytorch-fid saved"),
+    ):
+        with pytest.raises(SystemExit, match=told):
+            main(["fid", str(first), str(other), "--features", "efficientnet-lite0"])
+
+
+def test_features_that_are_not_finite_are_refused(folders, monkeypatch):
+    first, second = folders
+    monkeypatch.setattr(
+        "thermal_search.metrics.efficientnet._prepare", lambda pixels: pixels * float("nan")
+    )
+    with pytest.raises(MetricError, match="Features must be finite numbers, but some are not"):
+        distance_between(first, second, **FAST)
