@@ -42,7 +42,7 @@ def test_the_generator_is_not_clipped():
     translator = make(clip=0.001)
     list(translator.turns(random_batches()))
 
-    assert max(p.abs().max().item() for p in translator.generator.parameters()) > 0.001
+    assert max(p.abs().max().item() for p in translator.generator.parameters()) > 0.1
 
 
 def test_the_critic_plays_its_turns_then_the_generator_once():
