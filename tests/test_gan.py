@@ -88,6 +88,13 @@ def test_sgd_whose_momentum_rises_and_whose_rate_falls_with_every_update():
     assert translator.learning_rate_factor(4 * 1000, 10**6) == pytest.approx(1.000004**-1000)
 
 
+def test_the_rate_falls_by_updates_however_many_workers_share_them():
+    translator = make()
+    translator.workers = 2
+
+    assert translator.learning_rate_factor(4 * 1000, 10**6) == pytest.approx(1.000004**-500)
+
+
 def test_the_rate_has_a_floor():
     translator = make(generator_lr=0.004)
 

@@ -75,6 +75,13 @@ def test_long_rounds_are_shorter_in_a_short_trial():
     assert len(players(make(warm_critic_turns=100), 0, 100 * 4)) - 1 == 5
 
 
+def test_long_rounds_are_shorter_where_several_workers_show_images():
+    translator = make(warm_critic_turns=100)
+    translator.workers = 2
+
+    assert len(players(translator, 0, 2 * 10 * 20 * 4)) - 1 == 10
+
+
 def test_long_rounds_come_back_every_five_hundredth_step():
     translator = make(critic_turns=2, warm_critic_turns=10)
     translator.generator_steps = 499

@@ -140,7 +140,7 @@ class GAN(Translator):
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         if self.config.optimizer == "adam":
             return 1.0
-        updates = images / self.config.batch_size
+        updates = images / (self.config.batch_size * self.workers)
         return max(DECAY_PER_UPDATE**-updates, LOWEST_LR / self.config.generator_lr)
 
 

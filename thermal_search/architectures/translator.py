@@ -87,6 +87,9 @@ class Translator(nn.Module, ABC):
     generator: nn.Module
     """The RGB -> thermal network: what is averaged, judged and exported."""
 
+    workers: int = 1
+    """How many play together, each with its own batch; the trainer tells before the first step."""
+
     @abstractmethod
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         """Paint the thermal images of `rgb`, in -1 .. 1, with `self.generator` alone.
@@ -103,7 +106,7 @@ class Translator(nn.Module, ABC):
         """Play one training step, one yield per move; draw as many batches as the paper does.
 
         The trainer updates `turn.player` before asking for the next turn, so code after a `yield`
-        sees the moved networks. One step counts as `batch_size` images shown.
+        sees the moved networks. One step counts as `batch_size` images shown by each worker.
         """
 
     def draw_latent(self, count: int, random: Generator | None = None) -> Latent | None:

@@ -146,11 +146,12 @@ class WGAN(Translator):
         config, steps = self.config, self.generator_steps
         if steps >= WARM_UNTIL and steps % WARM_EVERY:
             return config.critic_turns
+        shown = config.batch_size * self.workers
         left = int(self.budget_images * WARM_SHARE) - self.warm_images
-        warm = min(config.warm_critic_turns, left // config.batch_size)
+        warm = min(config.warm_critic_turns, left // shown)
         if warm <= config.critic_turns:
             return config.critic_turns
-        self.warm_images += warm * config.batch_size
+        self.warm_images += warm * shown
         return warm
 
     def get_extra_state(self) -> dict[str, int]:

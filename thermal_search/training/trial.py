@@ -105,6 +105,7 @@ class Trial:
         # All workers build the same networks; their random draws differ afterwards.
         torch.manual_seed(plan.seed)
         self.translator = _build(plan, data.size).to(device)
+        self.translator.workers = group.size
         self.batches = _batches(self.translator, plan, data, group, device)
         self.frames, _ = data.paired if self.translator.needs_pairs else data.unpaired
         self.translator.meet(self._frames_from(0, MET_IMAGES))
