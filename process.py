@@ -2,9 +2,10 @@
 
     python process.py SOURCE OUTPUT [--size 256]
 
-SOURCE is FLIR ADAS v2 as unpacked, or a folder with two folders of equal stems (visible/ and
-infrared/, rgb/ and thermal/). OUTPUT becomes Parquet shards of raw pixels with a manifest and a
-preview. A stopped run goes on where it was.
+SOURCE is a FLIR dataset as unpacked (ADAS v2, v1, v1.3, Europe, aligned), another public set
+(KAIST, LLVIP, M3FD, MSRS, RoadScene), pix2pix's or CycleGAN's folders, or two folders of equal
+names (rgb/ and thermal/): docs/layouts.md shows each. OUTPUT becomes Parquet shards of raw pixels
+with a manifest and a preview. A stopped run goes on where it was.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from thermal_search.dataset.layouts import LAYOUTS
 from thermal_search.dataset.manifest import Manifest
 from thermal_search.dataset.preparation import prepare
 from thermal_search.dataset.resizing import FILTERS
+from thermal_search.dataset.splits import parse_shares
 from thermal_search.errors import ThermalSearchError
 
 NAMED_FILES = 5
@@ -30,6 +32,9 @@ def main() -> None:
             size=args.size,
             layout=args.layout,
             filter=args.filter,
+            splits=parse_shares(args.splits),
+            seed=args.seed,
+            every=args.every,
             fast=args.fast,
             max_bad=args.max_bad,
             workers=args.workers,
@@ -50,6 +55,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("output", type=Path, help="the dataset's folder, which must not exist yet")
     parser.add_argument("--size", type=int, default=256, help="pixels; default: %(default)s")
     parser.add_argument("--layout", choices=["auto", *LAYOUTS], default="auto")
+    parser.add_argument(
+        "--splits",
+        default="70,15,15",
+        metavar="TRAIN,VAL,TEST",
+        help="shares of the recordings that their authors did not split; default: %(default)s",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the splits; default: %(default)s")
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        metavar="K",
+        help="take every K-th frame of a recording: neighbours are nearly the same",
+    )
     parser.add_argument("--filter", choices=list(FILTERS), default="bicubic")
     parser.add_argument(
         "--max-bad", type=float, default=0.05, help="share of unusable files; default: %(default)s"

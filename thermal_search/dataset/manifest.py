@@ -147,6 +147,8 @@ def _check(manifest: Manifest) -> None:
             raise DatasetError(
                 f"{manifest.folder} is not whole: {shard.path} is missing. Prepare it again."
             )
-    for split in ("train", "val"):
-        if not manifest.count("pairs", split):
-            raise DatasetError(f"{manifest.folder} has no pairs in its {split} split.")
+    if not manifest.count("pairs", "val"):
+        raise DatasetError(f"{manifest.folder} has no pairs in its val split.")
+    apart = manifest.count("rgb", "train") and manifest.count("thermal", "train")
+    if not manifest.count("pairs", "train") and not apart:
+        raise DatasetError(f"{manifest.folder} has neither pairs nor both kinds to train on.")

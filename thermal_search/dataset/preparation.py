@@ -26,7 +26,7 @@ from thermal_search.dataset.layouts import Frame, read_layout
 from thermal_search.dataset.manifest import FILE, Manifest, Shard, read_manifest
 from thermal_search.dataset.resizing import Recipe
 from thermal_search.dataset.shards import Written, chunks, make_shard
-from thermal_search.dataset.splits import split
+from thermal_search.dataset.splits import SHARES, Shares, split, thin
 from thermal_search.dataset.workers import hire
 from thermal_search.errors import DatasetError
 
@@ -52,14 +52,18 @@ def prepare(
     layout: str = "auto",
     filter: str = "bicubic",
     fast: bool = False,
+    splits: Shares = SHARES,
+    seed: int = 0,
+    every: int = 1,
     max_bad: float = 0.05,
     workers: int | None = None,
     address: str | None = None,
 ) -> Manifest:
     """Writes the dataset and returns its manifest; DatasetError where it cannot be had.
 
-    `size` is a power of two from 32 to 1024; `max_bad` the share of files that may be unusable;
-    `address` that of a Ray cluster whose machines share the disk, to use all its cores.
+    `size` is a power of two from 32 to 1024; `splits` and `seed` say how recordings are dealt out;
+    of each recording every `every`-th frame is taken; `max_bad` is the share of files that may be
+    unusable; `address` that of a Ray cluster whose machines share the disk, to use all its cores.
     """
     if not 32 <= size <= 1024 or size & (size - 1):
         raise DatasetError(f"--size must be a power of two from 32 to 1024, but is {size}.")
@@ -67,7 +71,7 @@ def prepare(
         raise DatasetError(f"--max-bad must be from 0 to below 1, but is {max_bad}.")
     recipe = Recipe(size=size, filter=filter, fast=fast)
     layout, found = read_layout(source, layout)
-    frames, notes = split(found.frames)
+    frames, notes = split(thin(found.frames, every), splits, seed)
     plan = _Plan(layout, asdict(recipe), _fingerprint(frames))
     if output.exists():
         return _existing(output, plan)
@@ -86,7 +90,7 @@ def prepare(
                 filter=filter,
                 recordings=_recordings(written),
                 left_out=left_out,
-                notes=notes,
+                notes=[*found.notes, *notes],
                 shards=[item.shard for item in written if item.shard.rows],
             )
             _draw_preview(manifest)
@@ -126,8 +130,8 @@ def _fingerprint(frames: Sequence[Frame]) -> str:
         for path in (frame.rgb, frame.thermal):
             if path:
                 status = path.stat()
-                told = f"{path.name} {status.st_size} {status.st_mtime_ns} {frame.recording}"
-                hashed.update(told.encode())
+                told = f"{path.name} {status.st_size} {status.st_mtime_ns}"
+                hashed.update(f"{told} {frame.recording} {frame.split} {frame.rgb_side}".encode())
     return hashed.hexdigest()
 
 
@@ -218,10 +222,11 @@ def _recordings(written: Sequence[Written]) -> dict[str, dict[str, Any]]:
 
 
 def _draw_preview(manifest: Manifest) -> None:
-    """A few pairs side by side, RGB above thermal, from all over the training split."""
+    """A few pairs side by side, RGB above thermal, from all over a split."""
     size = manifest.size
-    paths = manifest.shard_paths("pairs", "train")
-    total = manifest.count("pairs", "train")
+    split = "train" if manifest.count("pairs", "train") else "val"
+    paths = manifest.shard_paths("pairs", split)
+    total = manifest.count("pairs", split)
     count = min(PREVIEW_PAIRS, total)
     canvas = Image.new("RGB", (count * size, 2 * size))
     for column in range(count):

@@ -114,7 +114,14 @@ class SearchPlan:
             raise SearchError(f"--gpus-per-worker must not be negative: {self.gpus_per_worker}.")
         if self.reduction <= 1:
             raise SearchError(f"--reduction must be above 1, but is {self.reduction}.")
-        return read_manifest(self.data)
+        manifest = read_manifest(self.data)
+        paired = [n for n in self.architectures if architectures.ARCHITECTURES[n].needs_pairs]
+        if paired and not manifest.count("pairs", "train"):
+            raise SearchError(
+                f"{self.data} has no pairs to train on, which {', '.join(paired)} must have: "
+                "search only systems that need none."
+            )
+        return manifest
 
     def published(self) -> dict[str, Any]:
         """What the search's own MLflow run shows; no machine paths."""

@@ -1,29 +1,89 @@
-"""How recordings lie on disk, and which frames belong together.
+"""How recordings lie on disk, and which frames belong together: docs/layouts.md shows each tree."""
 
-`folders`   two folders of equal stems: visible + infrared (RoadScene), rgb + thermal, vis + ir
-`flir-v2`   FLIR ADAS v2: six folders and rgb_to_thermal_vid_map.json for the video pairs; the
-            stills in images_*_{train,val} have no partners
-"""
-
-import json
-import re
-from collections.abc import Callable, Iterable
-from itertools import pairwise
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from thermal_search.dataset.layouts import (
+    flir_aligned,
+    flir_v1,
+    flir_v2,
+    folders,
+    kaist,
+    pix2pix,
+)
+from thermal_search.dataset.layouts.files import Source
+from thermal_search.dataset.layouts.folders import Tree
 from thermal_search.dataset.layouts.frame import Frame, Pairing, Recordings
-from thermal_search.dataset.manifest import Split
 from thermal_search.errors import DatasetError
 
-PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
-FOLDER_PAIRS = [("visible", "infrared"), ("rgb", "thermal"), ("vis", "ir")]
-__all__ = ["LAYOUTS", "Frame", "Pairing", "Recordings", "read_layout"]
+__all__ = ["LAYOUTS", "Frame", "Layout", "Pairing", "Recordings", "read_layout"]
 
-FLIR_MAP = "rgb_to_thermal_vid_map.json"
-FLIR_NAME = re.compile(r"video-([A-Za-z0-9]+)-frame-(\d+)-[A-Za-z0-9]+\.jpe?g")
 
-GAP_BETWEEN_RECORDINGS = 50
-"""Numbers missing between two files of a folder that make them different recordings."""
+@dataclass(frozen=True)
+class Layout:
+    """One way in which recordings lie on disk."""
+
+    looks: str
+    """What to look for, in a few words."""
+
+    find: Callable[[Path], Any]
+    """What `read` needs to know of a folder with this layout; None for any other folder."""
+
+    read: Callable[[Source, Any], list[Frame]]
+
+
+def _tree(looks: str, *trees: Tree) -> Layout:
+    return Layout(
+        looks,
+        find=lambda root: next((tree for tree in trees if tree.is_in(root)), None),
+        read=lambda source, tree: tree.read(source),
+    )
+
+
+def _form(looks: str, form: flir_v1.Form) -> Layout:
+    return Layout(looks, form.find, form.read)
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "flir-v2": Layout(
+        f"video_rgb_test/ + video_thermal_test/ + {flir_v2.MAP}", flir_v2.find, flir_v2.read
+    ),
+    "flir-v1": _form("Training/RGB/ + Training/PreviewData/", flir_v1.V1),
+    "flir-v1.3": _form("train/RGB/ + train/thermal_8_bit/", flir_v1.V1_3),
+    "flir-europe": Layout(
+        f"train/RGB/ + train/thermal_8_bit/ + train/{flir_v1.EUROPE_MAP}",
+        flir_v1.EUROPE.find,
+        flir_v1.read_europe,
+    ),
+    "flir-aligned": Layout("JPEGImages/ + align_train.txt", flir_aligned.find, flir_aligned.read),
+    "kaist": Layout("set00/V000/visible/ + set00/V000/lwir/", kaist.find, kaist.read),
+    "llvip": _tree("visible/{train,test}/ + infrared/{train,test}/", folders.LLVIP),
+    "m3fd": _tree("Vis/ + Ir/", folders.M3FD),
+    "msrs": _tree("train/{vi,ir}/ + test/{vi,ir}/", folders.MSRS),
+    "roadscene": _tree("crop_HR_visible/ + cropinfrared/", *folders.ROADSCENE),
+    "side-by-side": Layout(
+        "train/ with RGB left and thermal right in one picture",
+        pix2pix.find_side_by_side,
+        pix2pix.read_side_by_side,
+    ),
+    "side-by-side-ba": Layout(
+        "the same with thermal left (never recognised by itself)",
+        pix2pix.find_side_by_side,
+        partial(pix2pix.read_side_by_side, rgb_side="right"),
+    ),
+    "unpaired": Layout(
+        "trainA/ + trainB/ + testA/ + testB/", pix2pix.find_unpaired, pix2pix.read_unpaired
+    ),
+    "folders": Layout(
+        "rgb/ + thermal/, visible/ + infrared/ and the like, also in train/, val/, test/",
+        folders.own_tree,
+        lambda source, tree: tree.read(source),
+    ),
+}
+"""In the order in which they are looked for: the more particular first."""
 
 
 def read_layout(source: Path, layout: str = "auto") -> tuple[str, Recordings]:
@@ -31,177 +91,24 @@ def read_layout(source: Path, layout: str = "auto") -> tuple[str, Recordings]:
     if not source.is_dir():
         raise DatasetError(f"{source} must be a folder with a recording, but is not a folder.")
     if layout == "auto":
-        recognised = [name for name, (is_there, _) in LAYOUTS.items() if is_there(source)]
+        recognised = [name for name, known in LAYOUTS.items() if known.find(source) is not None]
         if not recognised:
-            pairs = ", ".join(f"{rgb}/ + {thermal}/" for rgb, thermal in FOLDER_PAIRS)
+            looks = "; ".join(f"{name}: {known.looks}" for name, known in LAYOUTS.items())
             raise DatasetError(
-                f"{source} has no layout we know: looked for two folders of equal stems ({pairs}) "
-                f"and for FLIR ADAS v2 (video_rgb_test/, video_thermal_test/ and {FLIR_MAP})."
+                f"{source} has no layout we know. Looked for {looks}. Give the folder that holds "
+                "these, or rename yours to rgb/ and thermal/."
             )
         layout = recognised[0]
-    is_there, read = LAYOUTS[layout]
-    if not is_there(source):
-        raise DatasetError(f"{source} does not have the layout {layout}: see --layout auto.")
-    found = read(source)
-    if not any(frame.kind == "pairs" for frame in found.frames):
-        raise DatasetError(f"{source}: not one RGB picture has a thermal partner.")
-    return layout, found
-
-
-# Two folders.
-
-
-def _folder_pair(source: Path) -> tuple[Path, Path] | None:
-    folders = {path.name.lower(): path for path in source.iterdir() if path.is_dir()}
-    for rgb, thermal in FOLDER_PAIRS:
-        if rgb in folders and thermal in folders:
-            return folders[rgb], folders[thermal]
-    return None
-
-
-def _read_folders(source: Path) -> Recordings:
-    folders = _folder_pair(source)
-    assert folders
-    found = Recordings()
-    rgb, thermal = (_by_stem(folder, source, found) for folder in folders)
-    for stem in sorted(rgb.keys() ^ thermal.keys()):
-        alone = rgb.get(stem) or thermal[stem]
-        kind = "thermal" if stem in rgb else "RGB"
-        found.left_out.append((_shown(alone, source), f"no {kind} partner"))
-    stems = sorted(rgb.keys() & thermal.keys())
-    recording = _recordings_by_number(stems)
-    found.frames = [
-        Frame(rgb[stem], thermal[stem], recording[stem], stem, same_size=True, pairing="assumed")
-        for stem in stems
-    ]
-    return found
-
-
-def _recordings_by_number(stems: Iterable[str]) -> dict[str, str]:
-    """Frames close in number come from one drive; a gap in the numbers begins another."""
-    numbered: dict[str, list[tuple[int, str]]] = {}
-    for stem in stems:
-        match = re.fullmatch(r"(.*?)(\d+)\D*", stem)
-        prefix, number = (match[1], int(match[2])) if match else (stem, 0)
-        numbered.setdefault(prefix, []).append((number, stem))
-    recording: dict[str, str] = {}
-    for members in numbered.values():
-        members.sort()
-        current = members[0][1]
-        recording[current] = current
-        for (before, _), (number, stem) in pairwise(members):
-            if number - before > GAP_BETWEEN_RECORDINGS:
-                current = stem
-            recording[stem] = current
-    return recording
-
-
-# FLIR ADAS v2.
-
-
-def _flir_root(source: Path) -> Path | None:
-    for root in (source, source / "FLIR_ADAS_v2"):
-        if (root / "video_rgb_test").is_dir() and (root / "video_thermal_test").is_dir():
-            return root
-    return None
-
-
-def _read_flir(source: Path) -> Recordings:
-    root = _flir_root(source)
-    assert root
-    found = Recordings()
-    rgb = _by_name(root / "video_rgb_test", source, found)
-    thermal = _by_name(root / "video_thermal_test", source, found)
-    for rgb_name, thermal_name in sorted(_read_flir_map(root).items()):
-        shown = f"video_rgb_test/data/{rgb_name}"
-        match = FLIR_NAME.fullmatch(rgb_name)
-        if not match:
-            found.left_out.append((shown, "no video and frame number in its name"))
-        elif rgb_name not in rgb:
-            found.left_out.append((shown, "named by the map, but missing"))
-        elif thermal_name not in thermal:
-            found.left_out.append(
-                (f"video_thermal_test/data/{thermal_name}", "named by the map, but missing")
-            )
-        else:
-            name = f"{match[1]}-{int(match[2]):06d}"
-            found.frames.append(Frame(rgb[rgb_name], thermal[thermal_name], match[1], name))
-    splits: list[Split] = ["train", "val"]
-    for split in splits:
-        for kind in ("rgb", "thermal"):
-            _read_flir_stills(root, kind, split, source, found)
-    return found
-
-
-def _read_flir_stills(root: Path, kind: str, split: Split, source: Path, found: Recordings) -> None:
-    folder = root / f"images_{kind}_{split}"
-    for name, path in sorted(_by_name(folder, source, found).items()):
-        match = FLIR_NAME.fullmatch(name)
-        if not match:
-            reason = "no video and frame number in its name"
-            found.left_out.append((_shown(path, source), reason))
-            continue
-        rgb, thermal = (path, None) if kind == "rgb" else (None, path)
-        name = f"{match[1]}-{int(match[2]):06d}"
-        found.frames.append(Frame(rgb, thermal, match[1], name, split))
-
-
-def _read_flir_map(root: Path) -> dict[str, str]:
-    # The archive has it beside the folder of folders, some copies in it.
-    path = next((p for p in (root / FLIR_MAP, root.parent / FLIR_MAP) if p.is_file()), None)
-    if path is None:
+    known = LAYOUTS[layout]
+    place = known.find(source)
+    if place is None:
         raise DatasetError(
-            f"{root} lacks {FLIR_MAP}, which says which RGB and thermal frames are pairs: it "
-            "comes with the archive; put it in this folder."
+            f"{source} must hold {known.looks} to be {layout}, but does not: leave --layout out to "
+            "have it recognised."
         )
-    try:
-        mapping = json.loads(path.read_text())
-    except ValueError as error:
-        raise DatasetError(f"{path} is no JSON ({error}): unpack the archive again.") from None
-    if not isinstance(mapping, dict):
-        raise DatasetError(f"{path} must map RGB file names to thermal ones, but is no object.")
-    for name in [*mapping.keys(), *mapping.values()]:  # pyright: ignore[reportUnknownVariableType]
-        if not isinstance(name, str) or Path(name).name != name or name in ("", ".", ".."):
-            raise DatasetError(f"{path} must hold plain file names, but holds {name!r}.")
-    return mapping  # pyright: ignore[reportUnknownVariableType] - checked above
-
-
-# Files.
-
-
-def _by_stem(folder: Path, source: Path, found: Recordings) -> dict[str, Path]:
-    pictures: dict[str, Path] = {}
-    for path in _pictures(folder, source, found):
-        if path.stem in pictures:
-            found.left_out.append((_shown(path, source), "a second file of this stem"))
-        else:
-            pictures[path.stem] = path
-    return pictures
-
-
-def _by_name(folder: Path, source: Path, found: Recordings) -> dict[str, Path]:
-    data = folder / "data"
-    return {path.name: path for path in _pictures(data, source, found)} if data.is_dir() else {}
-
-
-def _pictures(folder: Path, source: Path, found: Recordings) -> list[Path]:
-    root = source.resolve()
-    pictures: list[Path] = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in PICTURES:
-            continue
-        if path.resolve().is_relative_to(root):
-            pictures.append(path)
-        else:
-            found.left_out.append((_shown(path, source), "a link that leads out of the recording"))
-    return pictures
-
-
-def _shown(path: Path, source: Path) -> str:
-    return path.relative_to(source).as_posix()
-
-
-LAYOUTS: dict[str, tuple[Callable[[Path], object], Callable[[Path], Recordings]]] = {
-    "folders": (_folder_pair, _read_folders),
-    "flir-v2": (_flir_root, _read_flir),
-}
+    reader = Source(source)
+    reader.found.frames = known.read(reader, place)
+    if not any(frame.kind == "pairs" for frame in reader.found.frames):
+        told = "".join(f" ({reason}: {file})" for file, reason in reader.found.left_out[:1])
+        raise DatasetError(f"{source}: not one RGB picture has a thermal partner{told}.")
+    return layout, reader.found
