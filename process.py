@@ -13,14 +13,18 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from thermal_search.dataset.alignment.choice import WAYS
+from thermal_search.dataset.alignment.geometry import FLIR_V2_DEGREES
 from thermal_search.dataset.layouts import LAYOUTS
 from thermal_search.dataset.manifest import Manifest
 from thermal_search.dataset.preparation import prepare
+from thermal_search.dataset.radiometry import Scale
 from thermal_search.dataset.resizing import FILTERS
 from thermal_search.dataset.splits import parse_shares
 from thermal_search.errors import ThermalSearchError
 
 NAMED_FILES = 5
+NAMED_RECORDINGS = 10
 
 
 def main() -> None:
@@ -30,6 +34,13 @@ def main() -> None:
             args.source,
             args.output,
             size=args.size,
+            align=args.align,
+            fields_of_view=args.fields_of_view,
+            preview=args.preview,
+            thermal=args.thermal,
+            scale=Scale(
+                args.celsius and tuple(args.celsius), args.kelvin_per_count, args.celsius_at_zero
+            ),
             layout=args.layout,
             filter=args.filter,
             splits=parse_shares(args.splits),
@@ -69,6 +80,41 @@ def parse_args() -> argparse.Namespace:
         metavar="K",
         help="take every K-th frame of a recording: neighbours are nearly the same",
     )
+    parser.add_argument(
+        "--align", default="none", help=f"{WAYS}; default: %(default)s, where they are aligned"
+    )
+    parser.add_argument(
+        "--fields-of-view",
+        type=_two_numbers,
+        default=FLIR_V2_DEGREES,
+        metavar="T,RGB",
+        help="horizontal, in degrees, for --align center; default: FLIR ADAS v2's 45,52.8",
+    )
+    parser.add_argument(
+        "--preview", action="store_true", help="measure the alignment and draw OUTPUT/alignment.png"
+    )
+    parser.add_argument(
+        "--thermal",
+        choices=["8bit", "16bit"],
+        default="8bit",
+        help="grey levels, or the radiometric pictures' counts; default: %(default)s",
+    )
+    parser.add_argument(
+        "--celsius",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="the range a 16-bit dataset spans; default: 99.8 %% of the training pixels",
+    )
+    parser.add_argument(
+        "--kelvin-per-count",
+        type=float,
+        default=0.04,
+        help="of 16-bit counts; default: %(default)s",
+    )
+    parser.add_argument(
+        "--celsius-at-zero", type=float, default=-273.15, help="of count 0; default: %(default)s"
+    )
     parser.add_argument("--filter", choices=list(FILTERS), default="bicubic")
     parser.add_argument(
         "--max-bad", type=float, default=0.05, help="share of unusable files; default: %(default)s"
@@ -83,6 +129,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _two_numbers(text: str) -> tuple[float, float]:
+    first, second = text.split(",")
+    return float(first), float(second)
+
+
 def describe(manifest: Manifest) -> str:
     """What is in the dataset, what is not, and what comes next."""
     lines = [f"{manifest.folder}: {manifest.size} x {manifest.size} pixels, {manifest.layout}"]
@@ -90,6 +141,11 @@ def describe(manifest: Manifest) -> str:
         if any(splits.values()):
             told = ", ".join(f"{count} {name}" for name, count in splits.items())
             lines.append(f"  {kind:8} {told}")
+    if temperatures := manifest.temperatures:
+        lines.append(
+            f"  thermal  from {temperatures.low:g} to {temperatures.high:g} degrees Celsius"
+        )
+    lines += describe_alignment(manifest)
     if manifest.left_out:
         lines.append(f"  left out {len(manifest.left_out)}:")
         for reason, count in Counter(item["reason"] for item in manifest.left_out).most_common():
@@ -100,6 +156,23 @@ def describe(manifest: Manifest) -> str:
     lines.append(f"Look at {manifest.folder / 'preview.png'}, then search:")
     lines.append(f"  thermal-search search --data {manifest.folder} --output SEARCH")
     return "\n".join(lines)
+
+
+def describe_alignment(manifest: Manifest) -> list[str]:
+    """How far thermal lies beside RGB, by recording, the worst first."""
+    found = dict(manifest.alignment["recordings"])
+    measured = {n: r for n, r in found.items() if r["remaining_error_px"] is not None}
+    lines: list[str] = []
+    if measured:
+        lines.append("  thermal beside RGB, in pixels (and single frames around that):")
+    worst = sorted(measured.items(), key=lambda item: -item[1]["remaining_error_px"])
+    for name, told in worst[:NAMED_RECORDINGS]:
+        lines.append(f"    {told['remaining_error_px']:6.2f} ({told['spread_px']:.2f}) {name}")
+    if len(worst) > NAMED_RECORDINGS:
+        lines.append(f"    ... and {len(worst) - NAMED_RECORDINGS} more, in manifest.json")
+    if unmeasured := len(found) - len(measured):
+        lines.append(f"    not measured, for want of common edges: {unmeasured} recordings")
+    return lines
 
 
 if __name__ == "__main__":

@@ -278,3 +278,52 @@ def test_roadscene(roadscene, tmp_path):
     assert manifest.left_out == []
     with Image.open(tmp_path / "data" / "preview.png") as preview:
         assert preview.size == (6 * 64, 2 * 64)
+
+
+def radiometric(root, count=60, gap_every=15):
+    """Counts from 10 to 40 degrees Celsius, in a folder of TIFFs; and what they were."""
+    random = np.random.default_rng(0)
+    counts = {}
+    for n in range(count):
+        name = f"FLIR_{n + 1000 * (n // gap_every):05}"
+        picture(root / "visible" / f"{name}.png", n, (32, 32))
+        celsius = random.uniform(10, 40, (32, 32))
+        counts[name] = ((celsius + 273.15) / 0.04).round().astype(np.uint16)
+        (root / "infrared").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(counts[name]).save(root / "infrared" / f"{name}.tiff")
+    return counts
+
+
+def test_counts_are_kept_to_the_bit_and_their_range_is_the_training_splits(tmp_path):
+    counts = radiometric(tmp_path / "raw")
+    manifest = prepare(tmp_path / "raw", tmp_path / "data", size=32, thermal="16bit")
+
+    for row in all_rows(tmp_path / "data"):
+        assert row["thermal"] == counts[row["name"]].astype("<u2").tobytes()
+    temperatures = manifest.temperatures
+    assert temperatures
+    assert temperatures.low == pytest.approx(10, abs=0.2)
+    assert temperatures.high == pytest.approx(40, abs=0.2)
+    assert read_manifest(tmp_path / "data") == manifest
+
+
+def test_the_range_and_the_meaning_of_counts_can_be_said(tmp_path):
+    radiometric(tmp_path / "raw")
+    flags = ["--size", 32, "--thermal", "16bit"]
+    one = run(tmp_path / "raw", tmp_path / "one", *flags, "--celsius", -20, 60)
+    two = run(tmp_path / "raw", tmp_path / "two", *flags, "--celsius", 60, -20)
+
+    assert one.returncode == 0, one.stderr
+    assert "from -20 to 60 degrees Celsius" in one.stdout
+    assert two.returncode == 1
+    assert two.stderr.count("\n") == 1
+    assert "--celsius must be LOW HIGH with LOW below HIGH" in two.stderr
+
+
+def test_frames_without_the_depth_asked_for_are_named(tmp_path):
+    folders(tmp_path / "grey")
+    radiometric(tmp_path / "counts")
+    with pytest.raises(DatasetError, match="reads 16-bit pictures of one channel"):
+        prepare(tmp_path / "grey", tmp_path / "a", size=32, thermal="16bit")
+    with pytest.raises(DatasetError, match="unless --thermal 16bit is passed"):
+        prepare(tmp_path / "counts", tmp_path / "b", size=32)

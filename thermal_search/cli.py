@@ -148,6 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     translate.add_argument(
         "--square", action="store_true", help="the generator's own size, not the RGB picture's"
     )
+    translate.add_argument(
+        "--celsius",
+        action="store_true",
+        help="16-bit PNG of 0.01 K a count, of a generator trained on 16-bit thermal",
+    )
     translate.add_argument("--seed", type=int, default=0, help="of the latents; default: 0")
 
     fid = _verb(verbs, "fid", "the Frechet distance between two folders of pictures", _fid)
@@ -207,7 +212,12 @@ def _translate(args: argparse.Namespace) -> None:
     from thermal_search.translation import translate_folder
 
     done = translate_folder(
-        args.model, args.source, args.target, square=args.square, seed=args.seed
+        args.model,
+        args.source,
+        args.target,
+        square=args.square,
+        celsius=args.celsius,
+        seed=args.seed,
     )
     for path, reason in done.left_out:
         print(f"Left out {path.name}: {reason}", file=sys.stderr)

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from thermal_search import architectures, checkpoint
 from thermal_search.architectures.translator import Translator
 from thermal_search.errors import ExportMismatch, SearchError
+from thermal_search.images import Temperatures
 
 WEIGHTS, CONFIG = "generator.safetensors", "config.json"
 FORMAT = 1
@@ -72,6 +73,7 @@ def export(output: Path, destination: Path | None = None) -> Path:
         "architecture": state["architecture"],
         "parameters": state["parameters"],
         "size": state["size"],
+        "temperatures": state["temperatures"],
         "trial": best.id,
         "images": state["images"],
         best.metric: state["score"],
@@ -115,6 +117,15 @@ def load(model: Path) -> Translator:
         first = str(error).splitlines()[0]
         raise SearchError(f"{model}: {WEIGHTS} does not fit {CONFIG} ({first})") from None
     return translator
+
+
+def load_temperatures(model: Path) -> Temperatures | None:
+    """What an exported generator's pictures are in degrees; None where it paints grey levels."""
+    try:
+        content = json.loads((model / CONFIG).read_text())["temperatures"]
+        return None if content is None else Temperatures(**content)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SearchError(f"{model} cannot be read: {error!r}. Export it again.") from None
 
 
 def _load_best(path: Path) -> checkpoint.State:

@@ -3,14 +3,15 @@
 At rest (Parquet, PNG):  uint8,   0 .. 255, channels last.
 In networks:             float32, -1 .. 1,  channels first.
 
-Thermal is one channel of 8-bit, gain-controlled pixels: -1 is the coldest and +1 the hottest value
-the camera showed. It is not a temperature in degrees.
+Thermal is one channel. Of 8-bit, gain-controlled pixels -1 is the coldest and +1 the hottest value
+the camera showed, no temperature in degrees. Of 16-bit radiometric counts it is: `Temperatures`
+says which degrees -1 and +1 are.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor
 
 Rgb = Float[Tensor, "batch 3 height width"]
@@ -25,6 +26,34 @@ class Batch:
 
     rgb: Rgb
     thermal: Thermal
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """What the 16-bit counts of a radiometric camera mean, and where they lie in network range.
+
+    FLIR's T-linear counts are 0.04 K each in the low gain of its cameras and 0.01 K in the high
+    one, from absolute zero on.
+    """
+
+    low: float
+    """Degrees Celsius at -1; what is colder is shown as -1."""
+
+    high: float
+    """Degrees Celsius at +1."""
+
+    kelvin_per_count: float = 0.04
+    celsius_at_zero: float = -273.15
+    """Degrees Celsius of the count 0."""
+
+    def images(self, counts: UInt16[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Counts -> -1 .. 1."""
+        celsius = counts.float().mul_(self.kelvin_per_count).add_(self.celsius_at_zero)
+        return celsius.sub_(self.low).mul_(2 / (self.high - self.low)).sub_(1).clamp_(-1, 1)
+
+    def celsius(self, images: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """-1 .. 1 -> degrees Celsius."""
+        return (images.float() + 1) * ((self.high - self.low) / 2) + self.low
 
 
 def to_network_range(pixels: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 from torch import Generator, Tensor
 
@@ -18,6 +19,9 @@ from thermal_search.images import to_network_range, to_pixels
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 BATCH = 16
 
+KELVIN_PER_COUNT, CELSIUS_AT_ZERO = 0.01, -273.15
+"""Of the temperatures we write."""
+
 
 @dataclass
 class Translated:
@@ -26,14 +30,29 @@ class Translated:
 
 
 def translate_folder(
-    model: Path, source: Path, output: Path, *, square: bool = False, seed: int = 0
+    model: Path,
+    source: Path,
+    output: Path,
+    *,
+    square: bool = False,
+    celsius: bool = False,
+    seed: int = 0,
 ) -> Translated:
     """Paints the thermal picture of every RGB picture in `source`, as 8-bit PNG of equal stem.
+
+    With `celsius`, as 16-bit PNG of temperatures: 0.01 kelvin a count, from absolute zero on. The
+    generator must be of a 16-bit dataset.
 
     Pictures have the size of their RGB frame, or the generator's own with `square`. The same seed
     draws the same latents. Unreadable pictures are left out and named.
     """
     translator = export.load(model)
+    temperatures = export.load_temperatures(model)
+    if celsius and temperatures is None:
+        raise DatasetError(
+            f"{model} was trained on 8-bit thermal pictures, which are no temperatures: leave "
+            "--celsius out, or train on a dataset prepared with --thermal 16bit."
+        )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     translator.to(device)
     if not source.is_dir():
@@ -52,10 +71,14 @@ def translate_folder(
             continue
         painted = _paint(translator, [pixels for _, _, pixels in chunk], device, seed + start)
         for (path, size, _), thermal in zip(chunk, painted, strict=True):
-            picture = Image.fromarray(thermal[0].numpy())
-            if not square:
-                picture = picture.resize(size, Image.Resampling.BICUBIC)
-            done.written.append(_write(picture, output / f"{path.stem}.png"))
+            target = output / f"{path.stem}.png"
+            wanted = None if square else size
+            if celsius and temperatures:
+                done.written.append(
+                    _write_celsius(temperatures.celsius(thermal[0]), wanted, target)
+                )
+            else:
+                done.written.append(_write_grey(to_pixels(thermal[0]), wanted, target))
     if not done.written:
         raise DatasetError(f"{source}: none of its {len(paths)} pictures can be read.")
     return done
@@ -94,11 +117,28 @@ def _paint(
     rgb = to_network_range(torch.stack(list(pictures)).to(device))
     torch.manual_seed(seed)
     z = translator.draw_latent(len(rgb), Generator().manual_seed(seed))
-    return to_pixels(translator.translate(rgb, None if z is None else z.to(device))).cpu()
+    return translator.translate(rgb, None if z is None else z.to(device)).cpu()
 
 
-def _write(picture: Image.Image, path: Path) -> Path:
+def _write_grey(pixels: Tensor, size: tuple[int, int] | None, path: Path) -> Path:
+    picture = Image.fromarray(pixels.numpy())
+    return _write(picture.resize(size, Image.Resampling.BICUBIC) if size else picture, path)
+
+
+def _write_celsius(celsius: Tensor, size: tuple[int, int] | None, path: Path) -> Path:
+    """Counts of 0.01 K, as FLIR's cameras write them in their high gain; the file says so too."""
+    picture = Image.fromarray(celsius.float().numpy())
+    if size:
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    counts = ((np.asarray(picture) - CELSIUS_AT_ZERO) / KELVIN_PER_COUNT).round().clip(0, 65535)
+    told = PngInfo()
+    told.add_text("kelvin_per_count", str(KELVIN_PER_COUNT))
+    told.add_text("celsius_at_zero", str(CELSIUS_AT_ZERO))
+    return _write(Image.fromarray(counts.astype(np.uint16)), path, told)
+
+
+def _write(picture: Image.Image, path: Path, told: PngInfo | None = None) -> Path:
     partial = path.with_name(f"{path.name}.partial")
-    picture.save(partial, format="PNG")
+    picture.save(partial, format="PNG", pnginfo=told)
     partial.replace(path)
     return path

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from thermal_search.dataset.frames import Frames
-from thermal_search.images import Batch, to_network_range
+from thermal_search.images import Batch
 
 
 class Batches(Protocol):
@@ -65,8 +65,8 @@ class PairedBatches:
         numbers = self.shuffle.take(self.batch_size)
         mirrored = _coins(self.batch_size, self.random)
         return Batch(
-            rgb=_prepare(self.rgb.take(numbers), mirrored, self.device),
-            thermal=_prepare(self.thermal.take(numbers), mirrored, self.device),
+            rgb=_prepare(self.rgb, numbers, mirrored, self.device),
+            thermal=_prepare(self.thermal, numbers, mirrored, self.device),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,11 +93,13 @@ class UnpairedBatches:
         return self
 
     def __next__(self) -> Batch:
-        rgb = self.rgb.take(self.rgb_shuffle.take(self.batch_size))
-        thermal = self.thermal.take(self.thermal_shuffle.take(self.batch_size))
+        rgb = self.rgb_shuffle.take(self.batch_size)
+        thermal = self.thermal_shuffle.take(self.batch_size)
         return Batch(
-            rgb=_prepare(rgb, _coins(self.batch_size, self.random), self.device),
-            thermal=_prepare(thermal, _coins(self.batch_size, self.random), self.device),
+            rgb=_prepare(self.rgb, rgb, _coins(self.batch_size, self.random), self.device),
+            thermal=_prepare(
+                self.thermal, thermal, _coins(self.batch_size, self.random), self.device
+            ),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -117,10 +119,13 @@ def _coins(count: int, random: Generator) -> Tensor:
     return torch.rand(count, generator=random) < 0.5
 
 
-def _prepare(pixels: Tensor, mirrored: Tensor, device: torch.device) -> Tensor:
-    # Bytes travel to the device, a quarter of the floats; the rest happens there.
+def _prepare(frames: Frames, numbers: list[int], mirrored: Tensor, device: torch.device) -> Tensor:
+    # Bytes (or counts) travel to the device, a quarter (or half) of the floats; the rest happens
+    # there.
+    pixels = frames.stored(numbers)
     if device.type == "cuda":
         pixels = pixels.pin_memory()
     pixels = pixels.to(device, non_blocking=True)
     mirrored = mirrored.to(device, non_blocking=True).view(-1, 1, 1, 1)
-    return to_network_range(torch.where(mirrored, pixels.flip(-1), pixels))
+    images = frames.images(pixels)
+    return torch.where(mirrored, images.flip(-1), images)

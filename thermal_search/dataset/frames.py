@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
+
+from thermal_search.images import Temperatures, to_network_range, to_pixels
 
 EVALUATION_BATCH = 16
 """Images judged at once. Shares of the validation split end on its multiples, so that 1 and N
@@ -16,19 +18,31 @@ workers judge the very same batches."""
 
 
 class Frames:
-    """Pictures of one kind, over uncopied blocks of shape [rows, size, size, channels]."""
+    """Pictures of one kind, over uncopied blocks of shape [rows, size, size, channels].
 
-    def __init__(self, blocks: Sequence[np.ndarray[Any, Any]], *, size: int, channels: int) -> None:
+    Blocks are uint8, or with `temperatures` the uint16 counts of a radiometric camera.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[np.ndarray[Any, Any]],
+        *,
+        size: int,
+        channels: int,
+        temperatures: Temperatures | None = None,
+    ) -> None:
         self.blocks = [block for block in blocks if len(block)]
         self.starts = np.cumsum([0, *(len(block) for block in self.blocks)]).tolist()
         self.shape = (size, size, channels)
+        self.temperatures = temperatures
 
     def __len__(self) -> int:
         return self.starts[-1]
 
     def __add__(self, other: "Frames") -> "Frames":
         size, _, channels = self.shape
-        return Frames([*self.blocks, *other.blocks], size=size, channels=channels)
+        blocks = [*self.blocks, *other.blocks]
+        return Frames(blocks, size=size, channels=channels, temperatures=self.temperatures)
 
     def part(self, start: int, stop: int) -> "Frames":
         """Those from `start` to before `stop`, uncopied."""
@@ -40,9 +54,18 @@ class Frames:
         return Frames(blocks, size=size, channels=channels)
 
     def take(self, numbers: Iterable[int]) -> UInt8[Tensor, "count channels size size"]:
-        """The frames of these numbers, copied out, channels first, 0 .. 255."""
+        """The frames of these numbers as people and metrics see them: channels first, 0 .. 255."""
+        stored = self.stored(numbers)
+        return to_pixels(self.temperatures.images(stored)) if self.temperatures else stored
+
+    def images(self, stored: Tensor) -> Float[Tensor, "count channels size size"]:
+        """What `stored` gave, in network range, on its device."""
+        return self.temperatures.images(stored) if self.temperatures else to_network_range(stored)
+
+    def stored(self, numbers: Iterable[int]) -> Tensor:
+        """The frames of these numbers, copied out, channels first, bytes or counts as on disk."""
         numbers = list(numbers)
-        pixels = np.empty((len(numbers), *self.shape), np.uint8)
+        pixels = np.empty((len(numbers), *self.shape), np.uint16 if self.temperatures else np.uint8)
         for row, number in enumerate(numbers):
             block = bisect_right(self.starts, number) - 1
             pixels[row] = self.blocks[block][number - self.starts[block]]
@@ -64,6 +87,11 @@ class WorkerFrames:
 
     validation: tuple[Frames, Frames]
     """RGB and thermal frames of the validation pairs."""
+
+    @property
+    def temperatures(self) -> Temperatures | None:
+        """What thermal means in degrees; None where it is 8-bit pixels."""
+        return self.validation[1].temperatures
 
     validation_start: int
     """Number of this share's first validation pair among those of all workers."""

@@ -17,6 +17,7 @@ from ray.data.dataset import MaterializedDataset
 from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, WorkerFrames
 from thermal_search.dataset.manifest import Kind, Manifest, Split
 from thermal_search.dataset.stored import Column, frames_of
+from thermal_search.images import Temperatures
 
 Part = Literal["pairs", "rgb", "thermal", "validation"]
 
@@ -26,6 +27,7 @@ class Share:
     """What one worker reads, small enough to travel: references, not pixels."""
 
     size: int
+    temperatures: Temperatures | None
     blocks: Mapping[Part, Sequence[Any]]
     """References to Arrow tables in the object store."""
 
@@ -37,6 +39,7 @@ class LoadedDataset:
     """A dataset in the object store. The process that loaded it must outlive its readers."""
 
     size: int
+    temperatures: Temperatures | None
     parts: Mapping[Part, MaterializedDataset[Any]]
     copies: list[pa.Table] = field(default_factory=list[pa.Table])
     """Every block that was shared, mapped into this process."""
@@ -58,7 +61,7 @@ class LoadedDataset:
             if part == "validation":
                 starts = [0, *cuts]
         return [
-            Share(size=self.size, blocks=own, validation_start=start)
+            Share(self.size, self.temperatures, blocks=own, validation_start=start)
             for own, start in zip(blocks, starts, strict=True)
         ]
 
@@ -82,7 +85,7 @@ def load(manifest: Manifest) -> LoadedDataset:
             columns = ["rgb", "thermal"] if kind == "pairs" else [kind]
             dataset = ray.data.read_parquet([str(path) for path in shards], columns=columns)
             parts[part] = dataset.materialize()
-    return LoadedDataset(size=manifest.size, parts=parts)
+    return LoadedDataset(manifest.size, manifest.temperatures, parts)
 
 
 def open_share(share: Share) -> WorkerFrames:
@@ -105,7 +108,7 @@ def open_share(share: Share) -> WorkerFrames:
 
 def _frames(share: Share, part: Part, column: Column) -> Frames:
     tables: list[pa.Table] = ray.get(list(share.blocks.get(part, [])))
-    return frames_of(tables, column, share.size)
+    return frames_of(tables, column, share.size, share.temperatures)
 
 
 def _cuts(rows: int, workers: int, multiple: int) -> list[int]:

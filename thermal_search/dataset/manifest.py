@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from thermal_search.errors import DatasetError
+from thermal_search.images import Temperatures
 
 FILE = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Kind = Literal["pairs", "rgb", "thermal"]
 Split = Literal["train", "val", "test"]
@@ -40,6 +41,12 @@ class Manifest:
     filter: str
     """The resampling filter."""
 
+    temperatures: Temperatures | None
+    """What the thermal frames' 16-bit counts mean; None where they are 8-bit pixels."""
+
+    alignment: Mapping[str, Any]
+    """The way pairs were aligned, and by recording what it was and how well thermal then fits."""
+
     recordings: Mapping[str, Mapping[str, Any]]
     """By recording: its split, and how many frames of each kind it has."""
 
@@ -52,7 +59,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """A hash of all pixels: two datasets with the same one hold the same frames."""
-        hashed = hashlib.sha256(f"{SCHEMA_VERSION} {self.size}".encode())
+        hashed = hashlib.sha256(f"{SCHEMA_VERSION} {self.size} {self.temperatures}".encode())
         for shard in self.shards:
             hashed.update(f"{shard.path} {shard.sha256}".encode())
         return hashed.hexdigest()
@@ -76,6 +83,8 @@ class Manifest:
             "layout": self.layout,
             "size": self.size,
             "filter": self.filter,
+            "temperatures": asdict(self.temperatures) if self.temperatures else None,
+            "alignment": dict(self.alignment),
             "digest": self.digest,
             "counts": self.counts(),
             "recordings": dict(self.recordings),
@@ -104,6 +113,8 @@ def read_manifest(folder: Path) -> Manifest:
             layout=content["layout"],
             size=content["size"],
             filter=content["filter"],
+            temperatures=_temperatures(content["temperatures"]),
+            alignment=content["alignment"],
             recordings=content["recordings"],
             left_out=content["left_out"],
             notes=content["notes"],
@@ -120,6 +131,10 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
     _check(manifest)
     return manifest
+
+
+def _temperatures(content: Mapping[str, float] | None) -> Temperatures | None:
+    return None if content is None else Temperatures(**content)
 
 
 def verify(manifest: Manifest) -> None:

@@ -12,26 +12,37 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from thermal_search.dataset.alignment.choice import choose, settle
+from thermal_search.dataset.alignment.geometry import FLIR_V2_DEGREES, Alignment
+from thermal_search.dataset.alignment.recordings import Found
+from thermal_search.dataset.alignment.recordings import align as align_recordings
+from thermal_search.dataset.alignment.sheet import draw_sheet
 from thermal_search.dataset.layouts import Frame, read_layout
 from thermal_search.dataset.manifest import FILE, Manifest, Shard, read_manifest
-from thermal_search.dataset.resizing import Recipe
+from thermal_search.dataset.radiometry import FLIR_SCALE, Scale
+from thermal_search.dataset.reading import Pixels
+from thermal_search.dataset.resizing import Depth, Recipe
 from thermal_search.dataset.shards import Written, chunks, make_shard
 from thermal_search.dataset.splits import SHARES, Shares, split, thin
-from thermal_search.dataset.workers import hire
+from thermal_search.dataset.workers import Workers, hire
 from thermal_search.errors import DatasetError
+from thermal_search.images import to_pixels
 
 PREVIEW_PAIRS = 6
 PLAN, STATE, PREVIEW = "preparation.json", "state", "preview.png"
+SHEET = "alignment.png"
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,11 @@ def prepare(
     *,
     size: int = 256,
     layout: str = "auto",
+    align: str = "none",
+    fields_of_view: tuple[float, float] = FLIR_V2_DEGREES,
+    preview: bool = False,
+    thermal: Depth = "8bit",
+    scale: Scale = FLIR_SCALE,
     filter: str = "bicubic",
     fast: bool = False,
     splits: Shares = SHARES,
@@ -61,25 +77,42 @@ def prepare(
 ) -> Manifest:
     """Writes the dataset and returns its manifest; DatasetError where it cannot be had.
 
-    `size` is a power of two from 32 to 1024; `splits` and `seed` say how recordings are dealt out;
-    of each recording every `every`-th frame is taken; `max_bad` is the share of files that may be
-    unusable; `address` that of a Ray cluster whose machines share the disk, to use all its cores.
+    `size` is a power of two from 32 to 1024; `align` a way of `alignment.choice`, with `preview` a
+    contact sheet to judge it by; `thermal` which depth is kept, and `scale` what the 16-bit counts
+    mean; `splits` and `seed` say how recordings are dealt out; of each recording every `every`-th
+    frame is taken; `max_bad` is the share of files that may be unusable; `address` that of a Ray
+    cluster whose machines share the disk, to use all its cores.
     """
     if not 32 <= size <= 1024 or size & (size - 1):
         raise DatasetError(f"--size must be a power of two from 32 to 1024, but is {size}.")
     if not 0 <= max_bad < 1:
         raise DatasetError(f"--max-bad must be from 0 to below 1, but is {max_bad}.")
-    recipe = Recipe(size=size, filter=filter, fast=fast)
+    recipe = Recipe(size=size, filter=filter, thermal=thermal, fast=fast)
+    given = choose(align, fields_of_view)
     layout, found = read_layout(source, layout)
     frames, notes = split(thin(found.frames, every), splits, seed)
-    plan = _Plan(layout, asdict(recipe), _fingerprint(frames))
+    told = {name: asdict(alignment) for name, alignment in (given or {}).items()}
+    ways = {"align": align, "given": told, "preview": preview, "scale": asdict(scale)}
+    # As JSON gives it back: the plan is compared with what was written.
+    ways = json.loads(json.dumps(ways))
+    plan = _Plan(layout, asdict(recipe) | ways, _fingerprint(frames))
     if output.exists():
         return _existing(output, plan)
     folder = output.with_name(f"{output.name}.partial")
     try:
         with _claim(folder, plan):
             left_out = [{"file": file, "reason": reason} for file, reason in found.left_out]
-            written = _make_shards(frames, folder, source, recipe, workers, address)
+            with hire(workers, address) as staff:
+                found_alignments: list[Found] = []
+                alignments: Mapping[str, Alignment] = {}
+                if align != "none" or preview:
+                    found_alignments = _align(frames, given, size, staff)
+                    settled, remarks = settle(found_alignments, align)
+                    notes += remarks
+                    alignments = {} if align == "none" else settled
+                    if preview:
+                        draw_sheet(frames, settled, folder / SHEET)
+                written = _make_shards(frames, folder, source, recipe, alignments, staff)
             left_out += [fault for item in written for fault in item.faults]
             _check_limit(source, left_out, len(frames) + len(found.left_out), max_bad)
             manifest = Manifest(
@@ -88,6 +121,8 @@ def prepare(
                 layout=layout,
                 size=size,
                 filter=filter,
+                temperatures=scale.of(folder, written) if thermal == "16bit" else None,
+                alignment=_told(align, found_alignments),
                 recordings=_recordings(written),
                 left_out=left_out,
                 notes=[*found.notes, *notes],
@@ -111,23 +146,39 @@ def _make_shards(
     folder: Path,
     source: Path,
     recipe: Recipe,
-    workers: int | None,
-    address: str | None,
+    alignments: Mapping[str, Alignment],
+    staff: Workers,
 ) -> list[Written]:
     make = partial(make_shard, folder=folder.absolute(), source=source.absolute(), recipe=recipe)
     written: list[Written] = []
-    with _progress() as progress, hire(workers, address) as staff:
+    with _progress() as progress:
         task = progress.add_task("Resizing", total=len(frames))
-        for item in staff.map(make, chunks(frames, recipe)):
+        for item in staff.map(make, chunks(frames, recipe, alignments)):
             written.append(item)
             progress.advance(task, item.shard.rows + len(item.faults))
     return written
 
 
+def _align(
+    frames: Sequence[Frame], given: Mapping[str, Alignment] | None, size: int, staff: Workers
+) -> list[Found]:
+    total = len({frame.recording for frame in frames if frame.kind == "pairs"})
+    with _progress() as progress:
+        return list(
+            progress.track(
+                align_recordings(frames, given, size, staff), total, description="Aligning"
+            )
+        )
+
+
+def _told(align: str, found: Sequence[Found]) -> dict[str, Any]:
+    return {"way": align, "recordings": {item.recording: item.told() for item in found}}
+
+
 def _fingerprint(frames: Sequence[Frame]) -> str:
     hashed = hashlib.sha256()
     for frame in frames:
-        for path in (frame.rgb, frame.thermal):
+        for path in (frame.rgb, frame.thermal, frame.radiometric):
             if path:
                 status = path.stat()
                 told = f"{path.name} {status.st_size} {status.st_mtime_ns}"
@@ -186,7 +237,7 @@ def _locked(folder: Path) -> Generator[None]:
 
 def _tidy(folder: Path, shards: Sequence[Shard]) -> None:
     """Leaves what the dataset is made of and nothing else, whatever a killed run left behind."""
-    keep = {folder / name for name in (FILE, PLAN, PREVIEW)}
+    keep = {folder / name for name in (FILE, PLAN, PREVIEW, SHEET)}
     keep |= {folder / shard.path for shard in shards}
     shutil.rmtree(folder / STATE)
     for path in sorted(folder.rglob("*"), reverse=True):
@@ -232,10 +283,18 @@ def _draw_preview(manifest: Manifest) -> None:
     for column in range(count):
         row = _row(paths, column * total // count)
         rgb = Image.frombytes("RGB", (size, size), row["rgb"])
-        thermal = Image.frombytes("L", (size, size), row["thermal"])
+        thermal = Image.fromarray(_grey(row["thermal"], manifest))
         canvas.paste(rgb, (column * size, 0))
         canvas.paste(thermal, (column * size, size))
     canvas.save(manifest.folder / PREVIEW)
+
+
+def _grey(thermal: bytes, manifest: Manifest) -> Pixels:
+    shape = (manifest.size, manifest.size)
+    if not manifest.temperatures:
+        return np.frombuffer(thermal, np.uint8).reshape(shape)
+    counts = torch.from_numpy(np.frombuffer(thermal, "<u2").reshape(shape).astype(np.uint16))
+    return to_pixels(manifest.temperatures.images(counts)).numpy()
 
 
 def _row(paths: Sequence[Path], number: int) -> dict[str, Any]:

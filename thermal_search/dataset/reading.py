@@ -37,6 +37,15 @@ def read_picture(path: Path, mode: Mode, *, smallest: int = 0) -> Pixels:
         raise Unusable(f"unreadable ({error.strerror or error})") from None
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels, from the file's head; Unusable where it has none."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise Unusable(f"corrupt ({error})") from None
+
+
 def decode(content: bytes, mode: Mode, *, smallest: int = 0) -> Pixels:
     """As `read_picture`, of a file's bytes."""
     if not content:

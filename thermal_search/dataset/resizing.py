@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from thermal_search.dataset.alignment.geometry import Alignment, Size
 from thermal_search.dataset.layouts.frame import Frame
-from thermal_search.dataset.reading import Mode, Pixels, Unusable, read_picture
+from thermal_search.dataset.reading import Mode, Pixels, Unusable, picture_size, read_picture
 
 Depth = Literal["8bit", "16bit"]
 
@@ -54,10 +55,13 @@ class Resized:
     faulty: Path | None = None
 
 
-def resize(frame: Frame, recipe: Recipe) -> Resized:
-    """The frame squashed to a square: RGB of 3 bytes a pixel, thermal of 1 or 2."""
-    sizes: list[tuple[int, int]] = []
-    pixels: dict[str, bytes] = {}
+def resize(frame: Frame, recipe: Recipe, alignment: Alignment | None = None) -> Resized:
+    """The frame squashed to a square: RGB of 3 bytes a pixel, thermal of 1 or 2.
+
+    With an alignment, a pair is cut to what both pictures show before.
+    """
+    sizes: list[Size] = []
+    pictures: dict[str, Pixels] = {}
     for kind, path, mode in _pictures(frame, recipe):
         if path is None:
             reason = "no 16-bit thermal picture beside it"
@@ -69,14 +73,42 @@ def resize(frame: Frame, recipe: Recipe) -> Resized:
             picture = read_picture(path, mode, smallest=smallest)
         except Unusable as error:
             return Resized(frame, fault=str(error), faulty=path)
-        picture = _half(picture, frame, kind)
+        pictures[kind] = picture = _half(picture, frame, kind)
         sizes.append((picture.shape[1], picture.shape[0]))
-        pixels[kind] = squash(picture, recipe.size, recipe.filter).tobytes()
-    if frame.same_size and len(set(sizes)) > 1:
+    if alignment and frame.rgb and frame.thermal:
+        try:
+            size = sizes[0] if frame.rgb_side else picture_size(frame.rgb)
+            cut = alignment.cut(pictures["rgb"], pictures["thermal"], size)
+        except Unusable as error:
+            return Resized(frame, fault=str(error), faulty=frame.rgb)
+        pictures = dict(zip(("rgb", "thermal"), cut, strict=True))
+    elif frame.same_size and len(set(sizes)) > 1:
         (w, h), (w2, h2) = sizes
         fault = f"mismatched: RGB is {w} x {h} pixels, thermal {w2} x {h2}"
         return Resized(frame, fault=fault, faulty=frame.rgb)
+    pixels = {
+        kind: squash(picture, recipe.size, recipe.filter).tobytes()
+        for kind, picture in pictures.items()
+    }
     return Resized(frame, rgb=pixels.get("rgb"), thermal=pixels.get("thermal"))
+
+
+def open_pair(frame: Frame) -> tuple[Pixels, Pixels]:
+    """RGB [height, width, 3] and thermal [height, width] as 8-bit pixels; Unusable otherwise.
+
+    Counts of a radiometric picture are stretched over the grey levels.
+    """
+    assert frame.rgb
+    assert frame.thermal
+    rgb = _half(read_picture(frame.rgb, "RGB"), frame, "rgb")
+    try:
+        thermal = _half(read_picture(frame.thermal, "L"), frame, "thermal")
+    except Unusable:
+        counts = read_picture(frame.thermal, "counts").astype(np.float32)
+        low, high = np.percentile(counts, (1, 99))
+        grey = (counts - low) * (255 / max(high - low, 1))
+        thermal = grey.clip(0, 255).astype(np.uint8)
+    return rgb, thermal[..., 0]
 
 
 def squash(picture: Pixels, size: int, filter: str) -> Pixels:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from thermal_search.dataset.alignment.geometry import Alignment
 from thermal_search.dataset.layouts.frame import Frame
 from thermal_search.dataset.manifest import Kind, Shard, Split, checksum
 from thermal_search.dataset.resizing import Recipe, Resized, resize
@@ -28,6 +29,8 @@ class Chunk:
     split: Split
     number: int
     frames: Sequence[Frame]
+    alignments: Mapping[str, Alignment]
+    """By recording, of those that have one."""
 
     @property
     def name(self) -> str:
@@ -46,7 +49,9 @@ class Written:
     """Frames written, by recording."""
 
 
-def chunks(frames: Sequence[Frame], recipe: Recipe) -> Iterator[Chunk]:
+def chunks(
+    frames: Sequence[Frame], recipe: Recipe, alignments: Mapping[str, Alignment]
+) -> Iterator[Chunk]:
     order: list[tuple[Kind, Split]] = [
         (kind, part) for kind in ("pairs", "rgb", "thermal") for part in ("train", "val", "test")
     ]
@@ -55,7 +60,9 @@ def chunks(frames: Sequence[Frame], recipe: Recipe) -> Iterator[Chunk]:
         chosen.sort(key=lambda frame: (frame.recording, frame.name))
         rows = min(max(SHARD_BYTES // row_bytes(kind, recipe), SMALLEST_SHARD), LARGEST_SHARD)
         for number, start in enumerate(range(0, len(chosen), rows)):
-            yield Chunk(kind, part, number, chosen[start : start + rows])
+            own = chosen[start : start + rows]
+            here = {frame.recording for frame in own} & alignments.keys()
+            yield Chunk(kind, part, number, own, {name: alignments[name] for name in here})
 
 
 def row_bytes(kind: Kind, recipe: Recipe) -> int:
@@ -70,7 +77,9 @@ def make_shard(chunk: Chunk, *, folder: Path, source: Path, recipe: Recipe) -> W
     path, state = folder / f"{chunk.name}.parquet", folder / "state" / f"{chunk.name}.json"
     if finished := _finished(path, state):
         return finished
-    resized = [resize(frame, recipe) for frame in chunk.frames]
+    resized = [
+        resize(frame, recipe, chunk.alignments.get(frame.recording)) for frame in chunk.frames
+    ]
     faults = [
         {"file": (item.faulty or source).relative_to(source).as_posix(), "reason": item.fault}
         for item in resized

@@ -8,6 +8,7 @@ import pyarrow.parquet as parquet
 
 from thermal_search.dataset.frames import Frames
 from thermal_search.dataset.manifest import Manifest, Split
+from thermal_search.images import Temperatures
 
 Column = Literal["rgb", "thermal"]
 
@@ -20,21 +21,30 @@ def read_pairs(manifest: Manifest, split: Split) -> tuple[Frames, Frames]:
     ]
     return (
         frames_of(tables, "rgb", manifest.size),
-        frames_of(tables, "thermal", manifest.size),
+        frames_of(tables, "thermal", manifest.size, manifest.temperatures),
     )
 
 
-def frames_of(tables: list[pa.Table], column: Column, size: int) -> Frames:
-    """A column of raw pixels, uncopied."""
+def frames_of(
+    tables: list[pa.Table], column: Column, size: int, temperatures: Temperatures | None = None
+) -> Frames:
+    """A column of raw pixels, or of counts that mean `temperatures`, uncopied."""
+    if column == "rgb":
+        temperatures = None
     channels = 3 if column == "rgb" else 1
     shape = (size, size, channels)
-    views = [_pixels(chunk, shape) for table in tables for chunk in table.column(column).chunks]
-    return Frames(views, size=size, channels=channels)
+    kind = np.dtype(np.uint8 if temperatures is None else "<u2")
+    views = [
+        _pixels(chunk, shape, kind) for table in tables for chunk in table.column(column).chunks
+    ]
+    return Frames(views, size=size, channels=channels, temperatures=temperatures)
 
 
-def _pixels(chunk: pa.FixedSizeBinaryArray, shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
+def _pixels(
+    chunk: pa.FixedSizeBinaryArray, shape: tuple[int, int, int], kind: np.dtype[Any]
+) -> np.ndarray[Any, Any]:
     row = int(np.prod(shape))
     data = chunk.buffers()[1]
     assert data is not None
-    view = np.frombuffer(data, np.uint8, count=len(chunk) * row, offset=chunk.offset * row)
-    return view.reshape(len(chunk), *shape)
+    start = chunk.offset * row * kind.itemsize
+    return np.frombuffer(data, kind, len(chunk) * row, start).reshape(len(chunk), *shape)

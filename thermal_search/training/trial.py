@@ -4,7 +4,7 @@ import contextlib
 import copy
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,6 +107,7 @@ class Trial:
         self.translator = _build(plan, data.size).to(device)
         self.translator.workers = group.size
         self.batches = _batches(self.translator, plan, data, group, device)
+        self.temperatures = data.temperatures
         self.frames, _ = data.paired if self.translator.needs_pairs else data.unpaired
         self.translator.meet(self._frames_from(0, MET_IMAGES))
         group.share_start(self.translator)
@@ -253,6 +254,7 @@ class Trial:
                         "architecture": plan.architecture,
                         "parameters": dict(plan.parameters),
                         "size": self.translator.config.size,
+                        "temperatures": self.temperatures and asdict(self.temperatures),
                         "images": self.progress.images,
                         "score": self.progress.history[-1]["score"],
                         "generator": generator.state_dict(),

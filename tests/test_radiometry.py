@@ -1,0 +1,99 @@
+"""16-bit thermal: counts, degrees and network range agree wherever frames are used."""
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import TINY
+
+from thermal_search import architectures, checkpoint, export
+from thermal_search.dataset.batches import PairedBatches
+from thermal_search.dataset.frames import Frames
+from thermal_search.errors import DatasetError
+from thermal_search.images import Temperatures
+from thermal_search.translation import translate_folder
+
+WARM = Temperatures(low=-20.0, high=60.0)
+
+
+def counts_of(celsius):
+    return ((np.asarray(celsius) + 273.15) / 0.04).round().astype(np.uint16)
+
+
+def test_the_range_becomes_minus_one_to_one_and_comes_back():
+    images = WARM.images(torch.from_numpy(counts_of([-100, -20, 20, 60, 300])))
+
+    assert images.tolist() == pytest.approx([-1, -1, 0, 1, 1], abs=6e-4)
+    assert WARM.celsius(images).tolist() == pytest.approx([-20, -20, 20, 60, 60], abs=0.03)
+
+
+def test_other_gains_are_other_degrees():
+    fine = Temperatures(0.0, 100.0, kelvin_per_count=0.01)
+    images = fine.images(torch.tensor([32315], dtype=torch.uint16))
+
+    assert fine.celsius(images).item() == pytest.approx(50, abs=0.01)
+
+
+def test_networks_see_counts_finely_and_metrics_see_grey_levels():
+    celsius = np.linspace(-20, 60, 4 * 8 * 8).reshape(4, 8, 8, 1)
+    frames = Frames([counts_of(celsius)], size=8, channels=1, temperatures=WARM)
+    rgb = Frames([np.zeros((4, 8, 8, 3), np.uint8)], size=8, channels=3)
+    batches = PairedBatches(rgb, frames, batch_size=4, seed=0, device=torch.device("cpu"))
+    thermal = next(batches).thermal
+
+    assert thermal.dtype == torch.float32
+    assert len(thermal.unique()) == 256
+    assert thermal.min() == pytest.approx(-1, abs=1e-3)
+    assert thermal.max() == pytest.approx(1, abs=1e-3)
+    pixels = frames.take(range(4))
+    assert pixels.dtype == torch.uint8
+    expected = ((celsius + 20) / 80 * 255).round()
+    assert np.abs(pixels.permute(0, 2, 3, 1).numpy() - expected).max() <= 1
+
+
+def exported(folder, temperatures):
+    """A generator as `thermal-search export` writes it, from a search that never was."""
+    translator = architectures.build("pix2pix", 32, TINY["pix2pix"])
+    best = {
+        "architecture": "pix2pix",
+        "parameters": TINY["pix2pix"],
+        "size": 32,
+        "temperatures": temperatures,
+        "images": 1,
+        "score": 1.0,
+        "generator": translator.generator.state_dict(),
+    }
+    folder.mkdir()
+    checkpoint.save(best, folder / "best.pt")
+    trial = {"id": "0", "checkpoint": "best.pt"}
+    summary = {"best": "0", "metric": "fid", "trials": [trial]}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return export.export(folder)
+
+
+def test_a_generator_of_16_bit_thermal_gives_degrees_back(tmp_path):
+    model = exported(tmp_path / "search", asdict(WARM))
+    (tmp_path / "rgb").mkdir()
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / "rgb" / "a.png")
+    translate_folder(model, tmp_path / "rgb", tmp_path / "degrees", celsius=True)
+    translate_folder(model, tmp_path / "rgb", tmp_path / "grey")
+    with Image.open(tmp_path / "degrees" / "a.png") as picture:
+        scale = float(picture.text["kelvin_per_count"]), float(picture.text["celsius_at_zero"])
+        celsius = np.asarray(picture).astype(float) * scale[0] + scale[1]
+    with Image.open(tmp_path / "grey" / "a.png") as picture:
+        grey = np.asarray(picture).astype(float)
+
+    assert json.loads((model / "config.json").read_text())["temperatures"] == asdict(WARM)
+    assert scale == (0.01, -273.15)
+    assert np.abs(celsius - (grey / 255 * 80 - 20)).max() <= 80 / 255 / 2 + 0.01
+    assert len(np.unique(celsius)) > len(np.unique(grey))
+
+
+def test_degrees_of_an_8_bit_generator_are_refused(tmp_path):
+    model = exported(tmp_path / "search", None)
+    with pytest.raises(DatasetError, match="8-bit thermal pictures, which are no temperatures"):
+        translate_folder(model, tmp_path, tmp_path / "degrees", celsius=True)
