@@ -38,11 +38,13 @@ def test_it_is_pytorch_fids_number_on_folders_and_on_its_statistics(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     first, second = map(str, folders)
     expected = calculate_fid_given_paths([first, second], 4, "cpu", 2048, num_workers=0)
+    assert expected > 0.1
     statistics = str(tmp_path / "theirs.npz")
     save_fid_stats([second, statistics], 4, "cpu", 2048, num_workers=0)
 
     weights = ["--inception-weights", str(inception_weights)]
     for other in (second, statistics):
+        capsys.readouterr()
         main(["fid", first, other, *weights])
         key, number = capsys.readouterr().out.split()
         assert key == "fid"

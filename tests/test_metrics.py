@@ -12,7 +12,7 @@ import torch.multiprocessing as multiprocessing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pytorch_fid.fid_score import calculate_fid_given_paths, calculate_frechet_distance
+from pytorch_fid.fid_score import calculate_frechet_distance
 
 from thermal_search.errors import MetricError, WeightsUnavailable
 from thermal_search.metrics import (
@@ -80,10 +80,59 @@ def test_agrees_with_pytorch_fid_below_and_above_full_rank(n, m, seed):
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-def test_the_distance_is_symmetric():
-    a, b = Statistics.of(features(30, 12)), Statistics.of(features(9, 12, 1, shift=1.0))
+sizes = st.integers(2, 40)
 
-    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-6)
+
+def truth(a, b):
+    """By the singular values of the features themselves: nothing is squared, nothing rooted."""
+    a, b = a.double().numpy(), b.double().numpy()
+    centred = [(x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b)]
+    traces = sum(np.square(x).sum() for x in centred)
+    norm = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
+    return np.square(a.mean(0) - b.mean(0)).sum() + traces - 2 * norm
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes, sizes, st.integers(0, 1000), st.integers(1, 16))
+def test_the_distance_is_exact_at_any_rank(n, m, seed, rank):
+    # 16 dimensions of which only `rank` are filled: dead features make singular covariances.
+    mixing = features(rank, 16, 5000 + seed)
+    a, b = features(n, rank, seed) @ mixing, features(m, rank, seed + 1, shift=0.5) @ mixing
+    expected = truth(a, b)
+
+    found = frechet_distance(Statistics.of(a), Statistics.of(b))
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert frechet_distance(Statistics.of(b), Statistics.of(a)) == pytest.approx(found, abs=2e-6)
+    moments = [Moments(s.mean, s.covariance) for s in (Statistics.of(a), Statistics.of(b))]
+    assert frechet_distance(*moments) == pytest.approx(expected, abs=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(sizes, st.integers(0, 1000), st.integers(1, 13))
+def test_neither_order_nor_batches_nor_forgotten_rows_change_the_distance(n, seed, batch):
+    reference = Reference(Statistics.of(features(30, 12, 7)))
+    rows = features(n, 12, seed, shift=0.3)
+    expected = reference.distance(Statistics.of(rows))
+    turned, few_kept = Statistics(12), Statistics(12, kept=5)
+    for part in rows.flip(0).split(batch):
+        turned.add(part)
+        few_kept.add(part)
+
+    assert reference.distance(turned) == pytest.approx(expected, abs=1e-9)
+    assert reference.distance(few_kept) == pytest.approx(expected, abs=1e-5)
+    assert torch.equal(few_kept.rows, rows.flip(0)[:5])
+
+
+def test_features_that_are_not_finite_are_refused():
+    broken = features(5, 4)
+    broken[2, 1] = float("nan")
+    with pytest.raises(MetricError, match="must be finite numbers, but some are not"):
+        Statistics.of(broken)
+
+
+def test_features_of_two_networks_have_no_distance():
+    with pytest.raises(MetricError, match="one has 4 dimensions and the other 6"):
+        frechet_distance(Statistics.of(features(5, 4)), Statistics.of(features(5, 6)))
 
 
 def test_batches_add_up_to_the_whole():
@@ -124,25 +173,30 @@ def test_damaged_statistics_are_measured_again(tmp_path):
     assert kept_statistics(tmp_path / "evil.npz") is None
 
 
-def sum_in_two_processes(rank, file, place):
+def sum_in_two_processes(rank, place):
     dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2)
     whole = features(101, 24)
-    statistics = Statistics(24)
-    statistics.add(whole[:40] if rank == 0 else whole[40:])
-    statistics.all_reduce()
-    if rank == 0:
-        statistics.save(Path(file))
+    for kept in (1000, 60):
+        statistics = Statistics(24, kept=kept)
+        statistics.add(whole[:40] if rank == 0 else whole[40:])
+        statistics.all_reduce()
+        if rank == 1:
+            statistics.save(Path(place, f"{kept}.npz"))
     dist.destroy_process_group()
 
 
 def test_two_workers_find_the_same_number_as_one(tmp_path):
-    file = tmp_path / "sum.npz"
-    multiprocessing.spawn(sum_in_two_processes, (str(file), str(tmp_path)), nprocs=2)
+    multiprocessing.spawn(sum_in_two_processes, (str(tmp_path),), nprocs=2)
     reference = Reference(Statistics.of(features(60, 24, 7, shift=0.5)))
-    one, two = Statistics.of(features(101, 24)), Statistics.load(file)
+    whole = features(101, 24)
+    expected = reference.distance(Statistics.of(whole))
+    for kept, rows in ((1000, 101), (60, 60)):
+        two = Statistics.load(tmp_path / f"{kept}.npz")
 
-    assert two.count == 101
-    assert reference.distance(two) == pytest.approx(reference.distance(one), rel=1e-6)
+        assert two.count == 101
+        assert two.holds_all_rows == (kept == 1000)
+        assert torch.equal(two.rows, whole[:rows])
+        assert reference.distance(two) == pytest.approx(expected, abs=1e-9)
 
 
 def thermal_pictures(count, seed, low, high):
@@ -181,33 +235,6 @@ def test_the_file_of_kept_statistics_tells_the_weights(tmp_path):
         return reference_file(tmp_path, extractor, "val", 9).name
 
     assert named(0) == named(0) != named(1)
-
-
-# pytorch-fid passes scipy an argument that is on its way out, and roots singular matrices.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
-def test_fid_is_pytorch_fids_on_the_same_pictures_and_weights(
-    inception_weights, tmp_path, monkeypatch
-):
-    sets = [thermal_pictures(10, 0, 0, 120), thermal_pictures(8, 1, 60, 255)]
-    for number, pictures in enumerate(sets):
-        (tmp_path / str(number)).mkdir()
-        for place, picture in enumerate(pictures):
-            Image.fromarray(picture).save(tmp_path / str(number) / f"{place}.png")
-    hub = tmp_path / "torch" / "hub" / "checkpoints"
-    hub.mkdir(parents=True)
-    (hub / WEIGHTS_FILE).symlink_to(inception_weights)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    expected = calculate_fid_given_paths(
-        [str(tmp_path / "0"), str(tmp_path / "1")], 4, "cpu", 2048, num_workers=0
-    )
-
-    extractor = build_extractor("inception", inception_weights=inception_weights)
-    images = [torch.from_numpy(np.stack(pictures)[:, None]) for pictures in sets]
-    reference, other = (measure(extractor, part.split(3)) for part in images)
-
-    assert extractor.metric == "fid"
-    found = frechet_distance(reference, other)
-    assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 def test_weights_in_torch_home_are_found(inception_weights, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ class _Inception(nn.Module):
 def inception(weights: Path | None, precision: FeaturesPrecision) -> Extractor:
     """WeightsUnavailable where the weights cannot be had."""
     try:
-        with _weights_in_place(weights) if weights else contextlib.nullcontext():
+        with weights_in_place(weights) if weights else contextlib.nullcontext():
             network = _Inception()
             # Loaded by the line above, or it would have failed: from the disk by now.
             kept = torch.hub.load_state_dict_from_url(FID_WEIGHTS_URL, map_location="cpu")
@@ -80,7 +80,7 @@ def _prepare(pixels: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def _weights_in_place(weights: Path) -> Generator[None]:
+def weights_in_place(weights: Path) -> Generator[None]:
     """Lets pytorch-fid find a local file: it looks for one in torch.hub's folder only."""
     if not weights.is_file():
         raise FileNotFoundError("no such file")

