@@ -11,6 +11,7 @@ with a manifest and a preview. A stopped run goes on where it was.
 import argparse
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from thermal_search.dataset.alignment.choice import WAYS
@@ -21,7 +22,9 @@ from thermal_search.dataset.preparation import prepare
 from thermal_search.dataset.radiometry import Scale
 from thermal_search.dataset.resizing import FILTERS
 from thermal_search.dataset.splits import parse_shares
+from thermal_search.dataset.staging import stage
 from thermal_search.errors import ThermalSearchError
+from thermal_search.storage import Location
 
 NAMED_FILES = 5
 NAMED_RECORDINGS = 10
@@ -30,9 +33,8 @@ NAMED_RECORDINGS = 10
 def main() -> None:
     args = parse_args()
     try:
-        manifest = prepare(
-            args.source,
-            args.output,
+        work = partial(
+            prepare,
             size=args.size,
             align=args.align,
             fields_of_view=args.fields_of_view,
@@ -51,19 +53,20 @@ def main() -> None:
             workers=args.workers,
             address=args.address,
         )
+        manifest = stage(args.source, args.output, args.scratch, work)
     except ThermalSearchError as error:
         sys.exit(f"process.py: {error}")
     except KeyboardInterrupt:
         sys.exit("process.py: interrupted; the same command goes on where it was.")
-    print(describe(manifest))
+    print(describe(manifest, str(args.output)))
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=Path, help="the recording's folder")
-    parser.add_argument("output", type=Path, help="the dataset's folder, which must not exist yet")
+    parser.add_argument("source", type=place, help="the recording's folder, or s3://bucket/folder")
+    parser.add_argument("output", type=place, help="the dataset's folder, which must not exist yet")
     parser.add_argument("--size", type=int, default=256, help="pixels; default: %(default)s")
     parser.add_argument("--layout", choices=["auto", *LAYOUTS], default="auto")
     parser.add_argument(
@@ -119,6 +122,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--max-bad", type=float, default=0.05, help="share of unusable files; default: %(default)s"
     )
+    parser.add_argument(
+        "--scratch", type=Path, help="a disk's folder for what comes from or goes to a bucket"
+    )
     parser.add_argument("--workers", type=int, help="processes; default: one a core")
     parser.add_argument(
         "--address", help="use all cores of this Ray cluster, whose machines share the disk"
@@ -129,14 +135,21 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def place(text: str) -> Location:
+    try:
+        return Location.of(text)
+    except ThermalSearchError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _two_numbers(text: str) -> tuple[float, float]:
     first, second = text.split(",")
     return float(first), float(second)
 
 
-def describe(manifest: Manifest) -> str:
+def describe(manifest: Manifest, folder: str) -> str:
     """What is in the dataset, what is not, and what comes next."""
-    lines = [f"{manifest.folder}: {manifest.size} x {manifest.size} pixels, {manifest.layout}"]
+    lines = [f"{folder}: {manifest.size} x {manifest.size} pixels, {manifest.layout}"]
     for kind, splits in manifest.counts().items():
         if any(splits.values()):
             told = ", ".join(f"{count} {name}" for name, count in splits.items())
@@ -153,8 +166,8 @@ def describe(manifest: Manifest) -> str:
             named = ", ".join(files[:NAMED_FILES]) + (", ..." if count > NAMED_FILES else "")
             lines.append(f"    {count} {reason}: {named}")
     lines += [f"  note: {note}" for note in manifest.notes]
-    lines.append(f"Look at {manifest.folder / 'preview.png'}, then search:")
-    lines.append(f"  thermal-search search --data {manifest.folder} --output SEARCH")
+    lines.append(f"Look at {folder}/preview.png, then search:")
+    lines.append(f"  thermal-search search --data {folder} --output SEARCH")
     return "\n".join(lines)
 
 

@@ -203,7 +203,8 @@ def _existing(output: Path, plan: _Plan) -> Manifest:
 def _claim(folder: Path, plan: _Plan) -> Generator[None]:
     """Takes a partial folder up again if it is of the same plan, alone; else starts clean."""
     file = folder / PLAN
-    if folder.exists() and any(folder.iterdir()) and not file.exists():
+    unfinished = folder / f"{PLAN}.unfinished"
+    if folder.exists() and set(folder.iterdir()) - {unfinished} and not file.exists():
         raise DatasetError(f"{folder} is in the way: it is not of our making. Move it elsewhere.")
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
@@ -215,9 +216,8 @@ def _claim(folder: Path, plan: _Plan) -> Generator[None]:
             for path in folder.iterdir():
                 if path != file:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
-            partial_file = folder / f"{PLAN}.unfinished"
-            partial_file.write_text(json.dumps(asdict(plan)))
-            partial_file.replace(file)
+            unfinished.write_text(json.dumps(asdict(plan)))
+            unfinished.replace(file)
         yield
 
 

@@ -1,0 +1,151 @@
+"""Time and memory of process.py on generated recordings of many frames.
+
+    python benchmarks/preparation.py [--frames 10000] [--size 64] [--layouts flir-v2 ...]
+
+Frames are small JPEGs in each layout's own folders, so that what is measured is everything but the
+decoding of large pictures (benchmarks/process.py has that). Memory is the sum over all processes of
+the run, each page shared between them counted once, sampled every tenth of a second.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+PROCESS = Path(__file__).parents[1] / "process.py"
+FRAMES_PER_RECORDING = 250
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=10_000)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--layouts", nargs="+", choices=list(TREES), default=list(TREES))
+    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="for process.py")
+    args = parser.parse_args()
+    print("| Layout | Pairs | Seconds | Peak memory | Frames written | Left out |")
+    print("|---|---|---|---|---|---|")
+    for layout in args.layouts:
+        with tempfile.TemporaryDirectory() as folder:
+            root, output = Path(folder) / "raw", Path(folder) / "data"
+            TREES[layout](root, args.frames)
+            flags = ["--size", str(args.size), "--max-bad", "0.5", *args.flags]
+            seconds, peak = measured([sys.executable, str(PROCESS), str(root), str(output), *flags])
+            manifest = json.loads((output / "manifest.json").read_text())
+            rows = sum(shard["rows"] for shard in manifest["shards"])
+            left_out = len(manifest["left_out"])
+            told = f"{seconds:.1f} | {peak / 2**20:.0f} MiB | {rows} | {left_out}"
+            print(f"| {manifest['layout']} | {args.frames} | {told} |", flush=True)
+
+
+def measured(command: list[str]) -> tuple[float, int]:
+    started, peak = time.monotonic(), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None:
+        peak = max(peak, memory(process.pid))
+        time.sleep(0.1)
+    if process.returncode:
+        sys.exit(f"process.py ended with {process.returncode}")
+    return time.monotonic() - started, peak
+
+
+def memory(pid: int) -> int:
+    """Bytes of a process and all below it, proportionally shared (PSS)."""
+    total, waiting = 0, [pid]
+    while waiting:
+        own = waiting.pop()
+        try:
+            for line in Path(f"/proc/{own}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+            for task in Path(f"/proc/{own}/task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
+        except OSError:
+            continue  # it has just ended
+    return total
+
+
+class Pictures:
+    """A few different pictures, under as many names as are asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        folder.mkdir(parents=True)
+        for number in range(16):
+            random = np.random.default_rng(number)
+            for kind, size in (("rgb", (180, 160)), ("thermal", (180, 160))):
+                coarse = random.integers(0, 256, (12, 14, 3), np.uint8)
+                picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+                picture.save(folder / f"{kind}{number}.jpg", quality=92)
+
+    def put(self, kind: str, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.folder / f"{kind}{self.count % 16}.jpg", path)
+        self.count += 1
+
+
+def numbers(frames: int) -> list[int]:
+    """Of frames in recordings with gaps between them."""
+    return [n + 1000 * (n // FRAMES_PER_RECORDING) for n in range(frames)]
+
+
+def folders(root: Path, frames: int) -> None:
+    pictures = Pictures(root.with_name("pictures"))
+    for number in numbers(frames):
+        pictures.put("rgb", root / "visible" / f"FLIR_{number:06}.jpg")
+        pictures.put("thermal", root / "infrared" / f"FLIR_{number:06}.jpg")
+
+
+def flir_v2(root: Path, frames: int) -> None:
+    pictures = Pictures(root.with_name("pictures"))
+    names: dict[str, str] = {}
+    for n in range(frames):
+        video = n // FRAMES_PER_RECORDING
+        rgb = f"video-rgb{video}-frame-{n:06}-a{n}.jpg"
+        thermal = f"video-thermal{video}-frame-{n:06}-b{n}.jpg"
+        pictures.put("rgb", root / "video_rgb_test" / "data" / rgb)
+        pictures.put("thermal", root / "video_thermal_test" / "data" / thermal)
+        names[rgb] = thermal
+    (root / "rgb_to_thermal_vid_map.json").write_text(json.dumps(names))
+
+
+def flir_v1_3(root: Path, frames: int) -> None:
+    pictures = Pictures(root.with_name("pictures"))
+    for place, number in enumerate(numbers(frames)):
+        part = "val" if place % 8 == 0 else "train"
+        pictures.put("rgb", root / part / "RGB" / f"FLIR_{number:06}.jpg")
+        pictures.put("thermal", root / part / "thermal_8_bit" / f"FLIR_{number:06}.jpeg")
+
+
+def flir_aligned(root: Path, frames: int) -> None:
+    pictures = Pictures(root.with_name("pictures"))
+    parts: dict[str, list[str]] = {"train": [], "validation": []}
+    for place, number in enumerate(numbers(frames)):
+        stem = f"FLIR_{number:06}"
+        pictures.put("rgb", root / "JPEGImages" / f"{stem}_RGB.jpg")
+        # Both are of one size there.
+        shutil.copyfile(
+            root / "JPEGImages" / f"{stem}_RGB.jpg",
+            root / "JPEGImages" / f"{stem}_PreviewData.jpeg",
+        )
+        parts["validation" if place % 5 == 0 else "train"].append(f"{stem}_PreviewData")
+    for name, stems in parts.items():
+        (root / f"align_{name}.txt").write_text("\n".join(stems) + "\n")
+
+
+TREES = {
+    "folders": folders,
+    "flir-v2": flir_v2,
+    "flir-v1.3": flir_v1_3,
+    "flir-aligned": flir_aligned,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""How fast pictures become pixels, beside Pillow: per core, and from the shards afterwards.
+
+    python benchmarks/process.py ROADSCENE [--pairs 24] [--rounds 5]
+
+Sources are RoadScene's pairs at FLIR's sizes: RGB 1800 x 1600, JPEG of quality 92; thermal
+640 x 512.
+All ways do the same frame in turn, in one process of one thread; figures are CPU seconds.
+"""
+
+import argparse
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from thermal_search.dataset.layouts.frame import Frame
+from thermal_search.dataset.resizing import Recipe, resize
+from thermal_search.dataset.shards import Chunk, make_shard
+from thermal_search.dataset.stored import frames_of
+
+SIZE = 256
+BICUBIC = Image.Resampling.BICUBIC
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("roadscene", type=Path)
+    parser.add_argument("--pairs", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        frames = make_sources(args.roadscene, Path(folder) / "raw", args.pairs)
+        preparing(frames, args.rounds)
+        reading(frames, Path(folder), args.rounds)
+
+
+def make_sources(roadscene: Path, folder: Path, count: int) -> list[Frame]:
+    frames: list[Frame] = []
+    for name in ("rgb", "thermal"):
+        (folder / name).mkdir(parents=True)
+    for path in sorted((roadscene / "visible").iterdir())[:count]:
+        rgb, thermal = folder / "rgb" / f"{path.stem}.jpg", folder / "thermal" / f"{path.stem}.jpg"
+        with Image.open(path) as picture:
+            large = picture.convert("RGB").resize((1800, 1600), Image.Resampling.LANCZOS)
+            # The camera's noise, which an enlargement lacks and a decoder feels.
+            noise = np.random.default_rng(0).normal(0, 3, (1600, 1800, 3))
+            grained = (np.asarray(large) + noise).clip(0, 255).astype(np.uint8)
+            Image.fromarray(grained).save(rgb, quality=92)
+        with Image.open(next((roadscene / "infrared").glob(f"{path.stem}.*"))) as picture:
+            picture.convert("L").resize((640, 512), BICUBIC).save(thermal, quality=92)
+        frames.append(Frame(rgb, thermal, "recording", path.stem))
+    return frames
+
+
+def with_pillow(frame: Frame) -> tuple[bytes, bytes]:
+    done: list[bytes] = []
+    for path, mode in ((frame.rgb, "RGB"), (frame.thermal, "L")):
+        assert path
+        with Image.open(path) as picture:
+            done.append(picture.convert(mode).resize((SIZE, SIZE), BICUBIC).tobytes())
+    return done[0], done[1]
+
+
+def with_pillow_to_png(frame: Frame) -> None:
+    for pixels, mode in zip(with_pillow(frame), ("RGB", "L"), strict=True):
+        Image.frombytes(mode, (SIZE, SIZE), pixels).save(io.BytesIO(), "PNG")
+
+
+def preparing(frames: list[Frame], rounds: int) -> None:
+    ways: dict[str, Callable[[Frame], object]] = {
+        "Pillow, PNG": with_pillow_to_png,
+        "Pillow, raw": with_pillow,
+        "ours": lambda frame: resize(frame, Recipe(SIZE)),
+        "ours, --fast": lambda frame: resize(frame, Recipe(SIZE, fast=True)),
+    }
+    report("pairs prepared", ways, [[frame] for frame in frames], rounds, 1)
+    for name, fast in (("ours", False), ("ours, --fast", True)):
+        differences = [difference(frame, fast) for frame in frames]
+        largest = max(int(d.max()) for d in differences)
+        mean = statistics.mean(float(d.mean()) for d in differences)
+        print(f"  {name}: {largest} grey levels from Pillow's RGB at most, {mean:.4f} in mean")
+
+
+def difference(frame: Frame, fast: bool) -> np.ndarray:
+    done = resize(frame, Recipe(SIZE, fast=fast)).rgb
+    assert done
+    ours, theirs = (np.frombuffer(x, np.uint8).astype(int) for x in (done, with_pillow(frame)[0]))
+    return np.abs(ours - theirs)
+
+
+def reading(frames: list[Frame], folder: Path, rounds: int) -> None:
+    """Frames for training: uint8 tensors from a shard, and from JPEG files of the same size."""
+    chunk = Chunk("pairs", "train", 0, frames, {})
+    make_shard(chunk, folder=folder, source=folder, recipe=Recipe(SIZE))
+    small: list[tuple[bytes, bytes]] = []
+    for frame in frames:
+        files: list[bytes] = []
+        for pixels, mode in zip(with_pillow(frame), ("RGB", "L"), strict=True):
+            file = io.BytesIO()
+            Image.frombytes(mode, (SIZE, SIZE), pixels).save(file, "JPEG", quality=95)
+            files.append(file.getvalue())
+        small.append((files[0], files[1]))
+
+    def from_jpeg(_: object) -> None:
+        for files in small:
+            for content in files:
+                torch.from_numpy(np.array(Image.open(io.BytesIO(content))))
+
+    def from_shard(_: object) -> None:
+        path = str(folder / f"{chunk.name}.parquet")
+        table = pq.read_table(path, columns=["rgb", "thermal"], memory_map=True)
+        for column in ("rgb", "thermal"):
+            frames_of([table], column, SIZE).take(range(len(frames)))
+
+    ways = {"Pillow, JPEG": from_jpeg, "shard": from_shard}
+    report("pairs read", ways, [[None]] * 10, rounds, len(frames))
+
+
+def report(
+    title: str,
+    ways: dict[str, Callable[..., object]],
+    items: list[list],
+    rounds: int,
+    count: int,
+) -> None:
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():
+        way(*items[0])
+    for _ in range(rounds):
+        for item in items:
+            for name, way in ways.items():
+                started = time.process_time()
+                way(*item)
+                seconds[name].append(time.process_time() - started)
+    print(title)
+    first = next(iter(ways))
+    for name in ways:
+        ratios = [a / b for a, b in zip(seconds[first], seconds[name], strict=True) if b > 0]
+        low, middle, high = np.quantile(ratios, (0.1, 0.5, 0.9))
+        per_second = count / statistics.median(seconds[name])
+        print(
+            f"  {name:14} {per_second:9.1f} a CPU second   {middle:6.2f} ({low:.2f} to {high:.2f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

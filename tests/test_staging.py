@@ -1,0 +1,46 @@
+"""Recordings and datasets in a bucket, against a real S3 server on loopback."""
+
+import hashlib
+from functools import partial
+
+import pytest
+from object_store import object_store
+from test_process import folders, run
+
+from thermal_search.dataset.preparation import prepare
+from thermal_search.dataset.staging import stage
+from thermal_search.errors import DatasetError
+from thermal_search.storage import Location
+
+
+def content(folder):
+    """What is in every file, by its name below the folder."""
+    base = len(folder.path)
+    return {
+        place.path[base:]: hashlib.sha256(place.read_bytes()).hexdigest()
+        for place in folder.list(deep=True)
+    }
+
+
+def test_a_recording_in_a_bucket_becomes_the_same_dataset_in_a_bucket(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = folders(tmp_path / "raw", count=24, gap_every=8)
+    with object_store() as store:
+        bucket = Location.of(store.uri("bucket"))
+        bucket.make_folder()
+        for path in sorted(root.rglob("*.png")):
+            (bucket / "raw" / path.relative_to(root)).write_bytes(path.read_bytes())
+        result = run(bucket / "raw", bucket / "data", "--size", 32)
+        assert result.returncode == 0, result.stderr
+        prepare(root, tmp_path / "data", size=32)
+        here, there = content(Location.of(tmp_path / "data")), content(bucket / "data")
+
+        # The plan alone knows the files' times, which a bucket does not keep.
+        assert here.keys() == there.keys()
+        assert {n for n in here if here[n] != there[n]} <= {"/preparation.json"}
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "raw"]
+        work = partial(prepare, size=64)
+        with pytest.raises(DatasetError, match="holds another dataset"):
+            stage(Location.of(root), bucket / "data", None, work)
+        with pytest.raises(DatasetError, match="nothing is there"):
+            stage(bucket / "nowhere", bucket / "new", None, work)
