@@ -31,6 +31,7 @@ class LaunchedCluster:
         self.machines, self.desk = machines, machines["desk"]
         self.head, self.workers = machines[head], [machines[name] for name in workers]
         self.head_cpus, self.environment = head_cpus, environment or {}
+        self.at_desk = {**self.environment, "PYTHONPATH": "/root/thermal-search"}
         self.config = machines.folder / f"{head}.yaml"
         self.config.write_text(yaml.safe_dump(self._config(), sort_keys=False))
         checkout = self.desk.home / "thermal-search"
@@ -75,6 +76,13 @@ class LaunchedCluster:
         assert told.returncode == 0, told.stderr
         return json.loads(told.stdout.splitlines()[-1])
 
+    def python(self, code: str) -> str:
+        """What a few lines of Python print that are run at the desk."""
+        command = f"python -W ignore -c {shlex.quote(code)}"
+        told = self.desk.run(command, environment=self.at_desk)
+        assert told.returncode == 0, told.stderr
+        return told.stdout
+
     def _submission(self, flags: Sequence[object], script: str) -> str:
         # The remote shell splits the flags a second time.
         quoted = " ".join(shlex.quote(shlex.quote(str(flag))) for flag in flags)
@@ -107,6 +115,7 @@ class LaunchedCluster:
 def serve_runs(machine: Machine) -> dict[str, str]:
     """Starts MLflow's server on a machine; returns what the cluster's environment needs."""
     command = "mlflow server --host 0.0.0.0 --port 5000 --workers 1"
+    command += f" --allowed-hosts {machine.name}:5000,127.0.0.1:5000"
     command += " --backend-store-uri sqlite:////root/runs.db --artifacts-destination /root/pictures"
     # No background jobs: ten processes more.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}

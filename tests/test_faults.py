@@ -10,7 +10,7 @@ import time
 
 import machines_in_namespaces
 import pytest
-from launched_cluster import ROOT, LaunchedCluster
+from launched_cluster import ROOT, LaunchedCluster, serve_runs
 from machines_in_namespaces import Machine, Machines
 
 pytestmark = [
@@ -88,10 +88,11 @@ def wait_for_nodes(cluster: LaunchedCluster, count: int) -> float:
 def cluster(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("machines")
     shutil.copytree(dataset, folder / "dataset")
-    names = ["desk", "head", "worker-1", "worker-2"]
+    names = ["desk", "tracking", "head", "worker-1", "worker-2"]
     with Machines(folder, names, hidden=[ROOT], seeing=["desk"]) as machines:
         # As in the clouds' files: the head leads, and trains nothing.
-        launched = LaunchedCluster(machines, "head", ["worker-1", "worker-2"], head_cpus=0)
+        workers, runs = ["worker-1", "worker-2"], serve_runs(machines["tracking"])
+        launched = LaunchedCluster(machines, "head", workers, head_cpus=0, environment=runs)
         started = launched.up()
         assert started.returncode == 0, started.stdout[-3000:] + started.stderr[-3000:]
         yield launched
@@ -160,6 +161,31 @@ def test_a_driver_that_is_killed_and_resumed_from_another_machine(cluster):
     on = search.wait_for_all(1, more_than=before)
     search.end(resumed)
     tell("driver killed", both_trials_go_on=on)
+
+
+def test_an_mlflow_server_that_is_away_for_a_minute(cluster):
+    wait_for_nodes(cluster, 3)
+    search = RunningSearch(cluster, "tracking", evaluations=20)
+    search.wait_for_all(1)
+    tracking, before = cluster.machines["tracking"], search.evaluations
+    tracking.cut()
+    time.sleep(60)
+    meanwhile = sum(search.evaluations.values()) - sum(before.values())
+    tracking.mend()
+    on = search.wait_for_all(1, more_than=search.evaluations)
+    search.end()
+    told = cluster.python(
+        "from mlflow.tracking import MlflowClient; c = MlflowClient('http://tracking:5000');"
+        "e = c.get_experiment_by_name('thermal-search');"
+        "tag = 'thermal_search.trial';"
+        "runs = [r for r in c.search_runs([e.experiment_id]) if tag in r.data.tags];"
+        "told = {r.data.tags[tag]: c.get_metric_history(r.info.run_id, 'fd_efficientnet_lite0')"
+        " for r in runs};"
+        "print(*(f'{id}={len(points)}' for id, points in told.items()))"
+    ).split()
+    assert {f"{id}={count}" for id, count in search.evaluations.items()} <= set(told)
+    print(f"\nMLflow away: {meanwhile} evaluations in that minute", end="")
+    tell("", both_trials_go_on=on)
 
 
 def test_a_head_that_is_lost(cluster: LaunchedCluster):
