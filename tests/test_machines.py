@@ -1,7 +1,6 @@
 """Waiting for machines and placing slots on them, with GPUs that only Ray counts."""
 
 import os
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,15 +79,3 @@ def test_all_slots_of_a_layout_find_room_at_once(cluster, placement, workers, gp
     finally:
         for group in groups:
             remove_placement_group(group)
-
-
-def test_machines_that_come_late_are_waited_for(cluster):
-    said = []
-    late = threading.Timer(2, cluster.add_node, kwargs={"num_cpus": 4, "num_gpus": 3})
-    late.start()
-    layout = wait_for(TOO_MANY, Patience(nodes=4, minutes=2), said.append)
-    late.join()
-
-    assert layout.slots == 3
-    assert said[0].startswith("Waiting for machines. 3 of 4")
-    assert said[-1] == "Searching on 4 machine(s), 12 CPUs, 6 GPUs: 3 slot(s)"
