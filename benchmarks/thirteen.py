@@ -94,9 +94,10 @@ def main() -> None:
     loaded = load(read_manifest(args.dataset))
     data = open_share(loaded.share(1)[0])
     extractor = build_extractor("efficientnet-lite0", device=device)
-    rgb, thermal = (frames.take(range(len(frames))) for frames in data.validation)
+    pairs = data.validation
+    rgb, thermal = (frames.take(range(len(frames))) for frames in (pairs.rgb, pairs.thermal))
     real = features_of(extractor, thermal)
-    judge = Judge(data, extractor, real, Group(), device)
+    judge = Judge(pairs, extractor, real, Group(), device)
     grey = 255 - rgb_to_grayscale(rgb)
     rows["inverted grey"] = {
         "distance": Reference(real).distance(features_of(extractor, grey)),
@@ -161,7 +162,7 @@ def fitting_images(trial: Trial, seconds: float) -> int:
 @torch.inference_mode()
 def paint(translator: Translator, data: WorkerFrames, device: torch.device) -> torch.Tensor:
     """The validation frames as the judge sees them."""
-    rgb, _ = data.validation
+    rgb = data.validation.rgb
     translator.eval()
     painted = []
     for start in range(0, len(rgb), EVALUATION_BATCH):

@@ -261,7 +261,7 @@ def test_an_averaged_generator_is_judged_with_statistics_of_its_own(tmp_path):
     plan = plan_of(tmp_path, "biggan", parameters={"ema_half_life_images": 1000})
     trial = trial_of(plan)
     list(trial.evaluations())
-    kept = torch.load(tmp_path / "best.pt", weights_only=True)["generator"]
+    kept = torch.load(tmp_path / "generator.pt", weights_only=True)["generator"]
     live = trial.translator.generator.state_dict()
     variances = [name for name in live if name.endswith("running_var")]
 

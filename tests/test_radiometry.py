@@ -64,12 +64,14 @@ def exported(folder, temperatures):
         "temperatures": temperatures,
         "images": 1,
         "score": 1.0,
+        "protocol": {"features": "inception"},
         "generator": translator.generator.state_dict(),
     }
     folder.mkdir()
-    checkpoint.save(best, folder / "best.pt")
-    trial = {"id": "0", "checkpoint": "best.pt"}
-    summary = {"best": "0", "metric": "fid", "trials": [trial]}
+    checkpoint.save(best, folder / checkpoint.GENERATOR)
+    trial = {"id": "0", "checkpoint": checkpoint.GENERATOR, "worth": {"fid": 1.0}}
+    found = {"best": "0", "trials": [trial], "finals": [], "verdict": None}
+    summary = {"metric": "fid", "features": "inception", **found}
     (folder / "summary.json").write_text(json.dumps(summary))
     return export.export(folder)
 

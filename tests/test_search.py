@@ -46,7 +46,8 @@ def searched(dataset, tmp_path_factory):
     output = tmp_path_factory.mktemp("search") / "found"
     flags = ["--data", dataset, "--output", output, "--architectures", "pix2pix,cyclegan,wgan"]
     flags += ["--trials", TRIALS, "--images", IMAGES, "--evaluate-every", EVERY, "--slots", 1]
-    flags += ["--features", "efficientnet-lite0"]
+    flags += ["--features", "efficientnet-lite0", "--objective", "fid+0.1*l1"]
+    flags += ["--finalists", 1, "--seeds", 1]
     log = (output.parent / "log").open("wb")
     driver = subprocess.Popen(
         command("search", *flags), start_new_session=True, stdout=log, stderr=log
@@ -93,13 +94,16 @@ class TestSearch:
         output, _, _ = searched
         summary = summary_of(output)
 
-        assert set(summary) == {"metric", "features", "trials", "best"}
+        assert set(summary) == {
+            "metric", "features", "objective", "average_last", "protocol", "floors", "test_floors",
+            "trials", "best", "front", "finals", "verdict",
+        }  # fmt: skip
         assert summary["metric"] == "fd_efficientnet_lite0"
         assert len(summary["trials"]) == TRIALS
         for trial in summary["trials"]:
             assert set(trial) == {
                 "id", "architecture", "parameters", "history", "status", "reason", "images",
-                "seconds", "checkpoint",
+                "seconds", "checkpoint", "worth", "beats_inverted_grey",
             }  # fmt: skip
             assert trial["status"] in ("completed", "stopped", "diverged")
             images = [item["images"] for item in trial["history"]]
@@ -134,7 +138,8 @@ class TestSearch:
         children = {run.data.tags[TRIAL_TAG]: run for run in runs if TRIAL_TAG in run.data.tags}
 
         assert {run.data.tags[SEARCH_TAG] for run in runs} == {SearchPlan.load(output).id}
-        for trial in summary_of(output)["trials"]:
+        summary = summary_of(output)
+        for trial in summary["trials"] + summary["finals"]:
             run = children.pop(trial["id"])
             assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
             assert run.data.params["architecture"] == trial["architecture"]
@@ -145,7 +150,30 @@ class TestSearch:
             assert points == told
             pictures = client.list_artifacts(run.info.run_id, "images")
             assert pictures
+            worth = client.get_metric_history(run.info.run_id, "objective")
+            assert worth[-1].value == pytest.approx(next(iter(trial["worth"].values())))
+            assert run.data.tags.get("finalist") == trial.get("configuration")
         assert children == {}
+        assert parent.data.params["objective"] == "fid+0.1*l1"
+        assert parent.data.tags["verdict"] == summary["verdict"]["generator"]
+
+    def test_finalists_are_trained_with_further_seeds_and_judged_on_the_test_split(self, searched):
+        output, _, printed = searched
+        summary = summary_of(output)
+        completed = [t for t in summary["trials"] if t["status"] == "completed"]
+        winner = min(completed, key=lambda trial: trial["worth"]["fd_efficientnet_lite0+0.1*l1"])
+        (final,) = summary["finals"]
+
+        assert final["configuration"] == winner["id"] == summary["verdict"]["configuration"]
+        assert final["parameters"] == winner["parameters"]
+        assert (final["seed"], final["status"]) == (1, "completed")
+        assert final["history"] != winner["history"]
+        assert final["test"]["fd_efficientnet_lite0"] != pytest.approx(
+            final["history"][-1]["fd_efficientnet_lite0"]
+        )
+        assert all(trial.get("test") is None for trial in summary["trials"])
+        assert summary["verdict"]["test"]["l1"]["mean"] == final["test"]["l1"]
+        assert "Verdict, by the mean fd_efficientnet_lite0+0.1*l1" in printed
 
     def test_the_stores_address_is_in_the_output_folder(self, searched):
         with sqlite3.connect(searched[0] / "mlflow.db") as database:
@@ -170,12 +198,11 @@ class TestSearch:
         exported = run("export", output, "--to", tmp_path / "model")
         assert exported.returncode == 0, exported.stderr
         config = json.loads((tmp_path / "model" / "config.json").read_text())
-        best = next(
-            t for t in summary_of(output)["trials"] if t["id"] == summary_of(output)["best"]
-        )
-        assert config["trial"] == best["id"]
-        lowest = min(h["fd_efficientnet_lite0"] for h in best["history"])
-        assert config["fd_efficientnet_lite0"] == lowest
+        (best,) = summary_of(output)["finals"]
+        assert config["trial"] == best["id"] == summary_of(output)["verdict"]["generator"]
+        assert config["test"] == best["test"]
+        assert config["fd_efficientnet_lite0"] == best["history"][-1]["fd_efficientnet_lite0"]
+        assert config["worth"] == best["worth"]
 
         source = tmp_path / "rgb"
         source.mkdir()
@@ -233,6 +260,11 @@ class TestSearch:
         ({"architectures": ()}, "at least one architecture"),
         ({"architectures": ("wgan", "wgan")}, "each architecture once"),
         ({"reduction": 1.0}, "--reduction must be above 1"),
+        ({"objective": "fod"}, "unknown metric 'fod'"),
+        ({"objective": "pareto:fid,l1", "finalists": 2}, "needs one measure to rank by"),
+        ({"finalists": -1}, "--finalists must not be negative"),
+        ({"seeds": 0}, "--seeds must be at least 1"),
+        ({"average_last": 0}, "--average-last must be at least 1"),
     ],
 )
 def test_an_impossible_search_is_one_sentence(dataset, tmp_path, flags, sentence):

@@ -176,7 +176,7 @@ def test_trials_that_break_end_with_their_reason_and_the_slot_goes_on(cluster, d
         run_config=tune.RunConfig(
             name="search",
             storage_path=str(plan.output / "tune"),
-            callbacks=[SearchCallback(plan)],
+            callbacks=[SearchCallback(plan, "trials")],
             verbose=0,
         ),
     ).fit()

@@ -14,7 +14,7 @@ from tiny import SIZE, TINY
 from thermal_search import checkpoint
 from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.dataset.batches import PairedBatches, UnpairedBatches
-from thermal_search.dataset.frames import Frames, WorkerFrames
+from thermal_search.dataset.frames import Frames, JudgedFrames, WorkerFrames
 from thermal_search.errors import SearchError, TrialDiverged
 from thermal_search.metrics import Extractor, Statistics
 from thermal_search.training.evaluation import Judge
@@ -51,16 +51,17 @@ def data_of(rank=0, workers=1, shares=((0, 16), (16, 40))):
     seen = (0, 40) if workers == 1 else shares[rank]
     pairs = tuple(part(whole, half.start, half.stop) for whole in training)
     judged = tuple(part(whole, *seen) for whole in validation)
-    return WorkerFrames(SIZE, pairs, pairs, judged, seen[0])
+    unseen = JudgedFrames(frames(0, 3, 0), frames(0, 1, 0), 0)
+    return WorkerFrames(SIZE, pairs, pairs, JudgedFrames(*judged, seen[0]), unseen)
 
 
 def judge_of(data, group):
     torch.manual_seed(0)
     classifier = torch.nn.Linear(16, 5)
     extractor = Extractor("efficientnet-lite0", 16, Pooled(), lambda x: x / 255, classifier)
-    _, thermal = data_of().validation
+    thermal = data_of().validation.thermal
     statistics = Statistics.of(extractor(thermal.take(range(40))))
-    return Judge(data, extractor, statistics, group, CPU)
+    return Judge(data.validation, extractor, statistics, group, CPU)
 
 
 def trial_of(plan, group=None, rank=0, workers=1):
@@ -139,13 +140,13 @@ def test_checkpoints_load_without_running_code(tmp_path):
         assert checkpoint.load(file)  # weights_only
 
 
-def test_the_best_generator_is_the_one_of_the_best_evaluation(tmp_path):
+def test_the_generator_kept_is_the_one_of_the_last_evaluation(tmp_path):
     trial = trial_of(plan_of(tmp_path, images=40, evaluate_every=4))
     history = list(trial.evaluations())
-    best = min(history, key=lambda item: item.score)
-    kept = checkpoint.load(tmp_path / "best.pt")
+    kept = checkpoint.load(tmp_path / "generator.pt")
 
-    assert (kept["images"], kept["score"]) == (best.images, best.score)
+    assert min(item.score for item in history) < history[-1].score
+    assert (kept["images"], kept["score"]) == (40, history[-1].score)
 
 
 def test_the_average_moves_slower_than_the_generator_and_is_what_is_judged(tmp_path):
@@ -153,7 +154,7 @@ def test_the_average_moves_slower_than_the_generator_and_is_what_is_judged(tmp_p
     trial = trial_of(plan_of(tmp_path, parameters=parameters))
     start = {k: v.clone() for k, v in trial.translator.generator.named_parameters()}
     list(trial.evaluations())
-    kept = checkpoint.load(tmp_path / "best.pt")["generator"]
+    kept = checkpoint.load(tmp_path / "generator.pt")["generator"]
     live = dict(trial.translator.generator.named_parameters())
 
     moved = sum((live[name] - value).abs().sum().item() for name, value in start.items())
@@ -262,13 +263,15 @@ def test_two_workers_judge_as_one_does(tmp_path, shares):
     assert two[0] == two[1]
     assert two[0][0] == pytest.approx(one.score, rel=1e-6)
     suffixed = {f"{name}_efficientnet_lite0" for name in ("kid", "kid_std", "inception_score")}
-    assert set(two[0][1]) == {"l1", "psnr", "ssim"} | suffixed
+    plain = {"fd_efficientnet_lite0_infinity", "l1", "psnr", "ssim"}
+    assert set(two[0][1]) == plain | suffixed
     assert two[0][1] == pytest.approx(one.beside, rel=1e-6)
 
 
 def test_the_error_is_the_mean_absolute_difference_of_the_pixels(tmp_path):
     data, translator = data_of(), translator_of()
-    rgb, thermal = (part.take(range(40)).float() for part in data.validation)
+    validation = data.validation
+    rgb, thermal = (part.take(range(40)).float() for part in (validation.rgb, validation.thermal))
     translator.translate = lambda batch, z=None: batch[:, :1]
     found = judge_of(data, Group()).evaluate(translator, tmp_path / "one.png")
 

@@ -2,7 +2,7 @@
 
     TRIAL/state-00000300/shared.pt     what all workers have in common
     TRIAL/state-00000300/worker-1.pt   what only worker 1 has: random state, place in the data, ...
-    TRIAL/best.pt                      the generator of the best evaluation so far
+    TRIAL/generator.pt                 the generator of the last evaluation, to be exported
 
 Everything is tensors and plain values, so that loading never runs code.
 """
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 State = dict[str, Any]
+GENERATOR = "generator.pt"
 
 
 def save(state: State, path: Path) -> None:

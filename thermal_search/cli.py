@@ -75,6 +75,24 @@ def add_search_flags(parser: argparse.ArgumentParser, default_address: str) -> N
     parser.add_argument(
         "--lpips-weights", type=Path, help="torchvision's AlexNet or VGG-16: measures LPIPS too"
     )
+    parser.add_argument(
+        "--objective",
+        help="what is minimised: fid (the default), kid, a sum such as fid+10*lpips, or "
+        "pareto:fid,l1",
+    )
+    parser.add_argument(
+        "--average-last",
+        type=int,
+        help="a trial is worth the mean of so many of its last evaluations; default: 3, fewer "
+        "where a trial has fewer than 9",
+    )
+    parser.add_argument(
+        "--finalists",
+        type=int,
+        help="how many of the best are trained again with further seeds, and judged on the test "
+        "split; default: 3, none in a search of fewer than 20 trials",
+    )
+    parser.add_argument("--seeds", type=int, help="further seeds of each finalist; default: 2")
     parser.add_argument("--seed", type=int, help="of the sampler and of every trial; default: 0")
     parser.add_argument(
         "--precision",

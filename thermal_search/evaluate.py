@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
 from thermal_search import export
-from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, WorkerFrames
+from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, JudgedFrames
 from thermal_search.dataset.manifest import Manifest, Split, read_manifest
 from thermal_search.dataset.stored import read_pairs
 from thermal_search.errors import DatasetError, MetricError, SearchError, ThermalSearchError
@@ -132,12 +132,8 @@ def _judge(rank: int, request: Request, place: Path) -> None:
         real = _real(manifest, request.split, share[1], extractor, group)
         task = progress.add_task("Judging", total=len(share[0]))
         watched = _Watched(share[0], lambda pairs: progress.advance(task, pairs))
-        nothing = (
-            Frames([], size=manifest.size, channels=3),
-            Frames([], size=manifest.size, channels=1),
-        )
-        data = WorkerFrames(manifest.size, nothing, nothing, (watched, share[1]), start)
-        judge = Judge(data, extractor, real, group, device, perceptual)
+        pairs = JudgedFrames(watched, share[1], start)
+        judge = Judge(pairs, extractor, real, group, device, perceptual)
         found = judge.evaluate(translator, place / "grid.png")
     if group.leads:
         content = {
@@ -146,7 +142,7 @@ def _judge(rank: int, request: Request, place: Path) -> None:
             "dataset": manifest.digest,
             "split": request.split,
             "metric": extractor.metric,
-            "protocol": judge.protocol.to_json(),
+            "protocol": judge.full_protocol,
             "numbers": {extractor.metric: found.score, **found.beside},
         }
         (place / "found.json").write_text(json.dumps(content))

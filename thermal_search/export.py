@@ -26,11 +26,14 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Best:
-    """The best trial of a search, as its summary tells."""
+    """What a search found, as its summary tells: the generator of its verdict, or of its best trial
+    where there is no verdict."""
 
     id: str
     checkpoint: Path
     metric: str
+    recorded: dict[str, Any]
+    """All that the summary says of it."""
 
 
 def best_of(output: Path) -> Best:
@@ -49,8 +52,10 @@ def best_of(output: Path) -> Best:
             f"{output}: no trial has been evaluated yet, so there is no best generator. "
             "Let the search reach its first evaluation."
         )
-    trial = next(trial for trial in content["trials"] if trial["id"] == content["best"])
-    return Best(trial["id"], output / trial["checkpoint"], content["metric"])
+    chosen = content["verdict"]["generator"] if content["verdict"] else content["best"]
+    known = [*content["trials"], *content["finals"]]
+    trial = next(trial for trial in known if trial["id"] == chosen)
+    return Best(trial["id"], output / trial["checkpoint"], content["metric"], trial)
 
 
 def export(output: Path, destination: Path | None = None) -> Path:
@@ -77,6 +82,9 @@ def export(output: Path, destination: Path | None = None) -> Path:
         "trial": best.id,
         "images": state["images"],
         best.metric: state["score"],
+        "worth": best.recorded["worth"],
+        "protocol": state["protocol"],
+        **({"test": test} if (test := best.recorded.get("test")) else {}),
     }
     partial = destination.with_name(f"{destination.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)

@@ -66,8 +66,15 @@ class SearchLog:
         self.parent = parents[0] if parents else self._start_parent(output.name, settings)
         self._set_status(self.parent, "running")
 
-    def start_trial(self, id: str, architecture: str, parameters: Mapping[str, Any]) -> None:
-        """A child run for a trial; the one it already has, where it goes on after a crash."""
+    def start_trial(
+        self,
+        id: str,
+        architecture: str,
+        parameters: Mapping[str, Any],
+        marks: Mapping[str, str] | None = None,
+    ) -> None:
+        """A child run for a trial; the one it already has, where it goes on after a crash. `marks`
+        become its tags."""
         if id in self.runs:
             self._set_status(self.runs[id], "running")
             return
@@ -75,6 +82,7 @@ class SearchLog:
             SEARCH_TAG: self.search_id,
             TRIAL_TAG: id,
             "mlflow.parentRunId": self.parent.info.run_id,
+            **(marks or {}),
         }
         run = self.client.create_run(
             self.experiment_id, tags=tags, run_name=f"{architecture} {id[-5:]}"
@@ -102,10 +110,13 @@ class SearchLog:
         history = self.client.get_metric_history(self.runs[id].info.run_id, metric)
         return {point.step for point in history}
 
-    def end_trial(self, id: str, status: str, reason: str) -> None:
-        """Closes a trial's run with how and why it ended."""
+    def end_trial(
+        self, id: str, status: str, reason: str, marks: Mapping[str, str] | None = None
+    ) -> None:
+        """Closes a trial's run with how and why it ended. `marks` become its tags."""
         run_id = self.runs[id].info.run_id
         tags = [RunTag("status", status), RunTag("reason", reason[:LONGEST_REASON])]
+        tags += [RunTag(name, value) for name, value in (marks or {}).items()]
         diverged = [Metric("diverged", 1.0, int(time.time() * 1000), 0)]
         self.client.log_batch(run_id, tags=tags, metrics=diverged if status == "diverged" else [])
         self.client.set_terminated(run_id, STATUSES[status])
@@ -130,6 +141,19 @@ class SearchLog:
                 ],
             )
         self.client.set_terminated(run_id, "FINISHED")
+
+    def decide(self, values: Mapping[str, float], marks: Mapping[str, str]) -> None:
+        """Writes what came out in the end into the search's own run, as metrics and tags."""
+        now = int(time.time() * 1000)
+        self.client.log_batch(
+            self.parent.info.run_id,
+            metrics=[Metric(name, value, now, 0) for name, value in values.items()],
+            tags=[RunTag(name, value) for name, value in marks.items()],
+        )
+
+    def attach(self, file: Path) -> None:
+        """Keeps a file with the search's own run."""
+        self.client.log_artifact(self.parent.info.run_id, str(file))
 
     def _experiment(self, output: Path) -> str:
         if known := self.client.get_experiment_by_name(EXPERIMENT):

@@ -73,6 +73,19 @@ class Frames:
 
 
 @dataclass(frozen=True)
+class JudgedFrames:
+    """One worker's share of the pairs of a split that generators are judged on."""
+
+    rgb: Frames
+    thermal: Frames
+    start: int
+    """Number of this share's first pair among those of all workers."""
+
+    def __len__(self) -> int:
+        return len(self.rgb)
+
+
+@dataclass(frozen=True)
 class WorkerFrames:
     """One worker's share of a dataset."""
 
@@ -85,13 +98,12 @@ class WorkerFrames:
     unpaired: tuple[Frames, Frames]
     """Every RGB and every thermal training frame, the stills without a partner included."""
 
-    validation: tuple[Frames, Frames]
-    """RGB and thermal frames of the validation pairs."""
+    validation: JudgedFrames
+
+    test: JudgedFrames
+    """Empty while a search chooses."""
 
     @property
     def temperatures(self) -> Temperatures | None:
         """What thermal means in degrees; None where it is 8-bit pixels."""
-        return self.validation[1].temperatures
-
-    validation_start: int
-    """Number of this share's first validation pair among those of all workers."""
+        return self.validation.thermal.temperatures

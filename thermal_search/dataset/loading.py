@@ -14,12 +14,13 @@ import ray
 import ray.data
 from ray.data.dataset import MaterializedDataset
 
-from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, WorkerFrames
+from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, JudgedFrames, WorkerFrames
 from thermal_search.dataset.manifest import Kind, Manifest, Split
 from thermal_search.dataset.stored import Column, frames_of
 from thermal_search.images import Temperatures
 
-Part = Literal["pairs", "rgb", "thermal", "validation"]
+Part = Literal["pairs", "rgb", "thermal", "validation", "test"]
+JUDGED: set[Part] = {"validation", "test"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Share:
     blocks: Mapping[Part, Sequence[Any]]
     """References to Arrow tables in the object store."""
 
-    validation_start: int
+    starts: Mapping[Part, int]
+    """Number of the share's first pair among those of all workers, of the parts that are judged."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class LoadedDataset:
     def share(self, workers: int) -> list[Share]:
         """Deals every row to exactly one of `workers` workers, in contiguous runs."""
         blocks: list[dict[Part, Sequence[Any]]] = [{} for _ in range(workers)]
-        starts = [0] * workers
+        starts: list[dict[Part, int]] = [{} for _ in range(workers)]
         for part, dataset in self.parts.items():
-            multiple = EVALUATION_BATCH if part == "validation" else 1
+            multiple = EVALUATION_BATCH if part in JUDGED else 1
             cuts = _cuts(dataset.count(), workers, multiple)
             pieces = dataset.split_at_indices(cuts) if cuts else [dataset]
             for own, piece in zip(blocks, pieces, strict=True):
@@ -58,16 +60,17 @@ class LoadedDataset:
                 # another one takes no block away. Without it Ray would have to compute lost blocks
                 # again, and wait for ever for CPUs that the slots hold.
                 self.copies.extend(ray.get(own[part]))
-            if part == "validation":
-                starts = [0, *cuts]
+            for own, start in zip(starts, [0, *cuts], strict=True):
+                own[part] = start
         return [
-            Share(self.size, self.temperatures, blocks=own, validation_start=start)
-            for own, start in zip(blocks, starts, strict=True)
+            Share(self.size, self.temperatures, blocks=own, starts=own_starts)
+            for own, own_starts in zip(blocks, starts, strict=True)
         ]
 
 
-def load(manifest: Manifest) -> LoadedDataset:
-    """Reads the training split (pairs and stills) and the validation pairs of a dataset."""
+def load(manifest: Manifest, *, with_test: bool = False) -> LoadedDataset:
+    """Reads the training split (pairs and stills) and the validation pairs of a dataset, and the
+    test pairs only where they are asked for."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -78,6 +81,7 @@ def load(manifest: Manifest) -> LoadedDataset:
         ("rgb", "rgb", "train"),
         ("thermal", "thermal", "train"),
         ("validation", "pairs", "val"),
+        *([("test", "pairs", "test")] if with_test else []),
     ]
     parts: dict[Part, MaterializedDataset[Any]] = {}
     for part, kind, split in wanted:
@@ -98,12 +102,14 @@ def open_share(share: Share) -> WorkerFrames:
             pairs[0] + _frames(share, "rgb", "rgb"),
             pairs[1] + _frames(share, "thermal", "thermal"),
         ),
-        validation=(
-            _frames(share, "validation", "rgb"),
-            _frames(share, "validation", "thermal"),
-        ),
-        validation_start=share.validation_start,
+        validation=_judged(share, "validation"),
+        test=_judged(share, "test"),
     )
+
+
+def _judged(share: Share, part: Part) -> JudgedFrames:
+    rgb, thermal = _frames(share, part, "rgb"), _frames(share, part, "thermal")
+    return JudgedFrames(rgb, thermal, share.starts.get(part, 0))
 
 
 def _frames(share: Share, part: Part, column: Column) -> Frames:

@@ -2,6 +2,7 @@
 what is measured pair by pair."""
 
 from thermal_search.metrics.extractor import Extractor, FeaturesPrecision
+from thermal_search.metrics.extrapolation import at_infinity
 from thermal_search.metrics.features import EXTRACTORS, build_extractor, is_file, metric_name
 from thermal_search.metrics.frechet import Moments, Reference, frechet_distance
 from thermal_search.metrics.inception_score import ClassStatistics
@@ -25,6 +26,7 @@ __all__ = [
     "Protocol",
     "Reference",
     "Statistics",
+    "at_infinity",
     "build_extractor",
     "frechet_distance",
     "is_file",

@@ -1,6 +1,6 @@
 """Judging a translator: the Frechet distance of what it paints to what the camera saw."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,18 +10,18 @@ from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
 from thermal_search.architectures.translator import Translator
-from thermal_search.dataset.frames import EVALUATION_BATCH, WorkerFrames
-from thermal_search.images import Thermal, to_network_range, to_pixels
+from thermal_search.dataset.frames import EVALUATION_BATCH, JudgedFrames
+from thermal_search.images import to_network_range, to_pixels
 from thermal_search.metrics import (
     ClassStatistics,
     Extractor,
-    KernelDistance,
     KernelReference,
     PairedMeasures,
     PerceptualDistance,
     Protocol,
     Reference,
     Statistics,
+    at_infinity,
 )
 from thermal_search.training.group import Group
 
@@ -39,33 +39,47 @@ class Judgement:
     """The Frechet distance: what a search minimises."""
 
     beside: dict[str, float]
-    """The other numbers, by key: `kid` and its standard error `kid_std`, and `inception_score`
-    where the features' network has classes, each with the features' name at the end where that is
-    not Inception; `l1` (0 .. 255), `psnr`, `ssim`, and `lpips` where its weights are given."""
+    """The other numbers, by key. `kid`, its standard error `kid_std`, and `inception_score` where
+    the features' network has classes, each with the features' name at the end where that is not
+    Inception; the distance extrapolated to infinitely many images, `..._infinity`; `l1` (0 .. 255),
+    `psnr`, `ssim`, and `lpips` where its weights are given."""
 
     grid: str | None
     """The picture grid's file name, on the worker that drew it."""
 
 
+def full_protocol(
+    protocol: Protocol, perceptual: PerceptualDistance | None
+) -> dict[str, str | int]:
+    """How every number of a search is measured."""
+    lpips = {"lpips": f"{perceptual.backbone} {perceptual.digest}"} if perceptual else {}
+    return protocol.to_json() | lpips
+
+
 class Judge:
-    """Judges translators on the validation pairs; stays warm from trial to trial."""
+    """Judges translators on the pairs of one split; stays warm from trial to trial."""
 
     def __init__(
         self,
-        data: WorkerFrames,
+        pairs: JudgedFrames,
         extractor: Extractor,
         real: Statistics,
         group: Group,
         device: torch.device,
         perceptual: PerceptualDistance | None = None,
     ) -> None:
-        self.data, self.extractor, self.real = data, extractor, real
+        self.pairs, self.extractor, self.real = pairs, extractor, real
         self.group, self.device, self.perceptual = group, device, perceptual
 
     @property
     def protocol(self) -> Protocol:
         """How this judge's numbers on the extractor's features are measured."""
-        return self.extractor.protocol(images=self.real.count, size=self.data.size)
+        return self.extractor.protocol(images=self.real.count, size=self.pairs.rgb.shape[0])
+
+    @property
+    def full_protocol(self) -> dict[str, str | int]:
+        """The same, with what the paired measures hang on."""
+        return full_protocol(self.protocol, self.perceptual)
 
     @cached_property
     def _references(self) -> tuple[Reference, KernelReference]:
@@ -79,67 +93,94 @@ class Judge:
         Runs in float32 whatever trains, as the exported generator will, and leaves the random
         state of the training alone.
         """
-        statistics = Statistics(self.extractor.dimensions)
-        # On every worker, one without frames included: all of them add up what they have.
-        classes = ClassStatistics(count) if (count := self.extractor.classes) else None
-        paired = PairedMeasures(self.perceptual)
         painted: list[Tensor] = []
+
+        def seen() -> Iterator[tuple[Tensor, Tensor]]:
+            for pixels, real in self._paint(translator):
+                if len(painted) * EVALUATION_BATCH < GRID_ROWS:
+                    painted.append(pixels.cpu())
+                yield pixels, real
+
         was_training = translator.training
         translator.eval()
         with torch.random.fork_rng(devices=_cuda_devices(self.device)):
-            for thermal, real in self._paint(translator):
-                pixels = to_pixels(thermal)
-                features = self.extractor(pixels)
-                statistics.add(features)
-                if classes:
-                    classes.add(self.extractor.classify(features))
-                paired.add(pixels, real.to(self.device))
-                if len(painted) * EVALUATION_BATCH < GRID_ROWS:
-                    painted.append(pixels.cpu())
+            beside = self.measure(seen())
         translator.train(was_training)
-        for sums in (statistics, paired, *([classes] if classes else [])):
-            sums.all_reduce(self.group.control)
-        score, kernel = self.group.ask_leader(lambda: self._distances(statistics))
-        beside = {f"kid{self._suffix}": kernel.value}
-        if kernel.std is not None:
-            beside[f"kid_std{self._suffix}"] = kernel.std
-        if classes:
-            beside[f"inception_score{self._suffix}"] = classes.score
-        beside |= paired.means
+        score = beside.pop(self.metric)
         if not self.group.leads:
             return Judgement(score, beside, None)
         self._draw(torch.cat(painted), grid)
         return Judgement(score, beside, grid.name)
 
-    def _distances(self, painted: Statistics) -> tuple[float, KernelDistance]:
+    @torch.inference_mode()
+    def measure(self, painted: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """The whole table of batches of painted pictures and the real ones beside them, as bytes,
+        over all workers' shares."""
+        statistics = Statistics(self.extractor.dimensions)
+        # On every worker, one without frames included: all of them add up what they have.
+        classes = ClassStatistics(count) if (count := self.extractor.classes) else None
+        paired = PairedMeasures(self.perceptual)
+        for pixels, real in painted:
+            features = self.extractor(pixels)
+            statistics.add(features)
+            if classes:
+                classes.add(self.extractor.classify(features))
+            paired.add(pixels, real)
+        for sums in (statistics, paired, *([classes] if classes else [])):
+            sums.all_reduce(self.group.control)
+        found = self.group.ask_leader(lambda: self._distances(statistics))
+        if classes:
+            found[f"inception_score{self._suffix}"] = classes.score
+        return found | paired.means
+
+    def _distances(self, painted: Statistics) -> dict[str, float]:
         frechet, kernel = self._references
-        return frechet.distance(painted), kernel.distance(painted)
+        kid = kernel.distance(painted)
+        found = {
+            self.metric: frechet.distance(painted),
+            f"{self.metric}_infinity": at_infinity(frechet, painted),
+            self.kernel_metric: kid.value,
+            f"kid_std{self._suffix}": kid.std,
+        }
+        return {key: value for key, value in found.items() if value is not None}
+
+    @property
+    def metric(self) -> str:
+        """The key of the Frechet distance."""
+        return self.extractor.metric
+
+    @property
+    def kernel_metric(self) -> str:
+        return f"kid{self._suffix}"
+
+    @property
+    def paired_names(self) -> list[str]:
+        return PairedMeasures(self.perceptual).names
 
     @property
     def _suffix(self) -> str:
         """Keeps apart what was measured with another network than Inception, as the metric does."""
         return self.extractor.metric.removeprefix("fid").removeprefix("fd")
 
-    def _paint(self, translator: Translator) -> Iterator[tuple[Thermal, Tensor]]:
-        """What is painted of each batch, and the real frames as bytes."""
-        rgb, real = self.data.validation
-        for start in range(0, len(rgb), EVALUATION_BATCH):
+    def _paint(self, translator: Translator) -> Iterator[tuple[Tensor, Tensor]]:
+        """What is painted of each batch, and the real frames, as bytes."""
+        pairs = self.pairs
+        for start in range(0, len(pairs), EVALUATION_BATCH):
             # By its place in the whole split, so that any number of workers draws the same.
-            seed = JUDGE_SEED + self.data.validation_start + start
+            seed = JUDGE_SEED + pairs.start + start
             torch.manual_seed(seed)
-            numbers = range(start, min(start + EVALUATION_BATCH, len(rgb)))
-            batch = to_network_range(rgb.take(numbers).to(self.device))
+            numbers = range(start, min(start + EVALUATION_BATCH, len(pairs)))
+            batch = to_network_range(pairs.rgb.take(numbers).to(self.device))
             z = translator.draw_latent(len(batch), Generator().manual_seed(seed))
             thermal = translator.translate(batch, None if z is None else z.to(self.device))
-            yield thermal, real.take(numbers)
+            yield to_pixels(thermal), pairs.thermal.take(numbers).to(self.device)
 
     def _draw(self, painted: Tensor, path: Path) -> None:
         """Rows of RGB | real thermal | painted thermal, spread over the share's first batch."""
-        rgb, thermal = self.data.validation
         rows = torch.linspace(0, len(painted) - 1, min(GRID_ROWS, len(painted))).long().tolist()
         columns = (
-            rgb.take(rows),
-            thermal.take(rows).expand(-1, 3, -1, -1),
+            self.pairs.rgb.take(rows),
+            self.pairs.thermal.take(rows).expand(-1, 3, -1, -1),
             painted[rows].expand(-1, 3, -1, -1),
         )
         pictures = torch.stack(columns, dim=1).flatten(0, 1).float() / 255

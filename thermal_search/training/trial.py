@@ -17,7 +17,7 @@ from thermal_search.dataset.batches import Batches, PairedBatches, UnpairedBatch
 from thermal_search.dataset.frames import WorkerFrames
 from thermal_search.errors import SearchError, TrialDiverged
 from thermal_search.images import Rgb, to_network_range
-from thermal_search.training.evaluation import Judge
+from thermal_search.training.evaluation import Judge, Judgement
 from thermal_search.training.group import Group
 from thermal_search.training.step import (
     Precision,
@@ -167,7 +167,7 @@ class Trial:
             grid=found.grid,
         )
         progress.history.append(vars(evaluation).copy())
-        self._save(is_best=found.score <= min(item["score"] for item in progress.history))
+        self._save()
         return evaluation
 
     def step(self) -> dict[str, Tensor]:
@@ -229,7 +229,12 @@ class Trial:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
-    def _save(self, *, is_best: bool) -> None:
+    def judge_by(self, judge: Judge, grid: Path) -> Judgement:
+        """Judges what the trial would be exported as, on another split than that of its history."""
+        with self.judged():
+            return judge.evaluate(self.translator, grid)
+
+    def _save(self) -> None:
         plan, group = self.plan, self.group
         folder = checkpoint.pending(plan.folder, self.progress.images)
         network = self.translator.state_dict()
@@ -247,20 +252,20 @@ class Trial:
                 "progress": vars(self.progress),
             }
             checkpoint.save(shared, folder / "shared.pt")
-            if is_best:
-                generator = self.average.network if self.average else self.translator.generator
-                checkpoint.save(
-                    {
-                        "architecture": plan.architecture,
-                        "parameters": dict(plan.parameters),
-                        "size": self.translator.config.size,
-                        "temperatures": self.temperatures and asdict(self.temperatures),
-                        "images": self.progress.images,
-                        "score": self.progress.history[-1]["score"],
-                        "generator": generator.state_dict(),
-                    },
-                    plan.folder / "best.pt",
-                )
+            generator = self.average.network if self.average else self.translator.generator
+            checkpoint.save(
+                {
+                    "architecture": plan.architecture,
+                    "parameters": dict(plan.parameters),
+                    "size": self.translator.config.size,
+                    "temperatures": self.temperatures and asdict(self.temperatures),
+                    "images": self.progress.images,
+                    "score": self.progress.history[-1]["score"],
+                    "protocol": self.judge.full_protocol,
+                    "generator": generator.state_dict(),
+                },
+                plan.folder / checkpoint.GENERATOR,
+            )
         group.wait()
         if group.leads:
             checkpoint.commit(folder)

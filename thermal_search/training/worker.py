@@ -12,7 +12,7 @@ import torch
 from ray import train
 from ray.train.torch import get_device
 
-from thermal_search.dataset.frames import EVALUATION_BATCH, WorkerFrames
+from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, WorkerFrames
 from thermal_search.dataset.loading import Share, open_share
 from thermal_search.errors import TrialDiverged
 from thermal_search.metrics import (
@@ -26,13 +26,17 @@ from thermal_search.metrics import (
     measure,
     reference_file,
 )
+from thermal_search.storage import Location
 from thermal_search.training.evaluation import Judge
+from thermal_search.training.floors import Floors, known_floors
 from thermal_search.training.group import Group
 from thermal_search.training.mailbox import Job, Result
 from thermal_search.training.trial import Evaluation, Trial, TrialPlan
 
 IDLE_S = 5.0
 """Seconds the first worker waits for a trial before it tells the others that all is well."""
+
+JudgedSplit = Literal["val", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +52,9 @@ class SlotPlan:
     validation_count: int
     """Validation pairs over all shares."""
 
+    test_count: int
+    """Test pairs over all shares; 0 where trials are not judged on them."""
+
     features: str
     features_precision: FeaturesPrecision
     inception_weights: Path | None
@@ -55,6 +62,15 @@ class SlotPlan:
     metric: str
     threads: int
     """CPU threads a worker computes with."""
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Who judges a slot's trials, each with what its scores are to be read against."""
+
+    validation: tuple[Judge, Floors]
+    test: tuple[Judge, Floors] | None
+    """Of trials whose training has ended; only where a search decides between its finalists."""
 
 
 def serve(config: dict[str, Any]) -> None:
@@ -67,7 +83,21 @@ def serve(config: dict[str, Any]) -> None:
         device = get_device()
         assert isinstance(device, torch.device)
         data = open_share(plan.shares[train.get_context().get_world_rank()])
-        judge = _judge(plan, data, group, device)
+        extractor = build_extractor(
+            plan.features,
+            inception_weights=plan.inception_weights,
+            precision=plan.features_precision,
+            device=device,
+        )
+        perceptual = PerceptualDistance(plan.lpips_weights, device) if plan.lpips_weights else None
+
+        def judge(split: JudgedSplit) -> Judge:
+            return _judge(plan, data, split, extractor, perceptual, group, device)
+
+        judges = Judges(
+            validation=_with_floors(judge("val"), plan, data, "val"),
+            test=_with_floors(judge("test"), plan, data, "test") if plan.test_count else None,
+        )
     except Exception as error:
         # A group that cannot get ready would otherwise be restarted for ever, without a word.
         if group.leads and ray.get(mailbox.start_failed.remote(_describe(error))):
@@ -78,7 +108,7 @@ def serve(config: dict[str, Any]) -> None:
         ray.get(mailbox.ready.remote())
     while job := group.ask_leader(partial(_take, mailbox)):
         if job != "idle":
-            _train(job, data, judge, group, device, plan.metric, mailbox)
+            _train(job, data, judges, group, device, plan.metric, mailbox)
             _free_memory(device)
 
 
@@ -97,7 +127,7 @@ def _take(mailbox: Any) -> Job | Literal["idle"] | None:
 def _train(
     job: Job,
     data: WorkerFrames,
-    judge: Judge,
+    judges: Judges,
     group: Group,
     device: torch.device,
     metric: str,
@@ -111,12 +141,18 @@ def _train(
 
     try:
         plan = TrialPlan(**job)
+        judge, floors = judges.validation
         trial = Trial(plan, data, judge, group, device)
         # What an earlier life of this trial found is told again: Tune may have missed the last of
         # it. The mailbox hands on only what is new.
         evaluations = itertools.chain(trial.history, trial.evaluations())
         for number, evaluation in enumerate(evaluations):
-            result = _result(trial, number, evaluation, metric)
+            result = _result(trial, evaluation, metric) | {"floors": floors}
+            if judges.test and result["status"] == "completed":
+                # Once, when nothing that is chosen can depend on it any more.
+                test, result["test_floors"] = judges.test
+                found = trial.judge_by(test, trial.plan.folder / "test.png")
+                result["test"] = {metric: found.score, **found.beside}
             if group.ask_leader(partial(_report, mailbox, number, result)):
                 break
         end(None)
@@ -136,14 +172,12 @@ def _report(mailbox: Any, number: int, result: Result) -> bool:
     return ray.get(mailbox.report.remote(number, result))
 
 
-def _result(trial: Trial, number: int, evaluation: Evaluation, metric: str) -> Result:
+def _result(trial: Trial, evaluation: Evaluation, metric: str) -> Result:
     is_last = evaluation.images >= trial.plan.images
     return {
         "status": "completed" if is_last else "running",
         "images": evaluation.images,
         metric: evaluation.score,
-        # The best generator is kept, so the best evaluation is what a trial is worth.
-        "objective": min(item.score for item in trial.history[: number + 1]),
         "beside": evaluation.beside,
         "losses": evaluation.losses,
         "seconds": evaluation.seconds,
@@ -152,24 +186,32 @@ def _result(trial: Trial, number: int, evaluation: Evaluation, metric: str) -> R
     }
 
 
-def _judge(plan: SlotPlan, data: WorkerFrames, group: Group, device: torch.device) -> Judge:
-    extractor = build_extractor(
-        plan.features,
-        inception_weights=plan.inception_weights,
-        precision=plan.features_precision,
-        device=device,
+def _with_floors(
+    judge: Judge, plan: SlotPlan, data: WorkerFrames, split: JudgedSplit
+) -> tuple[Judge, Floors]:
+    _, thermal = data.unpaired
+    return judge, known_floors(judge, thermal, Location.of(plan.dataset), split)
+
+
+def _judge(
+    plan: SlotPlan,
+    data: WorkerFrames,
+    split: JudgedSplit,
+    extractor: Extractor,
+    perceptual: PerceptualDistance | None,
+    group: Group,
+    device: torch.device,
+) -> Judge:
+    pairs, count = (
+        (data.validation, plan.validation_count) if split == "val" else (data.test, plan.test_count)
     )
-    perceptual = PerceptualDistance(plan.lpips_weights, device) if plan.lpips_weights else None
-    real = _real_statistics(plan, data, extractor, group)
-    return Judge(data, extractor, real, group, device, perceptual)
+    file = reference_file(plan.dataset, extractor, split, count)
+    real = _real_statistics(file, pairs.thermal, extractor, group)
+    return Judge(pairs, extractor, real, group, device, perceptual)
 
 
-def _real_statistics(
-    plan: SlotPlan, data: WorkerFrames, extractor: Extractor, group: Group
-) -> Statistics:
-    """Of the real thermal validation frames: kept with the dataset, or measured together now."""
-    _, thermal = data.validation
-    file = reference_file(plan.dataset, extractor, "val", plan.validation_count)
+def _real_statistics(file: Path, thermal: Frames, extractor: Extractor, group: Group) -> Statistics:
+    """Of the real thermal frames of a split: kept with the dataset, or measured together now."""
     if kept := group.ask_leader(lambda: kept_statistics(file)):
         return kept
     batches = (

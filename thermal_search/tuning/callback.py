@@ -8,40 +8,67 @@ from mlflow.exceptions import MlflowException
 from ray import tune
 
 from thermal_search.tracking import SearchLog
+from thermal_search.tuning.front import draw_front
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
-from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.record import FinalRecord, Floors, Kind, SearchRecord, TrialRecord
+from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE, setting_of
+from thermal_search.tuning.verdict import decide, told
+
+
+def record_of(plan: SearchPlan) -> SearchRecord:
+    """The record in the plan's output folder, begun where there is none yet."""
+    try:
+        return SearchRecord.load(plan.output)
+    except FileNotFoundError:
+        record = SearchRecord(
+            plan.output,
+            plan.metric,
+            plan.features,
+            objective=plan.aim,
+            average_last=plan.average_last,
+            protocol=plan.protocol,
+        )
+        record.save()
+        return record
+
+
+def _flat(floors: Floors) -> dict[str, float]:
+    return {f"floor_{name}/{key}": v for name, floor in floors.items() for key, v in floor.items()}
 
 
 class SearchCallback(tune.Callback):
     """Runs in the process that drives the search. Pickled by Ray before it is set up: only the
     plan travels, everything else is opened again from the output folder."""
 
-    def __init__(self, plan: SearchPlan) -> None:
+    def __init__(self, plan: SearchPlan, kind: Kind) -> None:
         self.plan = plan
+        self.kind: Kind = kind
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"plan": self.plan}
+        return {"plan": self.plan, "kind": self.kind}
 
     def setup(self, *args: Any, **info: Any) -> None:
         plan = self.plan
-        try:
-            self.record = SearchRecord.load(plan.output)
-        except FileNotFoundError:
-            self.record = SearchRecord(plan.output, plan.metric, plan.features)
-            self.record.save()
+        self.record = record_of(plan)
         self.log = SearchLog(plan.output, plan.id, plan.published())
         self.backlog: list[Callable[[], None]] = []
-        self.progress = Progress(plan, self.record)
+        self.progress = Progress(plan, self.record, self.kind)
         self.is_reconciled = False
+        self.are_floors_logged = False
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._reconcile(trials)
-        architecture: str = trial.config["architecture"]
-        parameters: dict[str, Any] = trial.config.get(architecture, {})
-        self.record.start(trial.trial_id, architecture, parameters)
-        self._log(lambda: self.log.start_trial(trial.trial_id, architecture, parameters))
-        self.progress.show(f"{trial.trial_id[-5:]} {architecture} starts")
+        setting, id = setting_of(trial.config), trial.trial_id
+        architecture: str = setting["architecture"]
+        parameters: dict[str, Any] = setting.get(architecture, {})
+        if self.kind == "finals":
+            of, seed = setting["configuration"], setting["seed"]
+            self.record.start_final(id, architecture, parameters, configuration=of, seed=seed)
+        else:
+            self.record.start(id, architecture, parameters)
+        self._log(lambda: self._start_run(self.record[id]))
+        self.progress.show(f"{id[-5:]} {architecture} starts")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -49,18 +76,21 @@ class SearchCallback(tune.Callback):
         metric = self.plan.metric
         if metric not in result or not self.record.evaluate(trial.trial_id, result):
             return
+        if self.record.floors and not self.are_floors_logged:
+            self.are_floors_logged = True
+            self._log(lambda: self.log.decide(_flat(self.record.floors), {}))
+        id, images = trial.trial_id, result["images"]
+        recorded = self.record[id]
         values = {
-            metric: result[metric],
+            **self._measured(recorded, len(recorded.history)),
             "seconds": result["seconds"],
             "images_per_second": result["images_per_second"],
-            **result["beside"],
             **result["losses"],
         }
         grid = self._trial_folder(trial) / result["grid"] if result["grid"] else None
-        id, images = trial.trial_id, result["images"]
         self._log(lambda: self.log.log_evaluation(id, images, values, grid))
         self.progress.show(
-            f"{id[-5:]} {trial.config['architecture']} {images:,} images: "
+            f"{id[-5:]} {recorded.architecture} {images:,} images: "
             f"{metric} {result[metric]:.2f} ({result['images_per_second']:.1f} images/s)"
         )
 
@@ -71,7 +101,7 @@ class SearchCallback(tune.Callback):
             status = "stopped"
             reason = (
                 f"at {result['images']:,} images it was not among the best of the "
-                f"{trial.config['architecture']} trials"
+                f"{self.record[trial.trial_id].architecture} trials"
             )
         self._end(trial, status, reason)
 
@@ -81,18 +111,22 @@ class SearchCallback(tune.Callback):
         self._end(trial, "failed", lines[-1][:400] if lines else "")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        best = self.record.best
-        score = best.best_score(self.plan.metric) if best else None
-        found = (best.id, score) if best and score is not None else None
-        self._log(lambda: self.log.end(self.plan.metric, found))
+        metric, best = self.plan.metric, self.record.best
+        found = (best.id, self.record.mean(best, metric)) if best else None
+        self._log(lambda: self.log.end(metric, found))
+        if self.record.objective.is_front and (picture := draw_front(self.record)):
+            self._log(lambda: self.log.attach(picture))
+        if self.kind == "finals" and decide(self.record):
+            values, marks = told(self.record)
+            self._log(lambda: self.log.decide(values, marks))
         self.progress.close()
 
     def _end(self, trial: Any, status: Any, reason: str) -> None:
-        self.record.end(trial.trial_id, status, reason)
-        self._log(lambda: self.log.end_trial(trial.trial_id, status, reason))
+        id = trial.trial_id
+        self.record.end(id, status, reason)
+        self._log(lambda: self._end_run(self.record[id]))
         self.progress.show(
-            f"{trial.trial_id[-5:]} {trial.config['architecture']} {status}"
-            + (f": {reason}" if reason else "")
+            f"{id[-5:]} {self.record[id].architecture} {status}" + (f": {reason}" if reason else "")
         )
 
     def _reconcile(self, trials: list[Any]) -> None:
@@ -100,23 +134,43 @@ class SearchCallback(tune.Callback):
         if self.is_reconciled:
             return
         self.is_reconciled = True
-        lost = self.record.forget_all_but(trial.trial_id for trial in trials)
+        lost = self.record.forget_all_but((trial.trial_id for trial in trials), self.kind)
         self._log(lambda: self.log.forget(lost))
-        for trial in self.record.trials.values():
+        known = self.record.finals if self.kind == "finals" else self.record.trials
+        for trial in known.values():
             self._log(lambda trial=trial: self._catch_up(trial))
 
-    def _catch_up(self, trial: Any) -> None:
-        metric = self.plan.metric
-        self.log.start_trial(trial.id, trial.architecture, trial.parameters)
-        logged = self.log.logged_images(trial.id, metric)
-        for item in trial.history:
+    def _catch_up(self, trial: TrialRecord) -> None:
+        self._start_run(trial)
+        logged = self.log.logged_images(trial.id, self.plan.metric)
+        for count, item in enumerate(trial.history, start=1):
             if item["images"] not in logged:
-                self.log.log_evaluation(trial.id, item["images"], {metric: item[metric]})
+                self.log.log_evaluation(trial.id, item["images"], self._measured(trial, count))
         if trial.status != "running":
-            self.log.end_trial(trial.id, trial.status, trial.reason)
+            self._end_run(trial)
+
+    def _measured(self, trial: TrialRecord, count: int) -> dict[str, float]:
+        """What was measured at evaluation `count` (from 1), and what the trial was then worth."""
+        worth = self.record.objective.worth(trial.history[:count], self.record.average_last)
+        named = dict(zip((OBJECTIVE, SECOND_OBJECTIVE), worth, strict=False))
+        return {
+            key: value for key, value in trial.history[count - 1].items() if key != "images"
+        } | named
+
+    def _start_run(self, trial: TrialRecord) -> None:
+        tags: dict[str, str] = {}
+        if isinstance(trial, FinalRecord):
+            tags = {"finalist": trial.configuration, "seed": str(trial.seed)}
+        self.log.start_trial(trial.id, trial.architecture, trial.parameters, tags)
+
+    def _end_run(self, trial: TrialRecord) -> None:
+        tags: dict[str, str] = {}
+        if trial.beats_inverted_grey is not None:
+            tags["beats_inverted_grey"] = str(trial.beats_inverted_grey).lower()
+        self.log.end_trial(trial.id, trial.status, trial.reason, tags)
 
     def _trial_folder(self, trial: Any) -> Path:
-        return self.plan.output / "trials" / trial.trial_id
+        return self.plan.output / self.kind / trial.trial_id
 
     def _log(self, entry: Callable[[], None]) -> None:
         """Logs in order; an MLflow server that is away costs no trial, it is told later."""

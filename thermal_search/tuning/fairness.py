@@ -76,8 +76,8 @@ class HalvingWithinArchitecture(FIFOScheduler):
             return
         for past in record.trials.values():
             trial = SimpleNamespace(trial_id=past.id, config={"architecture": past.architecture})
-            ladder, best = self._ladder(trial), float("inf")
+            ladder = self._ladder(trial)
             ladder.on_trial_add(None, trial)  # pyright: ignore[reportArgumentType] - ASHA reads no more of a trial than its id
-            for item in past.history:
-                best = min(best, item[record.metric])
-                ladder.on_trial_result(None, trial, {"images": item["images"], OBJECTIVE: best})  # pyright: ignore[reportArgumentType]
+            for count, item in enumerate(past.history, start=1):
+                worth, *_ = record.objective.worth(past.history[:count], record.average_last)
+                ladder.on_trial_result(None, trial, {"images": item["images"], OBJECTIVE: worth})  # pyright: ignore[reportArgumentType]

@@ -13,6 +13,7 @@ from thermal_search.dataset.manifest import Manifest, read_manifest
 from thermal_search.errors import SearchError
 from thermal_search.metrics import FeaturesPrecision, is_file, metric_name
 from thermal_search.training.step import Precision
+from thermal_search.tuning.objective import Objective, parse_objective
 from thermal_search.tuning.record import write_atomically
 
 FILE = "search.json"
@@ -68,6 +69,18 @@ class SearchPlan:
     lpips_weights: Path | None = None
     """torchvision's AlexNet or VGG-16: where given, LPIPS is measured too."""
 
+    objective: str = "fid"
+    """What is minimised, in the words of `tuning/objective.py`."""
+
+    average_last: int = 1
+    """A trial is worth the mean of so many of its evaluations, counted from the last."""
+
+    finalists: int = 0
+    """So many of the best configurations are trained again with further seeds; 0: none."""
+
+    seeds: int = 2
+    """Further seeds of each finalist."""
+
     seed: int = 0
     precision: Precision = "auto"
     reduction: float = 3.0
@@ -75,6 +88,8 @@ class SearchPlan:
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     dataset_digest: str = ""
+    protocol: dict[str, Any] = field(default_factory=dict[str, Any])
+    """How every number of the search is measured."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "data", Path(self.data).absolute())
@@ -91,6 +106,11 @@ class SearchPlan:
         """The metric's key: `fid` only on Inception's features."""
         return metric_name(self.features)
 
+    @property
+    def aim(self) -> Objective:
+        """What is minimised; SearchError where `objective` says nothing that can be."""
+        return parse_objective(self.objective, self.features)
+
     def check(self) -> Manifest:
         """Raises SearchError or DatasetError where the plan cannot be carried out."""
         if not self.architectures:
@@ -101,7 +121,16 @@ class SearchPlan:
                 raise SearchError(f"Unknown architecture {name!r}. Available: {', '.join(known)}.")
         if len(set(self.architectures)) < len(self.architectures):
             raise SearchError(f"Name each architecture once, not {','.join(self.architectures)}.")
-        for name in ("trials", "images", "evaluate_every", "workers", "slots"):
+        counted = (
+            "trials",
+            "images",
+            "evaluate_every",
+            "workers",
+            "slots",
+            "average_last",
+            "seeds",
+        )
+        for name in counted:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SearchError(f"--{name.replace('_', '-')} must be at least 1, but is {value}.")
@@ -109,6 +138,18 @@ class SearchPlan:
             raise SearchError(
                 f"--evaluate-every ({self.evaluate_every}) must not exceed --images "
                 f"({self.images}): a trial that is never evaluated cannot be compared."
+            )
+        if "lpips" in self.aim.keys and not self.lpips_weights:
+            raise SearchError(
+                f"--objective {self.objective} needs LPIPS, which is measured with a file of "
+                "weights only: pass --lpips-weights FILE."
+            )
+        if self.finalists < 0:
+            raise SearchError(f"--finalists must not be negative, but is {self.finalists}.")
+        if self.aim.is_front and self.finalists:
+            raise SearchError(
+                f"--finalists {self.finalists} needs one measure to rank by, but {self.objective} "
+                "has two: pass --finalists 0, or a weighted sum."
             )
         if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
             raise SearchError(f"--gpus-per-worker must not be negative: {self.gpus_per_worker}.")
@@ -130,7 +171,8 @@ class SearchPlan:
             shown["features"] = Path(self.features).name
         for name in ("inception_weights", "lpips_weights"):
             shown.pop(name)
-        return shown
+        shown.pop("protocol")
+        return shown | {f"protocol.{name}": value for name, value in self.protocol.items()}
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -1,6 +1,7 @@
 """What a person sees while a search runs."""
 
 import time
+from collections.abc import Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -8,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.record import SearchRecord, TrialRecord
+from thermal_search.tuning.record import Kind, SearchRecord, TrialRecord
 
 SHOWN_TRIALS = 12
 
@@ -16,8 +17,16 @@ SHOWN_TRIALS = 12
 class Progress:
     """A live table on a terminal, one line an event elsewhere."""
 
-    def __init__(self, plan: SearchPlan, record: SearchRecord, console: Console | None = None):
+    def __init__(
+        self,
+        plan: SearchPlan,
+        record: SearchRecord,
+        kind: Kind = "trials",
+        console: Console | None = None,
+    ):
         self.plan, self.record = plan, record
+        self.kind: Kind = kind
+        self.total = plan.finalists * plan.seeds if kind == "finals" else plan.trials
         self.console = console or Console()
         self.started = time.monotonic()
         self.images_before = self._images()
@@ -48,16 +57,17 @@ class Progress:
 
     def status(self) -> str:
         """One line: trials done / running / stopped, best so far, speed, time left."""
-        trials = self.record.trials.values()
+        trials = self._trials()
         running = sum(trial.status == "running" for trial in trials)
         stopped = sum(trial.status == "stopped" for trial in trials)
         broken = sum(trial.status in ("diverged", "failed") for trial in trials)
         done = len(trials) - running
-        words = [f"{done}/{self.plan.trials} trials done", f"{running} running"]
+        what = "finalists trained again" if self.kind == "finals" else "trials done"
+        words = [f"{done}/{self.total} {what}", f"{running} running"]
         words += [f"{stopped} stopped early"] + ([f"{broken} broke"] if broken else [])
         if best := self.record.best:
-            score = best.best_score(self.plan.metric)
-            words.append(f"best {self.plan.metric} {score:.2f} ({best.architecture})")
+            worth = self.record.worth(best)[0]
+            words.append(f"best {self.record.objective.axes[0]} {worth:.4g} ({best.architecture})")
         shown = self._images() - self.images_before
         if shown:
             speed = shown / (time.monotonic() - self.started)
@@ -65,14 +75,19 @@ class Progress:
             words.append(f"at most {_duration(self._images_left() / speed)} left")
         return ", ".join(words)
 
+    def _trials(self) -> Sequence[TrialRecord]:
+        is_final = self.kind == "finals"
+        return list(self.record.finals.values() if is_final else self.record.trials.values())
+
     def _images(self) -> int:
-        return sum(trial.images for trial in self.record.trials.values())
+        return sum(trial.images for trial in self._trials())
 
     def _images_left(self) -> int:
         """Images to show if no further trial is stopped early."""
         budget = self.plan.images
-        running = [t for t in self.record.trials.values() if t.status == "running"]
-        waiting = max(self.plan.trials - len(self.record.trials), 0)
+        trials = self._trials()
+        running = [t for t in trials if t.status == "running"]
+        waiting = max(self.total - len(trials), 0)
         return waiting * budget + sum(max(budget - trial.images, 0) for trial in running)
 
     def _clock(self) -> str:
@@ -80,24 +95,23 @@ class Progress:
 
     def _table(self) -> Group:
         table = Table(box=None, pad_edge=False)
-        for column in ("trial", "architecture", "status", "images", self.plan.metric, "best"):
+        for column in ("trial", "architecture", "status", "images", self.plan.metric, "worth"):
             table.add_column(column, justify="left" if column != "images" else "right")
-        trials = list(self.record.trials.values())
-        for trial in trials[-SHOWN_TRIALS:]:
+        for trial in self._trials()[-SHOWN_TRIALS:]:
             table.add_row(*self._row(trial))
         return Group(table, Text(self.status()))
 
     def _row(self, trial: TrialRecord) -> tuple[str, ...]:
         metric = self.plan.metric
         last = f"{trial.history[-1][metric]:.2f}" if trial.history else ""
-        best = trial.best_score(metric)
+        worth = self.record.worth(trial)
         return (
             trial.id[-5:],
             trial.architecture,
             trial.status,
             f"{trial.images:,}",
             last,
-            "" if best is None else f"{best:.2f}",
+            f"{worth[0]:.4g}" if worth else "",
         )
 
 

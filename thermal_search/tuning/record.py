@@ -7,7 +7,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from thermal_search.checkpoint import GENERATOR
+from thermal_search.tuning.objective import Objective, front, parse_objective
+
+Kind = Literal["trials", "finals"]
+"""What the search tries, and the finalists' trainings with further seeds; also their folders."""
+
 Status = Literal["running", "completed", "stopped", "diverged", "failed"]
+Floors = dict[str, dict[str, float]]
+
+TO_BEAT = "inverted_grey"
+"""The baseline that needs no training: what is no better has learned nothing of heat."""
 
 
 @dataclass
@@ -18,89 +28,180 @@ class TrialRecord:
     architecture: str
     parameters: dict[str, Any]
     history: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    """`images` shown and the metric's value, by evaluation."""
+    """`images` shown and what was measured, by evaluation."""
 
     status: Status = "running"
     reason: str = ""
     images: int = 0
     seconds: float = 0.0
     checkpoint: str | None = None
-    """Its best generator, relative to the output folder; None before the first evaluation."""
+    """Its last evaluated generator, relative to the output folder; None before there is one."""
 
-    def best_score(self, metric: str) -> float | None:
-        return min((item[metric] for item in self.history), default=None)
+    worth: dict[str, float] = field(default_factory=dict[str, float])
+    """By what is minimised: its mean over the last evaluations. Empty before the first."""
+
+    beats_inverted_grey: bool | None = None
+    """None where the floors are not known yet."""
+
+
+@dataclass
+class FinalRecord(TrialRecord):
+    """A finalist's configuration, trained again with another seed."""
+
+    configuration: str = ""
+    """The trial whose parameters these are."""
+
+    seed: int = 0
+    test: dict[str, float] = field(default_factory=dict[str, float])
+    """What was measured once on the test split, after the training had ended."""
 
 
 class SearchRecord:
     """Every trial of a search. Each change is written before the search goes on."""
 
-    def __init__(self, output: Path, metric: str, features: str) -> None:
+    def __init__(
+        self,
+        output: Path,
+        metric: str,
+        features: str,
+        *,
+        objective: Objective,
+        average_last: int,
+        protocol: Mapping[str, Any],
+    ) -> None:
         self.output, self.metric, self.features = output, metric, features
+        self.objective, self.average_last = objective, average_last
+        self.protocol = dict(protocol)
+        self.floors: Floors = {}
+        self.test_floors: Floors = {}
         self.trials: dict[str, TrialRecord] = {}
+        self.finals: dict[str, FinalRecord] = {}
+        self.verdict: dict[str, Any] | None = None
 
     @classmethod
     def load(cls, output: Path) -> "SearchRecord":
         """Reads O/summary.json; FileNotFoundError where there is none."""
         content = json.loads((output / "summary.json").read_text())
-        record = cls(output, content["metric"], content["features"])
+        record = cls(
+            output,
+            content["metric"],
+            content["features"],
+            objective=parse_objective(content["objective"], content["features"]),
+            average_last=content["average_last"],
+            protocol=content["protocol"],
+        )
+        record.floors, record.test_floors = content["floors"], content["test_floors"]
         record.trials = {trial["id"]: TrialRecord(**trial) for trial in content["trials"]}
+        record.finals = {trial["id"]: FinalRecord(**trial) for trial in content["finals"]}
+        record.verdict = content["verdict"]
         return record
 
     def save(self) -> None:
         content = {
             "metric": self.metric,
             "features": self.features,
+            "objective": self.objective.text,
+            "average_last": self.average_last,
+            "protocol": self.protocol,
+            "floors": self.floors,
+            "test_floors": self.test_floors,
             "trials": [asdict(trial) for trial in self.trials.values()],
             "best": best.id if (best := self.best) else None,
+            "front": self.front(),
+            "finals": [asdict(trial) for trial in self.finals.values()],
+            "verdict": self.verdict,
         }
         write_atomically(self.output / "summary.json", json.dumps(content, indent=2) + "\n")
 
     @property
     def best(self) -> TrialRecord | None:
-        """The trial with the lowest evaluation."""
+        """The trial worth most; of a front, the one that is lowest on its first axis."""
         return next(iter(self.ranking()), None)
 
     def ranking(self) -> list[TrialRecord]:
         """The trials that were evaluated, the best first."""
-        scored = [
-            (score, trial)
-            for trial in self.trials.values()
-            if (score := trial.best_score(self.metric)) is not None
-        ]
-        return [trial for _, trial in sorted(scored, key=lambda item: item[0])]
+        evaluated = [trial for trial in self.trials.values() if trial.history]
+        return sorted(evaluated, key=self.worth)
 
-    def start(self, id: str, architecture: str, parameters: Mapping[str, Any]) -> TrialRecord:
+    def front(self) -> list[str]:
+        """The trials that no other is better than, where two measures are traded; else none."""
+        if not self.objective.is_front:
+            return []
+        return front({trial.id: self.worth(trial) for trial in self.ranking()})
+
+    def worth(self, trial: TrialRecord) -> list[float]:
+        """What a trial is worth on each axis; empty before its first evaluation."""
+        return self.objective.worth(trial.history, self.average_last)
+
+    def mean(self, trial: TrialRecord, key: str) -> float:
+        """A metric's mean over the evaluations that count."""
+        recent = [item[key] for item in trial.history[-self.average_last :]]
+        return sum(recent) / len(recent)
+
+    def start(self, id: str, architecture: str, parameters: Mapping[str, Any]) -> None:
         """A trial begins, or goes on after a crash with what it had."""
         trial = self.trials.setdefault(id, TrialRecord(id, architecture, dict(parameters)))
         trial.status, trial.reason = "running", ""
         self.save()
-        return trial
+
+    def start_final(
+        self,
+        id: str,
+        architecture: str,
+        parameters: Mapping[str, Any],
+        *,
+        configuration: str,
+        seed: int,
+    ) -> None:
+        """The same for a finalist's training with a further seed."""
+        new = FinalRecord(
+            id, architecture, dict(parameters), configuration=configuration, seed=seed
+        )
+        trial = self.finals.setdefault(id, new)
+        trial.status, trial.reason = "running", ""
+        self.save()
 
     def evaluate(self, id: str, result: Mapping[str, Any]) -> bool:
         """Takes in an evaluation; False when it is known already (told again after a crash)."""
-        trial = self.trials[id]
+        trial = self[id]
         if result["images"] <= trial.images:
             return False
-        entry = {"images": result["images"], self.metric: result[self.metric]}
-        trial.history.append(entry)
+        measured = {self.metric: result[self.metric], **result["beside"]}
+        trial.history.append({"images": result["images"], **measured})
         trial.images, trial.seconds = result["images"], result["seconds"]
-        trial.checkpoint = f"trials/{id}/best.pt"
+        kind = "finals" if isinstance(trial, FinalRecord) else "trials"
+        trial.checkpoint = f"{kind}/{id}/{GENERATOR}"
+        trial.worth = self.objective.named(self.worth(trial))
+        self.floors = result.get("floors") or self.floors
+        if isinstance(trial, FinalRecord) and result.get("test"):
+            trial.test, self.test_floors = result["test"], result["test_floors"]
+        for known in (*self.trials.values(), *self.finals.values()):
+            known.beats_inverted_grey = self._beats_inverted_grey(known)
         self.save()
         return True
 
     def end(self, id: str, status: Status, reason: str) -> None:
-        self.trials[id].status, self.trials[id].reason = status, reason
+        self[id].status, self[id].reason = status, reason
         self.save()
 
-    def forget_all_but(self, ids: Iterable[str]) -> list[str]:
+    def forget_all_but(self, ids: Iterable[str], kind: Kind) -> list[str]:
         """Drops trials the scheduler lost in a crash before they were evaluated; returns them."""
         known = set(ids)
-        lost = [id for id in self.trials if id not in known]
+        ours = self.trials if kind == "trials" else self.finals
+        lost = [id for id in ours if id not in known]
         for id in lost:
-            del self.trials[id]
+            del ours[id]
         if lost:
             self.save()
         return lost
+
+    def __getitem__(self, id: str) -> TrialRecord:
+        return self.finals[id] if id in self.finals else self.trials[id]
+
+    def _beats_inverted_grey(self, trial: TrialRecord) -> bool | None:
+        if not trial.history or TO_BEAT not in self.floors:
+            return None
+        return self.worth(trial)[0] < self.objective.values(self.floors[TO_BEAT])[0]
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -3,16 +3,19 @@
 import dataclasses
 import logging
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
 from thermal_search.dataset.loading import LoadedDataset, load
 from thermal_search.dataset.manifest import Manifest
 from thermal_search.errors import SearchError
 from thermal_search.metrics import PerceptualDistance, build_extractor
+from thermal_search.training.evaluation import full_protocol
 from thermal_search.training.worker import SlotPlan
 from thermal_search.tuning import machines
 from thermal_search.tuning.callback import SearchCallback
@@ -20,11 +23,12 @@ from thermal_search.tuning.fairness import HalvingWithinArchitecture
 from thermal_search.tuning.layout import Layout
 from thermal_search.tuning.machines import Patience
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.record import Kind, SearchRecord, TrialRecord
 from thermal_search.tuning.slot import Slot
-from thermal_search.tuning.space import searcher
+from thermal_search.tuning.space import FINALIST, searcher
+from thermal_search.tuning.verdict import finalists
 
-NAME = "search"
+NAME, FINALS = "search", "finals"
 HEAD = "node:__internal_head__"
 """The resource by which Ray marks the machine that leads; there is 1.0 of it."""
 
@@ -46,21 +50,29 @@ def search(
     manifest = plan.check()
     _check_output(plan, manifest, resume)
     # Before any machine is asked for: a missing weights file is known now.
-    build_extractor(
-        plan.features,
-        inception_weights=plan.inception_weights,
-        precision=plan.features_precision,
+    extractor = build_extractor(
+        plan.features, inception_weights=plan.inception_weights, precision=plan.features_precision
     )
-    if plan.lpips_weights:
-        PerceptualDistance(plan.lpips_weights).require_size(manifest.size)
-    if not resume:
-        plan = dataclasses.replace(plan, dataset_digest=manifest.digest)
+    perceptual = PerceptualDistance(plan.lpips_weights) if plan.lpips_weights else None
+    if perceptual:
+        perceptual.require_size(manifest.size)
+    protocol = full_protocol(
+        extractor.protocol(images=manifest.count("pairs", "val"), size=manifest.size), perceptual
+    )
+    if resume:
+        refuse_another(protocol, plan.protocol)
+    else:
+        plan = dataclasses.replace(plan, dataset_digest=manifest.digest, protocol=protocol)
     plan.output.mkdir(parents=True, exist_ok=True)
     plan.save()
     was_joined = ray.is_initialized()
     machines.join(address)
     try:
-        _run(plan, manifest, resume, patience)
+        _quieten()
+        layout = machines.wait_for(plan, patience, Console(highlight=False, soft_wrap=True).print)
+        _try_out(plan, manifest, layout, resume)
+        if plan.finalists:
+            _decide(plan, manifest, layout)
     finally:
         if not was_joined:
             ray.shutdown()
@@ -81,9 +93,18 @@ def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
         )
 
 
-def _run(plan: SearchPlan, manifest: Manifest, resume: bool, patience: Patience) -> None:
-    _quieten()
-    layout = machines.wait_for(plan, patience, Console(highlight=False, soft_wrap=True).print)
+def refuse_another(protocol: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+    """Raises SearchError where a search would go on with numbers that are measured otherwise."""
+    for name in sorted({*protocol, *first}):
+        if protocol.get(name) != first.get(name):
+            raise SearchError(
+                f"This search began with {name} {first.get(name)}, but would now measure with "
+                f"{protocol.get(name)}, and its numbers would not compare: go on with what it "
+                "began with, or start a new search."
+            )
+
+
+def _try_out(plan: SearchPlan, manifest: Manifest, layout: Layout, resume: bool) -> None:
     # Held until the search is over: its blocks live as long as the process that loaded them.
     dataset = load(manifest)
     slots = slot_for(plan, manifest, dataset, layout)
@@ -91,12 +112,36 @@ def _run(plan: SearchPlan, manifest: Manifest, resume: bool, patience: Patience)
     del dataset
 
 
-def slot_for(plan: SearchPlan, manifest: Manifest, dataset: LoadedDataset, layout: Layout) -> Any:
+def _decide(plan: SearchPlan, manifest: Manifest, layout: Layout) -> None:
+    """Trains the best configurations again with further seeds, judges them on the test split, and
+    writes the verdict down. Goes on where it was stopped."""
+    record = SearchRecord.load(plan.output)
+    running = any(trial.status == "running" for trial in record.trials.values())
+    chosen = finalists(record, plan.finalists)
+    if record.verdict or running or len(record.trials) < plan.trials or not chosen:
+        return
+    # Only now: while the search chooses, nothing has seen the test split.
+    dataset = load(manifest, with_test=True)
+    slots = slot_for(plan, manifest, dataset, layout, kind="finals")
+    if len(chosen) < plan.finalists:
+        plan = dataclasses.replace(plan, finalists=len(chosen))
+    _final_tuner(plan, chosen, slots, layout.slots).fit()
+    del dataset
+
+
+def slot_for(
+    plan: SearchPlan,
+    manifest: Manifest,
+    dataset: LoadedDataset,
+    layout: Layout,
+    kind: Kind = "trials",
+) -> Any:
     """The trainable of this plan's slots, as Ray Tune takes it."""
     slot_plan = SlotPlan(
         shares=dataset.share(plan.workers),
         dataset=plan.data,
         validation_count=manifest.count("pairs", "val"),
+        test_count=manifest.count("pairs", "test") if kind == "finals" else 0,
         features=plan.features,
         features_precision=plan.features_precision,
         inception_weights=plan.inception_weights,
@@ -110,7 +155,9 @@ def slot_for(plan: SearchPlan, manifest: Manifest, dataset: LoadedDataset, layou
         workers=plan.workers,
         layout=layout,
         storage=plan.output / "tune" / "slots",
-        trial_settings=_trial_settings(plan),
+        trial_settings=_trial_settings(plan, kind),
+        aim=plan.aim,
+        average_last=plan.average_last,
     )
     # The slot's own process only waits; its workers hold the resources. It waits on the head, whose
     # loss is the loss of the cluster anyway: any other machine may then go at any time, and takes
@@ -118,9 +165,9 @@ def slot_for(plan: SearchPlan, manifest: Manifest, dataset: LoadedDataset, layou
     return tune.with_resources(slot, {HEAD: 0.001})
 
 
-def _trial_settings(plan: SearchPlan) -> dict[str, Any]:
+def _trial_settings(plan: SearchPlan, kind: Kind) -> dict[str, Any]:
     return {
-        "folder": plan.output / "trials",
+        "folder": plan.output / kind,
         "images": plan.images,
         "evaluate_every": plan.evaluate_every,
         "seed": plan.seed,
@@ -132,27 +179,61 @@ def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.T
     storage = plan.output / "tune"
     if resume and tune.Tuner.can_restore(str(storage / NAME)):
         return tune.Tuner.restore(str(storage / NAME), trainable, resume_errored=True)
+    # A scheduler compares by one measure: trials of a front all run to their end.
+    scheduler = (
+        FIFOScheduler()
+        if plan.aim.is_front
+        else HalvingWithinArchitecture(
+            plan.output,
+            images=plan.images,
+            grace_images=plan.evaluate_every,
+            reduction=plan.reduction,
+        )
+    )
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=searcher(plan.architectures, plan.seed),
-            scheduler=HalvingWithinArchitecture(
-                plan.output,
-                images=plan.images,
-                grace_images=plan.evaluate_every,
-                reduction=plan.reduction,
-            ),
+            search_alg=searcher(plan.architectures, plan.seed, is_front=plan.aim.is_front),
+            scheduler=scheduler,
             num_samples=plan.trials,
             max_concurrent_trials=slots,
             reuse_actors=True,
         ),
-        run_config=tune.RunConfig(
-            name=NAME,
-            storage_path=str(storage),
-            callbacks=[SearchCallback(plan)],
-            failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
-            verbose=0,
-        ),
+        run_config=_run_config(plan, NAME, "trials"),
+    )
+
+
+def _final_tuner(
+    plan: SearchPlan, chosen: Sequence[TrialRecord], trainable: Any, slots: int
+) -> tune.Tuner:
+    place = plan.output / "tune" / FINALS
+    if tune.Tuner.can_restore(str(place)):
+        return tune.Tuner.restore(str(place), trainable, resume_errored=True)
+    settings = [
+        {
+            "architecture": trial.architecture,
+            trial.architecture: trial.parameters,
+            "configuration": trial.id,
+            "seed": plan.seed + further,
+        }
+        for further in range(1, plan.seeds + 1)
+        for trial in chosen
+    ]
+    return tune.Tuner(
+        trainable,
+        param_space={FINALIST: tune.grid_search(settings)},
+        tune_config=tune.TuneConfig(max_concurrent_trials=slots, reuse_actors=True),
+        run_config=_run_config(plan, FINALS, "finals"),
+    )
+
+
+def _run_config(plan: SearchPlan, name: str, kind: Kind) -> tune.RunConfig:
+    return tune.RunConfig(
+        name=name,
+        storage_path=str(plan.output / "tune"),
+        callbacks=[SearchCallback(plan, kind)],
+        failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
+        verbose=0,
     )
 
 

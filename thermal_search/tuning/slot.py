@@ -6,6 +6,7 @@ A slot starts its group once; the next trial begins a fraction of a second after
 """
 
 import contextlib
+import math
 import threading
 import time
 from pathlib import Path
@@ -21,6 +22,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from thermal_search.training.mailbox import Job, Mailbox, Result
 from thermal_search.training.worker import SlotPlan, serve
 from thermal_search.tuning.layout import Layout
+from thermal_search.tuning.objective import Objective
+from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE, setting_of
 
 DIVERGED_OBJECTIVE = 1e6
 """What a trial without a usable result is worth: large, and finite, because Optuna leaves a trial
@@ -45,8 +48,11 @@ class Slot(tune.Trainable):
         layout: Layout,
         storage: Path,
         trial_settings: Job,
+        aim: Objective,
+        average_last: int,
     ) -> None:
         self.trial_settings = trial_settings
+        self.aim, self.average_last = aim, average_last
         self.leases = storage / "leases"
         self.leases.mkdir(parents=True, exist_ok=True)
         # A new name each time: Ray Train would resume a slot of the same name.
@@ -88,8 +94,19 @@ class Slot(tune.Trainable):
         if result["status"] == "slot failed":
             raise RuntimeError(result["reason"])
         result["done"] = result["status"] != "running"
-        result.setdefault("objective", DIVERGED_OBJECTIVE)
-        return result
+        return result | self._worth(result)
+
+    def _worth(self, result: Result) -> dict[str, float]:
+        """What the trial is worth now, on one axis or two."""
+        keys = [OBJECTIVE, SECOND_OBJECTIVE][: len(self.aim.axes)]
+        if result["status"] in ("diverged", "failed"):
+            return dict.fromkeys(keys, DIVERGED_OBJECTIVE)
+        self.evaluations.append({**result, **result["beside"]})
+        worth = self.aim.worth(self.evaluations, self.average_last)
+        return {
+            key: value if math.isfinite(value) else DIVERGED_OBJECTIVE
+            for key, value in zip(keys, worth, strict=True)
+        }
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         ray.get(self.mailbox.cancel.remote(self.current))
@@ -121,14 +138,18 @@ class Slot(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self.current = self.trial_id
         (self.leases / f"{self.current}.slot").write_text(self.name)
-        architecture = config["architecture"]
+        self.evaluations: list[dict[str, Any]] = []
+        setting = setting_of(config)
+        architecture = setting["architecture"]
         job: Job = {
             "id": self.current,
             "architecture": architecture,
-            "parameters": config.get(architecture, {}),
+            "parameters": setting.get(architecture, {}),
             **self.trial_settings,
             "folder": self.trial_settings["folder"] / self.current,
         }
+        if "seed" in setting:
+            job["seed"] = setting["seed"]
         ray.get(self.mailbox.submit.remote(job))
 
     def _fit(self, trainer: TorchTrainer) -> None:

@@ -1,6 +1,6 @@
 """The conditional space of a search: first which architecture, then that one's own parameters."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -16,7 +16,13 @@ from ray.tune.search.optuna import OptunaSearch
 import search_spaces
 
 OBJECTIVE = "objective"
-"""The key Ray Tune and Optuna minimise: the lowest distance a trial has reached."""
+"""The key Ray Tune and Optuna minimise: what a trial is worth."""
+
+SECOND_OBJECTIVE = "second_objective"
+"""The other axis, where two are traded."""
+
+FINALIST = "finalist"
+"""Where a finalist's setting is in the configuration of its trial."""
 
 
 class ConditionalSpace:
@@ -39,17 +45,23 @@ class ConditionalSpace:
                 chosen[parameter] = _suggest(trial, name, distribution)
 
 
-def searcher(architectures: Sequence[str], seed: int) -> OptunaSearch:
-    """TPE over the architectures, each one's published setting before anything else."""
+def searcher(architectures: Sequence[str], seed: int, *, is_front: bool = False) -> OptunaSearch:
+    """TPE over the architectures, each one's published setting before anything else. For a front,
+    Optuna's multi-objective TPE, which learns from ended trials alone."""
     return OptunaSearch(
         space=ConditionalSpace(architectures),
-        metric=OBJECTIVE,
-        mode="min",
+        metric=[OBJECTIVE, SECOND_OBJECTIVE] if is_front else OBJECTIVE,
+        mode=["min", "min"] if is_front else "min",
         points_to_evaluate=[published_point(name) for name in architectures],
         # Several trials run at once: `constant_liar` keeps the sampler from proposing the same
         # place twice. The seed belongs to the sampler; OptunaSearch's own is ignored beside one.
         sampler=TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed),
     )
+
+
+def setting_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a trial of Ray Tune is to train: as the sampler chose it, or as a finalist was."""
+    return config.get(FINALIST, config)
 
 
 def published_point(architecture: str) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""What a score is read against, and the distance at infinitely many images."""
+
+import numpy as np
+import pytest
+import torch
+from test_training import CPU, data_of, frames, judge_of, plan_of, translator_of, trial_of
+from torchvision.transforms.functional import rgb_to_grayscale
+
+from thermal_search.errors import SearchError
+from thermal_search.metrics import Reference, Statistics, at_infinity
+from thermal_search.storage import Location
+from thermal_search.training.evaluation import Judge
+from thermal_search.training.floors import known_floors, measure_floors
+from thermal_search.training.group import Group
+from thermal_search.tuning.search import refuse_another
+
+METRIC, KERNEL = "fd_efficientnet_lite0", "kid_efficientnet_lite0"
+
+
+@pytest.fixture(scope="module")
+def judge():
+    return judge_of(data_of(), Group())
+
+
+@pytest.fixture(scope="module")
+def floors(judge):
+    return measure_floors(judge, frames(24, 1, 2))
+
+
+def test_the_floors_hold_the_measures_that_apply_to_each(floors):
+    assert set(floors) == {"real_halves", "train", "inverted_grey", "mean_thermal"}
+    for name, floor in floors.items():
+        assert {METRIC, KERNEL} <= set(floor)
+        assert floor["images"] == (20 if name == "real_halves" else 40)
+        assert ("l1" in floor) == ("psnr" in floor) == (name in ("inverted_grey", "mean_thermal"))
+
+
+def test_inverted_grey_is_judged_as_a_generator_would_be(judge, floors, tmp_path):
+    translator = translator_of()
+    inverted = lambda rgb, z=None: -rgb_to_grayscale(rgb)  # noqa: E731 - in network range
+    translator.translate = inverted
+    found = judge.evaluate(translator, tmp_path / "grid.png")
+
+    assert floors["inverted_grey"][METRIC] == pytest.approx(found.score, rel=0.02, abs=1e-4)
+    assert floors["inverted_grey"]["l1"] == pytest.approx(found.beside["l1"], abs=1)
+
+
+def test_the_mean_picture_is_nearest_in_pixels_and_far_in_distribution(floors):
+    assert floors["mean_thermal"]["l1"] < floors["inverted_grey"]["l1"]
+    assert floors["mean_thermal"][METRIC] > floors["train"][METRIC]
+
+
+def test_real_halves_are_nearer_than_what_is_not_real(floors):
+    assert floors["real_halves"][METRIC] < floors["mean_thermal"][METRIC]
+
+
+def test_floors_are_measured_once_a_dataset_and_protocol(judge, tmp_path):
+    place = Location.of(tmp_path)
+    first = known_floors(judge, frames(24, 1, 2), place, "val")
+    # Other training frames would give other floors, were they measured again.
+    assert known_floors(judge, frames(24, 1, 9), place, "val") == first
+    (kept,) = (tmp_path / "statistics").iterdir()
+
+    few = judge.pairs
+    other = Judge(few, judge.extractor, Statistics.of(judge.real.rows[:30]), Group(), CPU)
+    known_floors(other, frames(24, 1, 2), place, "val")
+    assert len(list((tmp_path / "statistics").iterdir())) == 2
+    kept.write_text("{ cut off")
+    assert known_floors(judge, frames(24, 1, 2), place, "val") == first
+
+
+def test_every_trial_is_judged_on_the_same_pictures_with_the_same_draws(judge, tmp_path):
+    seen = []
+    for random in (1, 2):
+        translator = translator_of()
+
+        def paint(rgb, z=None):
+            seen[-1].append((rgb.clone(), torch.rand(2)))
+            return rgb[:, :1]
+
+        translator.translate = paint
+        torch.manual_seed(random)
+        seen.append([])
+        judge.evaluate(translator, tmp_path / "grid.png")
+
+    assert sum(len(rgb) for rgb, _ in seen[0]) == 40
+    for (rgb, draw), (other_rgb, other_draw) in zip(*seen, strict=True):
+        assert torch.equal(rgb, other_rgb)
+        assert torch.equal(draw, other_draw)
+
+
+def test_every_rung_is_measured_by_one_protocol_which_goes_with_the_generator(tmp_path):
+    trial = trial_of(plan_of(tmp_path, images=16))
+    images = [trial.judge.full_protocol["images"] for _ in trial.evaluations()]
+    kept = torch.load(tmp_path / "generator.pt", weights_only=True)["protocol"]
+
+    assert images == [40, 40]
+    assert kept == trial.judge.full_protocol
+    assert {"features", "weights", "images", "resize", "precision"} <= set(kept)
+
+
+def test_a_search_does_not_go_on_by_another_protocol():
+    first = {"features": "inception", "weights": "aa", "images": 9}
+    refuse_another(first, dict(first))
+    with pytest.raises(SearchError, match="began with weights aa, but would now measure with bb"):
+        refuse_another(first | {"weights": "bb"}, first)
+    with pytest.raises(SearchError, match="began with lpips None, but would now"):
+        refuse_another(first | {"lpips": "alexnet"}, first)
+
+
+def gaussian(count, seed, shift=0.0, scale=1.0):
+    random = np.random.default_rng(seed)
+    return Statistics.of(torch.from_numpy(random.normal(shift, scale, (count, 8))))
+
+
+def test_at_infinity_the_distance_is_that_of_the_distributions():
+    reference = Reference(gaussian(20_000, 0))
+    sets = [gaussian(100, seed, 0.5, 1.2) for seed in range(1, 101)]
+    truth = 8 * (0.5**2 + 0.2**2)
+    plain = np.mean([reference.distance(painted) for painted in sets])
+    extrapolated = np.mean([at_infinity(reference, painted) for painted in sets])
+
+    assert abs(extrapolated - truth) < (plain - truth) / 3
+    assert at_infinity(reference, gaussian(19, 1)) is None

@@ -1,0 +1,112 @@
+"""What a score is to be read against: the same measures of pictures that took no training."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torchvision.transforms.functional import rgb_to_grayscale
+
+from thermal_search.dataset.frames import EVALUATION_BATCH, Frames
+from thermal_search.metrics import KernelReference, Reference, Statistics
+from thermal_search.storage import Location, StorageError
+from thermal_search.training.evaluation import Judge
+
+HALVINGS = 4
+SEED = 20_200_612
+READ_AT_ONCE = 64
+
+Floors = dict[str, dict[str, float]]
+
+
+def known_floors(judge: Judge, training: Frames, dataset: Location, split: str) -> Floors:
+    """The floors of a split by the judge's protocol: kept with the dataset, or measured by all
+    workers together now. Each is named as what is judged in a generator's place, and holds the
+    measures that apply to it and how many `images` it is of.
+
+    `training` are this worker's thermal training frames.
+    """
+    protocol = json.dumps(judge.full_protocol, sort_keys=True)
+    name = f"floors-{split}-{hashlib.sha256(protocol.encode()).hexdigest()[:10]}.json"
+    file = dataset / "statistics" / name
+    if kept := judge.group.ask_leader(lambda: _kept(file)):
+        return kept
+    floors = measure_floors(judge, training)
+    if judge.group.leads:
+        # A dataset on a read-only disk is as good; they are measured again.
+        with contextlib.suppress(OSError, StorageError):
+            file.write_text(
+                json.dumps({"protocol": judge.full_protocol, "floors": floors}, indent=2)
+            )
+    return floors
+
+
+def measure_floors(judge: Judge, training: Frames) -> Floors:
+    """Real half against real half, train against validation, inverted grey RGB, the mean thermal
+    picture."""
+    pairs, count = judge.pairs, judge.real.count
+    mean = _mean(judge, training)
+    # As many as the split has: a distance falls with the number of images.
+    spread = [n * len(training) // max(len(pairs), 1) for n in range(len(pairs))]
+    train = judge.measure(
+        _in_place(judge, lambda numbers: training.take(spread[n] for n in numbers))
+    )
+    inverted = judge.measure(_in_place(judge, lambda numbers: _inverted(pairs.rgb.take(numbers))))
+    average = judge.measure(_in_place(judge, lambda numbers: mean.expand(len(numbers), -1, -1, -1)))
+    return {
+        "real_halves": judge.group.ask_leader(lambda: _halves(judge)),
+        "train": {key: value for key, value in train.items() if key not in judge.paired_names}
+        | {"images": count},
+        "inverted_grey": inverted | {"images": count},
+        "mean_thermal": average | {"images": count},
+    }
+
+
+def _kept(file: Location) -> Floors | None:
+    try:
+        content: Any = json.loads(file.read_text())
+        return content["floors"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _in_place(judge: Judge, paint: Callable[[range], Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pictures by their numbers beside the real ones, as bytes, in the judge's own batches."""
+    pairs = judge.pairs
+    for start in range(0, len(pairs), EVALUATION_BATCH):
+        numbers = range(start, min(start + EVALUATION_BATCH, len(pairs)))
+        yield paint(numbers).to(judge.device), pairs.thermal.take(numbers).to(judge.device)
+
+
+def _inverted(rgb: Tensor) -> Tensor:
+    """What many take for thermal: bright where the RGB picture is dark."""
+    return 255 - rgb_to_grayscale(rgb)
+
+
+def _mean(judge: Judge, training: Frames) -> Tensor:
+    size, _, channels = training.shape
+    total = torch.zeros(channels, size, size, dtype=torch.float64)
+    for start in range(0, len(training), READ_AT_ONCE):
+        frames = training.take(range(start, min(start + READ_AT_ONCE, len(training))))
+        total += frames.double().sum(0)
+    count = judge.group.sum(torch.tensor(float(len(training)), dtype=torch.float64))
+    return (judge.group.sum(total) / count).round().to(torch.uint8)[None]
+
+
+def _halves(judge: Judge) -> dict[str, float]:
+    """The mean over several ways to halve the real pictures; empty of fewer than four."""
+    rows = judge.real.rows
+    half = len(rows) // 2
+    if half < 2:
+        return {}
+    random = Generator().manual_seed(SEED)
+    frechet, kernel = 0.0, 0.0
+    for _ in range(HALVINGS):
+        order = torch.randperm(len(rows), generator=random)
+        a, b = Statistics.of(rows[order[:half]]), Statistics.of(rows[order[half : 2 * half]])
+        frechet += Reference(a).distance(b) / HALVINGS
+        kernel += KernelReference(a).distance(b).value / HALVINGS
+    return {judge.metric: frechet, judge.kernel_metric: kernel, "images": half}
