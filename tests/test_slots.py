@@ -160,7 +160,7 @@ def test_trials_that_break_end_with_their_reason_and_the_slot_goes_on(cluster, d
     """Raises, diverges, asks for more memory than there is; a sound one comes last."""
     plan = plan_of(dataset, tmp_path / "search", architectures=("pix2pix",), images=64)
     manifest = plan.check()
-    plan.output.mkdir()
+    plan.output.make_folder()
     layout = lay_out(plan, machines.present())
     loaded = load(manifest)
     broken = [

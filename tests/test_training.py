@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
+from object_store import object_store
 from tiny import SIZE, TINY
 
 from thermal_search import checkpoint
@@ -17,6 +18,7 @@ from thermal_search.dataset.batches import PairedBatches, UnpairedBatches
 from thermal_search.dataset.frames import Frames, JudgedFrames, WorkerFrames
 from thermal_search.errors import SearchError, TrialDiverged
 from thermal_search.metrics import Extractor, Statistics
+from thermal_search.storage import Location
 from thermal_search.training.evaluation import Judge
 from thermal_search.training.group import Group
 from thermal_search.training.trial import Trial, TrialPlan
@@ -127,10 +129,10 @@ def test_evaluations_come_when_asked_for_and_the_budget_is_met(tmp_path):
 def test_one_state_is_kept_and_an_unfinished_one_is_not_seen(tmp_path):
     plan = plan_of(tmp_path)
     list(trial_of(plan).evaluations())
-    (tmp_path / "state-00000099.partial").mkdir()
+    (tmp_path / "state-00000099").mkdir()
 
     assert checkpoint.latest(tmp_path).name == "state-00000024"
-    assert [p.name for p in tmp_path.glob("state-*") if not p.suffix] == ["state-00000024"]
+    assert {p.parent.name for p in tmp_path.rglob("shared.pt")} == {"state-00000024"}
 
 
 def test_checkpoints_load_without_running_code(tmp_path):
@@ -322,3 +324,39 @@ def test_batches_go_on_where_they_were():
     other.load_state_dict(state)
 
     assert all(torch.equal(next(other).rgb, rgb) for rgb in expected)
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    with object_store() as server:
+        folder = Location.of(server.uri("bucket"))
+        folder.make_folder()
+        yield folder
+
+
+def test_a_state_in_a_bucket_is_whole_or_absent(bucket):
+    plan = plan_of(bucket / "trial", images=16)
+    expected = told(trial_of(plan_of(bucket / "whole", images=16)).evaluations())
+    next(trial_of(plan).evaluations())
+    # What is there when a worker dies between the parts of the next state: all but the mark.
+    torn = checkpoint.pending(plan.folder, 16)
+    for part in checkpoint.parts(checkpoint.latest(plan.folder)):
+        (torn / part).write_bytes(b"torn")
+
+    assert checkpoint.latest(plan.folder).name == "state-00000008"
+    again = trial_of(plan)
+    assert told(again.history) == expected[:1]
+    assert told(again.history) + told(again.evaluations()) == expected
+    assert checkpoint.latest(plan.folder) == torn
+    assert {p.parent.name for p in plan.folder.list(deep=True) if p.name == "shared.pt"} == {
+        "state-00000016"
+    }
+
+
+def test_parts_of_an_attempt_that_broke_off_are_not_of_the_state(tmp_path):
+    plan = plan_of(tmp_path)
+    stale = checkpoint.pending(plan.folder, 8) / "worker-1.pt"
+    stale.write_bytes(b"stale")
+    next(trial_of(plan).evaluations())
+
+    assert checkpoint.parts(checkpoint.latest(plan.folder)) == ["shared.pt", "worker-0.pt"]

@@ -28,10 +28,11 @@ WAIT_S = 90
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
     """Two trials, logged as a search logs them."""
-    output = tmp_path_factory.mktemp("ui") / "search"
-    output.mkdir()
-    SearchRecord(output, "fid", "inception").save()
+    output = Location.of(tmp_path_factory.mktemp("ui") / "search")
+    aim = parse_objective("fid", "inception")
+    SearchRecord(output, "fid", "inception", objective=aim, average_last=1, protocol={}).save()
     log = SearchLog(output, "search-id", {"trials": 2})
+    log.open()
     grid = output / "grid.png"
     Image.new("RGB", (96, 64), (200, 30, 30)).save(grid)
     for number, architecture in enumerate(("pix2pix", "wgan")):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import search_spaces
 from thermal_search.errors import ThermalSearchError
+from thermal_search.storage import Location
 
 DEFAULT_WAIT_MINUTES = 15.0
 """For machines of a cluster: what a cloud takes to start one and to install everything on it."""
@@ -20,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_verb(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> None:
     """Parses, calls the verb's `run`, and turns errors meant for people into one sentence."""
-    args = parser.parse_args(arguments)
     try:
+        args = parser.parse_args(arguments)
         args.run(args)
     except ThermalSearchError as error:
         sys.exit(f"{parser.prog}: {error}")
@@ -36,8 +37,17 @@ def run_verb(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -
 
 def add_search_flags(parser: argparse.ArgumentParser, default_address: str) -> None:
     """The flags of a search, the same for `thermal-search search` and cluster/search.py."""
-    parser.add_argument("--data", type=Path, help="a folder written by process.py")
-    parser.add_argument("--output", type=Path, required=True, help="an empty folder for the search")
+    parser.add_argument(
+        "--data",
+        type=Location.of,
+        help="a folder written by process.py, or its address in a bucket",
+    )
+    parser.add_argument(
+        "--output",
+        type=Location.of,
+        required=True,
+        help="an empty folder for the search; may be in a bucket",
+    )
     parser.add_argument(
         "--architectures", type=_names, help="which to search, with commas, or all; default: all"
     )
@@ -151,16 +161,16 @@ def _parser() -> argparse.ArgumentParser:
     add_search_flags(search, default_address="local")
 
     ui = _verb(verbs, "ui", "open the MLflow UI of a search", _ui)
-    ui.add_argument("output", type=Path, help="the --output folder of a search")
+    ui.add_argument("output", type=Location.of, help="the --output folder of a search")
     ui.add_argument("--port", type=int, default=5000, help="default: %(default)s")
     ui.add_argument("--host", default="127.0.0.1", help="default: %(default)s, this machine only")
 
     export = _verb(verbs, "export", "write the best generator of a search", _export)
-    export.add_argument("output", type=Path, help="the --output folder of a search")
-    export.add_argument("--to", type=Path, help="default: the folder generator in it")
+    export.add_argument("output", type=Location.of, help="the --output folder of a search")
+    export.add_argument("--to", type=Location.of, help="default: the folder generator in it")
 
     translate = _verb(verbs, "translate", "turn a folder of RGB pictures thermal", _translate)
-    translate.add_argument("model", type=Path, help="a folder written by export")
+    translate.add_argument("model", type=Location.of, help="a folder written by export")
     translate.add_argument("source", type=Path, help="a folder of RGB pictures")
     translate.add_argument("target", type=Path, help="where the thermal pictures go")
     translate.add_argument(
@@ -184,8 +194,10 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     evaluate = _verb(verbs, "evaluate", "judge an exported generator", _evaluate)
-    evaluate.add_argument("model", type=Path, help="a folder written by export")
-    evaluate.add_argument("--data", type=Path, required=True, help="a folder written by process.py")
+    evaluate.add_argument("model", type=Location.of, help="a folder written by export")
+    evaluate.add_argument(
+        "--data", type=Location.of, required=True, help="a folder written by process.py"
+    )
     evaluate.add_argument("--split", choices=["val", "test"], default="val", help="default: val")
     evaluate.add_argument("--workers", type=int, default=1, help="default: %(default)s")
     _add_features_flags(evaluate)
@@ -246,13 +258,12 @@ def _evaluate(args: argparse.Namespace) -> None:
     import json
 
     from thermal_search.evaluate import Request, describe, evaluate
-    from thermal_search.tuning.record import write_atomically
 
     names = ("model", "data", "split", "workers", "features", "inception_weights")
     names += ("features_precision", "lpips_weights")
     found = evaluate(Request(**{name: getattr(args, name) for name in names}))
     if args.json:
-        write_atomically(args.json, json.dumps(found, indent=2) + "\n")
+        Location.of(args.json).write_text(json.dumps(found, indent=2) + "\n")
     describe(found)
 
 

@@ -36,6 +36,7 @@ from thermal_search.metrics import (
     metric_name,
     reference_file,
 )
+from thermal_search.storage import Location
 from thermal_search.training.evaluation import Judge
 from thermal_search.training.group import Group
 
@@ -44,8 +45,8 @@ from thermal_search.training.group import Group
 class Request:
     """What is judged, on what, and how."""
 
-    model: Path
-    data: Path
+    model: Location | Path
+    data: Location | Path
     split: Split = "val"
     workers: int = 1
     features: str = "inception"

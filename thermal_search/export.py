@@ -5,20 +5,21 @@ MODEL/config.json             what to build around them, and what they scored
 """
 
 import json
-import os
-import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as load_weights
+from safetensors.torch import save
 
 from thermal_search import architectures, checkpoint
 from thermal_search.architectures.translator import Translator
 from thermal_search.errors import ExportMismatch, SearchError
 from thermal_search.images import Temperatures
+from thermal_search.storage import Location
 
 WEIGHTS, CONFIG = "generator.safetensors", "config.json"
 FORMAT = 1
@@ -30,14 +31,15 @@ class Best:
     where there is no verdict."""
 
     id: str
-    checkpoint: Path
+    checkpoint: Location
     metric: str
     recorded: dict[str, Any]
     """All that the summary says of it."""
 
 
-def best_of(output: Path) -> Best:
+def best_of(output: Location | Path) -> Best:
     """Reads O/summary.json; SearchError where there is no evaluated trial yet."""
+    output = Location.of(output)
     summary = output / "summary.json"
     try:
         content = json.loads(summary.read_text())
@@ -58,15 +60,15 @@ def best_of(output: Path) -> Best:
     return Best(trial["id"], output / trial["checkpoint"], content["metric"], trial)
 
 
-def export(output: Path, destination: Path | None = None) -> Path:
+def export(output: Location | Path, destination: Location | Path | None = None) -> Location:
     """Writes the best generator of the search in `output`, and checks it against the trained one.
 
     Where the trial kept a moving average, it is the average that was judged and is exported.
     Returns the folder; raises ExportMismatch, and leaves nothing, where the copy paints otherwise.
     """
     best = best_of(output)
-    destination = destination or output / "generator"
-    if destination.exists() and not (destination / CONFIG).exists() and any(destination.iterdir()):
+    destination = Location.of(destination or Location.of(output) / "generator")
+    if destination.list() and not (destination / CONFIG).exists():
         raise SearchError(
             f"{destination} must be empty or an earlier export: choose another folder."
         )
@@ -86,26 +88,25 @@ def export(output: Path, destination: Path | None = None) -> Path:
         "protocol": state["protocol"],
         **({"test": test} if (test := best.recorded.get("test")) else {}),
     }
-    partial = destination.with_name(f"{destination.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with tempfile.TemporaryDirectory() as checked:
+        written = Location.of(checked)
         weights = {name: value.contiguous() for name, value in state["generator"].items()}
-        save_file(weights, partial / WEIGHTS)
-        (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-        _compare(trained, load(partial))
-        if destination.exists():
-            shutil.rmtree(destination)
-        partial.rename(destination)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        (written / WEIGHTS).write_bytes(save(weights))
+        (written / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        _compare(trained, load(written))
+        # An older export is none while its weights are replaced: no reader sees a mixture.
+        (destination / CONFIG).delete()
+        for name in (WEIGHTS, CONFIG):
+            (destination / name).write_bytes((written / name).read_bytes())
     return destination
 
 
-def load(model: Path) -> Translator:
+def load(model: Location | Path) -> Translator:
     """An exported generator, ready to translate; SearchError where the folder holds none."""
+    model = Location.of(model)
     try:
         config = json.loads((model / CONFIG).read_text())
-        weights = load_file(model / WEIGHTS)
+        weights = load_weights((model / WEIGHTS).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise SearchError(
             f"{model} holds no exported generator ({CONFIG} and {WEIGHTS}): pass the folder that "
@@ -127,16 +128,16 @@ def load(model: Path) -> Translator:
     return translator
 
 
-def load_temperatures(model: Path) -> Temperatures | None:
+def load_temperatures(model: Location | Path) -> Temperatures | None:
     """What an exported generator's pictures are in degrees; None where it paints grey levels."""
     try:
-        content = json.loads((model / CONFIG).read_text())["temperatures"]
+        content = json.loads((Location.of(model) / CONFIG).read_text())["temperatures"]
         return None if content is None else Temperatures(**content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SearchError(f"{model} cannot be read: {error!r}. Export it again.") from None
 
 
-def _load_best(path: Path) -> checkpoint.State:
+def _load_best(path: Location) -> checkpoint.State:
     try:
         return checkpoint.load(path)
     except FileNotFoundError:

@@ -94,6 +94,12 @@ class Location:
         base = PurePosixPath(self.path) if self.scheme else Path(self.path)
         return Location(str(base / part), self.scheme, self.options)
 
+    def __fspath__(self) -> str:
+        """So that what only works on a disk takes it as a path there."""
+        if self.scheme:
+            raise StorageError(f"{self} is in a bucket, but this needs a folder on a disk.")
+        return self.path
+
     def __str__(self) -> str:
         return self.uri if self.scheme else self.path
 
@@ -121,12 +127,11 @@ class Location:
         return self if self.scheme else Location(str(Path(self.path).absolute()))
 
     @property
-    def filesystem(self) -> "FileSystem":
-        """For those who speak pyarrow themselves: Ray Data, Ray Tune. `path` is the path in it."""
-        from pyarrow.fs import LocalFileSystem
-
+    def filesystem(self) -> "FileSystem | None":
+        """For those who speak pyarrow themselves, as Ray does: `path` is the path in it. None on a
+        disk, where they need none."""
         if not self.scheme:
-            return LocalFileSystem()
+            return None
         return self._call(lambda store: store)
 
     def exists(self) -> bool:

@@ -8,9 +8,11 @@ import logging
 import os
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit, urlunsplit
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -18,6 +20,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from thermal_search.errors import SearchError
+from thermal_search.storage import Location
 
 EXPERIMENT = "thermal-search"
 SEARCH_TAG = "thermal_search.search"
@@ -32,38 +35,87 @@ STATUSES = {
 LONGEST_PARAMETER = 500
 LONGEST_REASON = 4000
 
+SHORT_WAITS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+"""MLflow's own patience with a server. Ours is in tuning/backlog.py, and keeps the order."""
+
 log = logging.getLogger(__name__)
 
 
-def store_of(output: Path) -> str:
+def store_of(output: Location) -> str:
     """Where the runs of a search are: MLFLOW_TRACKING_URI, or a SQLite file in its folder.
 
-    Absolute, because Ray changes the working directory.
+    Absolute, because Ray changes the working directory. SearchError for a folder in a bucket: a
+    database cannot be there, and one on this machine would be lost with it.
     """
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{output.absolute()}/mlflow.db"
+    if server := os.environ.get("MLFLOW_TRACKING_URI"):
+        return server
+    if output.local is None:
+        raise SearchError(
+            f"{output} is in a bucket, where MLflow cannot keep its runs: set MLFLOW_TRACKING_URI "
+            "to a tracking server (docs/tracking-server.md)."
+        )
+    return f"sqlite:///{output.absolute()}/mlflow.db"
+
+
+def require_store(output: Location, patience_s: float = 60.0) -> None:
+    """SearchError, in a sentence, where the runs of a search would have no place to go."""
+    store = store_of(output)
+    if not store.startswith(("http://", "https://")):
+        return
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            # Open to all on a server that asks for a password, too.
+            address = _without_password(store).rstrip("/") + "/health"
+            with urllib.request.urlopen(address, timeout=10):
+                return
+        except (OSError, ValueError) as error:
+            if isinstance(error, HTTPError) and error.code < 500:
+                return  # it answers; what it answers is for MLflow to judge
+            if time.monotonic() > deadline:
+                raise SearchError(
+                    f"No tracking server answers at {_without_password(store)} ({error}): start "
+                    "it, or mend MLFLOW_TRACKING_URI."
+                ) from None
+            time.sleep(1)
+
+
+def _without_password(address: str) -> str:
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 class SearchLog:
-    """The runs of one search. Opening it again with the same id finds the same runs."""
+    """The runs of one search. Opened again with the same id, it finds the same runs."""
 
-    def __init__(self, output: Path, search_id: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, output: Location, search_id: str, settings: Mapping[str, Any]) -> None:
         # The database's upgrade steps are news to nobody.
         for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.db_migrations"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
+        for name, value in SHORT_WAITS.items():
+            os.environ.setdefault(name, value)
         self.client = MlflowClient(store_of(output))
-        self.search_id = search_id
-        self.experiment_id = self._experiment(output)
+        self.output, self.search_id, self.settings = output, search_id, settings
+        self.times: dict[tuple[object, ...], int] = {}
+
+    def open(self) -> None:
+        """Finds the search's runs in the store, or begins its own. Before anything else."""
+        self.experiment_id = self._experiment(self.output)
         self.runs = {
             run.data.tags[TRIAL_TAG]: run
-            for run in self._find(f"tags.`{SEARCH_TAG}` = '{search_id}'")
+            for run in self._find(f"tags.`{SEARCH_TAG}` = '{self.search_id}'")
             if TRIAL_TAG in run.data.tags
         }
         parents = [
             run
-            for run in self._find(f"tags.`{SEARCH_TAG}` = '{search_id}'")
+            for run in self._find(f"tags.`{SEARCH_TAG}` = '{self.search_id}'")
             if TRIAL_TAG not in run.data.tags
         ]
-        self.parent = parents[0] if parents else self._start_parent(output.name, settings)
+        self.parent = parents[0] if parents else self._start_parent()
         self._set_status(self.parent, "running")
 
     def start_trial(
@@ -84,23 +136,24 @@ class SearchLog:
             "mlflow.parentRunId": self.parent.info.run_id,
             **(marks or {}),
         }
-        run = self.client.create_run(
+        run = self._run_of(id) or self.client.create_run(
             self.experiment_id, tags=tags, run_name=f"{architecture} {id[-5:]}"
         )
-        self.runs[id] = run
         named = {"architecture": architecture, **parameters}
         self.client.log_batch(run.info.run_id, params=_params(named))
+        # Known only now: if the server went away in between, all of this is done again.
+        self.runs[id] = run
 
     def log_evaluation(
-        self, id: str, images: int, values: Mapping[str, float], grid: Path | None = None
+        self, id: str, images: int, values: Mapping[str, float], grid: Location | None = None
     ) -> None:
         """The values of one evaluation by images shown, in one batch, and its picture grid."""
         run_id = self.runs[id].info.run_id
-        now = int(time.time() * 1000)
+        now = self._time_of(id, images)
         metrics = [Metric(name, float(value), now, images) for name, value in values.items()]
         self.client.log_batch(run_id, metrics=metrics)
         if grid is not None and grid.exists():
-            with Image.open(grid) as picture:
+            with grid.open_input() as file, Image.open(file) as picture:
                 self.client.log_image(run_id, picture, key="rgb_real_generated", step=images)
 
     def logged_images(self, id: str, metric: str) -> set[int]:
@@ -117,7 +170,7 @@ class SearchLog:
         run_id = self.runs[id].info.run_id
         tags = [RunTag("status", status), RunTag("reason", reason[:LONGEST_REASON])]
         tags += [RunTag(name, value) for name, value in (marks or {}).items()]
-        diverged = [Metric("diverged", 1.0, int(time.time() * 1000), 0)]
+        diverged = [Metric("diverged", 1.0, self._time_of(id, "diverged"), 0)]
         self.client.log_batch(run_id, tags=tags, metrics=diverged if status == "diverged" else [])
         self.client.set_terminated(run_id, STATUSES[status])
 
@@ -134,7 +187,7 @@ class SearchLog:
             id, score = best
             self.client.log_batch(
                 run_id,
-                metrics=[Metric(f"best_{metric}", score, int(time.time() * 1000), 0)],
+                metrics=[Metric(f"best_{metric}", score, self._time_of(metric, score), 0)],
                 tags=[
                     RunTag("best_trial", id),
                     RunTag("best_run", self.runs[id].info.run_id),
@@ -144,23 +197,35 @@ class SearchLog:
 
     def decide(self, values: Mapping[str, float], marks: Mapping[str, str]) -> None:
         """Writes what came out in the end into the search's own run, as metrics and tags."""
-        now = int(time.time() * 1000)
+        now = self._time_of(*values)
         self.client.log_batch(
             self.parent.info.run_id,
             metrics=[Metric(name, value, now, 0) for name, value in values.items()],
             tags=[RunTag(name, value) for name, value in marks.items()],
         )
 
-    def attach(self, file: Path) -> None:
-        """Keeps a file with the search's own run."""
-        self.client.log_artifact(self.parent.info.run_id, str(file))
+    def attach(self, picture: Location) -> None:
+        """Keeps a picture with the search's own run."""
+        with picture.open_input() as file, Image.open(file) as opened:
+            self.client.log_image(self.parent.info.run_id, opened, artifact_file=picture.name)
 
-    def _experiment(self, output: Path) -> str:
+    def _time_of(self, *entry: object) -> int:
+        """One time for each entry: told twice, because an answer was lost, it is the same point."""
+        return self.times.setdefault(entry, int(time.time() * 1000))
+
+    def _run_of(self, id: str) -> Run | None:
+        """A trial's run in the store: the answer to its making may have been lost."""
+        found = self._find(
+            f"tags.`{SEARCH_TAG}` = '{self.search_id}' and tags.`{TRIAL_TAG}` = '{id}'"
+        )
+        return found[0] if found else None
+
+    def _experiment(self, output: Location) -> str:
         if known := self.client.get_experiment_by_name(EXPERIMENT):
             return known.experiment_id
         # A server keeps the pictures where it likes; beside our own database they go next to it.
         local = "MLFLOW_TRACKING_URI" not in os.environ
-        place = (output.absolute() / "mlflow-artifacts").as_uri() if local else None
+        place = (output / "mlflow-artifacts").uri if local else None
         try:
             return self.client.create_experiment(EXPERIMENT, artifact_location=place)
         except MlflowException:
@@ -179,11 +244,11 @@ class SearchLog:
             if not token:
                 return found
 
-    def _start_parent(self, name: str, settings: Mapping[str, Any]) -> Run:
-        run = self.client.create_run(
-            self.experiment_id, tags={SEARCH_TAG: self.search_id}, run_name=f"search {name}"
-        )
-        self.client.log_batch(run.info.run_id, params=_params(settings))
+    def _start_parent(self) -> Run:
+        tags = {SEARCH_TAG: self.search_id}
+        name = f"search {self.output.name}"
+        run = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
+        self.client.log_batch(run.info.run_id, params=_params(self.settings))
         return run
 
     def _set_status(self, run: Run, status: str) -> None:
@@ -194,7 +259,7 @@ def _params(values: Mapping[str, Any]) -> list[Param]:
     return [Param(name, str(value)[:LONGEST_PARAMETER]) for name, value in values.items()]
 
 
-def serve_ui(output: Path, *, host: str, port: int) -> None:
+def serve_ui(output: Location, *, host: str, port: int) -> None:
     """Serves the MLflow UI of the search in `output` until it is interrupted."""
     if not (output / "summary.json").exists():
         raise SearchError(
@@ -202,7 +267,8 @@ def serve_ui(output: Path, *, host: str, port: int) -> None:
         )
     if "MLFLOW_TRACKING_URI" in os.environ:
         raise SearchError(
-            f"The runs are on the server {os.environ['MLFLOW_TRACKING_URI']}: open it in a browser."
+            f"The runs are on the server {_without_password(os.environ['MLFLOW_TRACKING_URI'])}: "
+            "open it in a browser."
         )
     print(f"http://{host}:{port} shows the search in {output}; Ctrl-C ends it.", flush=True)
     command = [sys.executable, "-m", "mlflow", "server"]

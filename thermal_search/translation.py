@@ -15,6 +15,7 @@ from thermal_search import export
 from thermal_search.architectures.translator import Translator
 from thermal_search.errors import DatasetError
 from thermal_search.images import to_network_range, to_pixels
+from thermal_search.storage import Location
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 BATCH = 16
@@ -30,7 +31,7 @@ class Translated:
 
 
 def translate_folder(
-    model: Path,
+    model: Location | Path,
     source: Path,
     output: Path,
     *,

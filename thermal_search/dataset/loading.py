@@ -87,7 +87,11 @@ def load(manifest: Manifest, *, with_test: bool = False) -> LoadedDataset:
     for part, kind, split in wanted:
         if shards := manifest.shard_paths(kind, split):
             columns = ["rgb", "thermal"] if kind == "pairs" else [kind]
-            dataset = ray.data.read_parquet([str(path) for path in shards], columns=columns)
+            dataset = ray.data.read_parquet(
+                [shard.path for shard in shards],
+                columns=columns,
+                filesystem=manifest.folder.filesystem,
+            )
             parts[part] = dataset.materialize()
     return LoadedDataset(manifest.size, manifest.temperatures, parts)
 

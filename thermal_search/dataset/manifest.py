@@ -4,11 +4,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from thermal_search.errors import DatasetError
 from thermal_search.images import Temperatures
+from thermal_search.storage import Location
 
 FILE = "manifest.json"
 SCHEMA_VERSION = 2
@@ -30,7 +31,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    folder: Path
+    folder: Location
     source: str
     """The recording's folder name."""
 
@@ -67,7 +68,7 @@ class Manifest:
     def count(self, kind: Kind, split: Split) -> int:
         return sum(s.rows for s in self.shards if s.kind == kind and s.split == split)
 
-    def shard_paths(self, kind: Kind, split: Split) -> list[Path]:
+    def shard_paths(self, kind: Kind, split: Split) -> list[Location]:
         return [self.folder / s.path for s in self.shards if s.kind == kind and s.split == split]
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -92,13 +93,12 @@ class Manifest:
             "notes": list(self.notes),
             "shards": [asdict(shard) for shard in self.shards],
         }
-        partial = self.folder / f"{FILE}.partial"
-        partial.write_text(json.dumps(content, indent=2) + "\n")
-        partial.replace(self.folder / FILE)
+        (self.folder / FILE).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Location | Path) -> Manifest:
     """The manifest of a prepared dataset; DatasetError where it is not one, or not whole."""
+    folder = Location.of(folder)
     path = folder / FILE
     try:
         content = json.loads(path.read_text())
@@ -147,18 +147,18 @@ def verify(manifest: Manifest) -> None:
             )
 
 
-def checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def checksum(place: Location) -> str:
+    with place.open_input() as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType] - files can do more than BinaryIO promises
 
 
 def _check(manifest: Manifest) -> None:
-    root = manifest.folder.resolve()
+    present = set(manifest.folder.list(deep=True))
     for shard in manifest.shards:
-        path = (manifest.folder / shard.path).resolve()
-        if not path.is_relative_to(root):
+        path = PurePosixPath(shard.path)
+        if path.is_absolute() or ".." in path.parts:
             raise DatasetError(f"{FILE} names {shard.path}, which is outside {manifest.folder}.")
-        if not path.is_file():
+        if manifest.folder / shard.path not in present:
             raise DatasetError(
                 f"{manifest.folder} is not whole: {shard.path} is missing. Prepare it again."
             )

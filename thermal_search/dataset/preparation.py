@@ -39,6 +39,7 @@ from thermal_search.dataset.splits import SHARES, Shares, split, thin
 from thermal_search.dataset.workers import Workers, hire
 from thermal_search.errors import DatasetError
 from thermal_search.images import to_pixels
+from thermal_search.storage import Location
 
 PREVIEW_PAIRS = 6
 PLAN, STATE, PREVIEW = "preparation.json", "state", "preview.png"
@@ -116,7 +117,7 @@ def prepare(
             left_out += [fault for item in written for fault in item.faults]
             _check_limit(source, left_out, len(frames) + len(found.left_out), max_bad)
             manifest = Manifest(
-                folder=folder,
+                folder=Location.of(folder),
                 source=source.resolve().name,
                 layout=layout,
                 size=size,
@@ -297,7 +298,7 @@ def _grey(thermal: bytes, manifest: Manifest) -> Pixels:
     return to_pixels(manifest.temperatures.images(counts)).numpy()
 
 
-def _row(paths: Sequence[Path], number: int) -> dict[str, Any]:
+def _row(paths: Sequence[Location], number: int) -> dict[str, Any]:
     for path in paths:
         rows = pq.read_metadata(path).num_rows
         if number < rows:

@@ -16,6 +16,7 @@ from thermal_search.dataset.alignment.geometry import Alignment
 from thermal_search.dataset.layouts.frame import Frame
 from thermal_search.dataset.manifest import Kind, Shard, Split, checksum
 from thermal_search.dataset.resizing import Recipe, Resized, resize
+from thermal_search.storage import Location
 
 SHARD_BYTES = 32 * 2**20
 SMALLEST_SHARD, LARGEST_SHARD = 16, 1024
@@ -101,7 +102,7 @@ def _finished(path: Path, state: Path) -> Written | None:
     try:
         content = json.loads(state.read_text())
         shard = Shard(**content.pop("shard"))
-        if shard.rows and checksum(path) != shard.sha256:
+        if shard.rows and checksum(Location.of(path)) != shard.sha256:
             return None
         return Written(shard=shard, **content)
     except (OSError, ValueError, KeyError, TypeError):

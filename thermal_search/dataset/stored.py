@@ -16,8 +16,13 @@ Column = Literal["rgb", "thermal"]
 def read_pairs(manifest: Manifest, split: Split) -> tuple[Frames, Frames]:
     """RGB and thermal frames of a split's pairs, in their stored order."""
     tables = [
-        parquet.read_table(str(path), columns=["rgb", "thermal"], memory_map=True)
-        for path in manifest.shard_paths("pairs", split)
+        parquet.read_table(
+            shard.path,
+            columns=["rgb", "thermal"],
+            filesystem=shard.filesystem,
+            memory_map=True,  # of a disk
+        )
+        for shard in manifest.shard_paths("pairs", split)
     ]
     return (
         frames_of(tables, "rgb", manifest.size),

@@ -11,6 +11,7 @@ from thermal_search.dataset.preparation import prepare
 from thermal_search.demo.scenes import draw_recording
 from thermal_search.errors import SearchError
 from thermal_search.export import export
+from thermal_search.storage import Location
 from thermal_search.translation import translate_folder
 from thermal_search.tuning.outcome import describe
 from thermal_search.tuning.record import SearchRecord
@@ -81,11 +82,13 @@ def _ranking(record: SearchRecord) -> str:
     return describe(record).split("\n\n")[0]
 
 
-def _pictures(manifest: Manifest, record: SearchRecord, grid: Path) -> Sequence[Path]:
+def _pictures(manifest: Manifest, record: SearchRecord, grid: Path) -> Sequence[Path | Location]:
     """The dataset, the last evaluation of the best trial, and what its generator painted."""
     best = record.best
     assert best
-    evaluations = sorted((record.output / "trials" / best.id).glob("images-*.png"))
+    evaluations = [
+        p for p in (record.output / "trials" / best.id).list() if p.name.endswith(".png")
+    ]
     return [manifest.folder / "preview.png", evaluations[-1], grid]
 
 

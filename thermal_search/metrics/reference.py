@@ -10,19 +10,22 @@ from torch import Tensor
 
 from thermal_search.metrics.extractor import Extractor
 from thermal_search.metrics.statistics import Statistics
+from thermal_search.storage import Location, StorageError
 
 
-def reference_file(dataset: Path, extractor: Extractor, split: str, count: int) -> Path:
+def reference_file(
+    dataset: Location | Path, extractor: Extractor, split: str, count: int
+) -> Location:
     """Where they are kept: the name tells features, weights, split and number of images."""
     name = f"{extractor.metric}-{extractor.digest}-{extractor.precision}-{split}-{count}.npz"
-    return dataset / "statistics" / name
+    return Location.of(dataset) / "statistics" / name
 
 
-def kept_statistics(file: Path) -> Statistics | None:
+def kept_statistics(file: Location | Path) -> Statistics | None:
     """What is in `file`; None where it is absent or cannot be read."""
     try:
         return Statistics.load(file)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except (OSError, StorageError, ValueError, KeyError, EOFError, BadZipFile):
         return None
 
 
@@ -37,7 +40,7 @@ def measure(
     return statistics
 
 
-def keep(statistics: Statistics, file: Path) -> None:
-    """Keeps them with the dataset. One on a read-only disk is as good; it is measured again."""
-    with contextlib.suppress(OSError):
+def keep(statistics: Statistics, file: Location | Path) -> None:
+    """Keeps them with the dataset. A read-only one is as good; it is measured again."""
+    with contextlib.suppress(OSError, StorageError):
         statistics.save(file)

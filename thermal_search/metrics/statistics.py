@@ -1,6 +1,5 @@
 """Features of a set of images: every row while they are few, float64 sums beyond."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from thermal_search.errors import MetricError
+from thermal_search.storage import Location
 
 KEPT_IMAGES = 10_000
 """Rows that are kept: 82 MB of Inception's features in float32."""
@@ -125,10 +125,8 @@ class Statistics:
         assert self.holds_all_rows
         return self.rows.double().numpy() - self.mean
 
-    def save(self, path: Path) -> None:
+    def save(self, place: Location | Path) -> None:
         """Writes them, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
         content: dict[str, Any] = {
             "count": self.count,
             "sum": self.sum.numpy(),
@@ -137,15 +135,14 @@ class Statistics:
         content["measured_on"] = self.measured_on
         if self._outer is not None:
             content["outer"] = self._outer.numpy()
-        with partial.open("wb") as file:
+        with Location.of(place).open_output() as file:
             np.savez(file, **content)
-        partial.replace(path)
 
     @classmethod
-    def load(cls, path: Path) -> "Statistics":
-        """ValueError, KeyError, OSError, EOFError or BadZipFile where `path` is not what save
+    def load(cls, place: Location | Path) -> "Statistics":
+        """ValueError, KeyError, OSError, EOFError or BadZipFile where `place` is not what save
         wrote."""
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        with Location.of(place).open_input() as file, np.load(file, allow_pickle=False) as content:
             rows = torch.from_numpy(content["rows"])
             statistics = cls(rows.shape[1], kept=max(len(rows), KEPT_IMAGES))
             statistics.measured_on = str(content["measured_on"])

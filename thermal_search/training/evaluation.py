@@ -23,6 +23,7 @@ from thermal_search.metrics import (
     Statistics,
     at_infinity,
 )
+from thermal_search.storage import Location
 from thermal_search.training.group import Group
 
 JUDGE_SEED = 20_141_206
@@ -87,7 +88,7 @@ class Judge:
         return Reference(self.real), KernelReference(self.real)
 
     @torch.inference_mode()
-    def evaluate(self, translator: Translator, grid: Path) -> Judgement:
+    def evaluate(self, translator: Translator, grid: Location | Path) -> Judgement:
         """Judges over all workers' shares, and draws the picture grid.
 
         Runs in float32 whatever trains, as the exported generator will, and leaves the random
@@ -109,6 +110,7 @@ class Judge:
         score = beside.pop(self.metric)
         if not self.group.leads:
             return Judgement(score, beside, None)
+        grid = Location.of(grid)
         self._draw(torch.cat(painted), grid)
         return Judgement(score, beside, grid.name)
 
@@ -175,7 +177,7 @@ class Judge:
             thermal = translator.translate(batch, None if z is None else z.to(self.device))
             yield to_pixels(thermal), pairs.thermal.take(numbers).to(self.device)
 
-    def _draw(self, painted: Tensor, path: Path) -> None:
+    def _draw(self, painted: Tensor, place: Location) -> None:
         """Rows of RGB | real thermal | painted thermal, spread over the share's first batch."""
         rows = torch.linspace(0, len(painted) - 1, min(GRID_ROWS, len(painted))).long().tolist()
         columns = (
@@ -184,10 +186,9 @@ class Judge:
             painted[rows].expand(-1, 3, -1, -1),
         )
         pictures = torch.stack(columns, dim=1).flatten(0, 1).float() / 255
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.png")
-        save_image(make_grid(pictures, nrow=3, padding=2, pad_value=1.0), partial)
-        partial.replace(path)
+        with place.open_output() as file:
+            grid = make_grid(pictures, nrow=3, padding=2, pad_value=1.0)
+            save_image(grid, file, format="png")
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:

@@ -69,7 +69,7 @@ def _kept(file: Location) -> Floors | None:
     try:
         content: Any = json.loads(file.read_text())
         return content["floors"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, StorageError, ValueError, KeyError, TypeError):
         return None
 
 

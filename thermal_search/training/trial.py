@@ -5,7 +5,6 @@ import copy
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,6 +16,7 @@ from thermal_search.dataset.batches import Batches, PairedBatches, UnpairedBatch
 from thermal_search.dataset.frames import WorkerFrames
 from thermal_search.errors import SearchError, TrialDiverged
 from thermal_search.images import Rgb, to_network_range
+from thermal_search.storage import Location
 from thermal_search.training.evaluation import Judge, Judgement
 from thermal_search.training.group import Group
 from thermal_search.training.step import (
@@ -52,8 +52,8 @@ class TrialPlan:
     id: str
     architecture: str
     parameters: Mapping[str, object]
-    folder: Path
-    """Where its checkpoints and pictures go: an absolute path every worker reaches."""
+    folder: Location
+    """Where its checkpoints and pictures go: every worker reaches it."""
 
     images: int
     """Its full budget, in images shown, over all workers."""
@@ -63,6 +63,14 @@ class TrialPlan:
 
     seed: int = 0
     precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Location.of(self.folder))
+
+
+def grid_name(images: int) -> str:
+    """The file of an evaluation's picture grid, in the trial's folder."""
+    return f"images-{images:08d}.png"
 
 
 @dataclass
@@ -128,7 +136,7 @@ class Trial:
         return self.progress.images >= self.plan.images
 
     def evaluations(self) -> Iterator[Evaluation]:
-        """Trains on and yields at each evaluation, when its state is already safe on disk."""
+        """Trains on and yields at each evaluation, when its state is already safe."""
         while not self.is_done:
             yield self._train_to_next_evaluation()
 
@@ -153,9 +161,7 @@ class Trial:
         trained = time.monotonic() - started
         self.group.average_measured(self.translator)
         with self.judged():
-            found = self.judge.evaluate(
-                self.translator, plan.folder / f"images-{progress.images:08d}.png"
-            )
+            found = self.judge.evaluate(self.translator, plan.folder / grid_name(progress.images))
         progress.seconds += time.monotonic() - started
         evaluation = Evaluation(
             images=progress.images,
@@ -229,7 +235,7 @@ class Trial:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
-    def judge_by(self, judge: Judge, grid: Path) -> Judgement:
+    def judge_by(self, judge: Judge, grid: Location) -> Judgement:
         """Judges what the trial would be exported as, on another split than that of its history."""
         with self.judged():
             return judge.evaluate(self.translator, grid)
@@ -268,15 +274,17 @@ class Trial:
             )
         group.wait()
         if group.leads:
-            checkpoint.commit(folder)
+            workers = [f"worker-{rank}.pt" for rank in range(group.size)]
+            checkpoint.commit(folder, ["shared.pt", *workers])
         group.wait()
 
-    def _restore(self, folder: Path) -> None:
+    def _restore(self, folder: Location) -> None:
         shared = checkpoint.load(folder / "shared.pt", self.device)
         network = shared["translator"]
-        own_file = folder / f"worker-{self.group.rank}.pt"
+        own_file = f"worker-{self.group.rank}.pt"
         # A worker more than last time starts from the first one's buffers, with fresh draws.
-        own = checkpoint.load(own_file) if own_file.exists() else None
+        is_known = own_file in checkpoint.parts(folder)
+        own = checkpoint.load(folder / own_file) if is_known else None
         if own:
             network |= own["translator"]
         self.translator.load_state_dict(network)

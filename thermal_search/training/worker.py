@@ -46,7 +46,7 @@ class SlotPlan:
     shares: list[Share]
     """One a worker."""
 
-    dataset: Path
+    dataset: Location
     """The prepared dataset's folder, where the reference statistics are kept."""
 
     validation_count: int
@@ -112,7 +112,7 @@ def serve(config: dict[str, Any]) -> None:
             _free_memory(device)
 
 
-def _sign(lease: Path) -> None:
+def _sign(lease: Location) -> None:
     """Writes down which reservation this group holds, for a slot that must clear up after it."""
     reservation = ray.util.get_current_placement_group()
     if reservation is not None:
@@ -190,7 +190,7 @@ def _with_floors(
     judge: Judge, plan: SlotPlan, data: WorkerFrames, split: JudgedSplit
 ) -> tuple[Judge, Floors]:
     _, thermal = data.unpaired
-    return judge, known_floors(judge, thermal, Location.of(plan.dataset), split)
+    return judge, known_floors(judge, thermal, plan.dataset, split)
 
 
 def _judge(
@@ -210,7 +210,9 @@ def _judge(
     return Judge(pairs, extractor, real, group, device, perceptual)
 
 
-def _real_statistics(file: Path, thermal: Frames, extractor: Extractor, group: Group) -> Statistics:
+def _real_statistics(
+    file: Location, thermal: Frames, extractor: Extractor, group: Group
+) -> Statistics:
     """Of the real thermal frames of a split: kept with the dataset, or measured together now."""
     if kept := group.ask_leader(lambda: kept_statistics(file)):
         return kept

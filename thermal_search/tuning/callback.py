@@ -1,19 +1,25 @@
 """What Ray Tune tells, written down: the record, MLflow, and the screen."""
 
-from collections.abc import Callable
-from pathlib import Path
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from mlflow.exceptions import MlflowException
 from ray import tune
 
+from thermal_search.storage import Location
 from thermal_search.tracking import SearchLog
+from thermal_search.training.trial import grid_name
+from thermal_search.tuning.backlog import Backlog
 from thermal_search.tuning.front import draw_front
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
 from thermal_search.tuning.record import FinalRecord, Floors, Kind, SearchRecord, TrialRecord
 from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE, setting_of
 from thermal_search.tuning.verdict import decide, told
+
+PATIENCE_S = 120.0
+"""How long the end of a search waits for an MLflow server that is away."""
 
 
 def record_of(plan: SearchPlan) -> SearchRecord:
@@ -52,13 +58,17 @@ class SearchCallback(tune.Callback):
         plan = self.plan
         self.record = record_of(plan)
         self.log = SearchLog(plan.output, plan.id, plan.published())
-        self.backlog: list[Callable[[], None]] = []
         self.progress = Progress(plan, self.record, self.kind)
+        self.backlog = Backlog(self.progress.warn)
         self.is_reconciled = False
         self.are_floors_logged = False
+        if self.kind == "trials":
+            self.log.open()  # a server that refuses us does so before anything is trained
+        else:
+            self._log(self.log.open)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._reconcile(trials)
+        self._reconcile(trial.trial_id for trial in trials)
         setting, id = setting_of(trial.config), trial.trial_id
         architecture: str = setting["architecture"]
         parameters: dict[str, Any] = setting.get(architecture, {})
@@ -87,7 +97,7 @@ class SearchCallback(tune.Callback):
             "images_per_second": result["images_per_second"],
             **result["losses"],
         }
-        grid = self._trial_folder(trial) / result["grid"] if result["grid"] else None
+        grid = self._folder(id) / result["grid"] if result["grid"] else None
         self._log(lambda: self.log.log_evaluation(id, images, values, grid))
         self.progress.show(
             f"{id[-5:]} {recorded.architecture} {images:,} images: "
@@ -111,6 +121,15 @@ class SearchCallback(tune.Callback):
         self._end(trial, "failed", lines[-1][:400] if lines else "")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        self._finish(trial.trial_id for trial in trials)
+
+    def tell_again(self) -> None:
+        """Tells MLflow what it missed of what has ended long ago."""
+        self.setup()
+        self._finish(self._known)
+
+    def _finish(self, ids: Iterable[str]) -> None:
+        self._reconcile(ids)  # of a search that had nothing left to run
         metric, best = self.plan.metric, self.record.best
         found = (best.id, self.record.mean(best, metric)) if best else None
         self._log(lambda: self.log.end(metric, found))
@@ -119,6 +138,12 @@ class SearchCallback(tune.Callback):
         if self.kind == "finals" and decide(self.record):
             values, marks = told(self.record)
             self._log(lambda: self.log.decide(values, marks))
+        if left := self.backlog.close(PATIENCE_S):
+            self.progress.warn(
+                f"MLflow has not answered for {PATIENCE_S:.0f} s: its last {left} entries are not "
+                "logged. Nothing else is lost; when the server is back, thermal-search search "
+                f"--output {shlex.quote(str(self.plan.output))} --resume logs them."
+            )
         self.progress.close()
 
     def _end(self, trial: Any, status: Any, reason: str) -> None:
@@ -129,23 +154,26 @@ class SearchCallback(tune.Callback):
             f"{id[-5:]} {self.record[id].architecture} {status}" + (f": {reason}" if reason else "")
         )
 
-    def _reconcile(self, trials: list[Any]) -> None:
+    def _reconcile(self, ids: Iterable[str]) -> None:
         """After a crash: drops what Ray Tune no longer knows, and tells MLflow what it missed."""
         if self.is_reconciled:
             return
         self.is_reconciled = True
-        lost = self.record.forget_all_but((trial.trial_id for trial in trials), self.kind)
+        lost = self.record.forget_all_but(ids, self.kind)
         self._log(lambda: self.log.forget(lost))
-        known = self.record.finals if self.kind == "finals" else self.record.trials
-        for trial in known.values():
-            self._log(lambda trial=trial: self._catch_up(trial))
+        for trial in self._known.values():
+            # As it is now: what comes later has its own entries.
+            past = replace(trial, history=[*trial.history])
+            self._log(lambda past=past: self._catch_up(past))
 
     def _catch_up(self, trial: TrialRecord) -> None:
         self._start_run(trial)
         logged = self.log.logged_images(trial.id, self.plan.metric)
         for count, item in enumerate(trial.history, start=1):
             if item["images"] not in logged:
-                self.log.log_evaluation(trial.id, item["images"], self._measured(trial, count))
+                grid = self._folder(trial.id) / grid_name(item["images"])
+                values = self._measured(trial, count)
+                self.log.log_evaluation(trial.id, item["images"], values, grid)
         if trial.status != "running":
             self._end_run(trial)
 
@@ -169,16 +197,13 @@ class SearchCallback(tune.Callback):
             tags["beats_inverted_grey"] = str(trial.beats_inverted_grey).lower()
         self.log.end_trial(trial.id, trial.status, trial.reason, tags)
 
-    def _trial_folder(self, trial: Any) -> Path:
-        return self.plan.output / self.kind / trial.trial_id
+    @property
+    def _known(self) -> Mapping[str, TrialRecord]:
+        return self.record.finals if self.kind == "finals" else self.record.trials
+
+    def _folder(self, id: str) -> Location:
+        return self.plan.output / self.kind / id
 
     def _log(self, entry: Callable[[], None]) -> None:
-        """Logs in order; an MLflow server that is away costs no trial, it is told later."""
-        self.backlog.append(entry)
-        try:
-            while self.backlog:
-                self.backlog[0]()
-                self.backlog.pop(0)
-        except MlflowException as error:
-            first = str(error).splitlines()[0]
-            self.progress.warn(f"MLflow does not answer, {len(self.backlog)} entries wait: {first}")
+        """An MLflow server that is away costs no trial: it is told later, in order."""
+        self.backlog.add(entry)

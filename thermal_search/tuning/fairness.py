@@ -5,12 +5,12 @@ they would be stopped before they show anything, and the search would find the f
 """
 
 import contextlib
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
+from thermal_search.storage import Location
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.space import OBJECTIVE
 
@@ -22,7 +22,9 @@ class HalvingWithinArchitecture(FIFOScheduler):
     of the search, so that a resumed trial meets the competitors it would have met.
     """
 
-    def __init__(self, output: Path, *, images: int, grace_images: int, reduction: float) -> None:
+    def __init__(
+        self, output: Location, *, images: int, grace_images: int, reduction: float
+    ) -> None:
         super().__init__()
         self.output = output
         self.settings: dict[str, Any] = {

@@ -1,15 +1,14 @@
 """The picture of a front: every trial by its two measures."""
 
-from pathlib import Path
-
 from matplotlib.figure import Figure
 
+from thermal_search.storage import Location
 from thermal_search.tuning.record import SearchRecord
 
 FILE = "front.png"
 
 
-def draw_front(record: SearchRecord) -> Path | None:
+def draw_front(record: SearchRecord) -> Location | None:
     """Writes O/front.png, whole; None where nothing has been evaluated."""
     ranking = record.ranking()
     if not ranking:
@@ -29,8 +28,7 @@ def draw_front(record: SearchRecord) -> Path | None:
     across, up = record.objective.axes
     axes.set(xlabel=f"{across} (lower is better)", ylabel=f"{up} (lower is better)")
     axes.legend()
-    path = record.output / FILE
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=120)
-    partial.replace(path)
-    return path
+    place = record.output / FILE
+    with place.open_output() as file:
+        figure.savefig(file, dpi=120, format="png")
+    return place

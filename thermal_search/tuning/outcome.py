@@ -1,5 +1,6 @@
 """How a search ended, in words."""
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,7 @@ from thermal_search.tuning.record import TO_BEAT, SearchRecord
 
 def describe(record: SearchRecord) -> str:
     """The ranking, best first, the floors, the verdict, and the commands that come next."""
-    output = record.output
+    output = shlex.quote(str(record.output))
     lines = list(_ranking(record))
     if any(trial.status == "running" for trial in record.trials.values()):
         lines.append(f"Not over: thermal-search search --output {output} --resume goes on.")
@@ -16,7 +17,7 @@ def describe(record: SearchRecord) -> str:
         lines.append("No trial reached an evaluation; the reasons are above.")
         return "\n".join(lines)
     if record.objective.is_front:
-        lines.append(f"The front is drawn in {output / 'front.png'}.")
+        lines.append(f"The front is drawn in {record.output / 'front.png'}.")
     lines += _floors(record)
     if record.verdict:
         lines += ["", *_verdict(record.verdict)]

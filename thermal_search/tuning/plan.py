@@ -12,9 +12,9 @@ from thermal_search import architectures
 from thermal_search.dataset.manifest import Manifest, read_manifest
 from thermal_search.errors import SearchError
 from thermal_search.metrics import FeaturesPrecision, is_file, metric_name
+from thermal_search.storage import Location
 from thermal_search.training.step import Precision
 from thermal_search.tuning.objective import Objective, parse_objective
-from thermal_search.tuning.record import write_atomically
 
 FILE = "search.json"
 Placement = Literal["pack", "spread"]
@@ -34,10 +34,10 @@ CHANGEABLE = {
 
 @dataclass(frozen=True, kw_only=True)
 class SearchPlan:
-    data: Path
+    data: Location
     """A folder written by process.py."""
 
-    output: Path
+    output: Location
     """Where everything the search makes goes."""
 
     architectures: tuple[str, ...]
@@ -92,8 +92,8 @@ class SearchPlan:
     """How every number of the search is measured."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", Path(self.data).absolute())
-        object.__setattr__(self, "output", Path(self.output).absolute())
+        object.__setattr__(self, "data", Location.of(self.data).absolute())
+        object.__setattr__(self, "output", Location.of(self.output).absolute())
         object.__setattr__(self, "architectures", tuple(self.architectures))
         if is_file(self.features):
             object.__setattr__(self, "features", str(Path(self.features).absolute()))
@@ -176,16 +176,17 @@ class SearchPlan:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in dataclasses.asdict(self).items()
+            name: str(value) if isinstance(value, (Path, Location)) else value
+            for name, value in vars(self).items()
         }
 
     def save(self) -> None:
-        write_atomically(self.output / FILE, json.dumps(self.to_json(), indent=2) + "\n")
+        (self.output / FILE).write_text(json.dumps(self.to_json(), indent=2) + "\n")
 
     @classmethod
-    def load(cls, output: Path) -> "SearchPlan":
+    def load(cls, output: Location | Path) -> "SearchPlan":
         """The plan of the search in `output`."""
+        output = Location.of(output)
         try:
             content = json.loads((output / FILE).read_text())
         except FileNotFoundError:

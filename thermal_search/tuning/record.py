@@ -1,13 +1,13 @@
 """The record of a search: O/summary.json, current while the search runs, whole at any moment."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from thermal_search.checkpoint import GENERATOR
+from thermal_search.storage import Location
 from thermal_search.tuning.objective import Objective, front, parse_objective
 
 Kind = Literal["trials", "finals"]
@@ -61,7 +61,7 @@ class SearchRecord:
 
     def __init__(
         self,
-        output: Path,
+        output: Location | Path,
         metric: str,
         features: str,
         *,
@@ -69,7 +69,7 @@ class SearchRecord:
         average_last: int,
         protocol: Mapping[str, Any],
     ) -> None:
-        self.output, self.metric, self.features = output, metric, features
+        self.output, self.metric, self.features = Location.of(output), metric, features
         self.objective, self.average_last = objective, average_last
         self.protocol = dict(protocol)
         self.floors: Floors = {}
@@ -79,8 +79,9 @@ class SearchRecord:
         self.verdict: dict[str, Any] | None = None
 
     @classmethod
-    def load(cls, output: Path) -> "SearchRecord":
+    def load(cls, output: Location | Path) -> "SearchRecord":
         """Reads O/summary.json; FileNotFoundError where there is none."""
+        output = Location.of(output)
         content = json.loads((output / "summary.json").read_text())
         record = cls(
             output,
@@ -111,7 +112,7 @@ class SearchRecord:
             "finals": [asdict(trial) for trial in self.finals.values()],
             "verdict": self.verdict,
         }
-        write_atomically(self.output / "summary.json", json.dumps(content, indent=2) + "\n")
+        (self.output / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
 
     @property
     def best(self) -> TrialRecord | None:
@@ -202,10 +203,3 @@ class SearchRecord:
         if not trial.history or TO_BEAT not in self.floors:
             return None
         return self.worth(trial)[0] < self.objective.values(self.floors[TO_BEAT])[0]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one, never a part."""
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    partial.write_text(text)
-    partial.replace(path)

@@ -25,7 +25,7 @@ def plan_from_flags(flags: Mapping[str, Any], *, resume: bool) -> SearchPlan:
     known = {field.name for field in fields(SearchPlan)}
     asked = {name: flags[name] for name in known & flags.keys() if flags[name] is not None}
     if resume:
-        return SearchPlan.load(asked["output"].absolute()).resumed(asked)
+        return SearchPlan.load(asked["output"]).resumed(asked)
     if "data" not in asked:
         raise SearchError("A search needs --data, a folder written by process.py.")
     images = asked.get("images", DEFAULT_IMAGES)

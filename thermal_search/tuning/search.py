@@ -15,6 +15,8 @@ from thermal_search.dataset.loading import LoadedDataset, load
 from thermal_search.dataset.manifest import Manifest
 from thermal_search.errors import SearchError
 from thermal_search.metrics import PerceptualDistance, build_extractor
+from thermal_search.storage import Location
+from thermal_search.tracking import require_store
 from thermal_search.training.evaluation import full_protocol
 from thermal_search.training.worker import SlotPlan
 from thermal_search.tuning import machines
@@ -49,6 +51,7 @@ def search(
     """
     manifest = plan.check()
     _check_output(plan, manifest, resume)
+    require_store(plan.output)
     # Before any machine is asked for: a missing weights file is known now.
     extractor = build_extractor(
         plan.features, inception_weights=plan.inception_weights, precision=plan.features_precision
@@ -63,7 +66,7 @@ def search(
         refuse_another(protocol, plan.protocol)
     else:
         plan = dataclasses.replace(plan, dataset_digest=manifest.digest, protocol=protocol)
-    plan.output.mkdir(parents=True, exist_ok=True)
+    plan.output.make_folder()
     plan.save()
     was_joined = ray.is_initialized()
     machines.join(address)
@@ -86,7 +89,7 @@ def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
                 f"{plan.data} is not the dataset this search began with: its trials would not "
                 "compare. Pass the same --data, or start a new search."
             )
-    elif plan.output.exists() and any(plan.output.iterdir()):
+    elif plan.output.list():
         raise SearchError(
             f"{plan.output} must be empty, but holds something already: pass --resume to go on "
             "with the search in it, or another --output."
@@ -118,7 +121,11 @@ def _decide(plan: SearchPlan, manifest: Manifest, layout: Layout) -> None:
     record = SearchRecord.load(plan.output)
     running = any(trial.status == "running" for trial in record.trials.values())
     chosen = finalists(record, plan.finalists)
-    if record.verdict or running or len(record.trials) < plan.trials or not chosen:
+    if record.verdict:
+        # MLflow may have been away when it was given.
+        SearchCallback(plan, "finals").tell_again()
+        return
+    if running or len(record.trials) < plan.trials or not chosen:
         return
     # Only now: while the search chooses, nothing has seen the test split.
     dataset = load(manifest, with_test=True)
@@ -176,9 +183,8 @@ def _trial_settings(plan: SearchPlan, kind: Kind) -> dict[str, Any]:
 
 
 def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.Tuner:
-    storage = plan.output / "tune"
-    if resume and tune.Tuner.can_restore(str(storage / NAME)):
-        return tune.Tuner.restore(str(storage / NAME), trainable, resume_errored=True)
+    if resume and (begun := _restored(plan.output / "tune" / NAME, trainable)):
+        return begun
     # A scheduler compares by one measure: trials of a front all run to their end.
     scheduler = (
         FIFOScheduler()
@@ -206,9 +212,8 @@ def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.T
 def _final_tuner(
     plan: SearchPlan, chosen: Sequence[TrialRecord], trainable: Any, slots: int
 ) -> tune.Tuner:
-    place = plan.output / "tune" / FINALS
-    if tune.Tuner.can_restore(str(place)):
-        return tune.Tuner.restore(str(place), trainable, resume_errored=True)
+    if begun := _restored(plan.output / "tune" / FINALS, trainable):
+        return begun
     settings = [
         {
             "architecture": trial.architecture,
@@ -227,10 +232,22 @@ def _final_tuner(
     )
 
 
+def _restored(place: Location, trainable: Any) -> tune.Tuner | None:
+    """What Ray Tune was at work on when it was stopped; None where it had not begun."""
+    filesystem = place.filesystem
+    if not tune.Tuner.can_restore(place.path, storage_filesystem=filesystem):
+        return None
+    return tune.Tuner.restore(
+        place.path, trainable, resume_errored=True, storage_filesystem=filesystem
+    )
+
+
 def _run_config(plan: SearchPlan, name: str, kind: Kind) -> tune.RunConfig:
+    storage = plan.output / "tune"
     return tune.RunConfig(
         name=name,
-        storage_path=str(plan.output / "tune"),
+        storage_path=storage.path,
+        storage_filesystem=storage.filesystem,
         callbacks=[SearchCallback(plan, kind)],
         failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
         verbose=0,

@@ -9,7 +9,6 @@ import contextlib
 import math
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,6 +18,7 @@ from ray.train.torch import TorchTrainer
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from thermal_search.storage import Location
 from thermal_search.training.mailbox import Job, Mailbox, Result
 from thermal_search.training.worker import SlotPlan, serve
 from thermal_search.tuning.layout import Layout
@@ -46,7 +46,7 @@ class Slot(tune.Trainable):
         plan: SlotPlan,
         workers: int,
         layout: Layout,
-        storage: Path,
+        storage: Location,
         trial_settings: Job,
         aim: Objective,
         average_last: int,
@@ -54,7 +54,6 @@ class Slot(tune.Trainable):
         self.trial_settings = trial_settings
         self.aim, self.average_last = aim, average_last
         self.leases = storage / "leases"
-        self.leases.mkdir(parents=True, exist_ok=True)
         # A new name each time: Ray Train would resume a slot of the same name.
         self.name = f"slot-{self.trial_id}-{time.time_ns()}"
         self._reclaim()
@@ -77,7 +76,8 @@ class Slot(tune.Trainable):
             ),
             run_config=RunConfig(
                 name=self.name,
-                storage_path=str(storage),
+                storage_path=storage.path,
+                storage_filesystem=storage.filesystem,
                 failure_config=FailureConfig(max_failures=WORKER_DEATHS_PER_SLOT),
             ),
         )

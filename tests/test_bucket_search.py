@@ -1,0 +1,100 @@
+"""A search from a bucket into a bucket: its driver killed, taken up again from the bucket alone."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from object_store import CREDENTIALS, object_store
+
+from thermal_search.errors import SearchError
+from thermal_search.export import load
+from thermal_search.storage import Location
+from thermal_search.tracking import store_of
+
+TRIALS, IMAGES, EVERY = 2, 96, 32
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "thermal_search.cli", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def store():
+    with object_store() as server:
+        yield server
+
+
+def test_a_bucket_needs_a_tracking_server(monkeypatch):
+    with pytest.raises(SearchError, match=r"in a bucket.*set MLFLOW_TRACKING_URI"):
+        store_of(Location.of("s3://bucket/search"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert store_of(Location.of("s3://bucket/search")) == "http://127.0.0.1:5000"
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")  # MLflow's database layer warns of its own affairs
+def test_a_search_lives_in_a_bucket_and_outlives_its_driver(store, dataset, tmp_path):
+    bucket = Location.of(store.uri("team"))
+    bucket.make_folder()
+    for file in Location.of(dataset).list(deep=True):
+        place = bucket / "data" / file.local.relative_to(dataset)
+        place.write_bytes(file.read_bytes())
+    output = bucket / "searches" / "first"
+    flags = ["--data", bucket / "data", "--output", output, "--architectures", "pix2pix"]
+    flags += ["--trials", TRIALS, "--images", IMAGES, "--evaluate-every", EVERY, "--slots", 1]
+    flags += ["--features", "efficientnet-lite0", "--reduction", 100]
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    log = tmp_path / "log"
+
+    def summary():
+        try:
+            return json.loads((output / "summary.json").read_text())
+        except FileNotFoundError:
+            return {"trials": []}
+
+    with log.open("wb") as sink:
+        driver = subprocess.Popen(
+            command("search", *flags), stdout=sink, stderr=sink, env=environment, cwd=tmp_path
+        )
+        deadline = time.monotonic() + 400
+        try:
+            while not any(trial["images"] >= EVERY for trial in summary()["trials"]):
+                assert time.monotonic() < deadline, log.read_text()
+                assert driver.poll() is None, log.read_text()
+                time.sleep(0.1)
+        finally:
+            driver.send_signal(signal.SIGKILL)
+            driver.wait()
+    before = summary()
+    time.sleep(5)  # Ray's own processes notice that their driver is gone
+    resumed = subprocess.run(
+        command("search", "--output", output, "--resume"),
+        capture_output=True, text=True, timeout=400, check=False, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+
+    after = summary()
+    assert [trial["status"] for trial in after["trials"]] == ["completed"] * TRIALS
+    for trial in after["trials"]:
+        assert [item["images"] for item in trial["history"]] == [32, 64, 96]
+    (begun,) = before["trials"][:1]
+    first = next(trial for trial in after["trials"] if trial["id"] == begun["id"])
+    assert first["history"][: len(begun["history"])] == begun["history"]
+    states = {p.parent.name for p in output.list(deep=True) if p.name == "whole.json"}
+    assert states == {"state-00000096"}
+    assert any(p.name == "images-00000096.png" for p in output.list(deep=True))
+    for secret in CREDENTIALS["AWS_SECRET_ACCESS_KEY"], "Traceback":
+        assert secret not in log.read_text() + resumed.stdout + resumed.stderr
+    # Nothing was put on the disk of this machine under the name of the bucket.
+    assert {p.name for p in Path(tmp_path).iterdir()} <= {"log", "mlflow.db", "mlruns"}
+
+    exported = subprocess.run(
+        command("export", output), capture_output=True, text=True, timeout=200, check=False
+    )
+    assert exported.returncode == 0, exported.stderr
+    assert load(output / "generator").config.size == 32
