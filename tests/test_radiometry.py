@@ -14,6 +14,7 @@ from thermal_search.dataset.batches import PairedBatches
 from thermal_search.dataset.frames import Frames
 from thermal_search.errors import DatasetError
 from thermal_search.images import Temperatures
+from thermal_search.storage import Location
 from thermal_search.translation import translate_folder
 
 WARM = Temperatures(low=-20.0, high=60.0)
@@ -68,7 +69,7 @@ def exported(folder, temperatures):
         "generator": translator.generator.state_dict(),
     }
     folder.mkdir()
-    checkpoint.save(best, folder / checkpoint.GENERATOR)
+    checkpoint.save(best, Location.of(folder / checkpoint.GENERATOR))
     trial = {"id": "0", "checkpoint": checkpoint.GENERATOR, "worth": {"fid": 1.0}}
     found = {"best": "0", "trials": [trial], "finals": [], "verdict": None}
     summary = {"metric": "fid", "features": "inception", **found}

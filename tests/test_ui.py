@@ -15,7 +15,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from thermal_search.storage import Location
 from thermal_search.tracking import SearchLog
+from thermal_search.tuning.objective import parse_objective
 from thermal_search.tuning.record import SearchRecord
 
 pytestmark = [

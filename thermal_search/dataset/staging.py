@@ -37,12 +37,13 @@ def stage(
         return prepare(source.local, output.local)
     scratch = scratch or Path(f"{output.name}.scratch")
     folder = source.local or fetch(source, scratch / "source" / source.name)
-    manifest = prepare(folder, output.local or scratch / "dataset" / output.name)
+    dataset = output.local or scratch / "dataset" / output.name
+    manifest = prepare(folder, dataset)
     if not output.local:
         plan = output / PLAN
-        if plan.exists() and plan.read_text() != (manifest.folder / PLAN).read_text():
+        if plan.exists() and plan.read_text() != (dataset / PLAN).read_text():
             raise DatasetError(f"{output} holds another dataset: choose another place.")
-        publish(manifest.folder, output)
+        publish(dataset, output)
     shutil.rmtree(scratch, ignore_errors=True)
     return manifest
 
