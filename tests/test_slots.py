@@ -33,7 +33,6 @@ def cluster():
     ray.init(
         address="local",
         num_cpus=2,
-        num_gpus=1,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="error",
@@ -90,7 +89,7 @@ def worker_pids() -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("slots", "workers", "gpus"), [(1, 1, 0.0), (None, 1, 0.5), (1, 2, 0.0)])
+@pytest.mark.parametrize(("slots", "workers", "gpus"), [(1, 1, 0.0), (2, 1, 0.0), (1, 2, 0.0)])
 def test_trials_flow_through_and_everything_is_given_back(
     cluster, dataset, tmp_path, slots, workers, gpus
 ):
