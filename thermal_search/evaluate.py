@@ -25,19 +25,14 @@ from thermal_search.dataset.manifest import Manifest, Split, read_manifest
 from thermal_search.dataset.stored import read_pairs
 from thermal_search.errors import DatasetError, MetricError, SearchError, ThermalSearchError
 from thermal_search.metrics import (
-    Extractor,
     FeaturesPrecision,
     PerceptualDistance,
-    Statistics,
     build_extractor,
-    keep,
-    kept_statistics,
-    measure,
     metric_name,
     reference_file,
 )
 from thermal_search.storage import Location
-from thermal_search.training.evaluation import Judge
+from thermal_search.training.evaluation import Judge, real_statistics
 from thermal_search.training.group import Group
 
 
@@ -130,7 +125,9 @@ def _judge(rank: int, request: Request, place: Path) -> None:
     )
     with progress:
         share, start = _share(manifest, request.split, group)
-        real = _real(manifest, request.split, share[1], extractor, group)
+        count = manifest.count("pairs", request.split)
+        file = reference_file(manifest.folder, extractor, request.split, count)
+        real = real_statistics(file, share[1], extractor, group)
         task = progress.add_task("Judging", total=len(share[0]))
         watched = _Watched(share[0], lambda pairs: progress.advance(task, pairs))
         pairs = JudgedFrames(watched, share[1], start)
@@ -156,23 +153,6 @@ def _share(manifest: Manifest, split: Split, group: Group) -> tuple[tuple[Frames
     edges = [math.ceil(batches * rank / group.size) for rank in (group.rank, group.rank + 1)]
     start, stop = (min(edge * EVALUATION_BATCH, len(rgb)) for edge in edges)
     return (rgb.part(start, stop), thermal.part(start, stop)), start
-
-
-def _real(
-    manifest: Manifest, split: Split, thermal: Frames, extractor: Extractor, group: Group
-) -> Statistics:
-    file = reference_file(manifest.folder, extractor, split, manifest.count("pairs", split))
-    if kept := group.ask_leader(lambda: kept_statistics(file)):
-        return kept
-    starts = range(0, len(thermal), EVALUATION_BATCH)
-    statistics = measure(
-        extractor,
-        (thermal.take(range(s, min(s + EVALUATION_BATCH, len(thermal)))) for s in starts),
-        group.control,
-    )
-    if group.leads:
-        keep(statistics, file)
-    return statistics
 
 
 class _Watched(Frames):

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
 from thermal_search.architectures.translator import Translator
-from thermal_search.dataset.frames import EVALUATION_BATCH, JudgedFrames
+from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, JudgedFrames
 from thermal_search.images import to_network_range, to_pixels
 from thermal_search.metrics import (
     ClassStatistics,
@@ -22,6 +22,9 @@ from thermal_search.metrics import (
     Reference,
     Statistics,
     at_infinity,
+    keep,
+    kept_statistics,
+    measure,
 )
 from thermal_search.storage import Location
 from thermal_search.training.group import Group
@@ -189,6 +192,22 @@ class Judge:
         with place.open_output() as file:
             grid = make_grid(pictures, nrow=3, padding=2, pad_value=1.0)
             save_image(grid, file, format="png")
+
+
+def real_statistics(
+    file: Location, thermal: Frames, extractor: Extractor, group: Group
+) -> Statistics:
+    """Of the real thermal frames of a split: kept with the dataset, or measured together now."""
+    if kept := group.ask_leader(lambda: kept_statistics(file)):
+        return kept
+    batches = (
+        thermal.take(range(start, min(start + EVALUATION_BATCH, len(thermal))))
+        for start in range(0, len(thermal), EVALUATION_BATCH)
+    )
+    statistics = measure(extractor, batches, group.control)
+    if group.leads:
+        keep(statistics, file)
+    return statistics
 
 
 def _cuda_devices(device: torch.device) -> list[torch.device]:

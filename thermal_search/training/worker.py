@@ -12,22 +12,18 @@ import torch
 from ray import train
 from ray.train.torch import get_device
 
-from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, WorkerFrames
+from thermal_search.dataset.frames import WorkerFrames
 from thermal_search.dataset.loading import Share, open_share
 from thermal_search.errors import TrialDiverged
 from thermal_search.metrics import (
     Extractor,
     FeaturesPrecision,
     PerceptualDistance,
-    Statistics,
     build_extractor,
-    keep,
-    kept_statistics,
-    measure,
     reference_file,
 )
 from thermal_search.storage import Location
-from thermal_search.training.evaluation import Judge
+from thermal_search.training.evaluation import Judge, real_statistics
 from thermal_search.training.floors import Floors, known_floors
 from thermal_search.training.group import Group
 from thermal_search.training.mailbox import Job, Result
@@ -206,24 +202,8 @@ def _judge(
         (data.validation, plan.validation_count) if split == "val" else (data.test, plan.test_count)
     )
     file = reference_file(plan.dataset, extractor, split, count)
-    real = _real_statistics(file, pairs.thermal, extractor, group)
+    real = real_statistics(file, pairs.thermal, extractor, group)
     return Judge(pairs, extractor, real, group, device, perceptual)
-
-
-def _real_statistics(
-    file: Location, thermal: Frames, extractor: Extractor, group: Group
-) -> Statistics:
-    """Of the real thermal frames of a split: kept with the dataset, or measured together now."""
-    if kept := group.ask_leader(lambda: kept_statistics(file)):
-        return kept
-    batches = (
-        thermal.take(range(start, min(start + EVALUATION_BATCH, len(thermal))))
-        for start in range(0, len(thermal), EVALUATION_BATCH)
-    )
-    statistics = measure(extractor, batches, group.control)
-    if group.leads:
-        keep(statistics, file)
-    return statistics
 
 
 def _failed(error: BaseException) -> Result:
