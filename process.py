@@ -1,6 +1,7 @@
 """Turn a recording of RGB and thermal pictures into a dataset to search on.
 
     python process.py SOURCE OUTPUT [--size 256]
+    python process.py --check OUTPUT
 
 SOURCE is a FLIR dataset as unpacked (ADAS v2, v1, v1.3, Europe, aligned), another public set
 (KAIST, LLVIP, M3FD, MSRS, RoadScene), pix2pix's or CycleGAN's folders, or two folders of equal
@@ -17,7 +18,7 @@ from pathlib import Path
 from thermal_search.dataset.alignment.choice import WAYS
 from thermal_search.dataset.alignment.geometry import FLIR_V2_DEGREES
 from thermal_search.dataset.layouts import LAYOUTS
-from thermal_search.dataset.manifest import Manifest
+from thermal_search.dataset.manifest import Manifest, read_manifest, verify
 from thermal_search.dataset.preparation import prepare
 from thermal_search.dataset.radiometry import Scale
 from thermal_search.dataset.resizing import FILTERS
@@ -33,6 +34,11 @@ NAMED_RECORDINGS = 10
 def main() -> None:
     args = parse_args()
     try:
+        if args.check:
+            manifest = read_manifest(args.check)
+            verify(manifest)
+            print(f"{describe(manifest, str(args.check))}\nEvery shard is as it was written.")
+            return
         work = partial(
             prepare,
             size=args.size,
@@ -65,8 +71,12 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("source", type=place, help="the recording's folder, or s3://bucket/folder")
-    parser.add_argument("output", type=place, help="the dataset's folder, which must not exist yet")
+    parser.add_argument(
+        "source", type=place, nargs="?", help="the recording's folder, or s3://bucket/folder"
+    )
+    parser.add_argument(
+        "output", type=place, nargs="?", help="the dataset's folder, which must not exist yet"
+    )
     parser.add_argument("--size", type=int, default=256, help="pixels; default: %(default)s")
     parser.add_argument("--layout", choices=["auto", *LAYOUTS], default="auto")
     parser.add_argument(
@@ -132,7 +142,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--fast", action="store_true", help="scale large JPEGs while decoding: near, not equal"
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--check", type=place, metavar="DATASET", help="compare a dataset with its manifest instead"
+    )
+    args = parser.parse_args()
+    if not args.check and not (args.source and args.output):
+        parser.error("SOURCE and OUTPUT are needed, or --check DATASET.")
+    return args
 
 
 def place(text: str) -> Location:
@@ -165,6 +181,10 @@ def describe(manifest: Manifest, folder: str) -> str:
             files = [item["file"] for item in manifest.left_out if item["reason"] == reason]
             named = ", ".join(files[:NAMED_FILES]) + (", ..." if count > NAMED_FILES else "")
             lines.append(f"    {count} {reason}: {named}")
+    if dropped := manifest.dropped_pairs:
+        lines.append(f"  dropped {len(dropped)} recovered pairs:")
+        for reason, count in Counter(item["reason"] for item in dropped).most_common():
+            lines.append(f"    {count} {reason}")
     lines += [f"  note: {note}" for note in manifest.notes]
     lines.append(f"Look at {folder}/preview.png, then search:")
     lines.append(f"  thermal-search search --data {folder} --output SEARCH")

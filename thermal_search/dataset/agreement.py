@@ -7,7 +7,7 @@ same edge; maximised over small shifts and over the scales by which two cameras'
 differ, so that it tells wrong scenes from pictures that are merely not aligned yet.
 
 On 176 pairs of RoadScene (benchmarks/agreement.py) true pairs score 0.33 in the median, and wrong
-ones 0.07.
+ones 0.06. How well it tells pictures that are not aligned was not measured.
 """
 
 from typing import Any

@@ -54,6 +54,9 @@ class Manifest:
     left_out: Sequence[Mapping[str, str]]
     """Files that could not be used, each with its reason."""
 
+    dropped_pairs: Sequence[Mapping[str, Any]]
+    """Recovered pairs that do not show one scene, each with its score and the reason."""
+
     notes: Sequence[str]
     shards: Sequence[Shard]
 
@@ -90,6 +93,7 @@ class Manifest:
             "counts": self.counts(),
             "recordings": dict(self.recordings),
             "left_out": list(self.left_out),
+            "dropped_pairs": list(self.dropped_pairs),
             "notes": list(self.notes),
             "shards": [asdict(shard) for shard in self.shards],
         }
@@ -117,6 +121,7 @@ def read_manifest(folder: Location | Path) -> Manifest:
             alignment=content["alignment"],
             recordings=content["recordings"],
             left_out=content["left_out"],
+            dropped_pairs=content["dropped_pairs"],
             notes=content["notes"],
             shards=[Shard(**shard) for shard in content["shards"]],
         )

@@ -34,8 +34,9 @@ from thermal_search.dataset.manifest import FILE, Manifest, Shard, read_manifest
 from thermal_search.dataset.radiometry import FLIR_SCALE, Scale
 from thermal_search.dataset.reading import Pixels
 from thermal_search.dataset.resizing import Depth, Recipe
-from thermal_search.dataset.shards import Written, chunks, make_shard
+from thermal_search.dataset.shards import Written, chunks, make_shard, without
 from thermal_search.dataset.splits import SHARES, Shares, split, thin
+from thermal_search.dataset.verification import Scored, doubtful, quantiles, suspects
 from thermal_search.dataset.workers import Workers, hire
 from thermal_search.errors import DatasetError
 from thermal_search.images import to_pixels
@@ -116,6 +117,14 @@ def prepare(
                 written = _make_shards(frames, folder, source, recipe, alignments, staff)
             left_out += [fault for item in written for fault in item.faults]
             _check_limit(source, left_out, len(frames) + len(found.left_out), max_bad)
+            dropped = doubtful(_scored(written))
+            doubted = {(item.pair.recording, item.pair.name) for item in dropped}
+            written = [without(item, doubted, folder) for item in written]
+            if suspected := suspects(_scored(written)):
+                notes.append(
+                    f"In {len(suspected)} recordings the edges of RGB and thermal agree no better "
+                    f"than in wrong pairs (first: {suspected[0]}): look at them."
+                )
             manifest = Manifest(
                 folder=Location.of(folder),
                 source=source.resolve().name,
@@ -126,6 +135,7 @@ def prepare(
                 alignment=_told(align, found_alignments),
                 recordings=_recordings(written),
                 left_out=left_out,
+                dropped_pairs=[{**asdict(item.pair), "reason": item.reason} for item in dropped],
                 notes=[*found.notes, *notes],
                 shards=[item.shard for item in written if item.shard.rows],
             )
@@ -263,13 +273,20 @@ def _check_limit(
         )
 
 
+def _scored(written: Sequence[Written]) -> list[Scored]:
+    return [Scored(**score) for item in written for score in item.scores]
+
+
 def _recordings(written: Sequence[Written]) -> dict[str, dict[str, Any]]:
     told: dict[str, dict[str, Any]] = {}
+    agreement = quantiles(_scored(written))
     for item in written:
         for name, count in sorted(item.recordings.items()):
             shard = item.shard
             entry = told.setdefault(f"{name} ({shard.kind})", {"split": shard.split, "frames": 0})
             entry["frames"] += count
+            if shard.kind == "pairs":
+                entry |= agreement[name]
     return told
 
 

@@ -4,18 +4,22 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from thermal_search.dataset.agreement import edge_agreement
 from thermal_search.dataset.alignment.geometry import Alignment
 from thermal_search.dataset.layouts.frame import Frame
 from thermal_search.dataset.manifest import Kind, Shard, Split, checksum
 from thermal_search.dataset.resizing import Recipe, Resized, resize
+from thermal_search.dataset.verification import Scored
 from thermal_search.storage import Location
 
 SHARD_BYTES = 32 * 2**20
@@ -48,6 +52,9 @@ class Written:
 
     recordings: dict[str, int]
     """Frames written, by recording."""
+
+    scores: Sequence[dict[str, Any]]
+    """Of each pair written, in order, the fields of a `Scored`."""
 
 
 def chunks(
@@ -92,10 +99,44 @@ def make_shard(chunk: Chunk, *, folder: Path, source: Path, recipe: Recipe) -> W
     for item in good:
         recordings[item.frame.recording] = recordings.get(item.frame.recording, 0) + 1
     shard = Shard(f"{chunk.name}.parquet", chunk.kind, chunk.split, len(good), digest)
-    written = Written(shard, faults, recordings)
+    scores = [asdict(_score(item, recipe)) for item in good] if chunk.kind == "pairs" else []
+    written = Written(shard, faults, recordings, scores)
     with _whole(state) as unfinished:
         unfinished.write_text(json.dumps(asdict(written)))
     return written
+
+
+def without(written: Written, doubted: Set[tuple[str, str]], folder: Path) -> Written:
+    """The shard rewritten without the pairs of these (recording, name)."""
+    shard = written.shard
+    keep = [(s["recording"], s["name"]) not in doubted for s in written.scores]
+    if shard.kind != "pairs" or all(keep):
+        return written
+    path, digest = folder / shard.path, ""
+    if any(keep):
+        digest = _write_table(pq.read_table(path).filter(pa.array(keep)), path)
+    else:
+        path.unlink()
+    scores = [score for score, kept in zip(written.scores, keep, strict=True) if kept]
+    recordings = dict(Counter(score["recording"] for score in scores))
+    return Written(
+        replace(shard, rows=sum(keep), sha256=digest), written.faults, recordings, scores
+    )
+
+
+def _score(item: Resized, recipe: Recipe) -> Scored:
+    size = recipe.size
+    rgb = np.frombuffer(item.rgb or b"", np.uint8).reshape(size, size, 3)
+    if recipe.thermal == "8bit":
+        thermal = np.frombuffer(item.thermal or b"", np.uint8).reshape(size, size)
+    else:
+        counts = np.frombuffer(item.thermal or b"", "<u2").reshape(size, size).astype(np.float32)
+        spread = max(float(np.ptp(counts)), 1.0)
+        thermal = ((counts - counts.min()) * (255 / spread)).astype(np.uint8)
+    frame = item.frame
+    # Rounded, so that the last bits of a sum cannot differ from machine to machine.
+    score = round(edge_agreement(rgb, thermal), 4)
+    return Scored(frame.recording, frame.name, frame.pairing, score)
 
 
 def _finished(path: Path, state: Path) -> Written | None:
@@ -120,9 +161,13 @@ def _write(rows: Sequence[Resized], kind: Kind, recipe: Recipe, path: Path) -> s
         columns["thermal"] = pa.array([row.thermal for row in rows], pa.binary(width))
     columns["recording"] = pa.array([row.frame.recording for row in rows], pa.string())
     columns["name"] = pa.array([row.frame.name for row in rows], pa.string())
+    return _write_table(pa.table(columns), path)
+
+
+def _write_table(table: pa.Table, path: Path) -> str:
     with _whole(path) as unfinished:
         pq.write_table(
-            pa.table(columns),
+            table,
             unfinished,
             compression="none",
             use_dictionary=["recording"],  # pyright: ignore[reportArgumentType] - its stub lacks the list

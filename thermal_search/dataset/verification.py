@@ -11,7 +11,7 @@ from itertools import groupby
 
 import numpy as np
 
-from thermal_search.dataset.layouts import Pairing
+from thermal_search.dataset.layouts.frame import Pairing
 
 AGREES = 0.15
 """On RoadScene 99 % of true pairs score more, and 1 % of wrong ones (benchmarks/agreement.py)."""
