@@ -5,8 +5,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import build
-from thermal_search.architectures.biggan import AdaptiveNorm, SelfAttention, _likeness
+from thermal_search.architectures.biggan import AdaptiveNorm
 from thermal_search.losses import hinge
+from thermal_search.networks.attention import SelfAttention
+from thermal_search.networks.spectral import likeness_of
 from thermal_search.training.group import Group
 from thermal_search.training.step import autocast_for, take_seats, train_step
 
@@ -240,7 +242,7 @@ def test_the_likeness_of_filters_is_the_sum_over_all_pairs(shape):
         if i != j
     )
 
-    assert _likeness(filters).item() == pytest.approx(expected, rel=1e-4)
+    assert likeness_of(filters).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_truncation_bounds_latents_when_judged_only():

@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import spectral_norm
 
 from thermal_search.architectures import translator
 from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import hinge, pixel_loss
 from thermal_search.networks import ConditionPyramid
+from thermal_search.networks.attention import SelfAttention
+from thermal_search.networks.spectral import SpectralNetwork
 
 ROOT = 4
 """Height and width of the smallest features."""
@@ -182,30 +183,6 @@ class BigGAN(Translator):
         return hinge.judge(real_score, fake_score)
 
 
-class SpectralNetwork(nn.Module):
-    """A network whose weights have a largest singular value of 1 (Miyato et al. 2018)."""
-
-    def normalize_weights(self) -> None:
-        """Draws orthogonal weights and puts all of them, so far, under the norm."""
-        for module in list(self.modules()):
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.orthogonal_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-                spectral_norm(module)
-
-    def measure_weights(self) -> None:
-        """Computes every weight once, in float32; to be called where `parametrize.cached` holds.
-
-        Under bf16 the singular value would be rounded, and every use would measure it again.
-        """
-        device = next(self.parameters()).device
-        with torch.autocast(device.type, enabled=False):
-            for module in self.modules():
-                if parametrize.is_parametrized(module, "weight"):
-                    _ = module.weight
-
-
 class AdaptiveGenerator(SpectralNetwork):
     """Residual blocks that double the size; the RGB picture enters through their norms alone.
 
@@ -278,26 +255,6 @@ class AdaptiveGenerator(SpectralNetwork):
     def _seen(self, rgb: Rgb, level: int) -> Tensor | None:
         return self.condition.at(rgb, ROOT * 2**level) if self.condition else None
 
-    def likeness(self) -> Tensor:
-        """How far the filters of each layer are from orthogonal (the paper's equation 3)."""
-        weights = [p for name, p in self.named_parameters() if name.endswith("weight.original")]
-        total = torch.zeros((), device=weights[0].device)
-        with torch.autocast(total.device.type, enabled=False):
-            for weight in weights:
-                total = total + _likeness(weight.flatten(1))
-        return total
-
-
-def _likeness(filters: Float[Tensor, "filters inputs"]) -> Tensor:
-    """The squared products of all pairs of different filters, summed."""
-    if len(filters) <= filters.shape[1]:
-        products = filters @ filters.T
-        return (products - products.diag().diag()).square().sum()
-    # The same sum from the smaller matrix: a dense root has 16,384 filters of 20 inputs, and their
-    # products would fill a gigabyte.
-    own = filters.square().sum(1)
-    return (filters.T @ filters).square().sum() - own.square().sum()
-
 
 class AdaptiveNorm(nn.Module):
     """Batch normalization whose gain and bias come from a code, and place by place from the RGB."""
@@ -343,30 +300,6 @@ class DoublingBlock(nn.Module):
         hidden = self.first(F.interpolate(hidden, scale_factor=2))
         hidden = F.relu(self.second_norm(hidden, code, seen_double))
         return shortcut + self.second(hidden)
-
-
-class SelfAttention(nn.Module):
-    """Every place looks at all others, a quarter of them; silent at first (Zhang et al. 2019)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        narrow, half = max(1, channels // 8), max(1, channels // 2)
-        self.query = nn.Conv2d(channels, narrow, 1, bias=False)
-        self.key = nn.Conv2d(channels, narrow, 1, bias=False)
-        self.value = nn.Conv2d(channels, half, 1, bias=False)
-        self.output = nn.Conv2d(half, channels, 1, bias=False)
-        self.gain = nn.Parameter(torch.zeros(()))
-
-    def forward(self, features: Tensor) -> Tensor:
-        def places(seen: Tensor) -> Tensor:
-            return seen.flatten(2).transpose(1, 2)  # [batch, places, channels]
-
-        query = places(self.query(features))
-        key = places(F.max_pool2d(self.key(features), 2))
-        value = places(F.max_pool2d(self.value(features), 2))
-        seen = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-        seen = seen.transpose(1, 2).unflatten(2, features.shape[2:])
-        return features + self.gain * self.output(seen)
 
 
 class ProjectionDiscriminator(SpectralNetwork):
