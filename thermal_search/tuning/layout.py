@@ -92,7 +92,7 @@ def _workers_that_fit(node: Node, gpus: float, cpus: float) -> int:
 
 def _does_not_fit(plan: SearchPlan, nodes: Sequence[Node], slots: int, gpus: float) -> str:
     kind, each = ("GPU", gpus) if gpus else ("CPU", 0.0)
-    have = ", ".join(f"{node.get(kind, 0.0):g}" for node in nodes)
+    have = ", ".join(f"{count:g}" for count in sorted(node.get(kind, 0.0) for node in nodes))
     need = f" with {each:g} GPU each" if gpus else ""
     where = " on one machine" if plan.placement == "pack" else ""
     advice = "--slots, --workers or --gpus-per-worker" if gpus else "--slots or --workers"
