@@ -7,7 +7,7 @@ from test_training import CPU, data_of, frames, judge_of, plan_of, translator_of
 from torchvision.transforms.functional import rgb_to_grayscale
 
 from thermal_search.errors import SearchError
-from thermal_search.metrics import Reference, Statistics, at_infinity
+from thermal_search.metrics import Protocol, Reference, Statistics, at_infinity
 from thermal_search.storage import Location
 from thermal_search.training.evaluation import Judge
 from thermal_search.training.floors import known_floors, measure_floors
@@ -99,13 +99,25 @@ def test_every_rung_is_measured_by_one_protocol_which_goes_with_the_generator(tm
     assert {"features", "weights", "images", "resize", "precision"} <= set(kept)
 
 
-def test_a_search_does_not_go_on_by_another_protocol():
-    first = {"features": "inception", "weights": "aa", "images": 9}
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("features", "efficientnet-lite0"),
+        ("weights", "bb"),
+        ("images", 10),
+        ("resize", "32 px"),
+        ("precision", "bf16"),
+        ("lpips", "alexnet"),
+    ],
+)
+def test_a_search_does_not_go_on_by_another_protocol(name, value):
+    first = Protocol(
+        features="inception", weights="aa", images=9, resize="64 px", precision="fp32"
+    ).to_json()
     refuse_another(first, dict(first))
-    with pytest.raises(SearchError, match="began with weights aa, but would now measure with bb"):
-        refuse_another(first | {"weights": "bb"}, first)
-    with pytest.raises(SearchError, match="began with lpips None, but would now"):
-        refuse_another(first | {"lpips": "alexnet"}, first)
+    told = f"began with {name} {first.get(name)}, but would now measure with {value}"
+    with pytest.raises(SearchError, match=told):
+        refuse_another(first | {name: value}, first)
 
 
 def gaussian(count, seed, shift=0.0, scale=1.0):

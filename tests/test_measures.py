@@ -1,6 +1,4 @@
-"""KID, PSNR, SSIM, L1 and LPIPS agree with torchmetrics; protocols keep numbers apart."""
-
-import dataclasses
+"""KID, PSNR, SSIM, L1 and LPIPS agree with torchmetrics."""
 
 import numpy as np
 import pytest
@@ -18,14 +16,10 @@ from thermal_search.metrics import (
     KernelReference,
     PairedMeasures,
     PerceptualDistance,
-    Protocol,
     Statistics,
     psnr,
-    require_same,
     ssim,
 )
-
-PROTOCOL = Protocol(features="inception", weights="ab", images=9, resize="64 px", precision="fp32")
 
 
 def features(count, seed, shift=0.0, dimensions=24):
@@ -160,24 +154,3 @@ def test_lpips_of_images_too_small_for_it_is_refused(alexnet_weights):
     real, painted = pictures(2, 0, size=16)
     with pytest.raises(MetricError, match="at least 32 pixels a side, but these have 16"):
         PerceptualDistance(alexnet_weights)(painted, real)
-
-
-def test_numbers_of_one_protocol_compare():
-    require_same([])
-    require_same([PROTOCOL, Protocol.from_json(PROTOCOL.to_json())])
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("features", "efficientnet-lite0"), ("weights", "cd"), ("images", 10), ("precision", "bf16")],
-)
-def test_numbers_of_other_protocols_do_not_compare(name, value):
-    other = dataclasses.replace(PROTOCOL, **{name: value})
-    told = f"differ in {name} {getattr(PROTOCOL, name)} and {value}"
-    with pytest.raises(MetricError, match=told):
-        require_same([PROTOCOL, PROTOCOL, other])
-
-
-def test_a_protocol_of_another_version_is_refused():
-    with pytest.raises(MetricError, match=r"must name .*precision.*, but this one names features"):
-        Protocol.from_json({"features": "inception"})

@@ -9,7 +9,7 @@ from thermal_search.metrics.inception_score import ClassStatistics
 from thermal_search.metrics.kernel import KernelDistance, KernelReference
 from thermal_search.metrics.paired import PairedMeasures, psnr, ssim
 from thermal_search.metrics.perceptual import PerceptualDistance
-from thermal_search.metrics.protocol import Protocol, require_same
+from thermal_search.metrics.protocol import Protocol
 from thermal_search.metrics.reference import keep, kept_statistics, measure, reference_file
 from thermal_search.metrics.statistics import Statistics
 
@@ -36,6 +36,5 @@ __all__ = [
     "metric_name",
     "psnr",
     "reference_file",
-    "require_same",
     "ssim",
 ]
