@@ -57,9 +57,11 @@ def slots(dataset: Path, output: Path, trials: int) -> list[float]:
         place = output / "trials" / trial.id
         state = checkpoint.latest(place)
         assert state
+        committed = (state / checkpoint.WHOLE).local
+        assert committed
         first = checkpoint.load(state / "shared.pt")["progress"]["history"][0]
         drawn = (place / first["grid"]).stat().st_mtime
-        times.append((drawn - first["seconds"], state.stat().st_ctime))
+        times.append((drawn - first["seconds"], committed.stat().st_mtime))
     times.sort()
     return [begin - end for (_, end), (begin, _) in pairwise(times)]
 
