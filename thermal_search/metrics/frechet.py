@@ -3,9 +3,16 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import lapack
 
 from thermal_search.errors import MetricError
 from thermal_search.metrics.statistics import Array, Statistics
+
+WELL_CONDITIONED = 1e-10
+"""Reciprocal condition of a covariance whose Cholesky factor is as good as its eigenvectors."""
+
+TOLERATED_NOISE = 1e-6
+"""Above this bound on its error, a distance is found by a singular value decomposition."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Reference:
 
     def __init__(self, real: Gaussian) -> None:
         self.mean = real.mean
+        self.is_triangular = False
         if isinstance(real, Statistics):
             _require_two(real)
         if isinstance(real, Statistics) and real.holds_all_rows and real.count < real.dimensions:
@@ -39,16 +47,16 @@ class Reference:
         else:
             covariance = real.covariance
             self.trace = float(covariance.trace())
-            values, vectors = np.linalg.eigh(covariance)
-            kept = _above_noise(values)
-            self.factor = vectors[:, kept] * np.sqrt(values[kept])
+            cholesky = _cholesky(covariance)
+            self.is_triangular = cholesky is not None
+            self.factor = _eigenfactor(covariance) if cholesky is None else cholesky
 
     def distance(self, other: Gaussian) -> float:
         """Squared Frechet distance to `other`: 0 when equal, lower is better.
 
         MetricError where either has fewer than two images or the features are not of one network.
         """
-        dimensions, rank = self.factor.shape
+        dimensions = len(self.factor)
         if len(other.mean) != dimensions:
             raise MetricError(
                 f"Both sides need features of one network, but one has {dimensions} dimensions and "
@@ -59,23 +67,58 @@ class Reference:
         if isinstance(other, Statistics) and other.holds_all_rows and other.count <= dimensions:
             deviations = other.deviations / np.sqrt(other.count - 1)
             trace = float(np.square(deviations).sum())
-            projected = deviations @ self.factor
-            if other.count <= rank:
-                # Deviations add up to nothing: one eigenvalue is 0, and its noise is left out.
-                roots = _roots(projected @ projected.T)[1:]
-            else:
-                roots = _roots(projected.T @ projected)
+            overlap = self._overlap_of_rows(deviations)
         else:
             covariance = other.covariance
             trace = float(covariance.trace())
-            roots = _roots(self.factor.T @ (covariance @ self.factor))
+            overlap = self._overlap(covariance)
         means = float(np.square(self.mean - other.mean).sum())
-        return max(means + self.trace + trace - 2 * float(roots.sum()), 0.0)
+        return max(means + self.trace + trace - 2 * overlap, 0.0)
+
+    def _overlap_of_rows(self, deviations: Array) -> float:
+        """Sum of the singular values of X F, where X are few rows that add up to nothing."""
+        projected = deviations @ self.factor
+        if len(projected) <= projected.shape[1]:
+            # One eigenvalue is 0, because of that sum, and its noise is left out.
+            values = np.linalg.eigvalsh(projected @ projected.T)[1:]
+        else:
+            values = np.linalg.eigvalsh(projected.T @ projected)
+        if _noise_of_roots(values) > TOLERATED_NOISE:
+            return _sum_of_singular_values(projected)
+        return _sum_of_roots(values)
+
+    def _overlap(self, covariance: Array) -> float:
+        """The same sum from X' X."""
+        if self.is_triangular:
+            # F' X'X F in a quarter of two products' operations; the lower half is written.
+            product, _ = lapack.dsygst(covariance.T, self.factor, itype=2, lower=1)
+        else:
+            product = self.factor.T @ (covariance @ self.factor)
+        values = np.linalg.eigvalsh(product, UPLO="L")
+        if _noise_of_roots(values) > TOLERATED_NOISE:
+            return _sum_of_singular_values(_eigenfactor(covariance).T @ self.factor)
+        return _sum_of_roots(values)
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """Squared Frechet distance between two Gaussians; 0 when equal, lower is better."""
     return Reference(a).distance(b)
+
+
+def _cholesky(covariance: Array) -> Array | None:
+    """The lower triangle L with covariance = L L', or None where rounding would spoil it."""
+    factor, failed = lapack.dpotrf(covariance.T, lower=1)
+    if failed:
+        return None
+    reciprocal, _ = lapack.dpocon(factor, np.abs(covariance).sum(0).max(), uplo="L")
+    return factor if reciprocal > WELL_CONDITIONED else None
+
+
+def _eigenfactor(covariance: Array) -> Array:
+    """F [dimensions, rank] with covariance = F F', whatever the rank."""
+    values, vectors = np.linalg.eigh(covariance)
+    kept = _above_noise(values)
+    return vectors[:, kept] * np.sqrt(values[kept])
 
 
 def _above_noise(values: Array) -> Array:
@@ -87,8 +130,19 @@ def _above_noise(values: Array) -> Array:
     return values > noise
 
 
-def _roots(symmetric: Array) -> Array:
-    return np.sqrt(np.linalg.eigvalsh(symmetric).clip(min=0))
+def _noise_of_roots(values: Array) -> float:
+    """How far the sum of the roots moves where rounding adds its share to each eigenvalue."""
+    noise = values.max(initial=0.0) * np.finfo(values.dtype).eps
+    values = values.clip(min=0)
+    return float((np.sqrt(values + noise) - np.sqrt(values)).sum())
+
+
+def _sum_of_roots(values: Array) -> float:
+    return float(np.sqrt(values.clip(min=0)).sum())
+
+
+def _sum_of_singular_values(matrix: Array) -> float:
+    return float(np.linalg.svd(matrix, compute_uv=False).sum())
 
 
 def _require_two(statistics: Statistics) -> None:

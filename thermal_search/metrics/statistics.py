@@ -38,7 +38,8 @@ class Statistics:
 
     def add(self, features: Float[Tensor, "batch dimensions"]) -> None:
         """Raises MetricError where a feature is not finite."""
-        if not features.isfinite().all():
+        total = features.sum(0, dtype=torch.float64).cpu()
+        if not total.isfinite().all():
             raise MetricError(
                 "Features must be finite numbers, but some are not: check the weights of the "
                 "features' network, and measure in fp32."
@@ -53,7 +54,7 @@ class Statistics:
             self._outer += _outer(features[room:])
         elif self._outer is not None:
             self._outer += _outer(features)
-        self.sum += features.double().sum(0).cpu()
+        self.sum += total
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Merges over the workers of `group`, in their order; it must speak gloo.
@@ -115,7 +116,9 @@ class Statistics:
         if self._outer is None:
             deviations = self.deviations
             # numpy multiplies a matrix with its own transpose in half the operations.
-            return deviations.T @ deviations / (self.count - 1)
+            covariance = deviations.T @ deviations
+            covariance /= self.count - 1
+            return covariance
         mean = self.mean
         return (self._outer.numpy() - self.count * np.outer(mean, mean)) / (self.count - 1)
 
@@ -123,7 +126,10 @@ class Statistics:
     def deviations(self) -> Array:
         """The rows less their mean, in float64, where all are held."""
         assert self.holds_all_rows
-        return self.rows.double().numpy() - self.mean
+        # Always another tensor than the rows, which stay as they are.
+        deviations = self.rows.to(torch.float64, copy=True).numpy()
+        deviations -= self.mean
+        return deviations
 
     def save(self, place: Location | Path) -> None:
         """Writes them, whole or not at all."""
