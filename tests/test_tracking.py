@@ -116,3 +116,21 @@ def test_a_server_that_is_not_there_is_one_sentence_without_its_password(monkeyp
     with pytest.raises(SearchError, match="No tracking server answers at http://127") as caught:
         require_store(Location.of(tmp_path), patience_s=0)
     assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "store",
+    [
+        "ftp://me:geheim@there/runs",
+        "http://127.0.0.1:{port}/no-mlflow",
+        "postgresql+nodriver://me:geheim@127.0.0.1/runs",
+    ],
+)
+def test_a_store_that_refuses_is_one_sentence_without_its_password(
+    server, monkeypatch, tmp_path, store
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.format(port=server.port))
+    with pytest.raises(SearchError, match=r"cannot keep runs at .* mend MLFLOW_TRACK") as caught:
+        require_store(Location.of(tmp_path), patience_s=0)
+    assert "geheim" not in str(caught.value)

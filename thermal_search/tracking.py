@@ -4,12 +4,13 @@ Only the process that drives the search logs: workers never import MLflow. Every
 search's id, so that a resumed search goes on in the same runs.
 """
 
+import contextlib
 import logging
 import os
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
@@ -64,24 +65,58 @@ def store_of(output: Location) -> str:
 def require_store(output: Location, patience_s: float = 60.0) -> None:
     """SearchError, in a sentence, where the runs of a search would have no place to go."""
     store = store_of(output)
-    if not store.startswith(("http://", "https://")):
+    if "MLFLOW_TRACKING_URI" not in os.environ:
         return
+    if store.startswith(("http://", "https://")):
+        _wait_for_server(store, patience_s)
+    with _refusals_told(store):
+        _client_of(store).get_experiment_by_name(EXPERIMENT)
+
+
+def _wait_for_server(store: str, patience_s: float) -> None:
+    address, told = _without_password(store), False
     deadline = time.monotonic() + patience_s
     while True:
         try:
             # Open to all on a server that asks for a password, too.
-            address = _without_password(store).rstrip("/") + "/health"
-            with urllib.request.urlopen(address, timeout=10):
+            with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10):
                 return
         except (OSError, ValueError) as error:
             if isinstance(error, HTTPError) and error.code < 500:
                 return  # it answers; what it answers is for MLflow to judge
             if time.monotonic() > deadline:
                 raise SearchError(
-                    f"No tracking server answers at {_without_password(store)} ({error}): start "
-                    "it, or mend MLFLOW_TRACKING_URI."
+                    f"No tracking server answers at {address} ({error}): start it, or mend "
+                    "MLFLOW_TRACKING_URI."
                 ) from None
+            if not told:
+                log.warning("No tracking server answers at %s yet; waiting.", address)
+                told = True
             time.sleep(1)
+
+
+@contextlib.contextmanager
+def _refusals_told(store: str) -> Generator[None]:
+    """Turns a store's refusal into a sentence; every kind of store raises errors of its own."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
+        if password := urlsplit(store).password:
+            reason = reason.replace(password, "***")
+        raise SearchError(
+            f"MLflow cannot keep runs at {_without_password(store)} ({reason[:300]}): mend "
+            "MLFLOW_TRACKING_URI, or unset it."
+        ) from None
+
+
+def _client_of(store: str) -> MlflowClient:
+    # The database's upgrade steps are news to nobody.
+    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.db_migrations"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name, value in SHORT_WAITS.items():
+        os.environ.setdefault(name, value)
+    return MlflowClient(store)
 
 
 def _without_password(address: str) -> str:
@@ -93,14 +128,14 @@ class SearchLog:
     """The runs of one search. Opened again with the same id, it finds the same runs."""
 
     def __init__(self, output: Location, search_id: str, settings: Mapping[str, Any]) -> None:
-        # The database's upgrade steps are news to nobody.
-        for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.db_migrations"):
-            logging.getLogger(noisy).setLevel(logging.WARNING)
-        for name, value in SHORT_WAITS.items():
-            os.environ.setdefault(name, value)
-        self.client = MlflowClient(store_of(output))
+        self.client = _client_of(store_of(output))
         self.output, self.search_id, self.settings = output, search_id, settings
         self.times: dict[tuple[object, ...], int] = {}
+
+    def begin(self) -> None:
+        """Opens; SearchError, in a sentence, where the store does not let us."""
+        with _refusals_told(store_of(self.output)):
+            self.open()
 
     def open(self) -> None:
         """Finds the search's runs in the store, or begins its own. Before anything else."""

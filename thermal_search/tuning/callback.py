@@ -63,7 +63,7 @@ class SearchCallback(tune.Callback):
         self.is_reconciled = False
         self.are_floors_logged = False
         if self.kind == "trials":
-            self.log.open()  # a server that refuses us does so before anything is trained
+            self.log.begin()  # a server that refuses us does so before anything is trained
         else:
             self._log(self.log.open)
 
