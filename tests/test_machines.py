@@ -2,6 +2,7 @@
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,3 +90,18 @@ def test_all_slots_of_a_layout_find_room_at_once(cluster, placement, workers, gp
     finally:
         for group in groups:
             remove_placement_group(group)
+
+
+def test_machines_that_come_late_are_waited_for(cluster):
+    said = []
+    with ThreadPoolExecutor(1) as another:
+        waiting = another.submit(wait_for, TOO_MANY, Patience(nodes=4, minutes=2), said.append)
+        while not said:
+            time.sleep(0.05)
+        # From the main thread: Ray's processes die with the thread that started them.
+        cluster.add_node(num_cpus=4, num_gpus=3)
+        layout = waiting.result(60)
+
+    assert layout.slots == 3
+    assert said[0].startswith("Waiting for machines. 3 of 4")
+    assert said[-1] == "Searching on 4 machine(s), 12 CPUs, 6 GPUs: 3 slot(s)"
