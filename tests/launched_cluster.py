@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from machines_in_namespaces import Machine, Machines
+from object_store import CREDENTIALS
 
 ROOT = Path(__file__).parents[1]
 CPUS = 2
@@ -83,6 +84,30 @@ class LaunchedCluster:
         assert told.returncode == 0, told.stderr
         return told.stdout
 
+    def start_python(self, code: str, log: Path) -> "subprocess.Popen[bytes]":
+        return self.desk.start(f"python -W ignore -c {shlex.quote(code)}", log, self.at_desk)
+
+    def put(self, folder: Path, address: str) -> None:
+        """Copies a folder into a bucket, from the desk."""
+        shared = self.machines.folder / "to put"
+        shutil.copytree(folder, shared)
+        self.python(
+            "from pathlib import Path; from thermal_search.storage import Location;"
+            f"bucket, source = Location.of('{address}'), Path('{shared}'); bucket.make_folder();"
+            "[(bucket / file.relative_to(source)).write_bytes(file.read_bytes())"
+            " for file in source.rglob('*') if file.is_file()]"
+        )
+
+    def read(self, address: str, name: str) -> str:
+        """A file in a bucket, as the desk sees it."""
+        code = f"print((Location.of('{address}') / '{name}').read_text())"
+        return self.python(f"from thermal_search.storage import Location; {code}")
+
+    def list(self, address: str) -> list[str]:
+        """Every file below a folder in a bucket."""
+        code = f"print(*(f.path for f in Location.of('{address}').list(deep=True)), sep='\\n')"
+        return self.python(f"from thermal_search.storage import Location; {code}").splitlines()
+
     def _submission(self, flags: Sequence[object], script: str) -> str:
         # The remote shell splits the flags a second time.
         quoted = " ".join(shlex.quote(shlex.quote(str(flag))) for flag in flags)
@@ -112,19 +137,56 @@ class LaunchedCluster:
         return config
 
 
-def serve_runs(machine: Machine) -> dict[str, str]:
-    """Starts MLflow's server on a machine; returns what the cluster's environment needs."""
+def serve_bucket(machine: Machine) -> dict[str, str]:
+    """Starts an S3 server on a machine; returns what its users need in their environment."""
+    machine.start("python -m moto.server -H 0.0.0.0 -p 9000", machine.folder / "bucket.log")
+    return CREDENTIALS
+
+
+def bucket_on(machine: Machine, path: str) -> str:
+    """The address of a folder in the bucket that a machine serves."""
+    options = f"endpoint_override={machine.name}:9000&scheme=http&allow_bucket_creation=true"
+    return f"s3://team/{path}?{options}"
+
+
+def serve_runs(machine: Machine, bucket: Machine) -> dict[str, str]:
+    """Starts MLflow's server as docs/tracking-server.md tells, its pictures in a bucket; returns
+    what the cluster's environment needs."""
+    database = "postgresql+psycopg2://postgres@/postgres?host=/tmp/postgres"
+    if not start_postgresql(machine):
+        database = "sqlite:////root/runs.db"
     command = "mlflow server --host 0.0.0.0 --port 5000 --workers 1"
     command += f" --allowed-hosts {machine.name}:5000,127.0.0.1:5000"
-    command += " --backend-store-uri sqlite:////root/runs.db --artifacts-destination /root/pictures"
-    # No background jobs: ten processes more.
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    machine.start(f"cd /root && {command}", machine.folder / "mlflow.log", quiet)
-    _wait_for_answer(machine, "http://127.0.0.1:5000/health")
+    command += f" --backend-store-uri '{database}' --artifacts-destination s3://team/mlflow"
+    environment = {
+        **CREDENTIALS,
+        "MLFLOW_S3_ENDPOINT_URL": f"http://{bucket.name}:9000",
+        # No background jobs: ten processes more.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    machine.start(f"cd /root && {command}", machine.folder / "mlflow.log", environment)
     return {"MLFLOW_TRACKING_URI": f"http://{machine.name}:5000"}
 
 
-def _wait_for_answer(machine: Machine, address: str) -> None:
+def start_postgresql(machine: Machine) -> bool:
+    """A database server that listens on a socket of its machine alone; False where there is none
+    to start."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not found:
+        return False
+    # It refuses to be root.
+    told = machine.run(
+        "set -e; install -d -o postgres /tmp/postgres; cd /tmp/postgres; "
+        f"as='setpriv --reuid postgres --regid postgres --clear-groups {found[-1]}'; "
+        "${as}/initdb --auth trust --username postgres data >log; "
+        "${as}/pg_ctl -D data -l server.log -w -o \"-k /tmp/postgres -h '' -F\" start >log"
+    )
+    assert told.returncode == 0, told.stderr
+    return True
+
+
+def wait_for_server(machine: Machine, port: int, path: str) -> None:
+    address = f"http://127.0.0.1:{port}/{path}"
     asked = (
         f"for n in $(seq 240); do curl -sf -o /dev/null {address} && exit; sleep 0.5; done; exit 1"
     )

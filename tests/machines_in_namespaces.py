@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-TOOLS = ("unshare", "nsenter", "setpriv", "ip", "ssh", "sshd", "ssh-keygen", "rsync")
+TOOLS = ("unshare", "nsenter", "setpriv", "ip", "ssh", "sshd", "ssh-keygen", "rsync", "curl")
 HIDDEN = (Path("/tmp"), Path("/run"), Path("/dev/shm"))
 SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -24,7 +24,7 @@ def missing() -> str | None:
         return "machines in namespaces need Linux and root"
     absent = [tool for tool in TOOLS if not shutil.which(tool, path=SEARCHED)]
     if absent:
-        return f"machines in namespaces need {', '.join(absent)} (openssh-server, rsync, iproute2)"
+        return f"machines in namespaces need {', '.join(absent)} (openssh-server, rsync, iproute2, curl)"
     tried = subprocess.run(
         ["unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "ip", "link"],
         capture_output=True,

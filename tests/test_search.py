@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 from PIL import Image
+from summaries import assert_is_whole
 
 from thermal_search.errors import SearchError
 from thermal_search.tracking import SEARCH_TAG, TRIAL_TAG
@@ -94,22 +95,7 @@ class TestSearch:
         output, _, _ = searched
         summary = summary_of(output)
 
-        assert set(summary) == {
-            "metric", "features", "objective", "average_last", "protocol", "floors", "test_floors",
-            "trials", "best", "front", "finals", "verdict",
-        }  # fmt: skip
-        assert summary["metric"] == "fd_efficientnet_lite0"
-        assert len(summary["trials"]) == TRIALS
-        for trial in summary["trials"]:
-            assert set(trial) == {
-                "id", "architecture", "parameters", "history", "status", "reason", "images",
-                "seconds", "checkpoint", "worth", "beats_inverted_grey",
-            }  # fmt: skip
-            assert trial["status"] in ("completed", "stopped", "diverged")
-            images = [item["images"] for item in trial["history"]]
-            assert images == sorted(set(images))
-            assert trial["status"] != "completed" or images[-1] >= IMAGES
-        assert summary["best"] in {trial["id"] for trial in summary["trials"]}
+        assert_is_whole(summary, trials=TRIALS, images=IMAGES)
 
     def test_published_settings_come_first(self, searched):
         trials = summary_of(searched[0])["trials"]

@@ -1,0 +1,28 @@
+"""What the record of every search looks like, wherever it ran."""
+
+from typing import Any
+
+KEYS = {
+    "metric", "features", "objective", "average_last", "protocol", "floors", "test_floors",
+    "trials", "best", "front", "finals", "verdict",
+}  # fmt: skip
+TRIAL_KEYS = {
+    "id", "architecture", "parameters", "history", "status", "reason", "images", "seconds",
+    "checkpoint", "worth", "beats_inverted_grey",
+}  # fmt: skip
+
+
+def assert_is_whole(summary: dict[str, Any], *, trials: int, images: int) -> None:
+    """Every trial of a search that has ended, with a budget of so many images each."""
+    assert set(summary) == KEYS
+    assert summary["metric"] == "fd_efficientnet_lite0"
+    assert len(summary["trials"]) == trials
+    for trial in summary["trials"]:
+        assert set(trial) == TRIAL_KEYS
+        assert trial["status"] in ("completed", "stopped", "diverged")
+        shown = [item["images"] for item in trial["history"]]
+        assert shown == sorted(set(shown))
+        assert trial["status"] != "completed" or shown[-1] >= images
+        if shown:
+            assert trial["checkpoint"] == f"trials/{trial['id']}/generator.pt"
+    assert summary["best"] in {trial["id"] for trial in summary["trials"]}
