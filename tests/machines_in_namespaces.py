@@ -24,7 +24,8 @@ def missing() -> str | None:
         return "machines in namespaces need Linux and root"
     absent = [tool for tool in TOOLS if not shutil.which(tool, path=SEARCHED)]
     if absent:
-        return f"machines in namespaces need {', '.join(absent)} (openssh-server, rsync, iproute2, curl)"
+        packages = "openssh-server, rsync, iproute2, curl"
+        return f"machines in namespaces need {', '.join(absent)} ({packages})"
     tried = subprocess.run(
         ["unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "ip", "link"],
         capture_output=True,
