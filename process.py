@@ -54,6 +54,7 @@ def main() -> None:
             splits=parse_shares(args.splits),
             seed=args.seed,
             every=args.every,
+            official_only=args.official_only,
             fast=args.fast,
             max_bad=args.max_bad,
             workers=args.workers,
@@ -92,6 +93,11 @@ def parse_args() -> argparse.Namespace:
         default=1,
         metavar="K",
         help="take every K-th frame of a recording: neighbours are nearly the same",
+    )
+    parser.add_argument(
+        "--official-only",
+        action="store_true",
+        help="recover no pairs (FLIR ADAS v2's stills): frames that nobody paired stay alone",
     )
     parser.add_argument(
         "--align", default="none", help=f"{WAYS}; default: %(default)s, where they are aligned"
@@ -182,7 +188,9 @@ def describe(manifest: Manifest, folder: str) -> str:
             named = ", ".join(files[:NAMED_FILES]) + (", ..." if count > NAMED_FILES else "")
             lines.append(f"    {count} {reason}: {named}")
     if dropped := manifest.dropped_pairs:
-        lines.append(f"  dropped {len(dropped)} recovered pairs:")
+        lines.append(
+            f"  parted {len(dropped)} recovered pairs, whose frames stay without a partner:"
+        )
         for reason, count in Counter(item["reason"] for item in dropped).most_common():
             lines.append(f"    {count} {reason}")
     lines += [f"  note: {note}" for note in manifest.notes]

@@ -24,7 +24,7 @@ PROCESS = Path(__file__).parents[1] / "process.py"
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, str(PROCESS), *map(str, arguments)],
+        [sys.executable, str(PROCESS), *map(str, arguments), "--workers", "1"],
         capture_output=True,
         text=True,
         timeout=300,

@@ -6,29 +6,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import trees
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from thermal_search.dataset.agreement import edge_agreement
+from thermal_search.dataset.manifest import verify
 from thermal_search.dataset.preparation import prepare
 from thermal_search.dataset.verification import AGREES, Scored, doubtful
+from thermal_search.errors import DatasetError
 
 ROOT = Path(__file__).parents[1]
-
-
-def scene(seed, size=(120, 96)):
-    """Boxes and discs, whose colours and temperatures have nothing to do with each other."""
-    random = np.random.default_rng(seed)
-    rgb, thermal = Image.new("RGB", size, (90, 90, 90)), Image.new("L", size, 90)
-    for _ in range(25):
-        x, y = random.integers(0, size[0]), random.integers(0, size[1])
-        w, h = random.integers(8, 40, 2)
-        box = [int(x - w // 2), int(y - h // 2), int(x + w // 2), int(y + h // 2)]
-        shape = "ellipse" if random.random() < 0.5 else "rectangle"
-        getattr(ImageDraw.Draw(rgb), shape)(box, tuple(random.integers(0, 256, 3).tolist()))
-        getattr(ImageDraw.Draw(thermal), shape)(box, int(random.integers(0, 256)))
-    return rgb, thermal
+BICUBIC = Image.Resampling.BICUBIC
 
 
 def scored(*scores, pairing="recovered"):
@@ -40,7 +30,7 @@ def reasons(pairs):
 
 
 def test_true_pairs_score_above_the_threshold_and_wrong_ones_below():
-    scenes = [tuple(map(np.asarray, scene(seed))) for seed in range(12)]
+    scenes = [tuple(map(np.asarray, trees.scene(seed))) for seed in range(12)]
     true = [edge_agreement(rgb, thermal) for rgb, thermal in scenes]
     wrong = [edge_agreement(scenes[n][0], scenes[n - 1][1]) for n in range(12)]
 
@@ -48,7 +38,7 @@ def test_true_pairs_score_above_the_threshold_and_wrong_ones_below():
 
 
 def test_inverting_thermal_changes_nothing_and_a_flat_picture_agrees_with_nothing():
-    rgb, thermal = map(np.asarray, scene(1))
+    rgb, thermal = map(np.asarray, trees.scene(1))
 
     assert edge_agreement(rgb, 255 - thermal) == pytest.approx(edge_agreement(rgb, thermal), 0.01)
     assert edge_agreement(rgb, np.full_like(thermal, 7)) == 0
@@ -75,20 +65,14 @@ def test_other_pairs_are_scored_but_kept(pairing):
 
 
 def test_recovered_pairs_of_another_scene_do_not_reach_the_dataset(tmp_path):
-    trees.flir_v2(tmp_path / "raw")
-    for split in ("Train", "Val"):
-        folders = [
-            tmp_path / "raw/FLIR_ADAS_v2" / f"images_{kind}_{split.lower()}" / "data"
-            for kind in ("rgb", "thermal")
-        ]
-        for video, is_true in ((1, True), (2, False)):
-            for n in (10, 20, 30, 40):
-                pair = scene(n)[0], scene(n if is_true else 99)[1]
-                for picture, folder, kind in zip(pair, folders, ("rgb", "ir"), strict=True):
-                    picture.save(next(folder.glob(f"video-{kind}{split}{video}-frame-{n:06d}-*")))
+    trees.flir_v2_scenes(tmp_path / "raw")
     manifest = prepare(tmp_path / "raw", tmp_path / "data", size=64, workers=1)
 
     assert manifest.counts()["pairs"] == {"train": 4, "val": 4, "test": 12}
+    # Parted, their frames stay for systems that need no pairs: 4 more of each kind and split.
+    assert manifest.counts()["rgb"] == {"train": 11, "val": 11, "test": 0}
+    assert manifest.counts()["thermal"] == {"train": 11, "val": 11, "test": 0}
+    verify(manifest)
     dropped = manifest.dropped_pairs
     assert {item["recording"] for item in dropped} == {"rgbTrain2", "rgbVal2"}
     assert all(item["score"] < AGREES and "another scene" in item["reason"] for item in dropped)
@@ -96,6 +80,35 @@ def test_recovered_pairs_of_another_scene_do_not_reach_the_dataset(tmp_path):
     assert told["rgbTrain1 (pairs)"]["pairing"] == "recovered"
     assert told["rgbTrain1 (pairs)"]["agreement"]["50%"] > AGREES
     assert told["rgbTest0 (pairs)"]["pairing"] == "official"
+
+
+def test_parted_frames_keep_their_pixels(tmp_path):
+    trees.flir_v2_scenes(tmp_path / "raw")
+    manifest = prepare(tmp_path / "raw", tmp_path / "data", size=128, workers=1)
+    for kind, mode, place in (("rgb", "RGB", 0), ("thermal", "L", 1)):
+        tables = [pq.read_table(path) for path in manifest.shard_paths(kind, "train")]
+        rows = {row["name"]: row for table in tables for row in table.to_pylist()}
+        scene = trees.scene(30 if kind == "rgb" else 99)[place].resize((128, 128), BICUBIC)
+        row = rows["rgbTrain2-000030"]
+        stored = np.frombuffer(row[kind], np.uint8).astype(int)
+        assert np.abs(stored - np.asarray(scene.convert(mode)).ravel()).mean() < 10
+        assert row["recording"] == "rgbTrain2"
+
+
+def test_only_official_pairs_are_taken_if_asked_for(tmp_path):
+    trees.flir_v2_scenes(tmp_path / "raw")
+    manifest = prepare(tmp_path / "raw", tmp_path / "data", size=32, workers=1, official_only=True)
+
+    assert {told.get("pairing") for told in manifest.recordings.values()} == {"official", None}
+    # The videos are dealt out; the stills keep their authors' split.
+    assert sum(manifest.counts()["pairs"].values()) == 12
+    assert manifest.counts()["rgb"] == {"train": 15, "val": 15, "test": 0}
+
+
+def test_where_no_recovered_pair_validates_the_way_out_is_told(tmp_path):
+    trees.flir_v2(tmp_path / "raw")
+    with pytest.raises(DatasetError, match="--official-only, and the official pairs are dealt"):
+        prepare(tmp_path / "raw", tmp_path / "data", size=32, workers=1)
 
 
 def test_a_damaged_shard_is_told_by_the_check(dataset, tmp_path):

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 RGB, THERMAL = (50, 40), (40, 32)
 
@@ -69,6 +69,36 @@ def flir_v2(root, *, map_beside=True, nested=True, video_frames=6, stills=True):
     for split in ("train", "val") if stills else ():
         _flir_v2_stills(place, split)
     lines(root / "README.txt", ["FLIR ADAS v2"])
+    return root
+
+
+def scene(seed, size=(120, 96)):
+    """Boxes and discs, whose colours and temperatures have nothing to do with each other."""
+    random = np.random.default_rng(seed)
+    rgb, thermal = Image.new("RGB", size, (90, 90, 90)), Image.new("L", size, 90)
+    for _ in range(25):
+        x, y = random.integers(0, size[0]), random.integers(0, size[1])
+        w, h = random.integers(8, 40, 2)
+        box = [int(x - w // 2), int(y - h // 2), int(x + w // 2), int(y + h // 2)]
+        shape = "ellipse" if random.random() < 0.5 else "rectangle"
+        getattr(ImageDraw.Draw(rgb), shape)(box, tuple(random.integers(0, 256, 3).tolist()))
+        getattr(ImageDraw.Draw(thermal), shape)(box, int(random.integers(0, 256)))
+    return rgb, thermal
+
+
+def flir_v2_scenes(root):
+    """As above; the recovered pairs of video 1 show one scene, those of 2 two."""
+    flir_v2(root)
+    for split in ("Train", "Val"):
+        folders = [
+            root / "FLIR_ADAS_v2" / f"images_{kind}_{split.lower()}" / "data"
+            for kind in ("rgb", "thermal")
+        ]
+        for video, is_true in ((1, True), (2, False)):
+            for n in (10, 20, 30, 40):
+                pair = scene(n)[0], scene(n if is_true else 99)[1]
+                for picture, folder, kind in zip(pair, folders, ("rgb", "ir"), strict=True):
+                    picture.save(next(folder.glob(f"video-{kind}{split}{video}-frame-{n:06d}-*")))
     return root
 
 

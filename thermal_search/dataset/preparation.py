@@ -34,7 +34,7 @@ from thermal_search.dataset.manifest import FILE, Manifest, Shard, read_manifest
 from thermal_search.dataset.radiometry import FLIR_SCALE, Scale
 from thermal_search.dataset.reading import Pixels
 from thermal_search.dataset.resizing import Depth, Recipe
-from thermal_search.dataset.shards import Written, chunks, make_shard, without
+from thermal_search.dataset.shards import Written, chunks, make_shard, part
 from thermal_search.dataset.splits import SHARES, Shares, split, thin
 from thermal_search.dataset.verification import Scored, doubtful, quantiles, suspects
 from thermal_search.dataset.workers import Workers, hire
@@ -73,6 +73,7 @@ def prepare(
     splits: Shares = SHARES,
     seed: int = 0,
     every: int = 1,
+    official_only: bool = False,
     max_bad: float = 0.05,
     workers: int | None = None,
     address: str | None = None,
@@ -82,8 +83,9 @@ def prepare(
     `size` is a power of two from 32 to 1024; `align` a way of `alignment.choice`, with `preview` a
     contact sheet to judge it by; `thermal` which depth is kept, and `scale` what the 16-bit counts
     mean; `splits` and `seed` say how recordings are dealt out; of each recording every `every`-th
-    frame is taken; `max_bad` is the share of files that may be unusable; `address` that of a Ray
-    cluster whose machines share the disk, to use all its cores.
+    frame is taken; with `official_only` no pair is recovered; `max_bad` is the share of files that
+    may be unusable; `address` that of a Ray cluster whose machines share the disk, to use all its
+    cores.
     """
     if not 32 <= size <= 1024 or size & (size - 1):
         raise DatasetError(f"--size must be a power of two from 32 to 1024, but is {size}.")
@@ -91,7 +93,7 @@ def prepare(
         raise DatasetError(f"--max-bad must be from 0 to below 1, but is {max_bad}.")
     recipe = Recipe(size=size, filter=filter, thermal=thermal, fast=fast)
     given = choose(align, fields_of_view)
-    layout, found = read_layout(source, layout)
+    layout, found = read_layout(source, layout, official_only=official_only)
     frames, notes = split(thin(found.frames, every), splits, seed)
     told = {name: asdict(alignment) for name, alignment in (given or {}).items()}
     ways = {"align": align, "given": told, "preview": preview, "scale": asdict(scale)}
@@ -103,6 +105,9 @@ def prepare(
     folder = output.with_name(f"{output.name}.partial")
     try:
         with _claim(folder, plan):
+            if output.exists():  # another run has finished it since we looked
+                shutil.rmtree(folder)
+                return _existing(output, plan)
             left_out = [{"file": file, "reason": reason} for file, reason in found.left_out]
             with hire(workers, address) as staff:
                 found_alignments: list[Found] = []
@@ -119,7 +124,13 @@ def prepare(
             _check_limit(source, left_out, len(frames) + len(found.left_out), max_bad)
             dropped = doubtful(_scored(written))
             doubted = {(item.pair.recording, item.pair.name) for item in dropped}
-            written = [without(item, doubted, folder) for item in written]
+            written = part(written, doubted, folder)
+            shards = [item.shard for item in written if item.shard.rows]
+            if doubted and not any((s.kind, s.split) == ("pairs", "val") for s in shards):
+                raise DatasetError(
+                    f"{source}: no pair that was recovered for its val split shows one scene: pass "
+                    "--official-only, and the official pairs are dealt out instead."
+                )
             if suspected := suspects(_scored(written)):
                 notes.append(
                     f"In {len(suspected)} recordings the edges of RGB and thermal agree no better "
@@ -137,11 +148,11 @@ def prepare(
                 left_out=left_out,
                 dropped_pairs=[{**asdict(item.pair), "reason": item.reason} for item in dropped],
                 notes=[*found.notes, *notes],
-                shards=[item.shard for item in written if item.shard.rows],
+                shards=shards,
             )
-            _draw_preview(manifest)
             manifest.save()
             read_manifest(folder)  # refuses what a search would refuse
+            _draw_preview(manifest)
             _tidy(folder, manifest.shards)
             folder.rename(output)
     except OSError as error:
@@ -192,8 +203,9 @@ def _fingerprint(frames: Sequence[Frame]) -> str:
         for path in (frame.rgb, frame.thermal, frame.radiometric):
             if path:
                 status = path.stat()
-                told = f"{path.name} {status.st_size} {status.st_mtime_ns}"
-                hashed.update(f"{told} {frame.recording} {frame.split} {frame.rgb_side}".encode())
+                told = f"{path.name} {status.st_size} {status.st_mtime_ns} {frame.recording}"
+                told += f" {frame.split} {frame.pairing} {frame.rgb_side}"
+                hashed.update(told.encode())
     return hashed.hexdigest()
 
 
@@ -235,12 +247,19 @@ def _claim(folder: Path, plan: _Plan) -> Generator[None]:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Generator[None]:
     # The lock is the folder itself: it leaves no file behind, and ends with its process.
-    descriptor = os.open(folder, os.O_RDONLY)
+    finished = DatasetError(f"{folder}: another run has just finished it. Try again.")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise DatasetError(f"{folder}: another run is at work on it. Let it finish.") from None
-    else:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        raise finished from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatasetError(f"{folder}: another run is at work on it. Let it finish.") from None
+        # The name may have gone to another folder, or to none, while we opened it.
+        if not folder.exists() or not os.path.samestat(os.fstat(descriptor), folder.stat()):
+            raise finished
         yield
     finally:
         os.close(descriptor)

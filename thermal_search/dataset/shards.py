@@ -106,22 +106,34 @@ def make_shard(chunk: Chunk, *, folder: Path, source: Path, recipe: Recipe) -> W
     return written
 
 
-def without(written: Written, doubted: Set[tuple[str, str]], folder: Path) -> Written:
-    """The shard rewritten without the pairs of these (recording, name)."""
-    shard = written.shard
-    keep = [(s["recording"], s["name"]) not in doubted for s in written.scores]
-    if shard.kind != "pairs" or all(keep):
-        return written
-    path, digest = folder / shard.path, ""
-    if any(keep):
-        digest = _write_table(pq.read_table(path).filter(pa.array(keep)), path)
-    else:
-        path.unlink()
-    scores = [score for score, kept in zip(written.scores, keep, strict=True) if kept]
-    recordings = dict(Counter(score["recording"] for score in scores))
-    return Written(
-        replace(shard, rows=sum(keep), sha256=digest), written.faults, recordings, scores
-    )
+def part(written: Sequence[Written], doubted: Set[tuple[str, str]], folder: Path) -> list[Written]:
+    """The shards without the pairs of these (recording, name), whose frames become ones that have
+    no partner, in shards of their own."""
+    parted: list[Written] = []
+    alone: list[Written] = []
+    numbers = Counter((item.shard.kind, item.shard.split) for item in written)
+    for item in written:
+        keep = [(s["recording"], s["name"]) not in doubted for s in item.scores]
+        if all(keep):
+            parted.append(item)
+            continue
+        path, split = folder / item.shard.path, item.shard.split
+        table = pq.read_table(path)
+        apart = table.filter(pa.array([not kept for kept in keep]))
+        kinds: tuple[Kind, Kind] = ("rgb", "thermal")
+        for kind, other in (kinds, kinds[::-1]):
+            name = f"{kind}/{split}-{numbers[kind, split]:05d}.parquet"
+            numbers[kind, split] += 1
+            digest = _write_table(apart.drop_columns([other]), folder / name)
+            recordings = dict(Counter(apart.column("recording").to_pylist()))
+            alone.append(Written(Shard(name, kind, split, len(apart), digest), [], recordings, []))
+        # Last: whoever finds the pairs whole makes the others again.
+        digest = _write_table(table.filter(pa.array(keep)), path) if any(keep) else ""
+        scores = [score for score, kept in zip(item.scores, keep, strict=True) if kept]
+        recordings = dict(Counter(score["recording"] for score in scores))
+        shard = replace(item.shard, rows=sum(keep), sha256=digest)
+        parted.append(Written(shard, item.faults, recordings, scores))
+    return parted + alone
 
 
 def _score(item: Resized, recipe: Recipe) -> Scored:

@@ -61,7 +61,10 @@ def split(
     notes: list[str] = []
     place = _official(frames)
     free = {name: n for name, n in _pairs(frames).items() if name not in place}
-    if free:
+    if len(free) == 1 and len(free) < len(_pairs(frames)):
+        # Beside what the authors split, one more recording is one more to train on.
+        place |= dict.fromkeys(free, "train")
+    elif free:
         frames, place = _place(frames, free, shares, seed, place, notes)
     if lacking := _lacking(frames, place, shares):
         told = " and ".join(lacking)
@@ -105,12 +108,23 @@ def _place(
         if missing := [part for part in shares if shares[part] > 0 and part not in dealt.values()]:
             notes.append(f"Only two recordings have pairs: there is no {missing[0]} split.")
         return frames, {**place, **dealt}
-    (recording,) = recordings
+    ((recording, pairs),) = recordings.items()
+    parts: list[Split] = [part for part in shares if shares[part] > 0]
+    if pairs < SMALLEST_PART * len(parts) and parts[-1] == "test":
+        parts.pop()
+        notes.append(f"There are too few pairs ({pairs} of one recording) for a test split.")
+    if parts == ["train"]:
+        return frames, {**place, recording: "train"}
+    if pairs < SMALLEST_PART * len(parts):
+        raise DatasetError(
+            f"A dataset needs at least {SMALLEST_PART * len(parts)} pairs to be split, but has "
+            f"{pairs}."
+        )
     notes.append(
         f"All pairs to be split are of one recording ({recording}): it was cut into runs of "
         "frames, whose ends are alike. Scores are flattered; more recordings would tell more."
     )
-    return _cut(frames, recording, shares, place)
+    return _cut(frames, recording, parts, shares, place)
 
 
 def _pairs(frames: Sequence[Frame]) -> Counter[str]:
@@ -144,16 +158,14 @@ def _deal(recordings: Mapping[str, int], shares: Shares, seed: int) -> dict[str,
 
 
 def _cut(
-    frames: Sequence[Frame], recording: str, shares: Shares, place: Mapping[str, Split]
+    frames: Sequence[Frame],
+    recording: str,
+    parts: Sequence[Split],
+    shares: Shares,
+    place: Mapping[str, Split],
 ) -> tuple[list[Frame], dict[str, Split]]:
     """One recording as runs of frames in the order of time, each a recording of its own."""
     names = [f.name for f in frames if f.recording == recording and f.kind == "pairs"]
-    parts: list[Split] = [part for part in shares if shares[part] > 0]
-    if len(names) < SMALLEST_PART * len(parts):
-        raise DatasetError(
-            f"A dataset needs at least {SMALLEST_PART * len(parts)} pairs to be split, but has "
-            f"{len(names)}."
-        )
     weight = sum(shares[part] for part in parts)
     counts = [max(SMALLEST_PART, round(len(names) * shares[p] / weight)) for p in parts[1:]]
     while len(names) - sum(counts) < SMALLEST_PART:

@@ -1,4 +1,4 @@
-"""Many processes, of this machine or of a Ray cluster, that map a function over items in order.
+"""This process, many of this machine, or a Ray cluster's, mapping a function over items in order.
 
 What is in flight is bounded, however many items there are.
 """
@@ -32,19 +32,30 @@ class Workers(Protocol):
 
 @contextlib.contextmanager
 def hire(processes: int | None, address: str | None) -> Generator[Workers]:
-    """One process a core of this machine, or with `address` all cores of a Ray cluster."""
+    """One process a core of this machine, or with `address` all cores of a Ray cluster.
+
+    One alone is this one: it starts at once.
+    """
     if address:
         yield _Cluster(address)
+        return
+    count = processes or os.cpu_count() or 1
+    if count == 1:
+        yield _Here()
         return
     # A fork of a server that has imported everything starts in no time and shares its memory.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["thermal_search.dataset.shards"])
-    count = processes or os.cpu_count() or 1
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_settle)
     try:
         yield _Processes(pool, count)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+class _Here:
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        return (_or_raise(_told(function, item)) for item in items)
 
 
 class _Processes:

@@ -86,8 +86,13 @@ LAYOUTS: Mapping[str, Layout] = {
 """In the order in which they are looked for: the more particular first."""
 
 
-def read_layout(source: Path, layout: str = "auto") -> tuple[str, Recordings]:
-    """The frames of a recording and its layout's name, recognised by its folders if `auto`."""
+def read_layout(
+    source: Path, layout: str = "auto", *, official_only: bool = False
+) -> tuple[str, Recordings]:
+    """The frames of a recording and its layout's name, recognised by its folders if `auto`.
+
+    With `official_only` no pair is recovered.
+    """
     if not source.is_dir():
         raise DatasetError(f"{source} must be a folder with a recording, but is not a folder.")
     if layout == "auto":
@@ -106,7 +111,7 @@ def read_layout(source: Path, layout: str = "auto") -> tuple[str, Recordings]:
             f"{source} must hold {known.looks} to be {layout}, but does not: leave --layout out to "
             "have it recognised."
         )
-    reader = Source(source)
+    reader = Source(source, official_only)
     reader.found.frames = known.read(reader, place)
     if not any(frame.kind == "pairs" for frame in reader.found.frames):
         told = "".join(f" ({reason}: {file})" for file, reason in reader.found.left_out[:1])

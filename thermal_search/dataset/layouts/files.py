@@ -23,8 +23,11 @@ NOT_A_PICTURE = "not a picture, by its name"
 class Source:
     """The recording's folder and what was found in it so far."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, official_only: bool = False) -> None:
         self.root = root
+        self.official_only = official_only
+        """Whether pictures that the authors did not pair stay without a partner."""
+
         self.real_root = root.resolve()
         self.found = Recordings()
 

@@ -55,11 +55,14 @@ def pair_stills(
 ) -> list[Still]:
     """Every still, with its partner where one can be recovered.
 
-    `indices` are the index.json of RGB and thermal; without them nothing has a partner.
+    `indices` are the index.json of RGB and thermal; without them, and where only official pairs
+    are asked for, nothing has a partner.
     """
     rgb, thermal = shots
     present = {shot.video for shot in rgb}, {shot.video for shot in thermal}
-    videos = pair_videos(*(_videos(source, index) for index in indices), present=present)
+    videos: dict[str, str] = {}
+    if not source.official_only:
+        videos = pair_videos(*(_videos(source, index) for index in indices), present=present)
     by_place = {(shot.video, shot.index): shot for shot in reversed(rgb)}
     stills: list[Still] = []
     used: set[Shot] = set()
