@@ -4,7 +4,7 @@ from tiny import SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
-from thermal_search.architectures.cgan import mismatched
+from thermal_search.architectures.cgan import Bottleneck, mismatched
 from thermal_search.images import Batch
 from thermal_search.training.step import take_seats
 
@@ -76,21 +76,28 @@ def test_a_batch_of_one_is_refused():
 
 def test_rgb_and_thermal_meet_only_at_four_by_four():
     translator = make()
-    joined = []
+    joined, looked, batch = [], [], next(random_batches())
     translator.discriminator.join.register_forward_hook(lambda _, x, __: joined.append(x[0].shape))
-    list(translator.turns(random_batches()))
+    translator.discriminator.look.register_forward_hook(lambda _, x, __: looked.append(x[0]))
+    list(translator.turns(iter([batch])))
 
     assert {shape[2:] for shape in joined} == {(4, 4)}
     first = next(m for m in translator.discriminator.look.modules() if isinstance(m, nn.Conv2d))
     assert first.in_channels == 1
+    assert torch.equal(looked[0], batch.thermal)
 
 
 def test_noise_and_code_have_layers_of_their_own_in_the_generator():
-    generator = make().generator
+    translator, rooted = make(), []
+    generator = translator.generator
+    generator.root.register_forward_hook(lambda _, x, __: rooted.append(x[0]))
+    z = translator.draw_latent(4)
+    translator.translate(next(random_batches()).rgb, z)
     first = next(m for m in generator.join.modules() if isinstance(m, nn.Conv2d))
     root = next(m for m in generator.root.modules() if isinstance(m, nn.ConvTranspose2d))
 
     assert first.in_channels == root.out_channels + TINY["cgan"]["code_size"]
+    assert torch.equal(rooted[0].flatten(1), z)
 
 
 def test_learns_that_a_matching_pair_is_better_than_a_mismatched_one():
@@ -133,3 +140,14 @@ def test_codes_between_two_pictures_teach_the_generator_when_asked_for():
 
     assert "interpolated" in terms(interpolate=True)
     assert "interpolated" not in terms(interpolate=False)
+    translator = make(interpolate=True)
+    *_, generator = translator.turns(random_batches())
+    generator.terms["interpolated"].backward()
+    assert translator.generator.root[0].weight.grad.any()
+
+
+def test_a_bottleneck_adds_to_what_it_was_given():
+    bottleneck, features = Bottleneck(8, nn.ReLU()), torch.randn(2, 8, 4, 4)
+    nn.init.zeros_(bottleneck.layers[-1].weight)
+
+    assert torch.equal(bottleneck(features), features.relu())

@@ -51,7 +51,8 @@ def test_rectifiers_in_the_generator_leaky_ones_in_the_discriminator():
     }
 
     assert slopes == {0.2}
-    assert any(isinstance(m, nn.ReLU) for m in translator.generator.modules())
+    assert not any(isinstance(m, nn.LeakyReLU) for m in translator.generator.modules())
+    assert sum(isinstance(m, nn.ReLU) for m in translator.generator.modules()) == 3
     assert not any(isinstance(m, nn.ReLU) for m in translator.discriminator.modules())
 
 
@@ -62,6 +63,9 @@ def test_weights_start_with_the_papers_spread():
         for module in network.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.weight.numel() > 1e5:
                 assert module.weight.std().item() == pytest.approx(0.02, rel=0.05)
+            if isinstance(module, nn.BatchNorm2d):
+                assert module.weight.mean().item() == pytest.approx(1, abs=0.02)
+                assert module.weight.std().item() == pytest.approx(0.02, rel=0.3)
 
 
 def test_adam_as_published():

@@ -24,6 +24,7 @@ def test_the_discriminator_is_never_shown_the_rgb_picture():
     list(translator.turns(iter([batch])))
 
     assert torch.equal(shown[0][0][: len(batch.thermal)], batch.thermal)
+    assert torch.equal(shown[0][0][len(batch.thermal) :], shown[1][0])  # what was painted
     assert all(len(inputs) == 1 and inputs[0].shape[1] == 1 for inputs in shown)
 
 
@@ -133,3 +134,21 @@ def test_a_signal_keeps_its_size_through_both_networks(size):
 
     assert 0.05 < translator.discriminator(thermal).std() < 2
     assert 0.1 < painted.std() < 0.7
+
+
+def test_the_first_two_pools_overlap():
+    with torch.device("meta"):
+        judge = build("gan", 64, {}).discriminator
+    pools = [(m.kernel_size, m.stride) for m in judge.modules() if isinstance(m, nn.MaxPool2d)]
+
+    assert pools == [(4, 2), (4, 2), (2, 2)]
+
+
+def test_the_dense_layers_are_given_the_latent_and_a_glance_at_the_rgb_picture():
+    translator, rgb = make(), next(random_batches()).rgb
+    z, given = translator.draw_latent(len(rgb)), []
+    translator.generator.dense.register_forward_hook(lambda _, x, __: given.append(x[0]))
+    translator.translate(rgb, z)
+
+    glance = rgb.unflatten(3, (8, -1)).unflatten(2, (8, -1)).mean((3, 5)).flatten(1)
+    assert torch.allclose(given[0], torch.cat([z, glance], dim=1), atol=1e-6)

@@ -72,6 +72,13 @@ def test_minibatch_discrimination_counts_the_images_that_are_alike():
 
     assert torch.allclose(compare(same), torch.full((6, 7), 5.0))
     assert torch.allclose(compare(apart), torch.zeros(6, 7))
+    few = torch.randn(3, 5)
+    rows = compare.project(few).unflatten(1, (7, 3))
+    near = [(-(rows[0] - rows[other]).abs().sum(1)).exp() for other in (1, 2)]
+    assert torch.allclose(compare(few)[0], near[0] + near[1], atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(compare(few), compare(few.float()))
+        assert torch.allclose(compare(few)[0], near[0] + near[1], atol=1e-5)
 
 
 def test_minibatch_discrimination_leads_to_the_score():
@@ -176,29 +183,37 @@ def test_the_reference_batch_comes_back_with_the_state():
 
 
 def test_the_past_is_the_mean_of_the_weights_so_far():
-    network = nn.Linear(1, 1, bias=False)
+    network = nn.Linear(2, 1, bias=False)
+    network.weight.data.fill_(0.5)
     past = Past(network)
-    seen = [network.weight.item()]
+    seen = [0.5]
     for value in (2.0, 5.0, -1.0):
         network.weight.data.fill_(value)
         past.append(network)
         seen.append(value)
     mean = sum(seen) / len(seen)
 
-    assert past.mean_0.item() == pytest.approx(mean)
+    assert past.mean_0.flatten().tolist() == pytest.approx([mean, mean])
+    # A mean over the weights, not their sum: however large the network, the weight means the same.
     assert past.distance(network).item() == pytest.approx((-1.0 - mean) ** 2, rel=1e-5)
 
 
 def test_both_players_are_drawn_to_their_past():
     translator = make(history_weight=1.0)
+    start = next(translator.generator.parameters()).detach().clone()
     seats = take_seats(translator)
     for turn in translator.turns(random_batches()):
         assert turn.terms["history"] == 0  # nothing has moved yet
         seats[turn.player].optimizer.zero_grad()
         turn.loss.backward(inputs=seats[turn.player].parameters)
         seats[turn.player].optimizer.step()
+    moved = next(translator.generator.parameters()).detach().clone()
     for turn in translator.turns(random_batches()):
         assert turn.terms["history"] > 0
+    # The start, what the first step made of it, and the same again: this time nothing moved.
+    expected = (start + 2 * moved) / 3
+    assert torch.allclose(next(translator.generator_past.buffers()), expected, atol=1e-6)
+    assert translator.discriminator_past.steps == translator.generator_past.steps == 2
 
 
 def test_the_discriminator_is_weight_normalised_noisy_and_drops_out():
@@ -218,3 +233,40 @@ def test_the_learning_rate_falls_in_the_last_third():
     factors = [make().learning_rate_factor(images, 600) for images in (0, 400, 500, 600)]
 
     assert factors == pytest.approx([1, 1, 0.5, 0], abs=1e-6)
+
+
+def test_painted_features_are_matched_with_real_ones():
+    translator, batch = make(dropout=0.0, input_noise=0.0), next(random_batches())
+    painted = []
+    translator.generator.register_forward_hook(lambda _, __, out: painted.append(out))
+    *_, turn = translator.turns(iter([batch]))
+    (_, real), (_, fake) = (
+        translator.discriminator(torch.cat([batch.rgb, thermal], dim=1))
+        for thermal in (batch.thermal, painted[0])
+    )
+    expected = (real.mean(0) - fake.mean(0)).abs().mean()
+
+    assert turn.terms["features"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_after_training_the_reference_is_measured_anew():
+    translator = make().eval()
+    rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
+    before = translator.translate(rgb, z)
+    translator.train()
+    with torch.no_grad():
+        for parameter in translator.generator.parameters():
+            parameter.mul_(1.5)
+    after = translator.eval().translate(rgb, z)
+    fresh = make().eval()
+    fresh.load_state_dict(translator.state_dict())
+
+    assert not torch.allclose(before, after)
+    assert torch.allclose(after, fresh.translate(rgb, z), atol=1e-6)
+
+
+def test_latents_are_uniform_in_zero_to_one():
+    z = make().draw_latent(2000)
+
+    assert 0 <= z.min() < 0.01
+    assert 0.99 < z.max() <= 1

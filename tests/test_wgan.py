@@ -156,3 +156,10 @@ def test_weights_start_as_the_release_has_them():
 
     assert translator.critic.features[3].weight.std().item() == pytest.approx(0.02, rel=0.05)
     assert norms[0].mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_latents_are_normal():
+    z = make().draw_latent(2000)
+
+    assert z.mean().item() == pytest.approx(0, abs=0.05)
+    assert z.std().item() == pytest.approx(1, rel=0.03)

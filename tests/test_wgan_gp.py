@@ -4,6 +4,7 @@ from tiny import BATCH, SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
+from thermal_search.architectures.wgan_gp import DoublingBlock, HalvingBlock
 from thermal_search.losses import gradient_penalty
 from thermal_search.training.step import take_seats
 
@@ -67,16 +68,23 @@ def test_the_penalty_teaches_the_critics_first_layer():
     assert translator.critic.layers[0].weight.grad.abs().sum() > 0
 
 
-def test_the_penalty_moves_the_thermal_picture_only():
-    translator, batch = make(), next(random_batches())
-    rgb = batch.rgb.requires_grad_(True)
-    next(translator.turns(iter([batch]))).terms["penalty"].backward()
+class Product(nn.Module):
+    """Scores a pair by the product of its red and its thermal channel: with the RGB picture held
+    fixed, its slope is the red channel."""
 
-    assert rgb.grad is not None  # the critic sees it
-    seen = []
-    translator.critic.register_forward_hook(lambda _, x, __: seen.append(x[0][:, :3].detach()))
-    next(translator.turns(iter([batch])))
-    assert torch.equal(seen[-1], batch.rgb)
+    def forward(self, pair):
+        return (pair[:, 0] * pair[:, 3]).sum((1, 2))
+
+
+def test_the_penalty_moves_the_thermal_picture_only():
+    translator, batch = make(penalty_weight=3.0), next(random_batches())
+    translator.critic = Product()
+    turn = next(translator.turns(iter([batch])))
+    slope = batch.rgb[:, 0].flatten(1).norm(dim=1)
+
+    assert turn.terms["penalty"].item() == pytest.approx(
+        3 * (slope - 1).square().mean().item(), rel=1e-4
+    )
 
 
 def test_the_penalty_is_taken_in_float32_under_bf16():
@@ -143,3 +151,22 @@ def test_nothing_is_clipped():
 def test_rates_fall_only_when_asked_to():
     assert make().learning_rate_factor(70, 100) == 1
     assert make(decay=True).learning_rate_factor(70, 100) == pytest.approx(0.3)
+
+
+def test_blocks_normalise_then_rectify_then_convolve():
+    kinds = [type(module) for module in HalvingBlock(4, 6, "layer").layers]
+    assert kinds == [nn.GroupNorm, nn.ReLU, nn.Conv2d, nn.GroupNorm, nn.ReLU, nn.Conv2d]
+    block = DoublingBlock(4, 6)
+    kinds = [type(module) for module in (*block.first, block.convolution, *block.second)]
+    assert kinds == [nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Conv2d]
+
+
+def test_residual_convolutions_start_with_hes_spread_the_others_with_glorots():
+    torch.manual_seed(0)
+    critic = build("wgan_gp", 64, {"width": 16}).critic
+    block = critic.layers[2]
+    fan_in = block.layers[2].weight[0].numel()
+
+    assert block.layers[2].weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05)
+    ends = sum(block.shortcut.weight.shape[:2])
+    assert block.shortcut.weight.std().item() == pytest.approx((2 / ends) ** 0.5, rel=0.1)
