@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 
 from thermal_search.errors import MetricError
 from thermal_search.metrics.statistics import Array, Statistics
+
+potrf, pocon, sygst = get_lapack_funcs(("potrf", "pocon", "sygst"), dtype=np.float64)
 
 WELL_CONDITIONED = 1e-10
 """Reciprocal condition of a covariance whose Cholesky factor is as good as its eigenvectors."""
@@ -91,7 +93,7 @@ class Reference:
         """The same sum from X' X."""
         if self.is_triangular:
             # F' X'X F in a quarter of two products' operations; the lower half is written.
-            product, _ = lapack.dsygst(covariance.T, self.factor, itype=2, lower=1)
+            product, _ = sygst(covariance.T, self.factor, itype=2, lower=1)
         else:
             product = self.factor.T @ (covariance @ self.factor)
         values = np.linalg.eigvalsh(product, UPLO="L")
@@ -107,10 +109,10 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 def _cholesky(covariance: Array) -> Array | None:
     """The lower triangle L with covariance = L L', or None where rounding would spoil it."""
-    factor, failed = lapack.dpotrf(covariance.T, lower=1)
+    factor, failed = potrf(covariance.T, lower=1)
     if failed:
         return None
-    reciprocal, _ = lapack.dpocon(factor, np.abs(covariance).sum(0).max(), uplo="L")
+    reciprocal, _ = pocon(factor, np.abs(covariance).sum(0).max(), uplo="L")
     return factor if reciprocal > WELL_CONDITIONED else None
 
 
