@@ -38,6 +38,15 @@ def test_other_gains_are_other_degrees():
     assert fine.celsius(images).item() == pytest.approx(50, abs=0.01)
 
 
+def test_a_part_of_radiometric_frames_means_the_same_degrees():
+    counts = np.arange(6 * 64, dtype=np.uint16).reshape(6, 8, 8, 1) * 9 + 6000
+    frames = Frames([counts[:2], counts[2:]], size=8, channels=1, temperatures=WARM)
+
+    part = frames.part(1, 5)
+    assert part.temperatures == WARM
+    assert torch.equal(part.take(range(4)), frames.take(range(1, 5)))
+
+
 def test_networks_see_counts_finely_and_metrics_see_grey_levels():
     celsius = np.linspace(-20, 60, 4 * 8 * 8).reshape(4, 8, 8, 1)
     frames = Frames([counts_of(celsius)], size=8, channels=1, temperatures=WARM)

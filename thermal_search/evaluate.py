@@ -2,27 +2,26 @@
 
 import json
 import math
+import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from jaxtyping import UInt8
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch import Tensor
 from torch.multiprocessing.spawn import ProcessExitedException, spawn
 
 from thermal_search import export
 from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, JudgedFrames
 from thermal_search.dataset.manifest import Manifest, Split, read_manifest
-from thermal_search.dataset.stored import read_pairs
+from thermal_search.dataset.stored import read_pairs, read_thermal
 from thermal_search.errors import DatasetError, MetricError, SearchError, ThermalSearchError
 from thermal_search.metrics import (
     FeaturesPrecision,
@@ -33,6 +32,7 @@ from thermal_search.metrics import (
 )
 from thermal_search.storage import Location
 from thermal_search.training.evaluation import Judge, real_statistics
+from thermal_search.training.floors import TO_BEAT, known_floors
 from thermal_search.training.group import Group
 
 
@@ -48,6 +48,39 @@ class Request:
     inception_weights: Path | None = None
     features_precision: FeaturesPrecision = "fp32"
     lpips_weights: Path | None = None
+
+
+class _Tally:
+    """How many pictures all workers have measured, of how many."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.done, self.expected = context.Value("q", 0), context.Value("q", 0)
+
+    def advance(self, pictures: int) -> None:
+        with self.done.get_lock():
+            self.done.value += pictures
+
+    def expect(self, pictures: int) -> None:
+        with self.expected.get_lock():
+            self.expected.value += pictures
+
+
+class _Bar(Progress):
+    """Follows a tally by itself."""
+
+    def __init__(self, tally: _Tally) -> None:
+        columns = (TextColumn("Judging"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.tally = tally
+        super().__init__(*columns, console=Console(stderr=True))
+        self.add_task("")
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for task in self.task_ids:
+            self.update(
+                task, completed=self.tally.done.value, total=self.tally.expected.value or None
+            )
+        return super().get_renderables()
 
 
 def evaluate(request: Request) -> dict[str, Any]:
@@ -73,30 +106,31 @@ def evaluate(request: Request) -> dict[str, Any]:
             f"{manifest.size}: prepare it with --size {size}."
         )
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        if request.workers == 1:
-            _judge(0, request, place)
-        else:
-            _judge_together(request, place)
+        place, tally = Path(folder), _Tally()
+        with _Bar(tally):
+            if request.workers == 1:
+                _judge(0, request, place, tally)
+            else:
+                _judge_together(request, place, tally)
         return json.loads((place / "found.json").read_text())
 
 
-def _judge_together(request: Request, place: Path) -> None:
+def _judge_together(request: Request, place: Path, tally: _Tally) -> None:
     try:
-        spawn(_work, (request, place), nprocs=request.workers)
+        spawn(_work, (request, place, tally), nprocs=request.workers)
     except ProcessExitedException:
         if not (place / "error").exists():
             raise
         raise MetricError((place / "error").read_text()) from None
 
 
-def _work(rank: int, request: Request, place: Path) -> None:
+def _work(rank: int, request: Request, place: Path, tally: _Tally) -> None:
     torch.set_num_threads(max((os.cpu_count() or 1) // request.workers, 1))
     dist.init_process_group(
         "gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=request.workers
     )
     try:
-        _judge(rank, request, place)
+        _judge(rank, request, place, tally)
     except ThermalSearchError as error:
         (place / "error").write_text(str(error))
         # The others wait for this one: whoever started them ends them all.
@@ -104,7 +138,7 @@ def _work(rank: int, request: Request, place: Path) -> None:
     dist.destroy_process_group()
 
 
-def _judge(rank: int, request: Request, place: Path) -> None:
+def _judge(rank: int, request: Request, place: Path, tally: _Tally) -> None:
     manifest = read_manifest(request.data)
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -119,20 +153,15 @@ def _judge(rank: int, request: Request, place: Path) -> None:
     )
     weights = request.lpips_weights
     perceptual = PerceptualDistance(weights, device) if weights else None
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    progress = Progress(
-        *columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not group.leads
-    )
-    with progress:
-        share, start = _share(manifest, request.split, group)
-        count = manifest.count("pairs", request.split)
-        file = reference_file(manifest.folder, extractor, request.split, count)
-        real = real_statistics(file, share[1], extractor, group)
-        task = progress.add_task("Judging", total=len(share[0]))
-        watched = _Watched(share[0], lambda pairs: progress.advance(task, pairs))
-        pairs = JudgedFrames(watched, share[1], start)
-        judge = Judge(pairs, extractor, real, group, device, perceptual)
-        found = judge.evaluate(translator, place / "grid.png")
+    pairs = _share(manifest, request.split, group)
+    count = manifest.count("pairs", request.split)
+    tally.expect(len(pairs))
+    file = reference_file(manifest.folder, extractor, request.split, count)
+    real = real_statistics(file, pairs.thermal, extractor, group)
+    judge = Judge(pairs, extractor, real, group, device, perceptual, tally.advance)
+    training = _part(read_thermal(manifest, "train"), pairs, count)
+    floors = known_floors(judge, training, manifest.folder, request.split, tally.expect)
+    found = judge.evaluate(translator, place / "grid.png")
     if group.leads:
         content = {
             "model": request.model.name,
@@ -142,48 +171,57 @@ def _judge(rank: int, request: Request, place: Path) -> None:
             "metric": extractor.metric,
             "protocol": judge.full_protocol,
             "numbers": {extractor.metric: found.score, **found.beside},
+            "floors": floors,
+            "beats_inverted_grey": found.score < floors[TO_BEAT][extractor.metric],
         }
         (place / "found.json").write_text(json.dumps(content))
 
 
-def _share(manifest: Manifest, split: Split, group: Group) -> tuple[tuple[Frames, Frames], int]:
-    """This worker's run of the split's pairs, from a multiple of a batch on, and its start."""
+def _share(manifest: Manifest, split: Split, group: Group) -> JudgedFrames:
+    """This worker's run of the split's pairs, from a multiple of a batch on."""
     rgb, thermal = read_pairs(manifest, split)
     batches = math.ceil(len(rgb) / EVALUATION_BATCH)
     edges = [math.ceil(batches * rank / group.size) for rank in (group.rank, group.rank + 1)]
     start, stop = (min(edge * EVALUATION_BATCH, len(rgb)) for edge in edges)
-    return (rgb.part(start, stop), thermal.part(start, stop)), start
+    return JudgedFrames(rgb.part(start, stop), thermal.part(start, stop), start)
 
 
-class _Watched(Frames):
-    """Frames that tell how many of them were taken."""
-
-    def __init__(self, frames: Frames, advance: Callable[[int], None]) -> None:
-        size, _, channels = frames.shape
-        super().__init__(frames.blocks, size=size, channels=channels)
-        self.advance = advance
-
-    def take(self, numbers: Iterable[int]) -> UInt8[Tensor, "count channels size size"]:
-        numbers = list(numbers)
-        self.advance(len(numbers))
-        return super().take(numbers)
+def _part(frames: Frames, pairs: JudgedFrames, count: int) -> Frames:
+    """The same part of other frames as `pairs` are of `count`."""
+    edges = (pairs.start, pairs.start + len(pairs))
+    return frames.part(*(edge * len(frames) // count for edge in edges))
 
 
 HIGHER = ("psnr", "ssim", "inception_score")
+UNORDERED = ("images", "kid_std")
+WIDTH = 120
+"""Columns of the table where no terminal says how many it has."""
 
 
 def describe(found: dict[str, Any]) -> None:
-    """Prints the table."""
-    protocol = found["protocol"]
+    """Prints the table, with the same measures of what took no training beside it."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    protocol, floors = found["protocol"], found["floors"]
     table = Table(
         title=f"{found['model']}, {protocol['images']} pairs of the {found['split']} split",
         caption=f"{protocol['features']} {protocol['weights']}, {protocol['resize']}, "
         f"{protocol['precision']}",
     )
-    table.add_column("measure")
-    table.add_column("value", justify="right")
-    table.add_column("better")
-    for name, value in found["numbers"].items():
+    for column in ("measure", "better", "value", *(name.replace("_", " ") for name in floors)):
+        table.add_column(column, justify="left" if column in ("measure", "better") else "right")
+    for name, value in {**found["numbers"], "images": protocol["images"]}.items():
         better = "higher" if name.startswith(HIGHER) else "lower"
-        table.add_row(name, f"{value:.6g}", "" if name.startswith("kid_std") else better)
-    Console().print(table)
+        beside = [f"{floor[name]:.4g}" if name in floor else "" for floor in floors.values()]
+        table.add_row(name, "" if name.startswith(UNORDERED) else better, f"{value:.6g}", *beside)
+    console.print(table)
+    metric = found["metric"]
+    beats, why = "beats", ""
+    if not found["beats_inverted_grey"]:
+        beats, why = "does not beat", ": it has learned nothing of heat"
+    console.print(
+        f"The generator {beats} inverted grey RGB ({metric} {found['numbers'][metric]:.6g} against "
+        f"{floors[TO_BEAT][metric]:.6g}){why}.",
+        highlight=False,
+    )

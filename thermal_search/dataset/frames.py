@@ -51,7 +51,7 @@ class Frames:
             block[max(start - first, 0) : max(stop - first, 0)]
             for first, block in zip(self.starts, self.blocks, strict=False)
         ]
-        return Frames(blocks, size=size, channels=channels)
+        return Frames(blocks, size=size, channels=channels, temperatures=self.temperatures)
 
     def take(self, numbers: Iterable[int]) -> UInt8[Tensor, "count channels size size"]:
         """The frames of these numbers as people and metrics see them: channels first, 0 .. 255."""

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from thermal_search.dataset.frames import Frames
-from thermal_search.dataset.manifest import Manifest, Split
+from thermal_search.dataset.manifest import Kind, Manifest, Split
 from thermal_search.images import Temperatures
 
 Column = Literal["rgb", "thermal"]
@@ -15,19 +15,21 @@ Column = Literal["rgb", "thermal"]
 
 def read_pairs(manifest: Manifest, split: Split) -> tuple[Frames, Frames]:
     """RGB and thermal frames of a split's pairs, in their stored order."""
-    tables = [
-        parquet.read_table(
-            shard.path,
-            columns=["rgb", "thermal"],
-            filesystem=shard.filesystem,
-            memory_map=True,  # of a disk
-        )
-        for shard in manifest.shard_paths("pairs", split)
-    ]
+    tables = _tables(manifest, "pairs", split, ["rgb", "thermal"])
     return (
         frames_of(tables, "rgb", manifest.size),
         frames_of(tables, "thermal", manifest.size, manifest.temperatures),
     )
+
+
+def read_thermal(manifest: Manifest, split: Split) -> Frames:
+    """Every thermal frame of a split: the pairs', then those without a partner."""
+    tables = [
+        table
+        for kind in ("pairs", "thermal")
+        for table in _tables(manifest, kind, split, ["thermal"])
+    ]
+    return frames_of(tables, "thermal", manifest.size, manifest.temperatures)
 
 
 def frames_of(
@@ -43,6 +45,18 @@ def frames_of(
         _pixels(chunk, shape, kind) for table in tables for chunk in table.column(column).chunks
     ]
     return Frames(views, size=size, channels=channels, temperatures=temperatures)
+
+
+def _tables(manifest: Manifest, kind: Kind, split: Split, columns: list[Column]) -> list[pa.Table]:
+    return [
+        parquet.read_table(
+            shard.path,
+            columns=columns,
+            filesystem=shard.filesystem,
+            memory_map=True,  # of a disk
+        )
+        for shard in manifest.shard_paths(kind, split)
+    ]
 
 
 def _pixels(

@@ -1,6 +1,6 @@
 """Judging a translator: the Frechet distance of what it paints to what the camera saw."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,8 +60,15 @@ def full_protocol(
     return protocol.to_json() | lpips
 
 
+def _unwatched(pictures: int) -> None:
+    """Nobody follows how far a judge is."""
+
+
 class Judge:
-    """Judges translators on the pairs of one split; stays warm from trial to trial."""
+    """Judges translators on the pairs of one split; stays warm from trial to trial.
+
+    `advance` hears of every batch how many pictures it had, as soon as they are measured.
+    """
 
     def __init__(
         self,
@@ -71,8 +78,10 @@ class Judge:
         group: Group,
         device: torch.device,
         perceptual: PerceptualDistance | None = None,
+        advance: Callable[[int], None] = _unwatched,
     ) -> None:
         self.pairs, self.extractor, self.real = pairs, extractor, real
+        self.advance = advance
         self.group, self.device, self.perceptual = group, device, perceptual
 
     @property
@@ -131,6 +140,7 @@ class Judge:
             if classes:
                 classes.add(self.extractor.classify(features))
             paired.add(pixels, real)
+            self.advance(len(pixels))
         for sums in (statistics, paired, *([classes] if classes else [])):
             sums.all_reduce(self.group.control)
         found = self.group.ask_leader(lambda: self._distances(statistics))

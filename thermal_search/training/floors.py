@@ -21,19 +21,30 @@ READ_AT_ONCE = 64
 
 Floors = dict[str, dict[str, float]]
 
+TO_BEAT = "inverted_grey"
+"""The baseline that needs no training: what is no better has learned nothing of heat."""
 
-def known_floors(judge: Judge, training: Frames, dataset: Location, split: str) -> Floors:
+
+def known_floors(
+    judge: Judge,
+    training: Frames,
+    dataset: Location,
+    split: str,
+    expect: Callable[[int], None] = lambda pictures: None,
+) -> Floors:
     """The floors of a split by the judge's protocol: kept with the dataset, or measured by all
     workers together now. Each is named as what is judged in a generator's place, and holds the
     measures that apply to it and how many `images` it is of.
 
-    `training` are this worker's thermal training frames.
+    `training` are this worker's thermal training frames. `expect` hears how many pictures this
+    worker is about to measure.
     """
     protocol = json.dumps(judge.full_protocol, sort_keys=True)
     name = f"floors-{split}-{hashlib.sha256(protocol.encode()).hexdigest()[:10]}.json"
     file = dataset / "statistics" / name
     if kept := judge.group.ask_leader(lambda: _kept(file)):
         return kept
+    expect(3 * len(judge.pairs))
     floors = measure_floors(judge, training)
     if judge.group.leads:
         # A dataset on a read-only disk is as good; they are measured again.
@@ -45,22 +56,24 @@ def known_floors(judge: Judge, training: Frames, dataset: Location, split: str) 
 
 
 def measure_floors(judge: Judge, training: Frames) -> Floors:
-    """Real half against real half, train against validation, inverted grey RGB, the mean thermal
-    picture."""
+    """Real half against real half, train against the judged split, inverted grey RGB, the mean
+    thermal picture; the first and the third alone where no worker has training frames."""
     pairs, count = judge.pairs, judge.real.count
-    mean = _mean(judge, training)
+    halves = judge.group.ask_leader(lambda: _halves(judge))
+    inverted = judge.measure(_in_place(judge, lambda numbers: _inverted(pairs.rgb.take(numbers))))
+    floors = {"real_halves": halves, TO_BEAT: inverted | {"images": count}}
+    if not judge.group.sum(torch.tensor(len(training))):
+        return floors
     # As many as the split has: a distance falls with the number of images.
     spread = [n * len(training) // max(len(pairs), 1) for n in range(len(pairs))]
-    train = judge.measure(
-        _in_place(judge, lambda numbers: training.take(spread[n] for n in numbers))
-    )
-    inverted = judge.measure(_in_place(judge, lambda numbers: _inverted(pairs.rgb.take(numbers))))
+    frames = _in_place(judge, lambda numbers: training.take(spread[n] for n in numbers))
+    train = judge.measure(frames if len(training) else ())
+    images = int(judge.group.sum(torch.tensor(len(pairs) if len(training) else 0)))
+    mean = _mean(judge, training)
     average = judge.measure(_in_place(judge, lambda numbers: mean.expand(len(numbers), -1, -1, -1)))
-    return {
-        "real_halves": judge.group.ask_leader(lambda: _halves(judge)),
+    return floors | {
         "train": {key: value for key, value in train.items() if key not in judge.paired_names}
-        | {"images": count},
-        "inverted_grey": inverted | {"images": count},
+        | {"images": images},
         "mean_thermal": average | {"images": count},
     }
 

@@ -9,12 +9,13 @@ from ray import tune
 
 from thermal_search.storage import Location
 from thermal_search.tracking import SearchLog
+from thermal_search.training.floors import Floors
 from thermal_search.training.trial import grid_name
 from thermal_search.tuning.backlog import Backlog
 from thermal_search.tuning.front import draw_front
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
-from thermal_search.tuning.record import FinalRecord, Floors, Kind, SearchRecord, TrialRecord
+from thermal_search.tuning.record import FinalRecord, Kind, SearchRecord, TrialRecord
 from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE, setting_of
 from thermal_search.tuning.verdict import decide, told
 

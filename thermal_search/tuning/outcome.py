@@ -4,7 +4,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from thermal_search.tuning.record import TO_BEAT, SearchRecord
+from thermal_search.training.floors import TO_BEAT
+from thermal_search.tuning.record import SearchRecord
 
 
 def describe(record: SearchRecord) -> str:

@@ -8,16 +8,13 @@ from typing import Any, Literal
 
 from thermal_search.checkpoint import GENERATOR
 from thermal_search.storage import Location
+from thermal_search.training.floors import TO_BEAT, Floors
 from thermal_search.tuning.objective import Objective, front, parse_objective
 
 Kind = Literal["trials", "finals"]
 """What the search tries, and the finalists' trainings with further seeds; also their folders."""
 
 Status = Literal["running", "completed", "stopped", "diverged", "failed"]
-Floors = dict[str, dict[str, float]]
-
-TO_BEAT = "inverted_grey"
-"""The baseline that needs no training: what is no better has learned nothing of heat."""
 
 
 @dataclass

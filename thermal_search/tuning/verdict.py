@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from thermal_search.tuning.record import TO_BEAT, FinalRecord, SearchRecord, TrialRecord
+from thermal_search.training.floors import TO_BEAT
+from thermal_search.tuning.record import FinalRecord, SearchRecord, TrialRecord
 
 
 def finalists(record: SearchRecord, count: int) -> list[TrialRecord]:
