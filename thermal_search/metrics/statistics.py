@@ -38,7 +38,7 @@ class Statistics:
 
     def add(self, features: Float[Tensor, "batch dimensions"]) -> None:
         """Raises MetricError where a feature is not finite."""
-        total = features.sum(0, dtype=torch.float64).cpu()
+        total = _sum(features)
         if not total.isfinite().all():
             raise MetricError(
                 "Features must be finite numbers, but some are not: check the weights of the "
@@ -95,7 +95,9 @@ class Statistics:
     @property
     def rows(self) -> Float[Tensor, "kept dimensions"]:
         """The first features, at most `kept`, in the order of the images."""
-        return torch.cat(self._rows) if self._rows else torch.zeros(0, self.dimensions)
+        if len(self._rows) != 1:
+            self._rows = [torch.cat(self._rows or [torch.zeros(0, self.dimensions)])]
+        return self._rows[0]
 
     @property
     def holds_all_rows(self) -> bool:
@@ -126,10 +128,7 @@ class Statistics:
     def deviations(self) -> Array:
         """The rows less their mean, in float64, where all are held."""
         assert self.holds_all_rows
-        # Always another tensor than the rows, which stay as they are.
-        deviations = self.rows.to(torch.float64, copy=True).numpy()
-        deviations -= self.mean
-        return deviations
+        return np.subtract(self.rows.numpy(), self.mean, dtype=np.float64)
 
     def save(self, place: Location | Path) -> None:
         """Writes them, whole or not at all."""
@@ -166,6 +165,13 @@ class Statistics:
         statistics = cls(features.shape[1])
         statistics.add(features)
         return statistics
+
+
+def _sum(features: Tensor) -> Tensor:
+    if features.device.type != "cpu":
+        return features.sum(0, dtype=torch.float64).cpu()
+    # A tenth of the time that torch takes, which converts all rows first.
+    return torch.from_numpy(features.numpy().sum(0, dtype=np.float64))
 
 
 def _outer(features: Tensor) -> Tensor:
