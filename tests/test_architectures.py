@@ -48,6 +48,13 @@ def test_paints_one_thermal_channel_in_network_range(translator):
     assert thermal.abs().max() <= 1
 
 
+def test_stays_in_range_however_large_its_weights(translator):
+    for parameter in translator.generator.parameters():
+        parameter.data *= 100
+
+    assert translator.translate(next(random_batches()).rgb).abs().max() <= 1
+
+
 @pytest.mark.parametrize("size", [64, 128, 256])
 def test_paints_other_sizes(name, size):
     # StyleGAN's tiny ladder would have no channel left at 256 pixels.

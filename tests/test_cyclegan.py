@@ -5,7 +5,7 @@ from torch import nn
 
 from thermal_search.architectures import build
 from thermal_search.images import Batch
-from thermal_search.networks import ImagePool
+from thermal_search.networks import ImagePool, ResidualBlock
 
 
 def make(**parameters):
@@ -142,3 +142,65 @@ def test_published_setting():
     for player in players.values():
         assert player.optimizer.algorithm == "adam"
         assert (player.optimizer.lr, player.optimizer.betas) == (2e-4, (0.5, 0.999))
+
+
+def test_both_generators_learn_from_either_way_round():
+    terms = next((translator := make()).turns(random_batches())).terms
+    for name in ("cycle_rgb", "cycle_thermal"):
+        for generator in (translator.generator, translator.return_generator):
+            weight = generator.layers[1].weight
+            (slope,) = torch.autograd.grad(terms[name], weight, retain_graph=True)
+            assert slope.any(), name
+
+
+def test_thermal_pictures_are_shown_to_both_generators_with_all_channels_alike():
+    translator, batch, shown = make(), next(random_batches()), []
+    for generator in (translator.return_generator, translator.generator):
+        generator.register_forward_hook(lambda _, x, __: shown.append(x[0]))
+    next(translator.turns(iter([batch])))
+    thermal = batch.thermal.expand(-1, 3, -1, -1)
+
+    assert sum(torch.equal(images, thermal) for images in shown) == 2  # to cross, and to stay
+    assert sum(torch.equal(images, batch.rgb) for images in shown) == 2
+
+
+def test_both_discriminators_are_reminded_of_old_fakes():
+    translator = make(pool_size=3)
+    list(translator.turns(random_batches()))
+
+    assert len(translator.thermal_pool.images) == len(translator.rgb_pool.images) == 3
+    for judge, pool in (
+        (translator.thermal_discriminator, translator.thermal_pool),
+        (translator.rgb_discriminator, translator.rgb_pool),
+    ):
+        old, shown = list(pool.images), []
+        judge.register_forward_hook(lambda _, x, __, shown=shown: shown.extend(x[0]))
+        torch.manual_seed(1)
+        list(translator.turns(random_batches(5)))
+        assert any(torch.equal(a, b) for a in old for b in shown)
+
+
+def test_every_border_is_reflected_but_those_of_halvings_and_doublings():
+    generator = make().generator
+    padded = [m for m in generator.modules() if isinstance(m, nn.Conv2d) and m.padding != (0, 0)]
+
+    assert all(m.stride == (2, 2) for m in padded)
+    assert len(padded) == 2
+    assert not any("Zero" in type(m).__name__ for m in generator.modules())
+    reflected = [m.padding[0] for m in generator.modules() if isinstance(m, nn.ReflectionPad2d)]
+    assert reflected == [3, 1, 1, 3]
+
+
+def test_a_block_adds_to_what_it_was_given():
+    block, features = ResidualBlock(4), torch.randn(2, 4, 8, 8)
+    for convolution in (block.layers[1], block.layers[5]):
+        nn.init.zeros_(convolution.weight)
+
+    assert torch.allclose(block(features), features, atol=1e-3)
+
+
+def test_discriminators_normalise_each_image_by_itself():
+    judge = build("cyclegan", 64, {"discriminator_width": 2, "generator_width": 2})
+    for network in (judge.thermal_discriminator, judge.rgb_discriminator):
+        norms = [m for m in network.modules() if isinstance(m, nn.InstanceNorm2d)]
+        assert len(norms) == 3

@@ -247,3 +247,52 @@ def test_a_judge_that_couples_images_never_sees_real_and_false_ones_together(gam
 
     halves = game.judging == "base_discriminators"
     assert set(shown) == {BATCH // 2 if halves else BATCH}
+
+
+PAINTERS = {
+    "cyclegan": ["generator", "return_generator"],
+    "gan": ["generator"],
+    "thermalgan": ["generator.base", "generator.contrast"],
+    "unit": ["generator.thermal_decoder", "rgb_decoder"],
+}
+
+
+@games(PAINTERS)
+def test_a_judge_of_pictures_sees_them_as_they_were_painted(game, batch):
+    translator, painted, shown = make(game.name), [], []
+    for painter in PAINTERS[game.name]:
+        translator.get_submodule(painter).register_forward_hook(
+            lambda _, __, out: painted.extend(out)
+        )
+    network = translator.get_submodule(game.judge)
+    network.register_forward_hook(lambda _, x, __: shown.append(x))
+    list(translator.turns(itertools.repeat(batch)))
+    real = real_pictures(translator, game.judge, batch)
+
+    assert len(shown) > 1
+    for pictures in shown:
+        is_real = each_row_is_real(pictures, real)
+        for picture, is_own in zip(pictures[-1][:, -real.shape[1] :], is_real, strict=True):
+            assert is_own or any(torch.equal(picture, other) for other in painted)
+
+
+@games()
+def test_whoever_paints_learns_from_the_judge_as_it_is_then(game, batch):
+    def played(moved):
+        """The painting side's terms where the judge has moved in the turn before; and its slopes."""
+        translator = make(game.name)
+        painter = [p for n in translator.players()[game.painting].networks for p in n.parameters()]
+        for turn in translator.turns(itertools.repeat(batch)):
+            if turn.player == game.painting:
+                total = sum(turn.terms[term] for term in game.fooling_terms)
+                slopes = torch.autograd.grad(total, painter, allow_unused=True)
+                return total.item(), any(s is not None and s.any() for s in slopes)
+            if turn.player == game.judging:
+                for parameter in translator.get_submodule(game.judge).parameters():
+                    parameter.data += moved
+
+    (still, learns), (anew, _) = played(0.0), played(0.1)
+
+    assert learns
+    # CycleGAN's generators move first.
+    assert (still != anew) == (game.name != "cyclegan")

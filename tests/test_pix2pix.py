@@ -115,3 +115,40 @@ def test_weights_start_small():
     weights = build("pix2pix", SIZE, {}).generator.encoder[2][1].weight
 
     assert weights.std().item() == pytest.approx(0.02, rel=0.02)
+
+
+def test_layers_from_the_bottleneck_up_drop_out():
+    drops = [isinstance(layer[-1], Dropout) for layer in UNet(size=64, width=2).decoder]
+
+    assert drops == [True, True, True, False, False]
+
+
+def test_leaky_rectifiers_on_the_way_down_and_plain_ones_on_the_way_up():
+    network = UNet(size=32, width=2)
+    slopes = [m.negative_slope for m in network.encoder.modules() if isinstance(m, nn.LeakyReLU)]
+
+    assert slopes == [0.2] * 4
+    assert [type(layer[0]) for layer in network.decoder] == [nn.ReLU] * 4
+    assert isinstance(network.output[0], nn.ReLU)
+    judge = make().discriminator
+    kinds = [m for m in judge.modules() if isinstance(m, (nn.ReLU, nn.LeakyReLU))]
+    assert [m.negative_slope for m in kinds] == [0.2] * 3
+
+
+def test_levels_learn_through_their_mirrors_where_the_way_through_the_bottleneck_is_cut():
+    network = UNet(size=32, width=2, dropout=0.0)
+    for cut in range(len(network.decoder)):
+        network.zero_grad()
+        kept = network.decoder[cut][1].weight.detach().clone()
+        nn.init.zeros_(network.decoder[cut][1].weight)
+        network(torch.randn(2, 3, 32, 32)).sum().backward()
+        network.decoder[cut][1].weight.data = kept
+        learns = [bool(layer[1].weight.grad.any()) for layer in network.encoder]
+        assert learns == [True] * (4 - cut) + [False] * (cut + 1)
+
+
+def test_the_discriminator_is_normalised_between_its_first_and_its_last_layer():
+    judge = PatchDiscriminator(in_channels=4, width=2)
+    kinds = [type(m) for m in judge.layers if not isinstance(m, nn.LeakyReLU)]
+
+    assert kinds == [nn.Conv2d] + [nn.Conv2d, nn.BatchNorm2d] * 3 + [nn.Conv2d]

@@ -1,4 +1,5 @@
 import itertools
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from thermal_search.networks.karras import (
     growth_at,
     pixel_norm,
 )
-from thermal_search.training.step import take_seats
+from thermal_search.training.group import Group
+from thermal_search.training.step import take_seats, train_step
 
 
 def make(**parameters):
@@ -141,6 +143,20 @@ def test_weights_are_stored_with_unit_spread_and_scaled_by_their_fan_in(layer):
 
     assert layer.weight.std().item() == pytest.approx(1, rel=0.05)
     assert layer.scale == pytest.approx((2 / fan_in) ** 0.5)
+    is_dense = layer.weight.dim() == 2
+    out = layer(torch.ones(1, fan_in) if is_dense else torch.ones(1, fan_in // 9, 3, 3))
+    middle = out[0] if is_dense else out[0, :, 1, 1]
+    assert torch.allclose(middle, layer.weight.flatten(1).sum(1) * layer.scale, atol=1e-4)
+
+
+def test_gains_are_one_where_no_rectifier_follows_and_a_quarter_at_the_root():
+    translator = make(latent_size=8)
+    paint = translator.generator.paint["8"]
+    last = translator.discriminator.head[-1]
+
+    assert paint.scale == pytest.approx(paint.weight[0].numel() ** -0.5)
+    assert last.scale == pytest.approx(last.weight[0].numel() ** -0.5)
+    assert translator.generator.root.scale == pytest.approx(2**0.5 / 4 / 8**0.5)
 
 
 def test_pixels_are_normalised_after_every_convolution_of_the_generator():
@@ -155,7 +171,12 @@ def test_pixels_are_normalised_after_every_convolution_of_the_generator():
         convolution.register_forward_hook(lambda _, x, __: inputs.append(x[0]))
     translator.generator(next(random_batches()).rgb, 5 * translator.draw_latent(BATCH))
 
-    assert len(inputs) == 4
+    translator.generator.first["4"].register_forward_hook(
+        lambda _, x, __: inputs.append(x[0][:, :16])
+    )
+    translator.generator(next(random_batches()).rgb, 5 * translator.draw_latent(BATCH))
+
+    assert len(inputs) == 4 + 4 + 1
     for seen in inputs:
         assert torch.allclose(seen.square().mean(1), torch.ones_like(seen[:, 0]), atol=1e-3)
 
@@ -178,6 +199,26 @@ def test_minibatch_deviation_is_one_channel_that_tells_sameness():
     assert same[:, 3].max() < 1e-3
     assert 0.5 < spread[:, 3].mean() < 1.2
     assert deviation(torch.randn(6, 3, 4, 4)).shape == (6, 4, 4, 4)  # groups of two
+    # Every second image is of one group: one of equal images, one of different ones.
+    mixed = torch.randn(8, 3, 4, 4)
+    mixed[::2] = 1
+    told = deviation(mixed)[:, 3].mean((1, 2))
+    assert told[::2].max() < 1e-3
+    assert told[1::2].min() > 0.5
+    coarse = (100 + torch.randn(8, 3, 4, 4)).bfloat16()
+    exact = deviation(coarse.float())[:, 3:]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(deviation(coarse)[:, 3:], exact.bfloat16())
+
+
+def test_how_an_image_is_judged_depends_on_its_neighbours():
+    batch = next(random_batches())
+    pair = [faded(images, Growth(8, 1.0)) for images in (batch.rgb, batch.thermal)]
+    crowd = [images[:1].expand_as(images) for images in pair]
+    judge, blind = (at(make(deviation_group=n), 8, 1.0).discriminator for n in (4, 1))
+
+    assert not torch.allclose(judge(*pair)[0], judge(*crowd)[0], atol=1e-4)
+    assert torch.allclose(blind(*pair)[0], blind(*crowd)[0], atol=1e-5)
 
 
 def test_no_norm_layer_in_the_discriminator_and_no_tanh_at_the_end_of_the_generator():
@@ -185,6 +226,10 @@ def test_no_norm_layer_in_the_discriminator_and_no_tanh_at_the_end_of_the_genera
 
     assert not [m for m in translator.discriminator.modules() if "Norm" in type(m).__name__]
     assert not [m for m in translator.generator.modules() if isinstance(m, nn.Tanh)]
+    translator.generator.paint["4"].weight.data *= 100
+    rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
+    assert translator.generator(rgb, z).abs().max() > 2
+    assert translator.translate(rgb, z).abs().max() == 1
 
 
 def test_the_published_game():
@@ -217,3 +262,17 @@ def test_a_trial_grows_to_full_size_and_its_average_with_it(tmp_path):
 
     assert trial.average is not None
     assert trial.average.network.growth == trial.translator.generator.growth == Growth(32, 1.0)
+
+
+def test_layers_left_behind_get_no_gradient_and_so_do_not_drift():
+    translator = at(make(), 8, 1.0)
+    seats = take_seats(translator)
+
+    def step():
+        train_step(translator, seats, random_batches(), group=Group(), autocast=nullcontext())
+
+    step()
+    assert translator.generator.paint["8"].weight.grad is not None
+    at(translator, 16, 1.0)
+    step()
+    assert translator.generator.paint["8"].weight.grad is None
