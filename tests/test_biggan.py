@@ -1,11 +1,14 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import BATCH, SIZE, TINY, random_batches
 from torch import nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import build
-from thermal_search.architectures.biggan import AdaptiveNorm
+from thermal_search.architectures.biggan import AdaptiveNorm, HalvingBlock
 from thermal_search.losses import hinge
 from thermal_search.networks.attention import SelfAttention
 from thermal_search.networks.spectral import likeness_of
@@ -87,6 +90,18 @@ def test_attention_is_silent_at_first_then_looks_everywhere():
     changed[:, :, 0, 0] += 5
 
     assert ((attention(changed) - attention(features))[:, :, 7, 7].abs() > 0).any()
+    # Products are not scaled by the number of channels, unlike in transformers.
+    query, key, value = (
+        seen.flatten(2)
+        for seen in (
+            attention.query(features),
+            F.max_pool2d(attention.key(features), 2),
+            F.max_pool2d(attention.value(features), 2),
+        )
+    )
+    weights = (query.transpose(1, 2) @ key).softmax(2)
+    found = attention.output((value @ weights.transpose(1, 2)).unflatten(2, (8, 8)))
+    assert torch.allclose(attention(features), features + found, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -94,13 +109,15 @@ def test_attention_is_silent_at_first_then_looks_everywhere():
 )
 def test_both_networks_attend_at_the_resolution_asked_for(asked, resolution):
     translator = make(attention=asked)
-    seen = []
-    for module in translator.modules():
-        if isinstance(module, SelfAttention):
-            module.register_forward_hook(lambda _, x, __: seen.append(x[0].shape[-1]))
+    networks = translator.generator, translator.discriminator.look, translator.discriminator.see
+    seen = [set(), set(), set()]
+    for network, resolutions in zip(networks, seen, strict=True):
+        for module in network.modules():
+            if isinstance(module, SelfAttention):
+                module.register_forward_hook(lambda _, x, __, r=resolutions: r.add(x[0].shape[-1]))
     list(translator.turns(random_batches()))
 
-    assert set(seen) == ({resolution} if resolution else set())
+    assert seen == [{resolution} if resolution else set()] * 3
 
 
 def test_each_chunk_of_the_latent_reaches_its_own_block_and_those_after():
@@ -165,11 +182,11 @@ def test_scoring_the_same_pair_by_place_and_as_a_whole_differs_only_in_projectio
     for projection in ("spatial", "vector"):
         judge = make(projection=projection).discriminator.eval()
         assert not torch.allclose(judge(rgb, thermal), judge(-rgb, thermal))
-    # Over one place only, both are the same product.
-    features, seen = torch.randn(2, 5, 1, 1), torch.randn(2, 5, 1, 1)
+    # Where the RGB looks alike at all nine places: the mean of what the other sums.
+    features, seen = torch.randn(2, 5, 3, 3), torch.randn(2, 5, 1, 1).expand(2, 5, 3, 3)
     agreements = [make(projection=p).discriminator._agreement(features, seen)
                   for p in ("spatial", "vector")]  # fmt: skip
-    assert torch.allclose(*agreements)
+    assert torch.allclose(agreements[0], agreements[1] / 9, atol=1e-5)
 
 
 def test_two_discriminator_turns_on_fresh_images_by_default():
@@ -200,22 +217,25 @@ def test_parts_of_a_batch_gather_into_one_move():
 
 
 def test_gathered_gradients_are_those_of_the_whole_batch():
-    # The discriminator couples no images, so the parts must add up to the whole.
-    def gradient(part_size):
-        translator = make(part_size=part_size, discriminator_turns=1).eval()
-        seats = take_seats(translator)
-        batches = random_batches()
-        torch.manual_seed(1)
-        latents = torch.randn(BATCH, translator.draw_latent(1).shape[1])
-        taken = iter(latents.split(part_size))
-        translator.draw_latent = lambda count, random=None: next(taken)
-        for turn in translator.turns(batches):
-            turn.loss.backward(inputs=seats["discriminator"].parameters)
-            if turn.moves:
-                break
-        return torch.cat([p.grad.flatten() for p in seats["discriminator"].parameters])
+    # Judged, no network couples images, so the parts must add up to the whole.
+    def gradients(part_size):
+        translator = make(
+            part_size=part_size, orthogonal=False, generator_lr=0.0, discriminator_lr=0.0
+        )
+        latents = iter(torch.randn(2, BATCH, translator.draw_latent(1).shape[1]).flatten(0, 1))
+        translator.draw_latent = lambda n, random=None: torch.stack(
+            [next(latents) for _ in range(n)]
+        )
+        seats = take_seats(translator.eval())
+        train_step(translator, seats, random_batches(), group=Group(), autocast=nullcontext())
+        return {
+            player: torch.cat([p.grad.flatten() for p in seat.parameters])
+            for player, seat in seats.items()
+        }
 
-    assert torch.allclose(gradient(BATCH), gradient(1), atol=1e-5)
+    whole, parts = gradients(BATCH), gradients(1)
+    for player, gradient in whole.items():
+        assert torch.allclose(parts[player], gradient, atol=1e-5)
 
 
 def test_filters_are_kept_from_being_alike():
@@ -268,8 +288,42 @@ def test_an_averaged_generator_is_judged_with_statistics_of_its_own(tmp_path):
     variances = [name for name in live if name.endswith("running_var")]
 
     assert variances
+    norm, seen = trial.average.network.output[0], []
+    norm.register_forward_hook(lambda _, x, __: seen.append(x[0].mean((0, 2, 3))))
+    with trial.judged():
+        assert len(seen) == 16
+    assert torch.allclose(norm.running_mean, torch.stack(seen).mean(0), atol=1e-5)
     assert any(not torch.equal(live[name], trial.average.network.state_dict()[name])
                for name in variances)  # fmt: skip
     assert all(kept[name].isfinite().all() for name in variances)
     assert all(n.momentum == 0.1 for n in trial.average.network.modules()
                if isinstance(n, nn.BatchNorm2d))  # fmt: skip
+
+
+def test_the_score_rests_on_the_rectified_features_summed_over_all_places():
+    judge, seen = make().discriminator.eval(), []
+    judge.look.register_forward_hook(lambda _, __, out: seen.append(out))
+    judge.head.register_forward_hook(lambda _, x, __: seen.append(x[0]))
+    judge(torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 1, SIZE, SIZE))
+
+    assert torch.allclose(seen[1], seen[0].relu().sum((2, 3)), atol=1e-5)
+
+
+def test_only_the_first_block_of_the_discriminator_sees_what_is_negative():
+    features = -torch.rand(2, 4, 8, 8)
+    for is_first in (True, False):
+        block, given = HalvingBlock(4, 6, is_first=is_first, halves=True), []
+        block.first.register_forward_hook(lambda _, x, __, given=given: given.append(x[0]))
+        block(features)
+        assert torch.equal(given[0], features if is_first else torch.zeros_like(features))
+
+
+def test_adaptive_norms_normalise_over_the_batch():
+    norm, features = (
+        AdaptiveNorm(4, 3),
+        torch.randn(6, 4, 8, 8) + torch.arange(6.0).view(6, 1, 1, 1),
+    )
+    found = norm(features, torch.zeros(6, 3), None)
+
+    assert torch.allclose(found.mean((0, 2, 3)), torch.zeros(4), atol=1e-5)
+    assert found.mean((1, 2, 3)).abs().max() > 0.5

@@ -279,7 +279,7 @@ def test_a_judge_of_pictures_sees_them_as_they_were_painted(game, batch):
 @games()
 def test_whoever_paints_learns_from_the_judge_as_it_is_then(game, batch):
     def played(moved):
-        """The painting side's terms where the judge has moved in the turn before; and its slopes."""
+        """The painting side's terms after the judge has moved so far, and whether it learns."""
         translator = make(game.name)
         painter = [p for n in translator.players()[game.painting].networks for p in n.parameters()]
         for turn in translator.turns(itertools.repeat(batch)):

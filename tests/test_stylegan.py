@@ -2,12 +2,13 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny import BATCH, SIZE, TINY, random_batches
 
 from thermal_search.architectures import build
 from thermal_search.architectures.stylegan import Styled
 from thermal_search.losses import zero_centred_penalty
-from thermal_search.networks.karras import Blur, EqualizedLinear, Growth
+from thermal_search.networks.karras import Blur, EqualizedLinear, Growth, MinibatchDeviation
 from thermal_search.training.step import take_seats
 
 
@@ -61,6 +62,14 @@ def test_a_style_sets_the_mean_and_the_spread_of_each_channel():
     assert features.mean((2, 3))[0].tolist() == pytest.approx([7, 0, 0], abs=1e-3)
     spread = features.std((2, 3), correction=0)[0]
     assert spread.tolist() == pytest.approx([2, 1, 0.5], abs=1e-2)
+    plain = Styled(3, 2, 8, has_noise=False)
+    plain.style.weight.data.zero_()
+    given = torch.randn(2, 3, 8, 8)
+    rectified = torch.where(given > 0, given, 0.2 * given)
+    centred = rectified - rectified.mean((2, 3), keepdim=True)
+    expected = centred / rectified.std((2, 3), correction=0, keepdim=True)
+    assert torch.allclose(plain(given, torch.zeros(2, 2)), expected, atol=1e-3)
+    assert plain.style.scale == pytest.approx(2**-0.5)  # no rectifier follows: gain 1
 
 
 def test_styles_start_at_scale_one_and_shift_zero():
@@ -82,6 +91,18 @@ def test_at_first_noise_says_nothing_then_as_much_as_is_learned():
     assert torch.equal(translator.translate(rgb, z), translator.translate(rgb, z))
 
 
+def test_noise_is_one_channel_that_each_picture_draws_by_itself():
+    styled = Styled(3, 2, 8, has_noise=True)
+    styled.style.weight.data.zero_()
+    styled.noise_strength.data = torch.tensor([1.0, 1.0, 2.0]).view(3, 1, 1)
+    painted = styled(torch.zeros(2, 3, 8, 8), torch.zeros(2, 2))
+
+    # From nothing but noise, and normalised after: alike in all channels.
+    assert torch.allclose(painted[:, 0], painted[:, 1])
+    assert torch.allclose(painted[:, 0], painted[:, 2], atol=1e-3)
+    assert not torch.allclose(painted[0], painted[1], atol=0.1)
+
+
 def test_each_layer_has_its_own_noise_when_judged():
     noises = [m.noise for m in make().modules() if isinstance(m, Styled)]
     alike = [torch.equal(a, b) for a, b in itertools.combinations(noises, 2) if a.shape == b.shape]
@@ -99,13 +120,21 @@ def test_without_noise_there_is_none_to_learn():
 def test_later_layers_often_take_another_latents_style():
     translator = make(style_mixing=1.0)
     rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
-    for seed in range(10):
+    crossings = set()
+    for seed in range(40):
         torch.manual_seed(seed)
         styles = list(translator.generator._styles(rgb, z, layers=8))
         same = [torch.equal(style, styles[0]) for style in styles]
         crossing = same.index(False)
         assert 1 <= crossing < 8
         assert same == [True] * crossing + [False] * (8 - crossing)
+        crossings.add(crossing)
+    assert crossings == set(range(1, 8))
+    torch.manual_seed(0)
+    often = make(style_mixing=0.7).generator
+    mixed = [len(set(often._styles(rgb, z, layers=8))) == 2 for _ in range(300)]
+    assert sum(mixed) == pytest.approx(210, abs=30)
+    assert len(set(translator.eval().generator._styles(rgb, z, layers=8))) == 1
     plain = list(make(style_mixing=0.0).generator._styles(rgb, z, layers=8))
     assert all(style is plain[0] for style in plain)
 
@@ -138,6 +167,12 @@ def test_the_mean_style_moves_slowly_to_what_was_mapped():
     mapping.remember(torch.ones(4, 8))
 
     assert mapping.running_style.tolist() == pytest.approx([0.005] * 8)
+    # The first latent's styles only, whatever it is mixed with.
+    translator = make(style_mixing=1.0)
+    rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
+    translator.generator._styles(rgb, z, layers=8)
+    expected = 0.005 * translator.generator.map(rgb, z).mean(0)
+    assert torch.allclose(translator.generator.map.running_style, expected, atol=1e-6)
 
 
 def test_the_style_sees_the_rgb_picture_when_asked_to():
@@ -146,6 +181,17 @@ def test_the_style_sees_the_rgb_picture_when_asked_to():
 
     assert not torch.equal(seeing(rgb, z), seeing(-rgb, z))
     assert torch.equal(blind(rgb, z), blind(-rgb, z))
+
+
+def test_the_mapping_bends_and_does_not_feel_how_long_a_latent_is():
+    mapping, rgb, z = make().generator.map, next(random_batches()).rgb, torch.randn(BATCH, 8)
+
+    assert torch.allclose(mapping(rgb, z), mapping(rgb, 10 * z), atol=1e-5)
+    kinds = [type(layer).__name__ for layer in mapping.layers]
+    assert kinds == ["EqualizedLinear", "LeakyReLU"] * 2
+    layer = EqualizedLinear(3, 2, lr_multiplier=0.01)
+    layer.bias.data.fill_(1.0)
+    assert layer(torch.zeros(1, 3)).tolist() == [pytest.approx([0.01] * 2)]
 
 
 def test_r1_of_a_linear_score_is_known():
@@ -164,6 +210,38 @@ def test_the_penalty_is_half_gamma_times_r1_and_teaches_the_first_layer():
         return turn.terms["penalty"].item()
 
     assert penalty(20.0) == pytest.approx(2 * penalty(10.0), rel=1e-4)
+
+
+class Product(torch.nn.Module):
+    """Scores a pair by the product of its red and its thermal channel: with the RGB picture held
+    fixed, its slope at any thermal picture is the red channel; squared, it tells where it is."""
+
+    growth = Growth(SIZE, 1.0)
+
+    def forward(self, rgb, thermal):
+        return (rgb[:, 0] * thermal[:, 0].square() / 2).sum((1, 2))
+
+
+def test_the_slope_is_that_at_real_pictures_by_the_thermal_picture_alone():
+    translator, batch = make(r1_gamma=3.0), next(random_batches())
+    translator.discriminator = Product()
+    turn = next(translator.turns(iter([batch])))
+    slope = (batch.rgb[:, 0] * batch.thermal[:, 0]).flatten(1)
+
+    assert turn.terms["penalty"].item() == pytest.approx(
+        3 / 2 * slope.square().sum(1).mean().item(), rel=1e-4
+    )
+
+
+def test_the_penalty_is_taken_in_float32_under_bf16():
+    translator, dtypes = make(), []
+    translator.discriminator.eyes[str(SIZE)].register_forward_hook(
+        lambda _, __, out: dtypes.append(out.dtype)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        next(translator.turns(random_batches()))
+
+    assert dtypes == [torch.bfloat16, torch.float32]
 
 
 def test_the_lazy_penalty_is_rare_and_as_much_heavier():
@@ -190,6 +268,36 @@ def test_the_discriminator_blurs_and_the_filter_keeps_the_level():
     inside = Blur()(torch.ones(1, 2, 8, 8))[:, :, 1:-1, 1:-1]
 
     assert torch.allclose(inside, torch.ones_like(inside))
+    point = torch.zeros(1, 1, 3, 3)
+    point[0, 0, 1, 1] = 16
+    assert Blur()(point)[0, 0].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+    blurred = []
+    translator.generator.blur.register_forward_hook(lambda _, x, __: blurred.append(x[0].shape[-1]))
+    translator.translate(next(random_batches()).rgb)
+    assert blurred == [8, 16, 32]
+
+
+def test_the_discriminator_compares_four_images():
+    head = make().discriminator.head
+
+    assert isinstance(head[0], MinibatchDeviation)
+    assert head[0].group == 4
+
+
+def test_a_new_resolution_begins_as_the_enlarged_old_one():
+    translator = make().eval()
+    rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
+    translator.generator.growth = Growth(8, 1.0)
+    old = translator.generator(rgb, z)
+    translator.generator.growth = Growth(16, 0.0)
+
+    assert torch.equal(translator.generator(rgb, z), F.interpolate(old, scale_factor=2))
+
+
+def test_optimizers_start_afresh_when_the_resolution_doubles():
+    translator = build("stylegan", SIZE, TINY["stylegan"])
+
+    assert sum(translator.begin_step(images, 1000) for images in range(0, 1000, 10)) == 3
 
 
 def test_no_norm_layers_in_the_discriminator():

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from tiny import BATCH, SIZE, TINY, random_batches
@@ -16,7 +18,8 @@ def make(**parameters):
 
 def test_the_base_has_few_even_levels_each_the_mean_of_its_place():
     thermal = torch.rand(3, 1, SIZE, SIZE) * 2 - 1
-    base = even_levels(thermal, 8)
+    base = make().base_of(thermal)
+    assert torch.equal(base, even_levels(thermal, 8))
     for picture, original in zip(base, thermal, strict=True):
         levels = picture.unique()
         assert len(levels) <= 8
@@ -31,6 +34,29 @@ def test_levels_are_equally_populated_and_even_pictures_survive():
     flat = torch.full((1, 1, SIZE, SIZE), 0.3)
 
     assert torch.allclose(even_levels(flat, 8), flat, atol=1e-6)
+
+
+def test_noise_does_not_tear_levels():
+    torch.manual_seed(0)
+    halves = torch.ones(1, 1, 64, 64)
+    halves[..., :32] = -1
+    base = even_levels(halves + 0.3 * torch.randn_like(halves), 2)
+    far = base[..., :28], base[..., 36:]
+
+    assert all(half.unique().numel() == 1 for half in far)
+    noise = torch.randn(1, 1, 64, 64)
+
+    def torn(picture):
+        return (picture.diff(dim=3) != 0).float().mean()
+
+    quantiles = noise.flatten().sort().values[torch.arange(1, 4) * 1024]
+    assert torn(even_levels(noise, 4)) < 0.8 * torn(torch.searchsorted(quantiles, noise).float())
+
+
+def test_bases_are_judged_at_two_sizes():
+    translator = make()
+    for judge in (translator.encoded_discriminator, translator.random_discriminator):
+        assert len(judge.scales) == 2
 
 
 def test_base_and_contrast_add_up_to_the_picture_within_the_range():
@@ -93,8 +119,8 @@ def test_stage_two_and_its_judge_see_base_rgb_and_contrast_in_that_order():
     base = translator.base_of(batch.thermal)
 
     assert torch.equal(seen[0], torch.cat([base, batch.rgb], 1))  # the true base
-    assert judged[0].shape[1] == 5
-    assert torch.equal(judged[0][:, :4], seen[0])
+    assert len(judged) == 3
+    assert all(pair.shape[1] == 5 and torch.equal(pair[:, :4], seen[0]) for pair in judged)
     assert torch.equal(judged[0][:, 4:], ((batch.thermal - base) / 0.25).clamp(-1, 1))
 
 
@@ -106,15 +132,20 @@ def test_translating_it_stands_on_its_own_base():
     thermal = translator.translate(rgb, z)
     (given, contrast), base = seen[0], translator.generator.base(rgb, z)
 
-    assert torch.equal(given[:, :1], base)
+    assert torch.equal(given, torch.cat([base, rgb], dim=1))
     assert torch.equal(thermal, (base + 0.25 * contrast).clamp(-1, 1))
 
 
 def test_learning_on_its_own_base_can_be_mixed_in():
-    translator, batch = make(predicted_base_share=1.0), next(random_batches())
-    seen = []
+    translator, batch = make(predicted_base_share=1.0, dropout=0.0), next(random_batches())
+    seen, painted = [], []
     translator.generator.contrast.register_forward_hook(lambda _, x, __: seen.append(x[0]))
-    list(translator.turns(iter([batch])))
+    translator.generator.contrast.register_forward_hook(lambda _, __, out: painted.append(out))
+    *_, turn = translator.turns(iter([batch]))
+    # What is left to paint is the difference to that very base.
+    contrast = ((batch.thermal - seen[0][:, :1]) / 0.25).clamp(-1, 1)
+    expected = 100 * (painted[0] - contrast).abs().mean()
+    assert turn.terms["l1"].item() == pytest.approx(expected.item(), rel=1e-4)
 
     assert not torch.allclose(seen[0][:, :1], translator.base_of(batch.thermal))
     assert not seen[0].requires_grad
@@ -156,6 +187,27 @@ def test_finding_the_latent_again_does_not_move_the_encoder():
     assert any(p.grad is not None for p in translator.generator.base.parameters())
 
 
+def test_the_latent_is_drawn_given_and_looked_for_in_what_was_painted_from_it():
+    translator, batch = make(latent_weight=3.0, base_l1_weight=2.0), next(random_batches())
+    given, painted = [], []
+    translator.generator.base.register_forward_hook(lambda _, x, out: given.append(x))
+    translator.generator.base.register_forward_hook(lambda _, __, out: painted.append(out))
+    turns = translator.turns(iter([batch]))
+    next(turns)
+    terms = next(turns).terms
+    mean, log_variance = translator.encoder(translator.base_of(batch.thermal)[:2])
+    (rgb, code), (other_rgb, drawn) = given
+
+    assert torch.equal(rgb, batch.rgb[:2])
+    assert torch.equal(other_rgb, rgb)
+    # The code is drawn around what is encoded, as widely as is encoded.
+    assert 0.1 < ((code - mean) / (0.5 * log_variance).exp()).std() < 2
+    found = 3 * (translator.encoder(painted[1])[0] - drawn).abs().mean()
+    assert terms["latent"].item() == pytest.approx(found.item(), rel=1e-4)
+    l1 = 2 * (painted[0] - translator.base_of(batch.thermal)[:2]).abs().mean()
+    assert terms["l1"].item() == pytest.approx(l1.item(), rel=1e-4)
+
+
 def test_the_code_costs_its_divergence_from_the_prior():
     translator = make(kl_weight=1.0)
     latent = TINY["thermalgan"]["latent_size"]
@@ -167,6 +219,12 @@ def test_the_code_costs_its_divergence_from_the_prior():
 
     # Half of the squared mean, summed over the entries and averaged over the images.
     assert next(turns).terms["kl"].item() == pytest.approx(latent * 2.0, rel=1e-5)
+    nn.init.constant_(translator.encoder.log_variance.bias, 1.0)
+    turns = translator.turns(random_batches())
+    next(turns)
+    assert next(turns).terms["kl"].item() == pytest.approx(
+        latent * (2 + (math.e - 2) / 2), rel=1e-5
+    )
 
 
 def test_an_odd_batch_is_refused():
@@ -190,6 +248,9 @@ def test_stage_two_drops_out_and_stage_one_does_not():
 
     assert dropouts(generator.base) == 0
     assert dropouts(generator.contrast) > 0
+    for network in (generator.base, generator.contrast):
+        kinds = {type(m) for m in network.modules() if "Norm" in type(m).__name__}
+        assert kinds == {nn.BatchNorm2d}
 
 
 def test_both_stages_go_down_to_one_pixel():

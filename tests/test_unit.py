@@ -197,3 +197,61 @@ def test_adam_decays_weights_and_rates_halve():
     assert [
         translator.learning_rate_factor(images, 10**6) for images in (99_999, 100_000, 950_000)
     ] == [1, 0.5, 0.5**9]
+
+
+def test_codes_are_drawn_and_cross_stay_and_come_back():
+    translator, batch = make(recon_weight=1.0, cycle_weight=1.0), next(random_batches())
+    crossing = translator.generator
+    shown, codes, drawn, painted = [], [], [], []
+    crossing.shared_encoder.register_forward_hook(lambda _, __, out: codes.append(out))
+    crossing.shared_decoder.register_forward_hook(lambda _, x, __: drawn.append(x[0]))
+    for encoder in (crossing.rgb_encoder, translator.thermal_encoder):
+        encoder.register_forward_hook(lambda _, x, __: shown.append(x[0]))
+    for decoder in (crossing.thermal_decoder, translator.rgb_decoder):
+        decoder.register_forward_hook(lambda _, __, out: painted.append(out))
+    judged, turn = translator.turns(iter([batch]))
+    terms = turn.terms
+    fake_thermal, fake_rgb, rgb, thermal, rgb_again, thermal_again = painted
+
+    expected = [batch.rgb, batch.thermal, fake_thermal, fake_rgb]
+    assert all(torch.equal(a, b) for a, b in zip(shown, expected, strict=True))
+    # Each picture's own code is drawn twice, to cross and to stay; what crossed is drawn once.
+    for code, given in zip([*codes[:2], *codes[:2], *codes[2:]], drawn, strict=True):
+        assert (given - code).std().item() == pytest.approx(1, abs=0.05)
+    for name, found, original in (
+        ("recon_rgb", rgb, batch.rgb),
+        ("recon_thermal", thermal, batch.thermal),
+        ("cycle_rgb", rgb_again, batch.rgb),
+        ("cycle_thermal", thermal_again, batch.thermal),
+    ):
+        assert terms[name].item() == pytest.approx((found - original).abs().mean().item(), rel=1e-4)
+    divergence = sum(code.square().mean().item() for code in codes[2:])
+    assert terms["cycle_kl"].item() == pytest.approx(0.01 * divergence, rel=1e-4)
+    # Coming back teaches the way there; judging teaches no one who paints.
+    for name, decoder in (
+        ("cycle_rgb", crossing.thermal_decoder),
+        ("cycle_thermal", translator.rgb_decoder),
+    ):
+        weight = decoder[-2].weight
+        assert torch.autograd.grad(terms[name], weight, retain_graph=True)[0].any()
+        assert torch.autograd.grad(judged.loss, weight, retain_graph=True, allow_unused=True) == (
+            None,
+        )
+
+
+def test_encoders_normalise_each_image_and_decoders_enlarge_by_repeating():
+    translator = make()
+    norms = [m for m in translator.thermal_encoder if isinstance(m, nn.InstanceNorm2d)]
+    enlargements = [m.mode for m in translator.rgb_decoder if isinstance(m, nn.Upsample)]
+
+    assert len(norms) == 3
+    assert enlargements == ["nearest", "nearest"]
+
+
+def test_weights_start_with_hes_spread():
+    torch.manual_seed(0)
+    weight = (
+        build("unit", SIZE, {"generator_width": 16}).generator.shared_encoder[0].layers[1].weight
+    )
+
+    assert weight.std().item() == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.02)
