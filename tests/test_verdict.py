@@ -57,6 +57,37 @@ def test_the_luckiest_evaluation_does_not_win(tmp_path):
     assert record.trials["lucky"].checkpoint == "trials/lucky/generator.pt"
 
 
+def test_few_evaluations_of_a_stopped_trial_do_not_lead(tmp_path):
+    record = record_of(tmp_path, average_last=2)
+    try_out(record, "lucky", 10.0, status="stopped")
+    assert record.best.id == "lucky"  # nothing else is known yet
+
+    try_out(record, "behind", 90.0, 60.0, 50.0)
+    try_out(record, "ahead", 80.0, 40.0, 30.0)
+    try_out(record, "broken", 8.0, 7.0, status="diverged")
+    record.start("begun", "pix2pix", {})
+    evaluate(record, "begun", 5.0)
+    assert [trial.id for trial in record.ranking()] == [
+        "ahead",
+        "behind",
+        "begun",
+        "broken",
+        "lucky",
+    ]
+    assert json.loads((tmp_path / "summary.json").read_text())["best"] == "ahead"
+    assert describe(record).splitlines()[1].split()[3] == "ahead"
+
+
+def test_a_stopped_trial_is_on_no_front_beside_whole_ones(tmp_path):
+    record = record_of(tmp_path, "pareto:fid,l1")
+    try_out(record, "lucky", {"fid": 1.0, "l1": 1.0}, status="failed")
+    assert record.front() == ["lucky"]
+
+    try_out(record, "whole", {"fid": 3.0, "l1": 3.0})
+    assert record.front() == ["whole"]
+    assert draw_front(record)
+
+
 def test_a_record_is_found_again_as_it_was(tmp_path):
     record = record_of(tmp_path, "fid+2*l1", average_last=2)
     try_out(record, "a", {"fid": 3.0, "l1": 1.0}, {"fid": 5.0, "l1": 2.0})

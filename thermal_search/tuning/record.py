@@ -113,19 +113,23 @@ class SearchRecord:
 
     @property
     def best(self) -> TrialRecord | None:
-        """The trial worth most; of a front, the one that is lowest on its first axis."""
+        """The first of the ranking; of a front, the one that is lowest on its first axis."""
         return next(iter(self.ranking()), None)
 
     def ranking(self) -> list[TrialRecord]:
-        """The trials that were evaluated, the best first."""
+        """The trials that were evaluated, the best first: those that used their whole budget, then
+        those that did not, whose few evaluations may be lucky ones."""
         evaluated = [trial for trial in self.trials.values() if trial.history]
-        return sorted(evaluated, key=self.worth)
+        return sorted(evaluated, key=lambda trial: (not _is_whole(trial), self.worth(trial)))
 
     def front(self) -> list[str]:
-        """The trials that no other is better than, where two measures are traded; else none."""
+        """The trials that no other is better than, where two measures are traded; else none. Only
+        those that used their whole budget compete, once there are any."""
         if not self.objective.is_front:
             return []
-        return front({trial.id: self.worth(trial) for trial in self.ranking()})
+        ranking = self.ranking()
+        whole = [trial for trial in ranking if _is_whole(trial)]
+        return front({trial.id: self.worth(trial) for trial in whole or ranking})
 
     def worth(self, trial: TrialRecord) -> list[float]:
         """What a trial is worth on each axis; empty before its first evaluation."""
@@ -200,3 +204,7 @@ class SearchRecord:
         if not trial.history or TO_BEAT not in self.floors:
             return None
         return self.worth(trial)[0] < self.objective.values(self.floors[TO_BEAT])[0]
+
+
+def _is_whole(trial: TrialRecord) -> bool:
+    return trial.status == "completed"

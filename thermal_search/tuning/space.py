@@ -45,10 +45,24 @@ class ConditionalSpace:
                 chosen[parameter] = _suggest(trial, name, distribution)
 
 
-def searcher(architectures: Sequence[str], seed: int, *, is_front: bool = False) -> OptunaSearch:
+class HonestSearch(OptunaSearch):
+    """Tells Optuna of a trial that was stopped early as pruned, and not as one that has ended with
+    what it was worth then: TPE ranks it after all that ended, by how far it came."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        if result and result["status"] == "running":
+            # Ray Tune keeps the evaluation by which a trial was stopped to itself.
+            self.on_trial_result(trial_id, result)
+            result = None
+        super().on_trial_complete(trial_id, result, error)
+
+
+def searcher(architectures: Sequence[str], seed: int, *, is_front: bool = False) -> HonestSearch:
     """TPE over the architectures, each one's published setting before anything else. For a front,
     Optuna's multi-objective TPE, which learns from ended trials alone."""
-    return OptunaSearch(
+    return HonestSearch(
         space=ConditionalSpace(architectures),
         metric=[OBJECTIVE, SECOND_OBJECTIVE] if is_front else OBJECTIVE,
         mode=["min", "min"] if is_front else "min",

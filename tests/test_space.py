@@ -1,0 +1,37 @@
+"""What Optuna is told of trials, without Ray's processes."""
+
+import pytest
+from optuna.trial import TrialState
+
+from thermal_search.tuning.space import OBJECTIVE, searcher
+
+# Optuna calls grouped, multivariate TPE experimental.
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+
+def told(search, id, *worths, status):
+    """As Ray Tune tells it: each evaluation but the last, then the end with the last one."""
+    assert search.suggest(id)
+    for number, worth in enumerate(worths, start=1):
+        result = {OBJECTIVE: worth, "training_iteration": number, "status": "running"}
+        if number < len(worths):
+            search.on_trial_result(id, result)
+    search.on_trial_complete(id, result | {"status": status})
+
+
+def test_a_trial_that_was_stopped_early_is_pruned_for_optuna():
+    search = searcher(["pix2pix"], seed=0)
+    told(search, "whole", 9.0, 7.0, 8.0, status="completed")
+    told(search, "lucky", 2.0, status="running")
+    told(search, "later", 5.0, 4.0, status="running")
+    told(search, "broken", 5.0, 1e6, status="diverged")
+    whole, lucky, later, broken = search._ot_study.trials
+
+    assert [t.state for t in (whole, lucky, later)] == [
+        TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED,
+    ]  # fmt: skip
+    assert search._ot_study.best_trial == whole
+    assert lucky.intermediate_values == {1: 2.0}
+    assert later.intermediate_values == {1: 5.0, 2: 4.0}
+    # A large worth and an end: Optuna keeps away, and waits for nothing.
+    assert (broken.state, broken.value) == (TrialState.COMPLETE, 1e6)
