@@ -114,27 +114,37 @@ def test_paired_measures_are_means_over_images_however_they_are_batched():
     assert measures.means["ssim"] == pytest.approx(ssim(painted, real).mean().item(), rel=1e-6)
 
 
-@pytest.fixture(scope="session")
-def alexnet_weights(tmp_path_factory):
-    """Of torchvision's form, with random numbers: the real ones are a download."""
+BACKBONES = {
+    "alexnet": (torchvision.models.alexnet, "alex"),
+    "vgg16": (torchvision.models.vgg16, "vgg"),
+}
+
+
+@pytest.fixture(scope="session", params=BACKBONES)
+def lpips_weights(request, tmp_path_factory):
+    """Of torchvision's form, with random numbers: the real ones are a download. Nothing but the
+    convolutions, which is all that is compared."""
     torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("lpips") / "alexnet.pth"
-    torch.save(torchvision.models.alexnet(weights=None).state_dict(), file)
+    network, _ = BACKBONES[request.param]
+    state = network(weights=None).state_dict()
+    file = tmp_path_factory.mktemp("lpips") / f"{request.param}.pth"
+    torch.save({name: v for name, v in state.items() if name.startswith("features.")}, file)
     return file
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_lpips_is_torchmetrics_on_the_same_backbone(alexnet_weights, channels):
-    theirs = _LPIPS(pnet_rand=True, net="alex")
-    backbone = torchvision.models.alexnet(weights=None)
-    backbone.load_state_dict(torch.load(alexnet_weights, weights_only=True))
-    for mine, given in zip(theirs.net.parameters(), backbone.features.parameters(), strict=True):
-        mine.data.copy_(given)
+def test_lpips_is_torchmetrics_on_the_same_backbone(lpips_weights, channels):
+    theirs = _LPIPS(pnet_rand=True, net=BACKBONES[lpips_weights.stem][1])
+    given = torch.load(lpips_weights, weights_only=True).values()
+    for own, value in zip(theirs.net.parameters(), given, strict=True):
+        own.data.copy_(value)
     real, painted = pictures(3, 2, channels, size=64)
     inputs = [(image.float() / 127.5 - 1).expand(-1, 3, -1, -1) for image in (painted, real)]
 
-    distance = PerceptualDistance(alexnet_weights)
+    distance = PerceptualDistance(lpips_weights)
+    assert distance.backbone == lpips_weights.stem
     expected = theirs(*inputs).flatten()
+    assert expected.min() > 1e-6
     assert torch.allclose(distance(painted, real), expected, rtol=1e-4, atol=1e-7)
     measures = PairedMeasures(distance)
     measures.add(painted, real)
@@ -150,7 +160,7 @@ def test_a_file_that_is_no_backbone_is_refused(tmp_path):
         PerceptualDistance(file)
 
 
-def test_lpips_of_images_too_small_for_it_is_refused(alexnet_weights):
+def test_lpips_of_images_too_small_for_it_is_refused(lpips_weights):
     real, painted = pictures(2, 0, size=16)
     with pytest.raises(MetricError, match="at least 32 pixels a side, but these have 16"):
-        PerceptualDistance(alexnet_weights)(painted, real)
+        PerceptualDistance(lpips_weights)(painted, real)
