@@ -183,6 +183,7 @@ def test_pixels_are_normalised_after_every_convolution_of_the_generator():
 
 def test_the_length_of_the_latent_does_not_matter():
     translator = at(make(), 8, 1.0)
+    translator.generator.root_bias.data.fill_(1.0)  # or what follows would hide the length
     rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
 
     assert torch.allclose(
@@ -242,6 +243,27 @@ def test_the_published_game():
     for seat in take_seats(translator).values():
         assert seat.optimizer.defaults["betas"] == (0.0, 0.99)
     assert 0.5 ** (16 / config.ema_half_life_images) == pytest.approx(0.999, abs=1e-4)
+
+
+class Product(nn.Module):
+    """Scores a pair by the product of its red and its thermal channel: with the RGB picture held
+    fixed, its slope is the red channel."""
+
+    growth = Growth(SIZE, 1.0)
+
+    def forward(self, rgb, thermal):
+        return (rgb[:, 0] * thermal[:, 0]).sum((1, 2))
+
+
+def test_the_penalty_wants_a_slope_of_one_by_the_thermal_picture_alone():
+    translator, batch = at(make(penalty_weight=3.0), SIZE, 1.0), next(random_batches())
+    translator.discriminator = Product()
+    turn = next(translator.turns(iter([batch])))
+    slope = batch.rgb[:, 0].flatten(1).norm(dim=1)
+
+    assert turn.terms["penalty"].item() == pytest.approx(
+        3 * (slope - 1).square().mean().item(), rel=1e-4
+    )
 
 
 def test_drift_is_the_squared_score_of_real_pairs():

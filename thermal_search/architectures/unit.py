@@ -5,6 +5,11 @@ Liu et al., NeurIPS 2017. https://arxiv.org/abs/1703.00848
 RGB and thermal pictures of one scene are thought to have one code. A variational autoencoder a
 domain, their inner layers shared, meets there: what one encodes the other decodes, and must be able
 to encode back. Discriminators judge what crosses over, at several scales. Needs no pairs.
+
+Left out: the authors' later code can also compare VGG features of a picture and its crossing
+(weight 1 from game to city streets, 0 from summer to winter). The paper does not, and a search
+would need a file of ImageNet weights on every machine, for features that were never shown a thermal
+picture.
 """
 
 import math
