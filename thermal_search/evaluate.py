@@ -157,7 +157,7 @@ def _judge(rank: int, request: Request, place: Path, tally: _Tally) -> None:
     count = manifest.count("pairs", request.split)
     tally.expect(len(pairs))
     file = reference_file(manifest.folder, extractor, request.split, count)
-    real = real_statistics(file, pairs.thermal, extractor, group)
+    real = real_statistics(file, pairs, extractor, group)
     judge = Judge(pairs, extractor, real, group, device, perceptual, tally.advance)
     training = _part(read_thermal(manifest, "train"), pairs, count)
     floors = known_floors(judge, training, manifest.folder, request.split, tally.expect)

@@ -26,7 +26,8 @@ class KernelReference:
 
     The squared maximum mean discrepancy with the kernel (x.y / dimensions + 1)^3, over all pairs
     of images at once: an average over subsets of them has the same expectation and scatters more.
-    Where more images were seen than are kept as rows, it is that of the rows kept.
+    Of more images than are kept as rows (10,000), it is that of the rows kept, a random choice: the
+    standard error is that of so many.
     """
 
     def __init__(self, real: Statistics) -> None:

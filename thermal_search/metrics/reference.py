@@ -30,10 +30,14 @@ def kept_statistics(file: Location | Path) -> Statistics | None:
 
 
 def measure(
-    extractor: Extractor, images: Iterable[Tensor], group: dist.ProcessGroup | None = None
+    extractor: Extractor,
+    images: Iterable[Tensor],
+    group: dist.ProcessGroup | None = None,
+    start: int = 0,
 ) -> Statistics:
-    """The statistics of uint8 batches, summed over the workers of `group`."""
-    statistics = Statistics(extractor.dimensions, measured_on=extractor.identity)
+    """The statistics of uint8 batches, summed over the workers of `group`; `start` is the number of
+    this worker's first image."""
+    statistics = Statistics(extractor.dimensions, measured_on=extractor.identity, start=start)
     for batch in images:
         statistics.add(extractor(batch))
     statistics.all_reduce(group)

@@ -22,18 +22,31 @@ Array = np.ndarray[Any, np.dtype[Any]]
 class Statistics:
     """Features, streamed in batches and merged over workers, without any loss either way.
 
-    The first `kept` rows stay as they are: few images span few dimensions, so a distance is found
+    At most `kept` rows stay as they are: few images span few dimensions, so a distance is found
     faster and more exactly from them than from a covariance. Once there are more, count, sum and
-    sum of outer products of all rows are kept as well.
+    sum of outer products of all rows are kept as well, and the rows are a random choice, in which
+    each image has the same chance. It hangs on the images' numbers alone: the same ones of what is
+    real and of what is painted, however many workers there are.
     """
 
-    def __init__(self, dimensions: int, *, kept: int = KEPT_IMAGES, measured_on: str = "") -> None:
-        self.dimensions, self.kept = dimensions, kept
+    def __init__(
+        self,
+        dimensions: int,
+        *,
+        kept: int = KEPT_IMAGES,
+        measured_on: str = "",
+        start: int = 0,
+    ) -> None:
+        self.dimensions, self.kept, self.start = dimensions, kept, start
+        """`start`: the number of this worker's first image among those of all."""
         self.measured_on = measured_on
         """The extractor's identity: statistics of different ones have no distance."""
         self.count = 0
         self.sum = torch.zeros(dimensions, dtype=torch.float64)
         self._rows: list[Tensor] = []
+        self._numbers: list[Array] = []
+        self._last_lot: int | None = None
+        """Of the rows once kept, the largest lot: no larger one is drawn any more."""
         self._outer: Tensor | None = None
 
     def add(self, features: Float[Tensor, "batch dimensions"]) -> None:
@@ -44,26 +57,48 @@ class Statistics:
                 "Features must be finite numbers, but some are not: check the weights of the "
                 "features' network, and measure in fp32."
             )
-        room = max(self.kept - self._kept_count, 0)
-        self._rows.append(features[:room].cpu())
+        first = self.start + self.count
         self.count += len(features)
+        self.sum += total
         if self._outer is None and self.count > self.kept:
             self._outer = torch.zeros(self.dimensions, self.dimensions, dtype=torch.float64)
             for rows in self._rows:
                 self._outer += _outer(rows)
-            self._outer += _outer(features[room:])
-        elif self._outer is not None:
+        if self._outer is not None:
             self._outer += _outer(features)
-        self.sum += total
+        self._keep(features, np.arange(first, first + len(features)))
+
+    def _keep(self, features: Tensor, numbers: Array) -> None:
+        if self._last_lot is not None:
+            drawn = np.flatnonzero(_lots(numbers) < self._last_lot)
+            features, numbers = features[torch.from_numpy(drawn)], numbers[drawn]
+        self._rows.append(features.cpu())
+        self._numbers.append(numbers)
+        # Not at every batch: it copies all that is kept.
+        if self._kept_count > 2 * self.kept:
+            self._draw()
+
+    def _draw(self) -> None:
+        """Leaves the `kept` rows of the smallest lots, in the order of the images."""
+        rows = torch.cat(self._rows or [torch.zeros(0, self.dimensions)])
+        numbers = np.concatenate(self._numbers or [np.zeros(0, np.int64)])
+        if len(rows) > self.kept:
+            lots = _lots(numbers)
+            chosen = np.argsort(lots)[: self.kept]
+            self._last_lot = int(lots[chosen[-1]])
+            chosen = chosen[np.argsort(numbers[chosen])]
+            rows, numbers = rows[torch.from_numpy(chosen)], numbers[chosen]
+        self._rows, self._numbers = [rows], [numbers]
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
         """Merges over the workers of `group`, in their order; it must speak gloo.
 
-        Every worker has what one alone would have: the same first rows, the same sums.
+        Every worker has what one alone would have: the same rows, the same sums.
         """
         if not dist.is_initialized() or dist.get_world_size(group) == 1:
             return
         size = dist.get_world_size(group)
+        self._draw()
         counts = [torch.zeros(2, dtype=torch.int64) for _ in range(size)]
         dist.all_gather(counts, torch.tensor([self.count, self._kept_count]), group=group)
         total = int(sum(count[0] for count in counts))
@@ -78,8 +113,14 @@ class Statistics:
         own[: self._kept_count] = self.rows
         everyones = [torch.empty_like(own) for _ in range(size)]
         dist.all_gather(everyones, own, group=group)
-        rows = [part[: int(count[1])] for part, count in zip(everyones, counts, strict=True)]
-        self._rows = [torch.cat(rows)[: self.kept]]
+        own_numbers = torch.zeros(longest, dtype=torch.int64)
+        own_numbers[: self._kept_count] = torch.from_numpy(self._numbers[0])
+        numbers = [torch.empty_like(own_numbers) for _ in range(size)]
+        dist.all_gather(numbers, own_numbers, group=group)
+        filled = [int(count[1]) for count in counts]
+        self._rows = [part[:rows] for part, rows in zip(everyones, filled, strict=True)]
+        self._numbers = [part[:rows].numpy() for part, rows in zip(numbers, filled, strict=True)]
+        self._draw()
         self.count = total
 
     def _type_over(self, group: dist.ProcessGroup | None) -> torch.dtype:
@@ -94,9 +135,9 @@ class Statistics:
 
     @property
     def rows(self) -> Float[Tensor, "kept dimensions"]:
-        """The first features, at most `kept`, in the order of the images."""
-        if len(self._rows) != 1:
-            self._rows = [torch.cat(self._rows or [torch.zeros(0, self.dimensions)])]
+        """The features that are kept, in the order of the images."""
+        if len(self._rows) != 1 or self._kept_count > self.kept:
+            self._draw()
         return self._rows[0]
 
     @property
@@ -153,7 +194,7 @@ class Statistics:
             statistics.measured_on = str(content["measured_on"])
             statistics.count = int(content["count"])
             statistics.sum = torch.from_numpy(content["sum"])
-            statistics._rows = [rows]
+            statistics._rows, statistics._numbers = [rows], [np.arange(len(rows))]
             if "outer" in content:
                 statistics._outer = torch.from_numpy(content["outer"])
         return statistics
@@ -165,6 +206,14 @@ class Statistics:
         statistics = cls(features.shape[1])
         statistics.add(features)
         return statistics
+
+
+def _lots(numbers: Array) -> Array:
+    """A random number for each image's number, always the same one (SplitMix64's mixing)."""
+    lots = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    lots = (lots ^ (lots >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    lots = (lots ^ (lots >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return lots ^ (lots >> np.uint64(31))
 
 
 def _sum(features: Tensor) -> Tensor:

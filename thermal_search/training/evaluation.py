@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from torchvision.utils import make_grid, save_image
 
 from thermal_search.architectures.translator import Translator
-from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, JudgedFrames
+from thermal_search.dataset.frames import EVALUATION_BATCH, JudgedFrames
 from thermal_search.images import to_network_range, to_pixels
 from thermal_search.metrics import (
     ClassStatistics,
@@ -130,7 +130,7 @@ class Judge:
     def measure(self, painted: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """The whole table of batches of painted pictures and the real ones beside them, as bytes,
         over all workers' shares."""
-        statistics = Statistics(self.extractor.dimensions)
+        statistics = Statistics(self.extractor.dimensions, start=self.pairs.start)
         # On every worker, one without frames included: all of them add up what they have.
         classes = ClassStatistics(count) if (count := self.extractor.classes) else None
         paired = PairedMeasures(self.perceptual)
@@ -205,16 +205,17 @@ class Judge:
 
 
 def real_statistics(
-    file: Location, thermal: Frames, extractor: Extractor, group: Group
+    file: Location, pairs: JudgedFrames, extractor: Extractor, group: Group
 ) -> Statistics:
     """Of the real thermal frames of a split: kept with the dataset, or measured together now."""
     if kept := group.ask_leader(lambda: kept_statistics(file)):
         return kept
+    thermal = pairs.thermal
     batches = (
         thermal.take(range(start, min(start + EVALUATION_BATCH, len(thermal))))
         for start in range(0, len(thermal), EVALUATION_BATCH)
     )
-    statistics = measure(extractor, batches, group.control)
+    statistics = measure(extractor, batches, group.control, pairs.start)
     if group.leads:
         keep(statistics, file)
     return statistics

@@ -202,7 +202,7 @@ def _judge(
         (data.validation, plan.validation_count) if split == "val" else (data.test, plan.test_count)
     )
     file = reference_file(plan.dataset, extractor, split, count)
-    real = real_statistics(file, pairs.thermal, extractor, group)
+    real = real_statistics(file, pairs, extractor, group)
     return Judge(pairs, extractor, real, group, device, perceptual)
 
 
