@@ -102,3 +102,16 @@ def test_all_slots_fit_at_once_and_leave_something_for_the_rest(cpus, slots, wor
         for _ in range(workers):
             place = next(n for n, cores in enumerate(free) if cores >= share)
             free[place] -= share
+
+
+@pytest.mark.parametrize(
+    ("changes", "node", "backend"),
+    [
+        ({"workers": 2}, TWO_GPUS, "gloo"),  # only counted
+        ({"workers": 2}, TWO_GPUS | {"accelerator_type:L4": 1.0}, "nccl"),
+        ({"workers": 2, "gpus_per_worker": 0.5}, TWO_GPUS | {"accelerator_type:L4": 1.0}, "gloo"),
+        ({"workers": 2, "gpus_per_worker": 0.0}, TWO_GPUS | {"accelerator_type:L4": 1.0}, "gloo"),
+    ],
+)
+def test_gradients_take_nccl_only_between_whole_gpus_that_are_there(changes, node, backend):
+    assert lay_out(replace(PLAN, **changes), [node, node]).backend == backend

@@ -1,7 +1,10 @@
 """Trial slots on a real local Ray: many trials through few worker groups, and what may go wrong."""
 
+import contextlib
 import os
+import re
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 import ray
 from ray import tune
 
+from thermal_search import local_ray
 from thermal_search.dataset.loading import load
 from thermal_search.tuning import machines
 from thermal_search.tuning.callback import SearchCallback
@@ -27,11 +31,12 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster():
-    """One Ray of two CPUs for the whole module; a search joins a Ray that is up already."""
+    """One Ray of two CPUs for the whole module; a search joins a Ray that is up already. Its GPU is
+    only counted by Ray: nothing computes on it."""
     os.environ.update(machines.ENVIRONMENT)
-    ray.init(
-        address="local",
+    local_ray.start(
         num_cpus=2,
+        num_gpus=1,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="error",
@@ -49,17 +54,18 @@ def plan_of(dataset: Path, output: Path, **changes) -> SearchPlan:
         "features": "efficientnet-lite0",
         "reduction": 2.0,
         "slots": 1,
+        "gpus_per_worker": 0.0,
     }
     return SearchPlan(data=dataset, output=output, **settings | changes)
 
 
 def assert_everything_is_given_back():
-    """All placement groups removed, all CPUs free."""
+    """All placement groups removed, all CPUs and the GPU free."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         groups = {group["state"] for group in ray.util.placement_group_table().values()}
-        free = ray.available_resources().get("CPU", 0)
-        if groups <= {"REMOVED"} and free == 2:
+        free = ray.available_resources()
+        if groups <= {"REMOVED"} and (free.get("CPU"), free.get("GPU")) == (2, 1):
             return
         time.sleep(0.2)
     raise AssertionError(f"{groups=} {free=}")
@@ -87,19 +93,61 @@ def worker_pids() -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("slots", "workers"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize(("slots", "workers", "gpus"), [(1, 1, 0.0), (None, 1, 0.5), (1, 2, 0.5)])
 def test_trials_flow_through_and_everything_is_given_back(
-    cluster, dataset, tmp_path, slots, workers
+    cluster, dataset, tmp_path, slots, workers, gpus
 ):
+    """One slot; as many as half a GPU each allows; one of two workers that share a GPU."""
     trials = 6 if workers == 1 else 3
-    plan = plan_of(dataset, tmp_path / "search", slots=slots, workers=workers, trials=trials)
-    record = search(plan)
+    changes = {"slots": slots, "workers": workers, "gpus_per_worker": gpus}
+    plan = plan_of(dataset, tmp_path / "search", trials=trials, **changes)
+    assert lay_out(plan, machines.present()).slots == (slots or 2)
+    with watched_for_open_ports() as found:
+        record = search(plan)
 
     assert len(record.trials) == trials
     statuses = [trial.status for trial in record.trials.values()]
     assert set(statuses) <= {"completed", "stopped", "diverged"}
     assert_histories_have_no_gap_and_no_repeat(record)
     assert_everything_is_given_back()
+    assert found["loopback"]
+    assert not found["open"]
+
+
+@contextlib.contextmanager
+def watched_for_open_ports():
+    """Where our processes listen meanwhile, by whether other machines reach it."""
+    found, over = {"loopback": set(), "open": set()}, threading.Event()
+
+    def watch():
+        while not over.wait(2):
+            for address, command in listeners():
+                is_near = address.startswith(("127.", "[::1]", "[::ffff:127."))
+                found["loopback" if is_near else "open"].add((address, command))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        watching.join()
+
+
+def listeners():
+    """Address and command of every listening process that descends from this one."""
+    sockets = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=True).stdout
+    for line in sockets.splitlines():
+        for pid in re.findall(r"pid=(\d+)", line):
+            with contextlib.suppress(OSError):
+                if os.getpid() in ancestors(int(pid)):
+                    yield line.split()[3], Path(f"/proc/{pid}/cmdline").read_text()[:80]
+
+
+def ancestors(pid):
+    while pid:
+        yield pid
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def kill_once(condition, pids, killed):

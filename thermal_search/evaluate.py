@@ -33,7 +33,7 @@ from thermal_search.metrics import (
 from thermal_search.storage import Location
 from thermal_search.training.evaluation import Judge, real_statistics
 from thermal_search.training.floors import TO_BEAT, known_floors
-from thermal_search.training.group import Group
+from thermal_search.training.group import Group, keep_to_loopback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,7 @@ def _judge_together(request: Request, place: Path, tally: _Tally) -> None:
 
 def _work(rank: int, request: Request, place: Path, tally: _Tally) -> None:
     torch.set_num_threads(max((os.cpu_count() or 1) // request.workers, 1))
+    keep_to_loopback()
     dist.init_process_group(
         "gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=request.workers
     )

@@ -15,6 +15,7 @@ from functools import partial
 from multiprocessing.connection import wait
 from typing import Protocol, TypeVar
 
+from thermal_search import local_ray
 from thermal_search.errors import DatasetError
 
 Item = TypeVar("Item")
@@ -82,8 +83,12 @@ class _Cluster:
     def __init__(self, address: str) -> None:
         import ray
 
-        if not ray.is_initialized():
-            ray.init(address=None if address == "local" else address, log_to_driver=False)
+        if ray.is_initialized():
+            return
+        if address == "local":
+            local_ray.start(log_to_driver=False)
+        else:
+            ray.init(address=address, log_to_driver=False)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         import ray.data

@@ -1,5 +1,7 @@
 """The workers that train one trial together. One worker alone is a group too."""
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -8,6 +10,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 T = TypeVar("T")
+
+
+def keep_to_loopback() -> None:
+    """For workers of one machine, before they meet: no other machine shall reach them."""
+    for library in ("GLOO", "NCCL"):
+        loopback = "lo0" if sys.platform == "darwin" else "lo"
+        os.environ.setdefault(f"{library}_SOCKET_IFNAME", loopback)
 
 
 class Group:

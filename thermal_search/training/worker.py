@@ -76,8 +76,7 @@ def serve(config: dict[str, Any]) -> None:
     group = Group()
     try:
         torch.set_num_threads(plan.threads)
-        device = get_device()
-        assert isinstance(device, torch.device)
+        device = _device()
         data = open_share(plan.shares[train.get_context().get_world_rank()])
         extractor = build_extractor(
             plan.features,
@@ -106,6 +105,24 @@ def serve(config: dict[str, Any]) -> None:
         if job != "idle":
             _train(job, data, judges, group, device, plan.metric, mailbox)
             _free_memory(device)
+
+
+def _device() -> torch.device:
+    """The GPU that Ray gives this worker, or the CPU."""
+    device = get_device()
+    assert isinstance(device, torch.device)
+    if device.type != "cuda" or torch.cuda.is_available():
+        return device
+    # Ray also counts GPUs that are not there (`ray start --num-gpus`); of real ones it knows the
+    # type.
+    here = ray.get_runtime_context().get_node_id()
+    (resources,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    if any(name.startswith("accelerator_type:") for name in resources):
+        raise RuntimeError(
+            f"this machine has a GPU that its torch {torch.__version__} cannot use: install a "
+            "build of torch for the GPU's driver, or pass --gpus-per-worker 0"
+        )
+    return torch.device("cpu")
 
 
 def _sign(lease: Location) -> None:

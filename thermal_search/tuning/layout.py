@@ -17,8 +17,10 @@ MOST_SLOTS_WITHOUT_GPU = 4
 Strategy = Literal["PACK", "STRICT_PACK", "SPREAD"]
 STRATEGIES: dict[str | None, Strategy] = {None: "PACK", "pack": "STRICT_PACK", "spread": "SPREAD"}
 
+Backend = Literal["nccl", "gloo"]
+
 Node = Mapping[str, float]
-"""What one machine has, by resource, as Ray names them: CPU, GPU."""
+"""What one machine has, by resource, as Ray names them: CPU, GPU, accelerator_type:..."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,9 @@ class Layout:
     threads_per_worker: int
     strategy: Strategy
     """How Ray places the workers of one slot."""
+
+    backend: Backend
+    """What carries gradients between the workers of one slot."""
 
 
 def lay_out(plan: SearchPlan, nodes: Sequence[Node]) -> Layout:
@@ -54,7 +59,11 @@ def lay_out(plan: SearchPlan, nodes: Sequence[Node]) -> Layout:
     # Ray takes fractions below one CPU and whole numbers above.
     cpus = float(int(share)) if share >= 1 else max(math.floor(share * 1e4) / 1e4, 0.001)
     resources = {"CPU": cpus} | ({"GPU": gpus} if gpus else {})
-    return Layout(slots, resources, threads, STRATEGIES[plan.placement])
+    # NCCL wants a GPU of its own for each worker, and one that is there: Ray also counts GPUs that
+    # no machine has (`ray start --num-gpus`), but knows the type only of real ones.
+    are_real = any(name.startswith("accelerator_type:") for node in nodes for name in node)
+    backend: Backend = "nccl" if gpus >= 1 and plan.workers > 1 and are_real else "gloo"
+    return Layout(slots, resources, threads, STRATEGIES[plan.placement], backend)
 
 
 def _largest_share(

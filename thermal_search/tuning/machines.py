@@ -10,6 +10,7 @@ import ray
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import AuthenticationError
 
+from thermal_search import local_ray
 from thermal_search.errors import SearchError
 from thermal_search.tuning.layout import Layout, Node, lay_out
 from thermal_search.tuning.plan import SearchPlan
@@ -40,7 +41,7 @@ def join(address: str) -> None:
         return
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     if address == "local":
-        ray.init(address="local", include_dashboard=False, **settings)
+        local_ray.start(include_dashboard=False, **settings)
         return
     # Workers on other machines do not inherit this process's environment.
     ours = {name: os.environ[name] for name in ENVIRONMENT}

@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from thermal_search.storage import Location
 from thermal_search.training.mailbox import Job, Mailbox, Result
+from thermal_search.training.meeting import Meeting
 from thermal_search.training.worker import SlotPlan, serve
 from thermal_search.tuning.layout import Layout
 from thermal_search.tuning.objective import Objective
@@ -68,6 +69,7 @@ class Slot(tune.Trainable):
                 "mailbox": self.mailbox,
                 "lease": self.leases / f"{self.name}.group",
             },
+            torch_config=Meeting(backend=layout.backend),
             scaling_config=ScalingConfig(
                 num_workers=workers,
                 use_gpu=layout.resources_per_worker.get("GPU", 0) > 0,
