@@ -31,7 +31,14 @@ class LaunchedCluster:
     ) -> None:
         self.machines, self.desk = machines, machines["desk"]
         self.head, self.workers = machines[head], [machines[name] for name in workers]
-        self.head_cpus, self.environment = head_cpus, environment or {}
+        self.head_cpus = head_cpus
+        self.environment = {
+            # All machines are one: what else it does shall neither hold up Ray's workers, which
+            # by default give way to everything, nor have them killed for the memory it takes.
+            "RAY_worker_niceness": "0",
+            "RAY_memory_monitor_refresh_ms": "0",
+            **(environment or {}),
+        }
         self.at_desk = {**self.environment, "PYTHONPATH": "/root/thermal-search"}
         self.config = machines.folder / f"{head}.yaml"
         self.config.write_text(yaml.safe_dump(self._config(), sort_keys=False))
@@ -70,7 +77,7 @@ class LaunchedCluster:
     def nodes(self) -> list[dict[str, Any]]:
         """The machines that Ray counts as alive."""
         code = (
-            "import json, ray; ray.init('auto', logging_level='error');"
+            "import json, ray; ray.init('auto', logging_level='error', log_to_driver=False);"
             "print('\\n' + json.dumps([n for n in ray.nodes() if n['Alive']]))"
         )
         told = self.on_head(f"python -c {shlex.quote(code)}")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayTaskError
 
 from thermal_search.storage import Location
 from thermal_search.tracking import SearchLog
@@ -118,8 +119,10 @@ class SearchCallback(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = trial.get_pickled_error() if hasattr(trial, "get_pickled_error") else None
-        lines = str(error or "its slot was lost").strip().splitlines()
-        self._end(trial, "failed", lines[-1][:400] if lines else "")
+        lines = str(error or "its slot was lost").strip().splitlines() or [""]
+        # A traceback ends with what happened; the death of a process begins with it.
+        line = lines[-1 if isinstance(error, RayTaskError) else 0]
+        self._end(trial, "failed", line[:400])
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         self._finish(trial.trial_id for trial in trials)
