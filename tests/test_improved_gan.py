@@ -196,6 +196,11 @@ def test_the_past_is_the_mean_of_the_weights_so_far():
     assert past.mean_0.flatten().tolist() == pytest.approx([mean, mean])
     # A mean over the weights, not their sum: however large the network, the weight means the same.
     assert past.distance(network).item() == pytest.approx((-1.0 - mean) ** 2, rel=1e-5)
+    other = Past(network)
+    other.load_state_dict(past.state_dict())
+    for restored in (past, other):
+        restored.append(network)
+    assert torch.equal(past.mean_0, other.mean_0)
 
 
 def test_both_players_are_drawn_to_their_past():

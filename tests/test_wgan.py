@@ -1,5 +1,4 @@
 import itertools
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -8,8 +7,7 @@ from torch import nn
 
 from thermal_search.architectures import build
 from thermal_search.architectures.wgan import WARM_UNTIL
-from thermal_search.training.group import Group
-from thermal_search.training.step import take_seats, train_step
+from thermal_search.training.step import take_seats
 
 
 def make(**parameters):
@@ -137,16 +135,13 @@ def test_the_same_latent_paints_the_same_and_another_another():
     assert not torch.equal(translator.translate(rgb, z), translator.translate(rgb, other))
 
 
-def test_steps_are_counted_and_restored():
-    translator = make()
-    translator.begin_step(0, 100)
-    train_step(
-        translator, take_seats(translator), random_batches(), group=Group(), autocast=nullcontext()
-    )
-    other = make()
+def test_steps_and_long_rounds_are_counted_and_restored():
+    translator, other = make(), make()
+    assert len(players(translator, 0, 20 * 10 * 4)) - 1 == 10
     other.load_state_dict(translator.state_dict())
 
     assert other.generator_steps == translator.generator_steps == 1
+    assert other.warm_images == translator.warm_images == 10 * 4
 
 
 def test_weights_start_as_the_release_has_them():
