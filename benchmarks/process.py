@@ -15,17 +15,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from thermal_search.dataset.frames import Frames
 from thermal_search.dataset.layouts.frame import Frame
 from thermal_search.dataset.resizing import Recipe, resize
 from thermal_search.dataset.shards import Chunk, make_shard
 from thermal_search.dataset.stored import frames_of
 
 SIZE = 256
+BATCH = 16
+ROWS = 128
+"""Pairs in a shard of 256 pixels."""
 BICUBIC = Image.Resampling.BICUBIC
 
 
@@ -36,9 +41,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         frames = make_sources(args.roadscene, Path(folder) / "raw", args.pairs)
-        preparing(frames, args.rounds)
+        preparing(frames, Path(folder), args.rounds)
         reading(frames, Path(folder), args.rounds)
 
 
@@ -74,15 +80,29 @@ def with_pillow_to_png(frame: Frame) -> None:
         Image.frombytes(mode, (SIZE, SIZE), pixels).save(io.BytesIO(), "PNG")
 
 
-def preparing(frames: list[Frame], rounds: int) -> None:
+def whole_shard(frames: list[Frame], folder: Path, *, fast: bool) -> None:
+    """All that a worker of process.py does: resize, score, write, and checksum."""
+    chunk = Chunk("pairs", "val", 0, frames, {})
+    for path in folder.rglob(f"{Path(chunk.name).name}.*"):
+        path.unlink()
+    make_shard(chunk, folder=folder, source=folder, recipe=Recipe(SIZE, fast=fast))
+
+
+def preparing(frames: list[Frame], folder: Path, rounds: int) -> None:
     ways: dict[str, Callable[[Frame], object]] = {
         "Pillow, PNG": with_pillow_to_png,
         "Pillow, raw": with_pillow,
-        "ours": lambda frame: resize(frame, Recipe(SIZE)),
-        "ours, --fast": lambda frame: resize(frame, Recipe(SIZE, fast=True)),
+        "resizing": lambda frame: resize(frame, Recipe(SIZE)),
+        "resizing, --fast": lambda frame: resize(frame, Recipe(SIZE, fast=True)),
     }
-    report("pairs prepared", ways, [[frame] for frame in frames], rounds, 1)
-    for name, fast in (("ours", False), ("ours, --fast", True)):
+    report("pairs resized", ways, [[frame] for frame in frames], rounds, 1)
+    whole: dict[str, Callable[[list[Frame]], object]] = {
+        "Pillow, PNG": lambda frames: [with_pillow_to_png(frame) for frame in frames],
+        "ours": lambda frames: whole_shard(frames, folder, fast=False),
+        "ours, --fast": lambda frames: whole_shard(frames, folder, fast=True),
+    }
+    report("pairs made into shards", whole, [[frames]], rounds, len(frames))
+    for name, fast in (("resizing", False), ("resizing, --fast", True)):
         differences = [difference(frame, fast) for frame in frames]
         largest = max(int(d.max()) for d in differences)
         mean = statistics.mean(float(d.mean()) for d in differences)
@@ -93,13 +113,18 @@ def difference(frame: Frame, fast: bool) -> np.ndarray:
     done = resize(frame, Recipe(SIZE, fast=fast)).rgb
     assert done
     ours, theirs = (np.frombuffer(x, np.uint8).astype(int) for x in (done, with_pillow(frame)[0]))
-    return np.abs(ours - theirs)
+    return np.abs(ours.reshape(3, -1) - theirs.reshape(-1, 3).T)
 
 
 def reading(frames: list[Frame], folder: Path, rounds: int) -> None:
-    """Frames for training: uint8 tensors from a shard, and from JPEG files of the same size."""
-    chunk = Chunk("pairs", "train", 0, frames, {})
-    make_shard(chunk, folder=folder, source=folder, recipe=Recipe(SIZE))
+    """An epoch in random order and batches of 16, as uint8 tensors, channels first.
+
+    From JPEGs, each is decoded, as the peers' loaders do: as the camera wrote it, and resized; or
+    one that was resized before. From shards, they are loaded once, and frames are taken by number.
+    """
+    rows = frames * max(1, ROWS // len(frames))
+    chunk = Chunk("pairs", "train", 0, rows, {})
+    shard = make_shard(chunk, folder=folder, source=folder, recipe=Recipe(SIZE)).shard
     small: list[tuple[bytes, bytes]] = []
     for frame in frames:
         files: list[bytes] = []
@@ -109,19 +134,53 @@ def reading(frames: list[Frame], folder: Path, rounds: int) -> None:
             files.append(file.getvalue())
         small.append((files[0], files[1]))
 
-    def from_jpeg(_: object) -> None:
-        for files in small:
-            for content in files:
-                torch.from_numpy(np.array(Image.open(io.BytesIO(content))))
-
-    def from_shard(_: object) -> None:
-        path = str(folder / f"{chunk.name}.parquet")
+    def load() -> tuple[Frames, Frames]:
+        path = folder / shard.path
         table = pq.read_table(path, columns=["rgb", "thermal"], memory_map=True)
-        for column in ("rgb", "thermal"):
-            frames_of([table], column, SIZE).take(range(len(frames)))
+        return frames_of([table], "rgb", SIZE), frames_of([table], "thermal", SIZE)
 
-    ways = {"Pillow, JPEG": from_jpeg, "shard": from_shard}
-    report("pairs read", ways, [[None]] * 10, rounds, len(frames))
+    def order(count: int) -> list[list[int]]:
+        shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
+        return [shuffled[start : start + BATCH] for start in range(0, count, BATCH)]
+
+    def from_camera(batches: list[list[int]]) -> None:
+        for batch in batches:
+            done = [with_pillow(rows[number]) for number in batch]
+            for kind, channels in ((0, 3), (1, 1)):
+                shape = (SIZE, SIZE, channels)
+                torch.stack([_planes(np.frombuffer(d[kind], np.uint8), shape) for d in done])
+
+    def from_small(batches: list[list[int]]) -> None:
+        for batch in batches:
+            for kind, channels in ((0, 3), (1, 1)):
+                files = [Image.open(io.BytesIO(small[n % len(small)][kind])) for n in batch]
+                shape = (SIZE, SIZE, channels)
+                torch.stack([_planes(np.asarray(file), shape) for file in files])
+
+    loaded = load()
+
+    def from_shard(batches: list[list[int]]) -> None:
+        for batch in batches:
+            for kind in loaded:
+                kind.stored(batch)
+
+    def from_file(batches: list[list[int]]) -> None:
+        for kind in load():
+            for batch in batches:
+                kind.stored(batch)
+
+    ways: dict[str, Callable[[list[list[int]]], None]] = {
+        "JPEG, resized": from_small,
+        "loaded shard": from_shard,
+        "shard, loading": from_file,
+    }
+    report("pairs read", ways, [[order(len(rows))]], 2 * rounds, len(rows))
+    ways = {"JPEG, camera's": from_camera, "loaded shard": from_shard}
+    report("pairs read", ways, [[order(len(frames))]], rounds, len(frames))
+
+
+def _planes(pixels: np.ndarray, shape: tuple[int, int, int]) -> torch.Tensor:
+    return torch.from_numpy(pixels.reshape(shape).transpose(2, 0, 1).copy())
 
 
 def report(
@@ -147,7 +206,7 @@ def report(
         low, middle, high = np.quantile(ratios, (0.1, 0.5, 0.9))
         per_second = count / statistics.median(seconds[name])
         print(
-            f"  {name:14} {per_second:9.1f} a CPU second   {middle:6.2f} ({low:.2f} to {high:.2f})"
+            f"  {name:16} {per_second:9.1f} a CPU second   {middle:6.2f} ({low:.2f} to {high:.2f})"
         )
 
 

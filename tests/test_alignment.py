@@ -239,6 +239,6 @@ def test_a_pair_is_cut_before_it_is_squashed(tmp_path):
     frame = Frame(tmp_path / "rgb.png", tmp_path / "thermal.png", "r", "n", same_size=True)
     done = resize(frame, Recipe(64), Boxes(rgb=(0.25, 0.25, 0.5, 0.5)))
 
-    assert done.rgb == gradient(256, 256)[64:128, 64:128].tobytes()
+    assert done.rgb == gradient(256, 256)[64:128, 64:128].transpose(2, 0, 1).tobytes()
     assert len(done.thermal) == 64 * 64
     assert "mismatched" in resize(frame, Recipe(64)).fault

@@ -39,7 +39,7 @@ def test_other_gains_are_other_degrees():
 
 
 def test_a_part_of_radiometric_frames_means_the_same_degrees():
-    counts = np.arange(6 * 64, dtype=np.uint16).reshape(6, 8, 8, 1) * 9 + 6000
+    counts = np.arange(6 * 64, dtype=np.uint16).reshape(6, 1, 8, 8) * 9 + 6000
     frames = Frames([counts[:2], counts[2:]], size=8, channels=1, temperatures=WARM)
 
     part = frames.part(1, 5)
@@ -48,9 +48,9 @@ def test_a_part_of_radiometric_frames_means_the_same_degrees():
 
 
 def test_networks_see_counts_finely_and_metrics_see_grey_levels():
-    celsius = np.linspace(-20, 60, 4 * 8 * 8).reshape(4, 8, 8, 1)
+    celsius = np.linspace(-20, 60, 4 * 8 * 8).reshape(4, 1, 8, 8)
     frames = Frames([counts_of(celsius)], size=8, channels=1, temperatures=WARM)
-    rgb = Frames([np.zeros((4, 8, 8, 3), np.uint8)], size=8, channels=3)
+    rgb = Frames([np.zeros((4, 3, 8, 8), np.uint8)], size=8, channels=3)
     batches = PairedBatches(rgb, frames, batch_size=4, seed=0, device=torch.device("cpu"))
     thermal = next(batches).thermal
 
@@ -61,7 +61,7 @@ def test_networks_see_counts_finely_and_metrics_see_grey_levels():
     pixels = frames.take(range(4))
     assert pixels.dtype == torch.uint8
     expected = ((celsius + 20) / 80 * 255).round()
-    assert np.abs(pixels.permute(0, 2, 3, 1).numpy() - expected).max() <= 1
+    assert np.abs(pixels.numpy() - expected).max() <= 1
 
 
 def exported(folder, temperatures):

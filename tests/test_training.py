@@ -35,7 +35,7 @@ class Pooled(torch.nn.Module):
 
 def frames(count, channels, seed):
     random = np.random.default_rng(seed)
-    pixels = random.integers(0, 256, (count, SIZE, SIZE, channels), np.uint8)
+    pixels = random.integers(0, 256, (count, channels, SIZE, SIZE), np.uint8)
     return Frames([pixels[:3], pixels[3:]], size=SIZE, channels=channels)
 
 
@@ -43,8 +43,8 @@ def data_of(rank=0, workers=1, shares=((0, 16), (16, 40))):
     """A share of 24 training and 40 validation pairs; the latter cut at a multiple of 16."""
 
     def part(whole, start, stop):
-        size, _, channels = whole.shape
-        pixels = whole.take(range(start, stop)).permute(0, 2, 3, 1).numpy()
+        channels, size, _ = whole.shape
+        pixels = whole.take(range(start, stop)).numpy()
         return Frames([pixels], size=size, channels=channels)
 
     training = frames(24, 3, 1), frames(24, 1, 2)
@@ -282,11 +282,11 @@ def test_the_error_is_the_mean_absolute_difference_of_the_pixels(tmp_path):
 
 def test_paired_batches_show_the_same_scene_mirrored_alike():
     # Each frame's number is its brightness; a mark on the left tells which way it looks.
-    pixels = np.zeros((10, 8, 8, 3), np.uint8)
+    pixels = np.zeros((10, 3, 8, 8), np.uint8)
     pixels[:] = np.arange(10, dtype=np.uint8)[:, None, None, None] * 20
-    pixels[:, :, 0] += 10
+    pixels[..., 0] += 10
     rgb = Frames([pixels], size=8, channels=3)
-    thermal = Frames([pixels[..., :1].copy()], size=8, channels=1)
+    thermal = Frames([pixels[:, :1].copy()], size=8, channels=1)
     batches = PairedBatches(rgb, thermal, batch_size=5, seed=0, device=CPU)
     seen, mirrored = [], set()
     for _ in range(4):

@@ -21,6 +21,10 @@ ROOT = Path(__file__).parents[1]
 BICUBIC = Image.Resampling.BICUBIC
 
 
+def stored(rgb, thermal):
+    return np.asarray(rgb).transpose(2, 0, 1).copy(), np.asarray(thermal)
+
+
 def scored(*scores, pairing="recovered"):
     return [Scored("drive", f"{n:03d}", pairing, score) for n, score in enumerate(scores)]
 
@@ -30,7 +34,7 @@ def reasons(pairs):
 
 
 def test_true_pairs_score_above_the_threshold_and_wrong_ones_below():
-    scenes = [tuple(map(np.asarray, trees.scene(seed))) for seed in range(12)]
+    scenes = [stored(*trees.scene(seed)) for seed in range(12)]
     true = [edge_agreement(rgb, thermal) for rgb, thermal in scenes]
     wrong = [edge_agreement(scenes[n][0], scenes[n - 1][1]) for n in range(12)]
 
@@ -38,7 +42,7 @@ def test_true_pairs_score_above_the_threshold_and_wrong_ones_below():
 
 
 def test_inverting_thermal_changes_nothing_and_a_flat_picture_agrees_with_nothing():
-    rgb, thermal = map(np.asarray, trees.scene(1))
+    rgb, thermal = stored(*trees.scene(1))
 
     assert edge_agreement(rgb, 255 - thermal) == pytest.approx(edge_agreement(rgb, thermal), 0.01)
     assert edge_agreement(rgb, np.full_like(thermal, 7)) == 0
@@ -90,8 +94,9 @@ def test_parted_frames_keep_their_pixels(tmp_path):
         rows = {row["name"]: row for table in tables for row in table.to_pylist()}
         scene = trees.scene(30 if kind == "rgb" else 99)[place].resize((128, 128), BICUBIC)
         row = rows["rgbTrain2-000030"]
-        stored = np.frombuffer(row[kind], np.uint8).astype(int)
-        assert np.abs(stored - np.asarray(scene.convert(mode)).ravel()).mean() < 10
+        stored = np.frombuffer(row[kind], np.uint8).astype(int).reshape(-1, 128, 128)
+        expected = np.asarray(scene.convert(mode)).reshape(128, 128, -1).transpose(2, 0, 1)
+        assert np.abs(stored - expected).mean() < 10
         assert row["recording"] == "rgbTrain2"
 
 

@@ -1,7 +1,8 @@
 """The images that flow through the platform, and the two ranges they live in.
 
-At rest (Parquet, PNG):  uint8,   0 .. 255, channels last.
-In networks:             float32, -1 .. 1,  channels first.
+In PNGs:              uint8,   0 .. 255, channels last.
+In shards:            uint8,   0 .. 255, channels first: a batch is read by copying, no more.
+In networks:          float32, -1 .. 1,  channels first.
 
 Thermal is one channel. Of 8-bit, gain-controlled pixels -1 is the coldest and +1 the hottest value
 the camera showed, no temperature in degrees. Of 16-bit radiometric counts it is: `Temperatures`

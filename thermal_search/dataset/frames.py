@@ -18,7 +18,7 @@ workers judge the very same batches."""
 
 
 class Frames:
-    """Pictures of one kind, over uncopied blocks of shape [rows, size, size, channels].
+    """Pictures of one kind, over uncopied blocks of shape [rows, channels, size, size].
 
     Blocks are uint8, or with `temperatures` the uint16 counts of a radiometric camera.
     """
@@ -33,20 +33,20 @@ class Frames:
     ) -> None:
         self.blocks = [block for block in blocks if len(block)]
         self.starts = np.cumsum([0, *(len(block) for block in self.blocks)]).tolist()
-        self.shape = (size, size, channels)
+        self.shape = (channels, size, size)
         self.temperatures = temperatures
 
     def __len__(self) -> int:
         return self.starts[-1]
 
     def __add__(self, other: "Frames") -> "Frames":
-        size, _, channels = self.shape
+        channels, size, _ = self.shape
         blocks = [*self.blocks, *other.blocks]
         return Frames(blocks, size=size, channels=channels, temperatures=self.temperatures)
 
     def part(self, start: int, stop: int) -> "Frames":
         """Those from `start` to before `stop`, uncopied."""
-        size, _, channels = self.shape
+        channels, size, _ = self.shape
         blocks = [
             block[max(start - first, 0) : max(stop - first, 0)]
             for first, block in zip(self.starts, self.blocks, strict=False)
@@ -54,7 +54,7 @@ class Frames:
         return Frames(blocks, size=size, channels=channels, temperatures=self.temperatures)
 
     def take(self, numbers: Iterable[int]) -> UInt8[Tensor, "count channels size size"]:
-        """The frames of these numbers as people and metrics see them: channels first, 0 .. 255."""
+        """The frames of these numbers as people and metrics see them: 0 .. 255."""
         stored = self.stored(numbers)
         return to_pixels(self.temperatures.images(stored)) if self.temperatures else stored
 
@@ -63,13 +63,13 @@ class Frames:
         return self.temperatures.images(stored) if self.temperatures else to_network_range(stored)
 
     def stored(self, numbers: Iterable[int]) -> Tensor:
-        """The frames of these numbers, copied out, channels first, bytes or counts as on disk."""
+        """The frames of these numbers, copied out, bytes or counts as on disk."""
         numbers = list(numbers)
         pixels = np.empty((len(numbers), *self.shape), np.uint16 if self.temperatures else np.uint8)
         for row, number in enumerate(numbers):
             block = bisect_right(self.starts, number) - 1
             pixels[row] = self.blocks[block][number - self.starts[block]]
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+        return torch.from_numpy(pixels)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from thermal_search.images import Temperatures
 from thermal_search.storage import Location
 
 FILE = "manifest.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Kind = Literal["pairs", "rgb", "thermal"]
 Split = Literal["train", "val", "test"]

@@ -319,7 +319,8 @@ def _draw_preview(manifest: Manifest) -> None:
     canvas = Image.new("RGB", (count * size, 2 * size))
     for column in range(count):
         row = _row(paths, column * total // count)
-        rgb = Image.frombytes("RGB", (size, size), row["rgb"])
+        planes = np.frombuffer(row["rgb"], np.uint8).reshape(3, size, size)
+        rgb = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
         thermal = Image.fromarray(_grey(row["thermal"], manifest))
         canvas.paste(rgb, (column * size, 0))
         canvas.paste(thermal, (column * size, size))

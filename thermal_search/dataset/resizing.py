@@ -44,7 +44,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Resized:
-    """Raw pixels of a frame, channels last; or why there are none."""
+    """Raw pixels of a frame, channels first; or why there are none."""
 
     frame: Frame
     rgb: bytes | None = None
@@ -87,7 +87,7 @@ def resize(frame: Frame, recipe: Recipe, alignment: Alignment | None = None) -> 
         fault = f"mismatched: RGB is {w} x {h} pixels, thermal {w2} x {h2}"
         return Resized(frame, fault=fault, faulty=frame.rgb)
     pixels = {
-        kind: squash(picture, recipe.size, recipe.filter).tobytes()
+        kind: squash(picture, recipe.size, recipe.filter).transpose(2, 0, 1).tobytes()
         for kind, picture in pictures.items()
     }
     return Resized(frame, rgb=pixels.get("rgb"), thermal=pixels.get("thermal"))

@@ -39,7 +39,7 @@ def frames_of(
     if column == "rgb":
         temperatures = None
     channels = 3 if column == "rgb" else 1
-    shape = (size, size, channels)
+    shape = (channels, size, size)
     kind = np.dtype(np.uint8 if temperatures is None else "<u2")
     views = [
         _pixels(chunk, shape, kind) for table in tables for chunk in table.column(column).chunks

@@ -87,7 +87,7 @@ class Judge:
     @property
     def protocol(self) -> Protocol:
         """How this judge's numbers on the extractor's features are measured."""
-        return self.extractor.protocol(images=self.real.count, size=self.pairs.rgb.shape[0])
+        return self.extractor.protocol(images=self.real.count, size=self.pairs.rgb.shape[-1])
 
     @property
     def full_protocol(self) -> dict[str, str | int]:

@@ -100,8 +100,7 @@ def _inverted(rgb: Tensor) -> Tensor:
 
 
 def _mean(judge: Judge, training: Frames) -> Tensor:
-    size, _, channels = training.shape
-    total = torch.zeros(channels, size, size, dtype=torch.float64)
+    total = torch.zeros(training.shape, dtype=torch.float64)
     for start in range(0, len(training), READ_AT_ONCE):
         frames = training.take(range(start, min(start + READ_AT_ONCE, len(training))))
         total += frames.double().sum(0)
