@@ -35,7 +35,7 @@ class Pooled(torch.nn.Module):
 
 def frames(count, channels, seed):
     random = np.random.default_rng(seed)
-    pixels = random.integers(0, 256, (count, channels, SIZE, SIZE), np.uint8)
+    pixels = random.integers(0, 256, (count, SIZE, SIZE, channels), np.uint8).transpose(0, 3, 1, 2)
     return Frames([pixels[:3], pixels[3:]], size=SIZE, channels=channels)
 
 
