@@ -14,7 +14,7 @@ import numpy as np
 from thermal_search.dataset.layouts.frame import Pairing
 
 AGREES = 0.15
-"""On RoadScene 99 % of true pairs score more, and 1 % of wrong ones (benchmarks/agreement.py)."""
+"""On RoadScene 99 % of true pairs score more, and 2 % of wrong ones (benchmarks/agreement.py)."""
 
 LARGEST_VOTE = 0.1
 """What one frame can say for or against its run: a good one does not bridge a bad stretch."""
