@@ -47,6 +47,25 @@ def test_what_is_written_is_read_listed_and_deleted(folder):
     assert (folder / "absent").list() == []
 
 
+def test_a_file_is_read_as_it_was_at_one_moment_however_often_it_is_replaced(folder):
+    place, contents = folder / "file", {b"short", b"l" + 5000 * b"o" + b"ng"}
+    place.write_bytes(b"short")
+    over = threading.Event()
+
+    def replace():
+        while not over.is_set():
+            for content in contents:
+                place.write_bytes(content)
+
+    writer = threading.Thread(target=replace)
+    writer.start()
+    try:
+        assert {place.read_bytes() for _ in range(60)} <= contents
+    finally:
+        over.set()
+        writer.join()
+
+
 def test_an_absent_file_is_a_file_not_found(folder):
     with pytest.raises(FileNotFoundError):
         (folder / "absent").read_text()

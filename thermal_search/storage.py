@@ -334,8 +334,16 @@ def _brief(error: OSError) -> str:
 
 
 def _read(store: "FileSystem", path: str) -> bytes:
-    with store.open_input_stream(path) as stream:
-        return stream.read()
+    """The file as it was at one moment.
+
+    A stream asks for the size first and then for so many bytes: of a file that is replaced
+    meanwhile it gets a piece.
+    """
+    while True:
+        with store.open_input_stream(path) as stream:
+            content = stream.read()
+        if store.get_file_info(path).size == len(content):
+            return content
 
 
 def _download(store: "FileSystem", path: str, target: IO[bytes]) -> None:
