@@ -4,6 +4,7 @@ from tiny import SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
+from thermal_search.architectures.cyclegan import through
 from thermal_search.images import Batch
 from thermal_search.networks import ImagePool, ResidualBlock
 
@@ -37,8 +38,8 @@ def test_generators_move_first_then_discriminators_on_the_fakes_painted_before()
     for p in translator.generator.parameters():
         p.data.add_(1.0)
     assert next(turns).player == "discriminators"
-    # The pool is not full yet: it returns what it is given.
-    assert torch.equal(judged[-1], painted)
+    # After the real ones; and the pool is not full yet: it returns what it is given.
+    assert torch.equal(judged[-1][len(painted) :], painted)
     assert not judged[-1].requires_grad
 
 
@@ -71,6 +72,16 @@ def test_weights_of_the_terms():
     assert heavy["cycle_rgb"].item() == pytest.approx(10 * light["cycle_rgb"].item(), rel=1e-4)
     expected = (make().generator(batch.thermal.expand(-1, 3, -1, -1)) - batch.thermal).abs().mean()
     assert heavy["identity_thermal"].item() == pytest.approx(5 * expected.item(), rel=1e-4)
+
+
+def test_what_goes_through_a_network_together_is_as_it_was_alone():
+    translator = make()
+    batch = next(random_batches())
+    thermal_seen = batch.thermal.expand(-1, 3, -1, -1)
+    for network in (translator.generator, translator.return_generator):
+        together = through(network, batch.rgb, thermal_seen[:1])
+        for output, images in zip(together, (batch.rgb, thermal_seen[:1]), strict=True):
+            assert torch.allclose(output, network(images), atol=1e-5)
 
 
 def test_without_identity_its_passes_are_not_made():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from peers.match import Draw, Match, Networks, Step, full, load_module, squared
+from thermal_search.architectures.cyclegan import through
 from thermal_search.architectures.translator import Turn
 from thermal_search.images import Batch
 from thermal_search.networks import ImagePool
@@ -102,13 +103,15 @@ def play_cyclegan() -> Callable[[Networks, Iterator[Batch]], Iterator[Turn]]:
     def play(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
         batch = next(batches)
         a, b = batch.rgb, batch.thermal
-        fake_b, fake_a = n["g_a"](a), n["g_b"](b)
+        fake_b, same_b = through(n["g_a"], a, b)
+        fake_a, same_a = through(n["g_b"], b, a)
         fooled = squared(n["d_a"](fake_b), 1) + squared(n["d_b"](fake_a), 1)
         cycle = (n["g_b"](fake_b) - a).abs().mean() + (n["g_a"](fake_a) - b).abs().mean()
-        identity = (n["g_a"](b) - b).abs().mean() + (n["g_b"](a) - a).abs().mean()
+        identity = (same_b - b).abs().mean() + (same_a - a).abs().mean()
         yield Turn("g", {"fool": fooled, "cycle": 10 * cycle, "identity": 5 * identity})
-        judged = squared(n["d_a"](b), 1) + squared(n["d_a"](pool_b.swap(fake_b)), 0)
-        judged = judged + squared(n["d_b"](a), 1) + squared(n["d_b"](pool_a.swap(fake_a)), 0)
+        on_b, on_fake_b = through(n["d_a"], b, pool_b.swap(fake_b))
+        on_a, on_fake_a = through(n["d_b"], a, pool_a.swap(fake_a))
+        judged = squared(on_b, 1) + squared(on_fake_b, 0) + squared(on_a, 1) + squared(on_fake_a, 0)
         yield Turn("d", {"judge": judged / 2})
 
     return play

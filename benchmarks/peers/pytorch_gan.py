@@ -19,6 +19,7 @@ from peers.match import (
     load_module,
     squared,
 )
+from thermal_search.architectures.cyclegan import through
 from thermal_search.architectures.translator import Optimizer as Recipe
 from thermal_search.architectures.translator import Turn
 from thermal_search.images import Batch
@@ -255,14 +256,17 @@ def play_cyclegan() -> Callable[[Networks, Iterator[Batch]], Iterator[Turn]]:
     def play(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
         batch = next(batches)
         a, b = batch.rgb, batch.thermal
-        fake_b, fake_a = n["g_ab"](a), n["g_ba"](b)
+        fake_b, same_b = through(n["g_ab"], a, b)
+        fake_a, same_a = through(n["g_ba"], b, a)
         fooled = squared(n["d_b"](fake_b), 1) + squared(n["d_a"](fake_a), 1)
         cycle = (n["g_ba"](fake_b) - a).abs().mean() + (n["g_ab"](fake_a) - b).abs().mean()
-        identity = (n["g_ba"](a) - a).abs().mean() + (n["g_ab"](b) - b).abs().mean()
+        identity = (same_a - a).abs().mean() + (same_b - b).abs().mean()
         yield Turn("g", {"fool": fooled / 2, "cycle": 5 * cycle, "identity": 2.5 * identity})
-        judged = squared(n["d_a"](a), 1) + squared(n["d_a"](pool_a.swap(fake_a)), 0)
+        on_a, on_fake_a = through(n["d_a"], a, pool_a.swap(fake_a))
+        judged = squared(on_a, 1) + squared(on_fake_a, 0)
         yield Turn("d_a", {"judge": judged / 2})
-        judged = squared(n["d_b"](b), 1) + squared(n["d_b"](pool_b.swap(fake_b)), 0)
+        on_b, on_fake_b = through(n["d_b"], b, pool_b.swap(fake_b))
+        judged = squared(on_b, 1) + squared(on_fake_b, 0)
         yield Turn("d_b", {"judge": judged / 2})
 
     return play

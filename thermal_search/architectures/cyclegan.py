@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
+import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from thermal_search.architectures import translator
 from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
@@ -101,8 +103,14 @@ class CycleGAN(Translator):
         # Both generators look at three channels; thermal is repeated.
         thermal_seen = thermal.expand(-1, 3, -1, -1)
 
-        fake_thermal = self.generator(rgb)
-        fake_rgb = self.return_generator(thermal_seen)
+        # What one network sees at one time goes through it as one batch. It normalises each image
+        # by itself, so nothing changes but the time.
+        weight = config.cycle_weight * config.identity_ratio
+        if weight:
+            fake_thermal, same_thermal = through(self.generator, rgb, thermal_seen)
+            fake_rgb, same_rgb = through(self.return_generator, thermal_seen, rgb)
+        else:
+            fake_thermal, fake_rgb = self.generator(rgb), self.return_generator(thermal_seen)
         returned_rgb = self.return_generator(fake_thermal.expand(-1, 3, -1, -1))
         returned_thermal = self.generator(fake_rgb)
         terms = {
@@ -111,19 +119,22 @@ class CycleGAN(Translator):
             "cycle_rgb": config.cycle_weight * F.l1_loss(returned_rgb, rgb),
             "cycle_thermal": config.cycle_weight * F.l1_loss(returned_thermal, thermal),
         }
-        if weight := config.cycle_weight * config.identity_ratio:
-            terms["identity_thermal"] = weight * F.l1_loss(self.generator(thermal_seen), thermal)
-            terms["identity_rgb"] = weight * F.l1_loss(self.return_generator(rgb), rgb)
+        if weight:
+            terms["identity_thermal"] = weight * F.l1_loss(same_thermal, thermal)
+            terms["identity_rgb"] = weight * F.l1_loss(same_rgb, rgb)
         yield Turn("generators", terms)
 
         fake_thermal = self.thermal_pool.swap(fake_thermal)
         fake_rgb = self.rgb_pool.swap(fake_rgb)
-        judge_thermal = game.judge(
-            self.thermal_discriminator(thermal), self.thermal_discriminator(fake_thermal)
-        )
-        judge_rgb = game.judge(self.rgb_discriminator(rgb), self.rgb_discriminator(fake_rgb))
+        judge_thermal = game.judge(*through(self.thermal_discriminator, thermal, fake_thermal))
+        judge_rgb = game.judge(*through(self.rgb_discriminator, rgb, fake_rgb))
         # Halved, as in the paper, so that the discriminators learn slower than the generators.
         yield Turn("discriminators", {"thermal": 0.5 * judge_thermal, "rgb": 0.5 * judge_rgb})
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)
+
+
+def through(network: nn.Module, *batches: Tensor) -> tuple[Tensor, ...]:
+    """What `network` makes of each of the batches, by one pass over all of them."""
+    return network(torch.cat(batches)).split([len(batch) for batch in batches])
