@@ -161,7 +161,8 @@ def test_the_average_moves_slower_than_the_generator_and_is_what_is_judged(tmp_p
 
     moved = sum((live[name] - value).abs().sum().item() for name, value in start.items())
     lag = sum((live[name] - kept[name]).abs().sum().item() for name in start)
-    assert 0 < lag < moved
+    # Its half-life is that of a short trial, not the million images asked for.
+    assert 0 < lag < moved / 2
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))

@@ -163,6 +163,7 @@ def test_pairs_mean_nothing_to_it():
         terms.append([sum(values) / len(values) for values in found.values()])
 
     assert terms[0] == pytest.approx(terms[1], rel=0.01)
+    assert not translator.needs_pairs
 
 
 def test_translating_draws_nothing():
