@@ -75,6 +75,14 @@ def test_weights_are_measured_once_a_pass():
     assert not torch.equal(before, layer.parametrizations.weight[0]._u)
 
 
+def test_weights_are_measured_in_float32_under_bf16():
+    judge = make().discriminator.eval()
+    exact = judge.look[0].first.weight
+    with parametrize.cached(), torch.autocast("cpu", torch.bfloat16):
+        judge.measure_weights()
+        assert torch.equal(judge.look[0].first.weight, exact)
+
+
 def test_weights_start_orthogonal():
     weight = make().generator.blocks[0].first.parametrizations.weight.original.flatten(1)
 
