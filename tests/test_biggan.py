@@ -216,8 +216,9 @@ def test_two_discriminator_turns_on_fresh_images_by_default():
 
 
 def test_parts_of_a_batch_gather_into_one_move():
-    translator = make(part_size=2, orthogonal=False)
-    moves = [(turn.player, turn.moves) for turn in translator.turns(random_batches())]
+    turns = list(make(part_size=2).turns(random_batches()))
+    moves = [(turn.player, turn.moves) for turn in turns]
+    assert ["orthogonal" in turn.terms for turn in turns] == [False, False, False, True]
 
     assert moves == [
         ("discriminator", False),

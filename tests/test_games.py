@@ -237,6 +237,10 @@ def test_a_judge_of_pairs_always_sees_the_rgb_picture(game, batch):
     for pair in shown:
         seen = pair[0] if len(pair) == 2 else pair[0][:, :3]
         assert torch.equal(seen, rgb.repeat(len(seen) // BATCH, 1, 1, 1))
+    first, *others = (images.detach().clone().requires_grad_() for images in shown[0])
+    out = network(first, *others)
+    (out[0] if isinstance(out, tuple) else out).square().sum().backward()
+    assert first.grad[:, :3].any()  # and its score hangs on it
 
 
 @games(ARCHITECTURES.keys() - {"biggan", "cyclegan", "gan", "unit", "wgan_gp"})

@@ -257,6 +257,9 @@ def test_the_lazy_penalty_is_rare_and_as_much_heavier():
     fourth = next(make(r1_every=4).turns(random_batches())).terms["penalty"]
 
     assert rows == [True, False, False, False, True]
+    other = make(r1_every=4)
+    other.load_state_dict(translator.state_dict())
+    assert other.steps == translator.steps == 5
     assert fourth.item() == pytest.approx(4 * every.item(), rel=1e-4)
     recipe = seats["discriminator"].optimizer.defaults
     assert recipe["lr"] == pytest.approx(1e-3 * 4 / 5)
