@@ -108,6 +108,12 @@ def test_the_latent_enters_every_encoder_layer_of_stage_one_and_none_of_stage_tw
     with_latent, without = inputs(translator.generator.base), inputs(translator.generator.contrast)
     assert with_latent[0] == 3 + latent
     assert [a - b for a, b in zip(with_latent[1:], without[1:], strict=True)] == [latent] * 4
+    z, given = translator.draw_latent(2), []
+    for layer in translator.generator.base.encoder:
+        layer.register_forward_hook(lambda _, x, __: given.append(x[0][:, -latent:]))
+    translator.generator.base(torch.zeros(2, 3, SIZE, SIZE), z)
+    assert len(given) == 5
+    assert all(torch.equal(seen, z[:, :, None, None].expand_as(seen)) for seen in given)
 
 
 def test_stage_two_and_its_judge_see_base_rgb_and_contrast_in_that_order():
