@@ -47,7 +47,7 @@ def test_a_search_lives_in_a_bucket_and_outlives_its_driver(store, dataset, tmp_
     output = bucket / "searches" / "first"
     flags = ["--data", bucket / "data", "--output", output, "--architectures", "pix2pix"]
     flags += ["--trials", TRIALS, "--images", IMAGES, "--evaluate-every", EVERY, "--slots", 1]
-    flags += ["--features", "efficientnet-lite0", "--reduction", 100]
+    flags += ["--features", "efficientnet-lite0", "--objective", "pareto:fid,l1"]
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     log = tmp_path / "log"
 
@@ -85,6 +85,16 @@ def test_a_search_lives_in_a_bucket_and_outlives_its_driver(store, dataset, tmp_
     (begun,) = before["trials"][:1]
     first = next(trial for trial in after["trials"] if trial["id"] == begun["id"])
     assert first["history"][: len(begun["history"])] == begun["history"]
+    # Two measures are traded: no trial is stopped, and Optuna and MLflow hear of both.
+    points = {t["id"]: tuple(t["worth"].values()) for t in after["trials"]}
+    assert all(list(t["worth"]) == ["fd_efficientnet_lite0", "l1"] for t in after["trials"])
+    lowest = [
+        min(points, key=lambda id: (points[id][axis], points[id][1 - axis])) for axis in (0, 1)
+    ]
+    assert {after["front"][0], after["front"][-1]} == set(lowest)
+    assert after["best"] == after["front"][0]
+    assert resumed.stdout.count("on the front") == len(after["front"])
+    assert (output / "front.png").read_bytes().startswith(b"\x89PNG")
     states = {p.parent.name for p in output.list(deep=True) if p.name == "whole.json"}
     assert states == {"state-00000096"}
     assert any(p.name == "images-00000096.png" for p in output.list(deep=True))
