@@ -7,6 +7,8 @@ from pathlib import Path
 # somebody's server.
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+# Tiny networks gain nothing by a second thread, and two processes of pytest share two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import pytorch_fid.inception
@@ -25,6 +27,21 @@ from thermal_search.demo.scenes import draw_recording  # noqa: E402
 from thermal_search.metrics.inception import WEIGHTS_FILE  # noqa: E402
 
 ROADSCENE = Path(__file__).parents[2] / "shared" / "data" / "roadscene"
+
+
+def starts_ray(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in ("ray", "cluster", "faults"))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests that start Ray run one after the other, in one process."""
+    if starts_ray(item):
+        item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """They come first: they are the longest row."""
+    items.sort(key=lambda item: not starts_ray(item))
 
 
 @pytest.fixture(scope="session")
