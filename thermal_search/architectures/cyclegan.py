@@ -106,9 +106,12 @@ class CycleGAN(Translator):
         # What one network sees at one time goes through it as one batch. It normalises each image
         # by itself, so nothing changes but the time.
         weight = config.cycle_weight * config.identity_ratio
+        identity: dict[str, Tensor] = {}
         if weight:
             fake_thermal, same_thermal = through(self.generator, rgb, thermal_seen)
             fake_rgb, same_rgb = through(self.return_generator, thermal_seen, rgb)
+            identity["identity_thermal"] = weight * F.l1_loss(same_thermal, thermal)
+            identity["identity_rgb"] = weight * F.l1_loss(same_rgb, rgb)
         else:
             fake_thermal, fake_rgb = self.generator(rgb), self.return_generator(thermal_seen)
         returned_rgb = self.return_generator(fake_thermal.expand(-1, 3, -1, -1))
@@ -119,9 +122,7 @@ class CycleGAN(Translator):
             "cycle_rgb": config.cycle_weight * F.l1_loss(returned_rgb, rgb),
             "cycle_thermal": config.cycle_weight * F.l1_loss(returned_thermal, thermal),
         }
-        if weight:
-            terms["identity_thermal"] = weight * F.l1_loss(same_thermal, thermal)
-            terms["identity_rgb"] = weight * F.l1_loss(same_rgb, rgb)
+        terms |= identity
         yield Turn("generators", terms)
 
         fake_thermal = self.thermal_pool.swap(fake_thermal)

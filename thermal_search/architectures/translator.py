@@ -138,9 +138,12 @@ class Translator(nn.Module, ABC):
 
 
 def constant_then_linear(images: int, budget_images: int, decay_start: float) -> float:
-    """1 until the share `decay_start` of the budget, then falling linearly to 0 at its end."""
+    """1 until the share `decay_start` of the budget, then falling linearly to 0 at its end.
+
+    Always 1 where the share is 1, beyond the budget too.
+    """
     progress = images / budget_images
-    if progress <= decay_start:
+    if decay_start >= 1 or progress <= decay_start:
         return 1.0
     return max(0.0, (1 - progress) / (1 - decay_start))
 

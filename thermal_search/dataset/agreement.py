@@ -89,6 +89,6 @@ def _spectrum(picture: Array) -> Array:
             ]
         )[BORDER:-BORDER, BORDER:-BORDER]
         # Roads have a horizon and houses are upright: what all scenes share is no agreement.
-        field = cv2.subtract(field, cv2.mean(field))
+        field -= np.array(cv2.mean(field)[:2], field.dtype)
         padded[:_FIELD, :_FIELD] = field * (1 / cv2.norm(field))
     return cv2.dft(padded).view(np.complex64)[..., 0]
