@@ -1,6 +1,6 @@
 """Plugs and cables pulled from a cluster in mid-search. docs/faults.md has the figures they print.
 
-Not part of the usual run: `pytest -m faults -s`, as root, takes about half an hour.
+Not part of the usual run: `pytest -m faults -n 0 -s`, as root, takes about half an hour.
 """
 
 import contextlib
