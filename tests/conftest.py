@@ -1,6 +1,7 @@
 """What many tests share. Fixtures are real: real pictures, real shards, real Ray, real MLflow."""
 
 import os
+import re
 from pathlib import Path
 
 # Before anything of ours is imported: no test joins a cluster somebody left behind, or logs to
@@ -14,6 +15,7 @@ import pytest
 import pytorch_fid.inception
 import torch
 from jaxtyping import install_import_hook
+from xdist.scheduler import LoadScopeScheduling
 
 CHECKED = ["images", "losses", "networks", "architectures", "metrics"]
 """Where the shapes in annotations are checked while the tests run; users pay nothing."""
@@ -29,19 +31,24 @@ from thermal_search.metrics.inception import WEIGHTS_FILE  # noqa: E402
 ROADSCENE = Path(__file__).parents[2] / "shared" / "data" / "roadscene"
 
 
-def starts_ray(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(name) for name in ("ray", "cluster", "faults"))
+WITH_RAY = {
+    file.name
+    for file in Path(__file__).parent.glob("test_*.py")
+    if re.search(r"pytest\.mark\.(ray|cluster|faults)", file.read_text())
+}
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Tests that start Ray run one after the other, in one process."""
-    if starts_ray(item):
-        item.add_marker(pytest.mark.xdist_group("ray"))
+class RaysInARow(LoadScopeScheduling):
+    """Files that start Ray run one after the other in one process, first, for they take longest;
+    every other test runs wherever there is time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = Path(nodeid.split("::")[0]).name
+        return "ray" if file in WITH_RAY else nodeid
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """They come first: they are the longest row."""
-    items.sort(key=lambda item: not starts_ray(item))
+def pytest_xdist_make_scheduler(config, log):
+    return RaysInARow(config, log)
 
 
 @pytest.fixture(scope="session")
