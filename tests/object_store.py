@@ -58,7 +58,7 @@ class Relay:
 
     def __init__(self, target: int) -> None:
         self.target, self.port = target, 0
-        self.connections: list[socket.socket] = []
+        self.connections: set[socket.socket] = set()
         self.listener: socket.socket | None = None
         self.open()
 
@@ -68,7 +68,7 @@ class Relay:
         threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
 
     def close(self) -> None:
-        ends, self.connections = self.connections, []
+        ends, self.connections = self.connections, set()
         for end in [self.listener, *ends]:
             with contextlib.suppress(OSError):
                 # Closing alone does not wake the thread that waits in accept or recv.
@@ -81,15 +81,22 @@ class Relay:
                 near, _ = listener.accept()
             except OSError:
                 return
+            threading.Thread(target=self._serve, args=(near,), daemon=True).start()
+
+    def _serve(self, near: socket.socket) -> None:
+        """One connection, from its first byte to the closing of both its ends."""
+        with near:
             try:
                 far = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
-                # A server that is too busy to take one more: it breaks, and the next may come.
-                near.close()
-                continue
-            self.connections += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
+                return  # a server that is too busy to take one more: this one breaks
+            with far:
+                self.connections.update((near, far))
+                back = threading.Thread(target=self._copy, args=(far, near), daemon=True)
+                back.start()
+                self._copy(near, far)
+                back.join()
+                self.connections.difference_update((near, far))
 
     def _copy(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):

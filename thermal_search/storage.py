@@ -334,10 +334,10 @@ def _brief(error: OSError) -> str:
 
 
 def _read(store: "FileSystem", path: str) -> bytes:
-    """The file as it was at one moment.
+    """The file as it was at one moment, unless it is replaced twice while it is read.
 
-    A stream asks for the size first and then for so many bytes: of a file that is replaced
-    meanwhile it gets a piece.
+    A stream asks for the size first and then for so many bytes: of a file that has become longer
+    meanwhile it gets a piece, of a shorter one the bytes of something else behind it.
     """
     while True:
         with store.open_input_stream(path) as stream:
