@@ -65,7 +65,6 @@ SETTINGS: dict[str, dict[str, object]] = {
     },
     "stylegan": {
         "feature_base": 1024,
-        "feature_most": 64,
         "latent_size": 64,
         "style_size": 64,
         "mapping_layers": 4,
@@ -124,7 +123,6 @@ def train(name: str, data: WorkerFrames, judge: Judge, device: torch.device, arg
         folder=folder,
         images=10**9,
         evaluate_every=10**9,
-        precision="fp32" if device.type == "cpu" else "auto",
     )
     # As many images as fit into the time, by a first look at the speed.
     trial = Trial(plan, data, judge, Group(), device)
