@@ -61,7 +61,7 @@ def test_a_search_lives_in_a_bucket_and_outlives_its_driver(store, dataset, tmp_
         driver = subprocess.Popen(
             command("search", *flags), stdout=sink, stderr=sink, env=environment, cwd=tmp_path
         )
-        deadline = time.monotonic() + 400
+        deadline = time.monotonic() + 500
         try:
             while not any(trial["images"] >= EVERY for trial in summary()["trials"]):
                 assert time.monotonic() < deadline, log.read_text()
@@ -74,7 +74,7 @@ def test_a_search_lives_in_a_bucket_and_outlives_its_driver(store, dataset, tmp_
     time.sleep(5)  # Ray's own processes notice that their driver is gone
     resumed = subprocess.run(
         command("search", "--output", output, "--resume"),
-        capture_output=True, text=True, timeout=400, check=False, env=environment, cwd=tmp_path,
+        capture_output=True, text=True, timeout=600, check=False, env=environment, cwd=tmp_path,
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr[-3000:]
 
@@ -104,7 +104,7 @@ def test_a_search_lives_in_a_bucket_and_outlives_its_driver(store, dataset, tmp_
     assert {p.name for p in Path(tmp_path).iterdir()} <= {"log", "mlflow.db", "mlruns"}
 
     exported = subprocess.run(
-        command("export", output), capture_output=True, text=True, timeout=200, check=False
+        command("export", output), capture_output=True, text=True, timeout=300, check=False
     )
     assert exported.returncode == 0, exported.stderr
     assert load(output / "generator").config.size == 32
