@@ -108,7 +108,12 @@ GCP = _cloud(
                 boot=SWITCH,
                 autoDelete=SWITCH,
                 type=one_of("PERSISTENT"),
-                initializeParams=fields(diskSizeGb=NUMBER, sourceImage=TEXT),
+                initializeParams=fields(
+                    *("diskSizeGb", "diskType", "sourceImage"),
+                    diskSizeGb=NUMBER,
+                    diskType={"type": "string", "pattern": "^zones/[a-z0-9-]+/diskTypes/[a-z-]+$"},
+                    sourceImage=TEXT,
+                ),
             )
         ),
         serviceAccounts=several(fields("email", "scopes", email=TEXT, scopes=several(TEXT))),
@@ -121,7 +126,7 @@ GCP = _cloud(
 )
 
 ON_PREMISE = fields(
-    *("provider", "auth", "min_workers", "max_workers"),
+    *("provider", "auth"),
     provider=fields(
         *("type", "head_ip", "worker_ips"),
         type=one_of("local"),
@@ -129,7 +134,6 @@ ON_PREMISE = fields(
         worker_ips=several(TEXT),
     ),
     auth=fields("ssh_user", "ssh_private_key", ssh_user=TEXT, ssh_private_key=TEXT),
-    min_workers=NUMBER,
     **COMMON,
 )
 

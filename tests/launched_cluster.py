@@ -129,7 +129,6 @@ class LaunchedCluster:
         config = yaml.safe_load((ROOT / "cluster" / "on-premise.yaml").read_text())
         config["provider"]["head_ip"] = self.head.address
         config["provider"]["worker_ips"] = [machine.address for machine in self.workers]
-        config["min_workers"] = config["max_workers"] = len(self.workers)
         config["auth"]["ssh_user"] = "root"
         environment, into_logins = config["setup_commands"][-2:]
         installed = f"{Path(sys.prefix) / 'bin'}:$PATH PYTHONPATH=$HOME/thermal-search"

@@ -76,6 +76,25 @@ def test_ray_takes_it(name):
     validate_config(prepare_config(read(name)))
 
 
+def test_all_machines_of_ones_own_are_used_always():
+    content = read("on-premise.yaml")
+    content["provider"]["worker_ips"].append("10.0.0.13")
+    prepared = prepare_config(content)
+    (machines,) = prepared["available_node_types"].values()
+
+    validate_config(prepared)
+    assert machines["min_workers"] == machines["max_workers"] == prepared["max_workers"] == 3
+
+
+def test_the_disks_of_google_are_in_the_zone_of_its_machines():
+    content = read("gcp.yaml")
+    zone = content["provider"]["availability_zone"]
+    for machine in content["available_node_types"].values():
+        for disk in machine["node_config"]["disks"]:
+            # A machine with an L4 refuses the default, pd-standard.
+            assert disk["initializeParams"]["diskType"] == f"zones/{zone}/diskTypes/pd-balanced"
+
+
 @pytest.mark.parametrize("name", LAUNCHED)
 def test_what_it_copies_is_in_the_checkout(name):
     mounts = read(name)["file_mounts"]
