@@ -27,8 +27,9 @@ class LaunchedCluster:
         workers: Sequence[str],
         *,
         head_cpus: int = CPUS,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str],
     ) -> None:
+        """`environment` is what the machines find at login, `MLFLOW_TRACKING_URI` among it."""
         self.machines, self.desk = machines, machines["desk"]
         self.head, self.workers = machines[head], [machines[name] for name in workers]
         self.head_cpus = head_cpus
@@ -37,7 +38,7 @@ class LaunchedCluster:
             # by default give way to everything, nor have them killed for the memory it takes.
             "RAY_worker_niceness": "0",
             "RAY_memory_monitor_refresh_ms": "0",
-            **(environment or {}),
+            **environment,
         }
         self.at_desk = {**self.environment, "PYTHONPATH": "/root/thermal-search"}
         self.config = machines.folder / f"{head}.yaml"
@@ -130,13 +131,16 @@ class LaunchedCluster:
         config["provider"]["head_ip"] = self.head.address
         config["provider"]["worker_ips"] = [machine.address for machine in self.workers]
         config["auth"]["ssh_user"] = "root"
-        environment, into_logins = config["setup_commands"][-2:]
+        environment, runs, into_logins = config["setup_commands"][-3:]
         installed = f"{Path(sys.prefix) / 'bin'}:$PATH PYTHONPATH=$HOME/thermal-search"
-        variables = [f"{name}={value}" for name, value in self.environment.items()]
+        variables = dict(self.environment)
+        server = variables.pop("MLFLOW_TRACKING_URI")
+        more = [f"{name}={value}" for name, value in variables.items()]
         environment = environment.replace(
-            "~/venv/bin:$PATH", " ".join([installed, "OMP_NUM_THREADS=1", *variables])
+            "~/venv/bin:$PATH", " ".join([installed, "OMP_NUM_THREADS=1", *more])
         )
-        config["setup_commands"] = [environment, into_logins]
+        runs = runs.replace("http://127.0.0.1:5000", server)
+        config["setup_commands"] = [environment, runs, into_logins]
         for role, cpus in (("head", self.head_cpus), ("worker", CPUS)):
             command = f" --num-cpus={cpus} --object-store-memory=200000000"
             config[f"{role}_start_ray_commands"][-1] += command

@@ -4,6 +4,7 @@ import argparse
 import copy
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from cluster_schemas import SCHEMAS
 from jsonschema import Draft202012Validator
+from ray.autoscaler._private.command_runner import _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from thermal_search.cli import add_search_flags
@@ -123,6 +125,43 @@ def test_asks_for_a_token_and_shows_the_dashboard_to_nobody(name):
     assert "RAY_AUTH_MODE=token" in logins
     assert "--dashboard-host=127.0.0.1" in head[-1]
     assert "0.0.0.0" not in "\n".join([*head, *workers])
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_a_submitted_command_finds_what_the_logins_set(name, tmp_path):
+    # As most machines have it: only those at a terminal read further.
+    (tmp_path / ".bashrc").write_text("case $- in *i*) ;; *) return ;; esac\n")
+
+    def typed(command: str) -> str:
+        # What the far shell makes of Ray's words.
+        return subprocess.run(
+            ["bash", "-c", " ".join(_with_interactive(command))],
+            env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    for _ in ("ray up", "again, with a changed line"):
+        for command in read(name)["setup_commands"][-3:]:
+            typed(command)
+
+    assert typed("echo $MLFLOW_TRACKING_URI $RAY_AUTH_MODE").split() == [
+        "http://127.0.0.1:5000",
+        "token",
+    ]
+    assert typed("echo $PATH").startswith(f"{tmp_path}/venv/bin:")
+    assert (tmp_path / ".thermal-search").read_text().count("MLFLOW_TRACKING_URI") == 1
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_search_on_kubernetes_is_told_where_the_runs_are_kept(name):
+    content = read(name)["spec"]
+    (head,) = content.get("rayClusterSpec", content)["headGroupSpec"]["template"]["spec"][
+        "containers"
+    ]
+
+    assert "MLFLOW_TRACKING_URI" in {variable["name"] for variable in head["env"]}
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
