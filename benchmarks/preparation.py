@@ -17,10 +17,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 PROCESS = Path(__file__).parents[1] / "process.py"
 FRAMES_PER_RECORDING = 250
+SCENES = 16
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--layouts", nargs="+", choices=list(TREES), default=list(TREES))
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="for process.py")
     args = parser.parse_args()
-    print("| Layout | Pairs | Seconds | Peak memory | Frames written | Left out |")
+    print("| Layout | Pairs | Seconds | Peak memory | Pairs written | Left out |")
     print("|---|---|---|---|---|---|")
     for layout in args.layouts:
         with tempfile.TemporaryDirectory() as folder:
@@ -39,7 +40,7 @@ def main() -> None:
             flags = ["--size", str(args.size), "--max-bad", "0.5", *args.flags]
             seconds, peak = measured([sys.executable, str(PROCESS), str(root), str(output), *flags])
             manifest = json.loads((output / "manifest.json").read_text())
-            rows = sum(shard["rows"] for shard in manifest["shards"])
+            rows = sum(shard["rows"] for shard in manifest["shards"] if shard["kind"] == "pairs")
             left_out = len(manifest["left_out"])
             told = f"{seconds:.1f} | {peak / 2**20:.0f} MiB | {rows} | {left_out}"
             print(f"| {manifest['layout']} | {args.frames} | {told} |", flush=True)
@@ -73,22 +74,20 @@ def memory(pid: int) -> int:
 
 
 class Pictures:
-    """A few different pictures, under as many names as are asked for."""
+    """A few different scenes, thermal the negative of RGB, under as many names as are asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.count = folder, 0
+        self.folder = folder
         folder.mkdir(parents=True)
-        for number in range(16):
-            random = np.random.default_rng(number)
-            for kind, size in (("rgb", (180, 160)), ("thermal", (180, 160))):
-                coarse = random.integers(0, 256, (12, 14, 3), np.uint8)
-                picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
-                picture.save(folder / f"{kind}{number}.jpg", quality=92)
+        for number in range(SCENES):
+            coarse = np.random.default_rng(number).integers(0, 256, (12, 14, 3), np.uint8)
+            rgb = Image.fromarray(coarse).resize((180, 160), Image.Resampling.BICUBIC)
+            rgb.save(folder / f"rgb{number}.jpg", quality=92)
+            ImageOps.invert(rgb.convert("L")).save(folder / f"thermal{number}.jpg", quality=92)
 
-    def put(self, kind: str, path: Path) -> None:
+    def put(self, kind: str, scene: int, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.folder / f"{kind}{self.count % 16}.jpg", path)
-        self.count += 1
+        shutil.copyfile(self.folder / f"{kind}{scene % SCENES}.jpg", path)
 
 
 def numbers(frames: int) -> list[int]:
@@ -99,8 +98,8 @@ def numbers(frames: int) -> list[int]:
 def folders(root: Path, frames: int) -> None:
     pictures = Pictures(root.with_name("pictures"))
     for number in numbers(frames):
-        pictures.put("rgb", root / "visible" / f"FLIR_{number:06}.jpg")
-        pictures.put("thermal", root / "infrared" / f"FLIR_{number:06}.jpg")
+        pictures.put("rgb", number, root / "visible" / f"FLIR_{number:06}.jpg")
+        pictures.put("thermal", number, root / "infrared" / f"FLIR_{number:06}.jpg")
 
 
 def flir_v2(root: Path, frames: int) -> None:
@@ -110,18 +109,26 @@ def flir_v2(root: Path, frames: int) -> None:
         video = n // FRAMES_PER_RECORDING
         rgb = f"video-rgb{video}-frame-{n:06}-a{n}.jpg"
         thermal = f"video-thermal{video}-frame-{n:06}-b{n}.jpg"
-        pictures.put("rgb", root / "video_rgb_test" / "data" / rgb)
-        pictures.put("thermal", root / "video_thermal_test" / "data" / thermal)
+        pictures.put("rgb", n, root / "video_rgb_test" / "data" / rgb)
+        pictures.put("thermal", n, root / "video_thermal_test" / "data" / thermal)
         names[rgb] = thermal
     (root / "rgb_to_thermal_vid_map.json").write_text(json.dumps(names))
 
 
+def flir_v1(root: Path, frames: int) -> None:
+    _two_parts(root, frames, "Training", "Validation", "PreviewData")
+
+
 def flir_v1_3(root: Path, frames: int) -> None:
+    _two_parts(root, frames, "train", "val", "thermal_8_bit")
+
+
+def _two_parts(root: Path, frames: int, train: str, validation: str, folder: str) -> None:
     pictures = Pictures(root.with_name("pictures"))
     for place, number in enumerate(numbers(frames)):
-        part = "val" if place % 8 == 0 else "train"
-        pictures.put("rgb", root / part / "RGB" / f"FLIR_{number:06}.jpg")
-        pictures.put("thermal", root / part / "thermal_8_bit" / f"FLIR_{number:06}.jpeg")
+        part = root / (validation if place % 8 == 0 else train)
+        pictures.put("rgb", number, part / "RGB" / f"FLIR_{number:06}.jpg")
+        pictures.put("thermal", number, part / folder / f"FLIR_{number:06}.jpeg")
 
 
 def flir_aligned(root: Path, frames: int) -> None:
@@ -129,12 +136,8 @@ def flir_aligned(root: Path, frames: int) -> None:
     parts: dict[str, list[str]] = {"train": [], "validation": []}
     for place, number in enumerate(numbers(frames)):
         stem = f"FLIR_{number:06}"
-        pictures.put("rgb", root / "JPEGImages" / f"{stem}_RGB.jpg")
-        # Both are of one size there.
-        shutil.copyfile(
-            root / "JPEGImages" / f"{stem}_RGB.jpg",
-            root / "JPEGImages" / f"{stem}_PreviewData.jpeg",
-        )
+        pictures.put("rgb", number, root / "JPEGImages" / f"{stem}_RGB.jpg")
+        pictures.put("thermal", number, root / "JPEGImages" / f"{stem}_PreviewData.jpeg")
         parts["validation" if place % 5 == 0 else "train"].append(f"{stem}_PreviewData")
     for name, stems in parts.items():
         (root / f"align_{name}.txt").write_text("\n".join(stems) + "\n")
@@ -143,6 +146,7 @@ def flir_aligned(root: Path, frames: int) -> None:
 TREES = {
     "folders": folders,
     "flir-v2": flir_v2,
+    "flir-v1": flir_v1,
     "flir-v1.3": flir_v1_3,
     "flir-aligned": flir_aligned,
 }

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
 from object_store import CREDENTIALS, object_store
 
 from thermal_search.errors import SearchError
 from thermal_search.export import load
 from thermal_search.storage import Location
-from thermal_search.tracking import store_of
+from thermal_search.tracking import EXPERIMENT, TRIAL_TAG, store_of
 
 TRIALS, IMAGES, EVERY = 2, 96, 32
 
@@ -95,6 +96,10 @@ def test_a_search_lives_in_a_bucket_and_outlives_its_driver(store, dataset, tmp_
     assert after["best"] == after["front"][0]
     assert resumed.stdout.count("on the front") == len(after["front"])
     assert (output / "front.png").read_bytes().startswith(b"\x89PNG")
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    marked = client.search_runs([experiment], "tags.on_front = 'true'")
+    assert {run.data.tags[TRIAL_TAG] for run in marked} == set(after["front"])
     states = {p.parent.name for p in output.list(deep=True) if p.name == "whole.json"}
     assert states == {"state-00000096"}
     assert any(p.name == "images-00000096.png" for p in output.list(deep=True))

@@ -209,6 +209,11 @@ class SearchLog:
         self.client.log_batch(run_id, tags=tags, metrics=diverged if status == "diverged" else [])
         self.client.set_terminated(run_id, STATUSES[status])
 
+    def mark(self, id: str, marks: Mapping[str, str]) -> None:
+        """Tags a trial's run."""
+        tags = [RunTag(name, value) for name, value in marks.items()]
+        self.client.log_batch(self.runs[id].info.run_id, tags=tags)
+
     def forget(self, ids: Sequence[str]) -> None:
         """Deletes the runs of trials that were lost before their first evaluation."""
         for id in ids:

@@ -137,8 +137,8 @@ class SearchCallback(tune.Callback):
         metric, best = self.plan.metric, self.record.best
         found = (best.id, self.record.mean(best, metric)) if best else None
         self._log(lambda: self.log.end(metric, found))
-        if self.record.objective.is_front and (picture := draw_front(self.record)):
-            self._log(lambda: self.log.attach(picture))
+        if self.record.objective.is_front:
+            self._tell_the_front()
         if self.kind == "finals" and decide(self.record):
             values, marks = told(self.record)
             self._log(lambda: self.log.decide(values, marks))
@@ -149,6 +149,14 @@ class SearchCallback(tune.Callback):
                 f"--output {shlex.quote(str(self.plan.output))} --resume logs them."
             )
         self.progress.close()
+
+    def _tell_the_front(self) -> None:
+        on_front = self.record.front()
+        for trial in self.record.ranking():
+            marks = {"on_front": str(trial.id in on_front).lower()}
+            self._log(lambda id=trial.id, marks=marks: self.log.mark(id, marks))
+        if picture := draw_front(self.record):
+            self._log(lambda: self.log.attach(picture))
 
     def _end(self, trial: Any, status: Any, reason: str) -> None:
         id = trial.trial_id
