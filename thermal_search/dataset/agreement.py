@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
 Array = np.ndarray[Any, Any]
 
@@ -36,13 +37,16 @@ _FIELD = SIZE - 2 * BORDER
 _PADDED = _FIELD + LARGEST_SHIFT
 """Wide enough that no shift wraps around."""
 
-_WAVES = np.exp(
-    2j
-    * np.pi
-    / _PADDED
-    * np.outer(np.arange(-LARGEST_SHIFT, LARGEST_SHIFT + 1), np.arange(_PADDED))
-).astype(np.complex64)
-"""The inverse Fourier transform, of the shifts that are looked at alone."""
+_WAVES = torch.from_numpy(
+    np.exp(
+        2j
+        * np.pi
+        / _PADDED
+        * np.outer(np.arange(-LARGEST_SHIFT, LARGEST_SHIFT + 1), np.arange(_PADDED))
+    ).astype(np.complex64)
+)
+"""The inverse Fourier transform, of the shifts that are looked at alone. By torch: numpy's BLAS
+would keep a second core spinning for a tenth of a second after each product."""
 
 
 def edge_agreement(rgb: Array, thermal: Array) -> float:
@@ -51,7 +55,7 @@ def edge_agreement(rgb: Array, thermal: Array) -> float:
     grey = _shrink(cv2.addWeighted(grey, 1, rgb[2], 0.114, 0))
     colour = np.stack([_spectrum(_central(grey, scale)) for scale in SCALES])
     products = np.conj(colour) * _spectrum(_central(_shrink(thermal), 1.0))
-    correlations = (_WAVES @ products @ _WAVES.T).real / _PADDED**2
+    correlations = (_WAVES @ torch.from_numpy(products) @ _WAVES.T).real / _PADDED**2
     return float(correlations.max())
 
 
