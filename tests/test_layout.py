@@ -44,6 +44,8 @@ def test_every_gpu_is_used_where_nothing_else_is_asked_for():
         ({"gpus_per_worker": 0.5}, [ONE_GPU, ONE_GPU], 4),
         ({"gpus_per_worker": 0.4}, [ONE_GPU, ONE_GPU], 4),
         ({"gpus_per_worker": 0.6}, [ONE_GPU, ONE_GPU], 2),
+        ({"gpus_per_worker": 0.6}, [TWO_GPUS], 2),
+        ({"gpus_per_worker": 0.3}, [FOUR_GPUS], 12),
         ({"gpus_per_worker": 2.0}, [ONE_GPU, FOUR_GPUS], 2),
         ({"gpus_per_worker": 0.0}, [TWO_GPUS], 4),
         ({"trials": 1}, [FOUR_GPUS], 1),

@@ -14,7 +14,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from thermal_search.errors import SearchError
 from thermal_search.tuning import machines
 from thermal_search.tuning.layout import lay_out
-from thermal_search.tuning.machines import Patience, wait_for
+from thermal_search.tuning.machines import Patience, wait_for, wanted
 from thermal_search.tuning.plan import SearchPlan
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
@@ -26,6 +26,7 @@ PLAN = SearchPlan(
     images=10,
     evaluate_every=5,
 )
+HEAD, GPU_MACHINE = {"CPU": 0.0, "node:__internal_head__": 1.0}, {"CPU": 8.0, "GPU": 1.0}
 TOO_MANY = replace(PLAN, slots=3, workers=2)
 
 
@@ -61,6 +62,25 @@ def test_machines_that_do_not_come_are_one_sentence(cluster):
 def test_without_patience_what_does_not_fit_is_told_at_once(cluster):
     with pytest.raises(SearchError, match=r"^3 slot\(s\) of 2 worker\(s\) with 1 GPU each do not"):
         wait_for(TOO_MANY, Patience(), print)
+
+
+@pytest.mark.parametrize(
+    ("changes", "nodes", "machines_wanted", "bundles"),
+    [
+        # Nothing is known of the machines to come: the first tells what the others will be.
+        ({"slots": 4}, [HEAD], 1, [{"CPU": 1.0}] * 4),
+        ({"slots": 4}, [HEAD, GPU_MACHINE], 1, [{"CPU": 1.0, "GPU": 1.0}] * 4),
+        ({"slots": 2, "gpus_per_worker": 0.5}, [HEAD], 1, [{"CPU": 1.0, "GPU": 0.5}] * 2),
+        ({}, [HEAD], 4, [{"CPU": 1.0}]),
+        ({}, [HEAD, GPU_MACHINE], 4, [{"CPU": 8.0}] * 3),
+        ({"slots": 2}, [HEAD, GPU_MACHINE], 2, [{"CPU": 1.0, "GPU": 1.0}] * 2),
+    ],
+)  # fmt: skip
+def test_the_autoscaler_is_asked_for_what_the_search_will_take(
+    changes, nodes, machines_wanted, bundles
+):
+    patience = Patience(nodes=machines_wanted, minutes=1)
+    assert wanted(replace(PLAN, **changes), nodes, patience) == bundles
 
 
 @pytest.mark.parametrize("placement", [None, "pack", "spread"])

@@ -249,6 +249,7 @@ class TestSearch:
         ({"objective": "fod"}, "unknown metric 'fod'"),
         ({"objective": "pareto:fid,l1", "finalists": 2}, "needs one measure to rank by"),
         ({"finalists": -1}, "--finalists must not be negative"),
+        ({"gpus_per_worker": 1.5}, "a fraction of one GPU or a whole number, but is 1.5"),
         ({"seeds": 0}, "--seeds must be at least 1"),
         ({"average_last": 0}, "--average-last must be at least 1"),
     ],

@@ -15,6 +15,7 @@ from ray import tune
 
 from thermal_search import local_ray
 from thermal_search.dataset.loading import load
+from thermal_search.training.mailbox import Mailbox
 from thermal_search.tuning import machines
 from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.layout import lay_out
@@ -173,11 +174,14 @@ def evaluated(output: Path, images: int):
     return check
 
 
-def test_a_killed_worker_costs_at_most_one_interval(cluster, dataset, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_costs_at_most_one_interval(cluster, dataset, tmp_path, workers):
+    """Of two, the one that is left notices first: its trial must not end by that."""
     output, killed = tmp_path / "search", []
     plan = plan_of(
         dataset,
         output,
+        workers=workers,
         trials=1,
         architectures=("pix2pix",),
         images=320,
@@ -196,6 +200,33 @@ def test_a_killed_worker_costs_at_most_one_interval(cluster, dataset, tmp_path):
     assert images == [64 * n for n in range(1, 6)]
     assert first.status == "completed"
     assert_everything_is_given_back()
+
+
+def test_a_group_that_never_gets_ready_is_given_up_with_the_reason(cluster):
+    mailbox = Mailbox.remote()
+
+    def start() -> bool:
+        return ray.get(mailbox.start.remote())
+
+    assert [start() for _ in range(2)] == [True, True]
+    ray.get(mailbox.ready.remote())  # by the next group, those before are forgotten
+    assert [start() for _ in range(3)] == [True, True, True]
+    ray.get(mailbox.start_failed.remote("no such weights"))
+    assert not start()
+    told = ray.get(mailbox.next_result.remote("a trial"))
+    assert told == {"status": "slot failed", "reason": "no such weights"}
+
+
+def test_a_worker_that_was_cut_off_is_told_to_stop(cluster):
+    """It comes back after its trial went on elsewhere, or is over."""
+    mailbox = Mailbox.remote()
+    late = {"status": "running", "images": 8}
+    assert ray.get(mailbox.report.remote("first", 0, late))
+    ray.get(mailbox.submit.remote({"id": "second"}))
+    assert ray.get(mailbox.take.remote(5.0)) == {"id": "second"}
+    assert ray.get(mailbox.report.remote("first", 0, late))
+    ray.get(mailbox.end.remote("first", {"status": "failed", "reason": "late"}))
+    assert ray.get(mailbox.take.remote(5.0)) == {"id": "second"}  # it still runs
 
 
 def test_trials_that_break_end_with_their_reason_and_the_slot_goes_on(cluster, dataset, tmp_path):

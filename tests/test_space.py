@@ -3,7 +3,7 @@
 import pytest
 from optuna.trial import TrialState
 
-from thermal_search.tuning.space import OBJECTIVE, searcher
+from thermal_search.tuning.space import OBJECTIVE, HonestSearch, searcher
 
 # Optuna calls grouped, multivariate TPE experimental.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -35,3 +35,22 @@ def test_a_trial_that_was_stopped_early_is_pruned_for_optuna():
     assert later.intermediate_values == {1: 5.0, 2: 4.0}
     # A large worth and an end: Optuna keeps away, and waits for nothing.
     assert (broken.state, broken.value) == (TrialState.COMPLETE, 1e6)
+
+
+def test_no_more_trials_run_at_once_than_there_are_slots_now(monkeypatch, tmp_path):
+    """Also where a search goes on with more slots than it began with."""
+    monkeypatch.setattr(HonestSearch, "at_once", 2)
+    search = searcher(["wgan"], seed=0)
+    assert search.suggest("a")
+    assert search.suggest("b")
+    assert search.suggest("c") is None
+    search.on_trial_complete("a", {"status": "completed", OBJECTIVE: 1.0, "training_iteration": 1})
+    assert search.suggest("c")
+    assert search.suggest("d") is None
+
+    search.save(str(tmp_path / "state"))
+    HonestSearch.at_once = 3
+    restored = searcher(["wgan"], seed=0)
+    restored.restore(str(tmp_path / "state"))
+    assert restored.suggest("d")
+    assert restored.suggest("e") is None

@@ -202,3 +202,9 @@ def test_a_local_location_costs_no_import_of_arrow(tmp_path):
         "assert 'pyarrow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(StorageError, match=r"taken must be a folder, but .*File exists"):
+        Location.of(tmp_path / "taken").make_folder()

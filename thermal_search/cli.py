@@ -119,7 +119,10 @@ def add_search_flags(parser: argparse.ArgumentParser, default_address: str) -> N
         help="the Ray cluster to join, or local; default: %(default)s",
     )
     parser.add_argument(
-        "--wait-for-nodes", type=int, default=1, help="machines to wait for; default: %(default)s"
+        "--wait-for-nodes",
+        type=int,
+        default=1,
+        help="machines to wait for, the head included; default: %(default)s",
     )
     parser.add_argument(
         "--wait-minutes",

@@ -162,9 +162,18 @@ class Location:
         ]
 
     def make_folder(self) -> None:
-        """In a bucket there is nothing to make but the bucket, where the address allows it."""
+        """In a bucket there is nothing to make but the bucket, where the address allows it.
+
+        StorageError where something else is in its place, or nothing may be written there.
+        """
         if local := self.local:
-            local.mkdir(parents=True, exist_ok=True)
+            try:
+                local.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(
+                    f"{local} must be a folder, but cannot be made ({error.strerror}): choose "
+                    "another, or mend it."
+                ) from None
         elif "allow_bucket_creation=true" in self.options:
             self._call(lambda store: store.create_dir(self.path.split("/")[0]))
 

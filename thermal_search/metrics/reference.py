@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from zipfile import BadZipFile
 
-import torch.distributed as dist
 from torch import Tensor
 
 from thermal_search.metrics.extractor import Extractor
@@ -29,18 +28,11 @@ def kept_statistics(file: Location | Path) -> Statistics | None:
         return None
 
 
-def measure(
-    extractor: Extractor,
-    images: Iterable[Tensor],
-    group: dist.ProcessGroup | None = None,
-    start: int = 0,
-) -> Statistics:
-    """The statistics of uint8 batches, summed over the workers of `group`; `start` is the number of
-    this worker's first image."""
+def measure(extractor: Extractor, images: Iterable[Tensor], start: int = 0) -> Statistics:
+    """The statistics of uint8 batches; `start` is the number of this worker's first image."""
     statistics = Statistics(extractor.dimensions, measured_on=extractor.identity, start=start)
     for batch in images:
         statistics.add(extractor(batch))
-    statistics.all_reduce(group)
     return statistics
 
 

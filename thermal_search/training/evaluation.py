@@ -27,7 +27,7 @@ from thermal_search.metrics import (
     measure,
 )
 from thermal_search.storage import Location
-from thermal_search.training.group import Group
+from thermal_search.training.group import Group, together
 
 JUDGE_SEED = 20_141_206
 """Latents and dropout of every evaluation of every trial: what changes is the generator alone."""
@@ -141,8 +141,9 @@ class Judge:
                 classes.add(self.extractor.classify(features))
             paired.add(pixels, real)
             self.advance(len(pixels))
-        for sums in (statistics, paired, *([classes] if classes else [])):
-            sums.all_reduce(self.group.control)
+        with together():
+            for sums in (statistics, paired, *([classes] if classes else [])):
+                sums.all_reduce(self.group.control)
         found = self.group.ask_leader(lambda: self._distances(statistics))
         if classes:
             found[f"inception_score{self._suffix}"] = classes.score
@@ -215,7 +216,9 @@ def real_statistics(
         thermal.take(range(start, min(start + EVALUATION_BATCH, len(thermal))))
         for start in range(0, len(thermal), EVALUATION_BATCH)
     )
-    statistics = measure(extractor, batches, group.control, pairs.start)
+    statistics = measure(extractor, batches, pairs.start)
+    with together():
+        statistics.all_reduce(group.control)
     if group.leads:
         keep(statistics, file)
     return statistics

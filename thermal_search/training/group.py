@@ -1,8 +1,9 @@
 """The workers that train one trial together. One worker alone is a group too."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -19,11 +20,30 @@ def keep_to_loopback() -> None:
         os.environ.setdefault(f"{library}_SOCKET_IFNAME", loopback)
 
 
+class FellowLost(Exception):
+    """Another worker of the group is gone, and this one has learned it from a collective.
+
+    No fault of the trial: Ray Train starts the group again, which goes on where it was evaluated.
+    """
+
+
+@contextlib.contextmanager
+def together() -> Generator[None]:
+    """Around collectives: FellowLost in the place of what gloo and NCCL raise."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # NCCL's own errors are RuntimeErrors too
+        raise FellowLost(str(error)) from error
+
+
 class Group:
     """This worker's place among its fellows, and what they agree on.
 
     Gradients travel on the default process group (NCCL on GPUs); decisions and float64 sums on a
-    second one (gloo), which needs no device and does not disturb the first.
+    second one (gloo), which needs no device and does not disturb the first. All of it raises
+    FellowLost where one of them is gone.
     """
 
     def __init__(self) -> None:
@@ -31,7 +51,8 @@ class Group:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.control: dist.ProcessGroup | None = None
         if self.size > 1:
-            control = dist.new_group(backend="gloo")
+            with together():
+                control = dist.new_group(backend="gloo")
             assert isinstance(control, dist.ProcessGroup)
             self.control = control
 
@@ -43,17 +64,20 @@ class Group:
         """The first worker's answer to `question`, on every worker. Only it asks."""
         answer: list[Any] = [question() if self.leads else None]
         if self.size > 1:
-            dist.broadcast_object_list(answer, src=0, group=self.control)
+            with together():
+                dist.broadcast_object_list(answer, src=0, group=self.control)
         return answer[0]
 
     def wait(self) -> None:
         if self.size > 1:
-            dist.barrier(group=self.control)
+            with together():
+                dist.barrier(group=self.control)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of a CPU tensor over the workers, in place."""
         if self.size > 1:
-            dist.all_reduce(tensor, group=self.control)
+            with together():
+                dist.all_reduce(tensor, group=self.control)
         return tensor
 
     def average_gradients(self, parameters: Sequence[nn.Parameter], terms: Tensor) -> Tensor:
@@ -67,7 +91,8 @@ class Group:
             return terms
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([gradient.flatten() for gradient in gradients] + [terms])
-        dist.all_reduce(flat)
+        with together():
+            dist.all_reduce(flat)
         flat /= self.size
         pieces = flat.split([gradient.numel() for gradient in gradients] + [terms.numel()])
         for gradient, piece in zip(gradients, pieces[:-1], strict=True):
@@ -77,8 +102,9 @@ class Group:
     def share_start(self, network: nn.Module) -> None:
         """Gives every worker the first one's parameters and buffers."""
         if self.size > 1:
-            for tensor in [*network.parameters(), *network.buffers()]:
-                dist.broadcast(tensor.data, src=0)
+            with together():
+                for tensor in [*network.parameters(), *network.buffers()]:
+                    dist.broadcast(tensor.data, src=0)
 
     def average_measured(self, network: nn.Module) -> None:
         """Averages what the workers have measured, each on its own images, so that all judge one
@@ -87,5 +113,6 @@ class Group:
             return
         for name, measured in network.named_buffers():
             if name.rpartition(".")[2].startswith("running_"):
-                dist.all_reduce(measured)
+                with together():
+                    dist.all_reduce(measured)
                 measured /= self.size

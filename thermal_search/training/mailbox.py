@@ -40,7 +40,8 @@ class Mailbox:
         self.asked: dict[str, int] = {}
         self.cancelled: set[str] = set()
         self.is_closed = False
-        self.failed_starts = 0
+        self.starts = 0
+        self.start_fault = "its workers died before they were ready; the usual cause is memory"
 
     # Ray Tune's end.
 
@@ -95,10 +96,11 @@ class Mailbox:
         self.running = _Running(job)
         return job
 
-    async def report(self, number: int, result: Result) -> bool:
+    async def report(self, trial: str, number: int, result: Result) -> bool:
         """Hands in evaluation `number` (from 0), once; answers whether to stop, when Tune knows."""
-        running = self._running()
-        trial = running.job["id"]
+        running = self.running
+        if running is None or running.job["id"] != trial:
+            return True  # asked by a worker that was cut off, while another group went on
         if number == len(running.delivered):
             running.delivered.append(result)
             running.attempts = 0
@@ -119,17 +121,18 @@ class Mailbox:
             await self.results.put((trial, result))
         self.running = None
 
+    async def start(self) -> bool:
+        """A group begins to get ready; False where others have failed to so often that the slot is
+        given up."""
+        self.starts += 1
+        if self.starts <= STARTS_PER_SLOT:
+            return True
+        await self.results.put(("", {"status": "slot failed", "reason": self.start_fault}))
+        return False
+
+    async def start_failed(self, reason: str) -> None:
+        """Why a group could not get ready, as the worker says whose fault it is."""
+        self.start_fault = reason
+
     async def ready(self) -> None:
-        self.failed_starts = 0
-
-    async def start_failed(self, reason: str) -> bool:
-        """A group could not get ready; answers whether to give the slot up."""
-        self.failed_starts += 1
-        if self.failed_starts < STARTS_PER_SLOT:
-            return False
-        await self.results.put(("", {"status": "slot failed", "reason": reason}))
-        return True
-
-    def _running(self) -> _Running:
-        assert self.running is not None
-        return self.running
+        self.starts = 0

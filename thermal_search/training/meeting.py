@@ -1,6 +1,9 @@
 """How the workers of a slot find each other, without being found by others."""
 
+import os
 import socket
+import struct
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +13,9 @@ from ray.train.backend import Backend, BackendConfig
 from ray.train.torch import TorchConfig
 
 from thermal_search.training.group import keep_to_loopback
+
+SIOCGIFADDR = 0x8915
+"""Linux's request for an interface's address (netdevice(7))."""
 
 
 class Meeting(TorchConfig):
@@ -52,8 +58,28 @@ def _meet(rank: int, backend: str, place: tuple[str, int], size: int, timeout: t
     address, port = place
     if address in ("127.0.0.1", "::1"):
         keep_to_loopback()
+    elif interface := _interface_of(ray.util.get_node_ip_address()):
+        # gloo asks for the machine's name otherwise, which on Debian is an address of its own loop.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     listener = _listening.pop().detach() if rank == 0 else None
     store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage] - documented there
         address, port, size, rank == 0, timeout, wait_for_workers=False, master_listen_fd=listener
     )
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+
+
+def _interface_of(address: str) -> str | None:
+    """The network interface that has an IPv4 address; None where there is none, or no Linux."""
+    if sys.platform != "linux":
+        return None
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            try:
+                found = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()))
+            except OSError:
+                continue  # without an IPv4 address
+            if socket.inet_ntoa(found[20:24]) == address:
+                return name
+    return None

@@ -25,7 +25,7 @@ from thermal_search.metrics import (
 from thermal_search.storage import Location
 from thermal_search.training.evaluation import Judge, real_statistics
 from thermal_search.training.floors import Floors, known_floors
-from thermal_search.training.group import Group
+from thermal_search.training.group import FellowLost, Group
 from thermal_search.training.mailbox import Job, Result
 from thermal_search.training.trial import Evaluation, Trial, TrialPlan
 
@@ -74,6 +74,10 @@ def serve(config: dict[str, Any]) -> None:
     plan: SlotPlan = config["plan"]
     mailbox = config["mailbox"]
     group = Group()
+    if group.leads:
+        _sign(config["lease"])
+    if not group.ask_leader(lambda: ray.get(mailbox.start.remote())):
+        return
     try:
         torch.set_num_threads(plan.threads)
         device = _device()
@@ -93,13 +97,12 @@ def serve(config: dict[str, Any]) -> None:
             validation=_with_floors(judge("val"), plan, data, "val"),
             test=_with_floors(judge("test"), plan, data, "test") if plan.test_count else None,
         )
+    except FellowLost:
+        raise
     except Exception as error:
-        # A group that cannot get ready would otherwise be restarted for ever, without a word.
-        if group.leads and ray.get(mailbox.start_failed.remote(_describe(error))):
-            return
+        ray.get(mailbox.start_failed.remote(_describe(error)))
         raise
     if group.leads:
-        _sign(config["lease"])
         ray.get(mailbox.ready.remote())
     while job := group.ask_leader(partial(_take, mailbox)):
         if job != "idle":
@@ -166,23 +169,25 @@ def _train(
                 test, result["test_floors"] = judges.test
                 found = trial.judge_by(test, trial.plan.folder / "test.png")
                 result["test"] = {metric: found.score, **found.beside}
-            if group.ask_leader(partial(_report, mailbox, number, result)):
+            if group.ask_leader(partial(_report, mailbox, job["id"], number, result)):
                 break
         end(None)
     except TrialDiverged as divergence:
         end({"status": "diverged", "reason": str(divergence)})
+    except FellowLost:
+        raise  # a fresh group takes the trial up again
     except Exception as error:
+        # By whichever worker it is, before anything else, so that it is not tried again.
+        ray.get(mailbox.end.remote(job["id"], _failed(error)))
         if group.size > 1:
-            # The other workers may be waiting for this one inside a collective: only a fresh
-            # group is sure to be sound. The trial is over first, so that it is not tried again.
-            ray.get(mailbox.end.remote(job["id"], _failed(error)))
+            # The others may be waiting for this one inside a collective: only a fresh group is
+            # sure to be sound.
             raise
-        end(_failed(error))
 
 
-def _report(mailbox: Any, number: int, result: Result) -> bool:
+def _report(mailbox: Any, trial: str, number: int, result: Result) -> bool:
     """Hands in one evaluation and waits for the answer: True when the trial is to stop."""
-    return ray.get(mailbox.report.remote(number, result))
+    return ray.get(mailbox.report.remote(trial, number, result))
 
 
 def _result(trial: Trial, evaluation: Evaluation, metric: str) -> Result:

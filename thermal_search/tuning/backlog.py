@@ -1,5 +1,6 @@
 """What is still to be told to the tracking server: in order, without anyone waiting for it."""
 
+import re
 import threading
 import time
 from collections import deque
@@ -79,4 +80,6 @@ class Backlog:
 
 
 def _first(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+    """Its first line, without the password that an address in it may hold."""
+    line = re.sub(r"//[^/@\s]+@", "//", (str(error).splitlines() or [""])[0])
+    return f"{type(error).__name__}: {line[:300]}"

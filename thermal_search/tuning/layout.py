@@ -35,6 +35,13 @@ class Layout:
     """What carries gradients between the workers of one slot."""
 
 
+def gpus_per_worker(plan: SearchPlan, nodes: Sequence[Node]) -> float:
+    """As asked for; or one, where any machine has a GPU."""
+    if plan.gpus_per_worker is not None:
+        return plan.gpus_per_worker
+    return 1.0 if any(node.get("GPU", 0.0) for node in nodes) else 0.0
+
+
 def lay_out(plan: SearchPlan, nodes: Sequence[Node]) -> Layout:
     """Fits the plan's slots onto the machines; raises SearchError where they do not fit.
 
@@ -42,9 +49,7 @@ def lay_out(plan: SearchPlan, nodes: Sequence[Node]) -> Layout:
     waited for another would hold its trial until the search is over. Totals do not tell: three
     machines with one GPU each hold no slot of two workers that must stay together.
     """
-    gpus = plan.gpus_per_worker
-    if gpus is None:
-        gpus = 1.0 if any(node.get("GPU", 0.0) for node in nodes) else 0.0
+    gpus = gpus_per_worker(plan, nodes)
     together = plan.placement == "pack"
     if gpus:
         slots = plan.slots or _slots_that_fit(nodes, plan.workers, gpus, 0.0, together)
@@ -94,9 +99,14 @@ def _slots_that_fit(
 
 
 def _workers_that_fit(node: Node, gpus: float, cpus: float) -> int:
-    wanted = {"GPU": gpus, "CPU": cpus / SHARE_FOR_SLOTS}
-    limits = [node.get(name, 0.0) / share for name, share in wanted.items() if share]
-    return int(min(limits) + 1e-9)
+    limits: list[int] = []
+    if gpus:
+        # Ray gives a fraction from one GPU, never from two.
+        packed = math.floor(1 / gpus + 1e-9) if gpus < 1 else 1 / gpus
+        limits.append(int(node.get("GPU", 0.0) * packed + 1e-9))
+    if cpus:
+        limits.append(int(node.get("CPU", 0.0) * SHARE_FOR_SLOTS / cpus + 1e-9))
+    return min(limits)
 
 
 def _does_not_fit(plan: SearchPlan, nodes: Sequence[Node], slots: int, gpus: float) -> str:

@@ -12,7 +12,7 @@ from ray.exceptions import AuthenticationError
 
 from thermal_search import local_ray
 from thermal_search.errors import SearchError
-from thermal_search.tuning.layout import Layout, Node, lay_out
+from thermal_search.tuning.layout import Layout, Node, gpus_per_worker, lay_out
 from thermal_search.tuning.plan import SearchPlan
 
 LOOK_EVERY_S = 1.0
@@ -75,7 +75,8 @@ def wait_for(plan: SearchPlan, patience: Patience, tell: Callable[[str], None]) 
     Asks the cluster's autoscaler, where it has one, for the machines that are missing. Raises
     SearchError when they have not come in time: what is missing, and what to do.
     """
-    began, told, has_asked = time.monotonic(), "", False
+    began, told = time.monotonic(), ""
+    asked: list[dict[str, float]] = []
     try:
         while True:
             nodes = present()
@@ -85,15 +86,16 @@ def wait_for(plan: SearchPlan, patience: Patience, tell: Callable[[str], None]) 
                 return layout
             if time.monotonic() - began >= patience.minutes * 60:
                 raise SearchError(missing if not patience.minutes else _too_late(patience, missing))
-            if not has_asked:
-                request_resources(bundles=_wanted(plan))
-                has_asked = True
+            # Again when the first machine has come: what it is tells what the others will be.
+            if (missed := wanted(plan, nodes, patience)) != asked:
+                request_resources(bundles=missed)
+                asked = missed
             if missing != told:
                 told = missing
                 tell(f"Waiting for machines. {missing}")
             time.sleep(LOOK_EVERY_S)
     finally:
-        if has_asked:
+        if asked:
             # From here on the slots hold what they need; an idle cluster shall shrink again.
             request_resources(bundles=[])
 
@@ -109,8 +111,15 @@ def _fit(plan: SearchPlan, nodes: list[Node], patience: Patience) -> tuple[Layou
     return layout, missing
 
 
-def _wanted(plan: SearchPlan) -> list[dict[str, float]]:
-    worker = {"CPU": 1.0} | ({"GPU": plan.gpus_per_worker} if plan.gpus_per_worker else {})
+def wanted(plan: SearchPlan, nodes: list[Node], patience: Patience) -> list[dict[str, float]]:
+    """What to ask the autoscaler for: in all, what is here included, as it counts."""
+    computing = [node["CPU"] for node in nodes if node.get("CPU")]
+    heads = len(nodes) - len(computing)
+    if computing and len(nodes) < patience.nodes:
+        # Whole machines, for it fills up the ones it has before it starts another.
+        return [{"CPU": max(computing)}] * (patience.nodes - heads)
+    gpus = gpus_per_worker(plan, nodes)
+    worker = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
     return [worker] * ((plan.slots or 1) * plan.workers)
 
 

@@ -151,8 +151,12 @@ class SearchPlan:
                 f"--finalists {self.finalists} needs one measure to rank by, but {self.objective} "
                 "has two: pass --finalists 0, or a weighted sum."
             )
-        if self.gpus_per_worker is not None and self.gpus_per_worker < 0:
-            raise SearchError(f"--gpus-per-worker must not be negative: {self.gpus_per_worker}.")
+        gpus = self.gpus_per_worker or 0.0
+        if gpus < 0 or (gpus > 1 and gpus % 1):
+            raise SearchError(
+                f"--gpus-per-worker must be a fraction of one GPU or a whole number, but is "
+                f"{gpus:g}."
+            )
         if self.reduction <= 1:
             raise SearchError(f"--reduction must be above 1, but is {self.reduction}.")
         manifest = read_manifest(self.data)

@@ -27,7 +27,7 @@ from thermal_search.tuning.machines import Patience
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import Kind, SearchRecord, TrialRecord
 from thermal_search.tuning.slot import Slot
-from thermal_search.tuning.space import FINALIST, searcher
+from thermal_search.tuning.space import FINALIST, HonestSearch, searcher
 from thermal_search.tuning.verdict import finalists
 
 NAME, FINALS = "search", "finals"
@@ -183,6 +183,7 @@ def _trial_settings(plan: SearchPlan, kind: Kind) -> dict[str, Any]:
 
 
 def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.Tuner:
+    HonestSearch.at_once = slots
     if resume and (begun := _restored(plan.output / "tune" / NAME, trainable)):
         return begun
     # A scheduler compares by one measure: trials of a front all run to their end.
@@ -202,7 +203,6 @@ def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.T
             search_alg=searcher(plan.architectures, plan.seed, is_front=plan.aim.is_front),
             scheduler=scheduler,
             num_samples=plan.trials,
-            max_concurrent_trials=slots,
             reuse_actors=True,
         ),
         run_config=_run_config(plan, NAME, "trials"),

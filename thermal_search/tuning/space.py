@@ -1,7 +1,7 @@
 """The conditional space of a search: first which architecture, then that one's own parameters."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 from optuna.distributions import (
@@ -48,6 +48,15 @@ class ConditionalSpace:
 class HonestSearch(OptunaSearch):
     """Tells Optuna of a trial that was stopped early as pruned, and not as one that has ended with
     what it was worth then: TPE ranks it after all that ended, by how far it came."""
+
+    at_once: ClassVar[int] = 1
+    """Trials that may run at one time: the slots there are now. No part of what is saved, unlike
+    Ray Tune's own limit, for a search may be resumed on other machines."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        if len(self._ot_trials.keys() - self._completed_trials) >= self.at_once:
+            return None  # Ray Tune asks again
+        return super().suggest(trial_id)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
