@@ -1,7 +1,12 @@
-"""`ray up`, `ray submit`, `ray job submit` and `ray down` on three machines, in namespaces."""
+"""`ray up`, `ray submit`, `ray job submit` and `ray down` on three machines, in namespaces.
 
+`pytest -m cluster -n 0 -s`, as root, prints the seconds of each part.
+"""
+
+import contextlib
 import json
 import time
+from collections.abc import Generator
 
 import machines_in_namespaces
 import pytest
@@ -28,12 +33,22 @@ FLAGS = ["--images", IMAGES, "--evaluate-every", 32, "--features", "efficientnet
 TUNNEL = "ssh -o StrictHostKeyChecking=no -i ~/.ssh/id_ed25519 -N -L 8265:127.0.0.1:8265 head"
 
 
+@contextlib.contextmanager
+def timed(part: str) -> Generator[None]:
+    began = time.monotonic()
+    yield
+    print(f"\n{part}: {time.monotonic() - began:.0f} s")
+
+
 @pytest.fixture(scope="module")
 def cluster(dataset, tmp_path_factory):
     """Three machines of a cluster, a desk, and one that serves a bucket and MLflow."""
     names = ["desk", "servers", *NODES]
     folder = tmp_path_factory.mktemp("machines")
-    with Machines(folder, names, hidden=[ROOT], seeing=["desk"]) as machines:
+    with (
+        timed("everything"),
+        Machines(folder, names, hidden=[ROOT], seeing=["desk"]) as machines,
+    ):
         servers = machines["servers"]
         environment = {
             **serve_bucket(servers),
@@ -42,11 +57,13 @@ def cluster(dataset, tmp_path_factory):
             "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
         }
         launched = LaunchedCluster(machines, "head", NODES[1:], environment=environment)
-        started = launched.up()
+        with timed("ray up"):
+            started = launched.up()
         assert started.returncode == 0, started.stdout[-3000:] + started.stderr[-3000:]
-        wait_for_server(servers, 9000, "moto-api/")
-        launched.put(dataset, bucket_on(servers, "data"))
-        wait_for_server(servers, 5000, "health")
+        with timed("the servers, after it, and the dataset's way to the bucket"):
+            wait_for_server(servers, 9000, "moto-api/")
+            launched.put(dataset, bucket_on(servers, "data"))
+            wait_for_server(servers, 5000, "health")
         yield launched
 
 
@@ -64,13 +81,16 @@ def submitted(cluster, bucket):
     flags += ["--architectures", "dcgan,wgan", "--trials", 4, "--slots", 2, "--workers", 2]
     flags += ["--placement", "spread", "--wait-for-nodes", 3]
     log = cluster.machines.folder / "submit.log"
-    searching = cluster.start_submit(*flags, log=log, script="search.py", folder=ROOT / "cluster")
     seen = dict.fromkeys(NODES, 0)
-    while searching.poll() is None:
-        for name in NODES:
-            workers = cluster.machines[name].processes("ray::RayTrainWorker")
-            seen[name] = max(seen[name], len(workers))
-        time.sleep(2)
+    with timed("ray submit"):
+        searching = cluster.start_submit(
+            *flags, log=log, script="search.py", folder=ROOT / "cluster"
+        )
+        while searching.poll() is None:
+            for name in NODES:
+                workers = cluster.machines[name].processes("ray::RayTrainWorker")
+                seen[name] = max(seen[name], len(workers))
+            time.sleep(2)
     assert searching.returncode == 0, log.read_text()[-4000:]
     return json.loads(cluster.read(output, "summary.json")), log.read_text(), seen
 
@@ -127,9 +147,10 @@ def test_a_job_is_searched_by_the_same_command(cluster, bucket):
     flags += " ".join(map(str, FLAGS)) + " --architectures wgan --trials 1 --slots 1"
     submission = "ray job submit --address http://127.0.0.1:8265 -- thermal-search search"
     try:
-        told = cluster.desk.run(
-            f"sleep 1; RAY_AUTH_MODE=token {submission} --address auto {flags}", timeout=400
-        )
+        with timed("ray job submit"):
+            told = cluster.desk.run(
+                f"sleep 1; RAY_AUTH_MODE=token {submission} --address auto {flags}", timeout=400
+            )
     finally:
         tunnel.kill()
         tunnel.wait()
@@ -161,7 +182,8 @@ def test_the_token_is_in_no_file_but_its_own(cluster, submitted):
 
 def test_a_second_up_is_quick_and_disturbs_nothing(cluster):
     began = time.monotonic()
-    again = cluster.up("--no-restart", folder=ROOT / "cluster")
+    with timed("a second ray up"):
+        again = cluster.up("--no-restart", folder=ROOT / "cluster")
 
     assert again.returncode == 0, again.stderr[-2000:]
     assert time.monotonic() - began < 60
@@ -177,7 +199,8 @@ def test_a_wrong_flag_is_one_sentence_at_the_desk(cluster):
 
 
 def test_down_ends_ray_on_every_machine(cluster):
-    assert cluster.down().returncode == 0
+    with timed("ray down"):
+        assert cluster.down().returncode == 0
     deadline = time.monotonic() + 60
     machines = [cluster.head, *cluster.workers]
     while left := [machine.name for machine in machines if machine.processes("raylet")]:
