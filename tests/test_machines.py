@@ -10,7 +10,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
+from test_process import folders
 
+from thermal_search.dataset.preparation import prepare
 from thermal_search.errors import SearchError
 from thermal_search.tuning import machines
 from thermal_search.tuning.layout import lay_out
@@ -125,3 +127,13 @@ def test_machines_that_come_late_are_waited_for(cluster):
     assert layout.slots == 3
     assert said[0].startswith("Waiting for machines. 3 of 4")
     assert said[-1] == "Searching on 4 machine(s), 12 CPUs, 6 GPUs: 3 slot(s)"
+
+
+def test_all_machines_prepare_the_dataset_that_one_process_does(cluster, tmp_path):
+    wait_for_free_machines()
+    root = folders(tmp_path / "raw", count=24, gap_every=8)
+    digests = {
+        prepare(root, tmp_path / name, size=32, **how).digest
+        for name, how in {"alone": {"workers": 1}, "all": {"address": "auto"}}.items()
+    }
+    assert len(digests) == 1
