@@ -95,9 +95,9 @@ def wait_for(plan: SearchPlan, patience: Patience, tell: Callable[[str], None]) 
                 tell(f"Waiting for machines. {missing}")
             time.sleep(LOOK_EVERY_S)
     finally:
-        if asked:
-            # From here on the slots hold what they need; an idle cluster shall shrink again.
-            request_resources(bundles=[])
+        # From here on the slots hold what they need; an idle cluster shall shrink again. Also after
+        # a search that was killed while it waited: its request outlives it.
+        request_resources(bundles=[])
 
 
 def _fit(plan: SearchPlan, nodes: list[Node], patience: Patience) -> tuple[Layout | None, str]:
