@@ -152,7 +152,9 @@ class Machine:
                 *back,
                 "umount -l /mnt",
                 "mkdir -p /run/sshd",
-                f"mount --bind {folder}/hosts /etc/hosts",
+                # First, as Debian's installer has it: a name that leads only to the machine itself.
+                f"(echo 127.0.1.1 {self.name}; cat {folder}/hosts) > {self.folder}/hosts",
+                f"mount --bind {self.folder}/hosts /etc/hosts",
                 f"mount --bind {folder}/resolv.conf /etc/resolv.conf",
                 f"/usr/sbin/sshd -f {folder}/sshd_config",
                 f"touch {self.folder}/ready",
