@@ -68,11 +68,20 @@ def test_statistics_of_other_features_are_refused(folders, tmp_path):
     with pytest.raises(MetricError, match=r"kept\.npz was measured on .* fp32, but .* bf16"):
         distance_between(kept, second, precision="bf16", **FAST)
     np.savez(tmp_path / "theirs.npz", mu=np.zeros(2048), sigma=np.eye(2048))
-    with pytest.raises(MetricError, match="features of one network, but one has"):
+    with pytest.raises(MetricError, match=r"of pytorch-fid's Inception features in fp32, but this"):
         distance_between(first, tmp_path / "theirs.npz", **FAST)
-    np.savez(tmp_path / "nan.npz", mu=np.full(1280, np.nan), sigma=np.eye(1280))
+    with np.load(kept) as content:
+        np.savez(tmp_path / "nan.npz", **{**content, "sum": content["sum"] * np.nan})
     with pytest.raises(MetricError, match=r"nan\.npz must hold finite numbers"):
         distance_between(first, tmp_path / "nan.npz", **FAST)
+
+
+def test_what_cannot_be_saved_is_one_sentence(folders, tmp_path):
+    first, second = folders
+    (tmp_path / "file").touch()
+    for place, told in (("kept", "must name a .npz file"), ("file/kept.npz", "cannot be written")):
+        with pytest.raises(MetricError, match=told):
+            distance_between(first, second, save=tmp_path / place, **FAST)
 
 
 def test_pictures_of_several_sizes_are_measured_together(tmp_path):
@@ -104,10 +113,16 @@ def test_what_is_no_folder_and_no_statistics_is_refused_in_one_sentence(folders,
     empty.mkdir()
     damaged = tmp_path / "damaged.npz"
     damaged.write_bytes(b"PK\x03\x04 cut off")
+    single, odd = tmp_path / "single.npz", tmp_path / "odd.npz"
+    with single.open("wb") as file:
+        np.save(file, np.zeros(3))
+    np.savez(odd, mu=np.zeros(3), sigma=np.eye(2))
     for other, told in (
         (tmp_path / "absent", "must be a folder of pictures or a .npz file"),
         (empty, "at least 2 pictures on each side, but .*empty holds 0"),
         (damaged, "must be statistics that thermal-search or pytorch-fid saved"),
+        (single, "must be statistics that thermal-search or pytorch-fid saved"),
+        (odd, r"mu \(3,\) and sigma \(2, 2\)"),
     ):
         with pytest.raises(SystemExit, match=told):
             main(["fid", str(first), str(other), "--features", "efficientnet-lite0"])

@@ -6,7 +6,7 @@ import torch
 from test_training import CPU, data_of, frames, judge_of, plan_of, translator_of, trial_of
 from torchvision.transforms.functional import rgb_to_grayscale
 
-from thermal_search.errors import SearchError
+from thermal_search.errors import SearchError, TrialDiverged
 from thermal_search.metrics import Protocol, Reference, Statistics, at_infinity
 from thermal_search.storage import Location
 from thermal_search.training.evaluation import Judge
@@ -59,14 +59,22 @@ def test_floors_are_measured_once_a_dataset_and_protocol(judge, tmp_path):
     first = known_floors(judge, frames(24, 1, 2), place, "val")
     # Other training frames would give other floors, were they measured again.
     assert known_floors(judge, frames(24, 1, 9), place, "val") == first
-    (kept,) = (tmp_path / "statistics").iterdir()
+    (kept,) = tmp_path.iterdir()
 
     few = judge.pairs
     other = Judge(few, judge.extractor, Statistics.of(judge.real.rows[:30]), Group(), CPU)
     known_floors(other, frames(24, 1, 2), place, "val")
-    assert len(list((tmp_path / "statistics").iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 2
     kept.write_text("{ cut off")
     assert known_floors(judge, frames(24, 1, 2), place, "val") == first
+
+
+def test_what_paints_no_numbers_is_not_judged_as_dark(judge, tmp_path):
+    translator = translator_of()
+    translator.translate = lambda rgb, z=None: rgb[:, :1] * float("nan")
+    with pytest.raises(TrialDiverged, match=r"painted [0-9]+ pixels that are not finite"):
+        judge.evaluate(translator, tmp_path / "grid.png")
+    assert not (tmp_path / "grid.png").exists()
 
 
 def test_every_trial_is_judged_on_the_same_pictures_with_the_same_draws(judge, tmp_path):

@@ -102,6 +102,17 @@ def test_the_number_of_processes_does_not_matter(tmp_path):
     assert len(digests) == 1
 
 
+def test_what_is_measured_of_a_dataset_is_kept_apart_from_anothers(tmp_path):
+    """Whose files may lie in the same folder of a bucket, with the same numbers of frames."""
+    folders(tmp_path / "raw")
+    one, other = (
+        prepare(tmp_path / "raw", tmp_path / name, size=32, filter=name)
+        for name in ("bicubic", "bilinear")
+    )
+    assert one.counts() == other.counts()
+    assert one.statistics.name != other.statistics.name
+
+
 def test_one_recording_is_cut_by_time_and_said_so(tmp_path):
     folders(tmp_path / "raw", count=40, gap_every=100)
     manifest = prepare(tmp_path / "raw", tmp_path / "data", size=32)

@@ -92,7 +92,7 @@ def test_a_record_is_found_again_as_it_was(tmp_path):
     record = record_of(tmp_path, "fid+2*l1", average_last=2)
     try_out(record, "a", {"fid": 3.0, "l1": 1.0}, {"fid": 5.0, "l1": 2.0})
     retrain(record, "b", "a", 7, {"fid": 4.0, "l1": 2.0}, test=3.0)
-    decide(record)
+    decide(record, 1)
     before = json.loads((tmp_path / "summary.json").read_text())
     SearchRecord.load(tmp_path).save()
 
@@ -160,10 +160,12 @@ def test_there_is_no_verdict_before_every_finalist_has_ended(tmp_path):
     record = record_of(tmp_path)
     retrain(record, "a1", "a", 1, 5.0)
     record.start_final("b1", "pix2pix", {}, configuration="b", seed=1)
-    assert not decide(record)
+    assert not decide(record, 2)
+    assert "No verdict yet" in describe_with_trial(record)
 
     record.end("b1", "failed", "")
-    assert decide(record)
+    assert not decide(record, 3)  # one has not begun
+    assert decide(record, 2)
     values, marks = told(record)
     assert values == {"verdict_mean": 5.0}
     assert marks["verdict"] == "a1"

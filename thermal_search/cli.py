@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import search_spaces
-from thermal_search.errors import ThermalSearchError
+from thermal_search.errors import SearchError, ThermalSearchError
 from thermal_search.storage import Location
 
 DEFAULT_WAIT_MINUTES = 15.0
@@ -265,9 +265,15 @@ def _evaluate(args: argparse.Namespace) -> None:
     names = ("model", "data", "split", "workers", "features", "inception_weights")
     names += ("features_precision", "lpips_weights")
     found = evaluate(Request(**{name: getattr(args, name) for name in names}))
-    if args.json:
-        Location.of(args.json).write_text(json.dumps(found, indent=2) + "\n")
     describe(found)
+    if args.json:
+        try:
+            Location.of(args.json).write_text(json.dumps(found, indent=2) + "\n")
+        except OSError as error:
+            raise SearchError(
+                f"--json {args.json} cannot be written ({error.strerror or error}): choose another "
+                "place; the numbers are above."
+            ) from None
 
 
 def _fid(args: argparse.Namespace) -> None:

@@ -22,7 +22,13 @@ from thermal_search import export
 from thermal_search.dataset.frames import EVALUATION_BATCH, Frames, JudgedFrames
 from thermal_search.dataset.manifest import Manifest, Split, read_manifest
 from thermal_search.dataset.stored import read_pairs, read_thermal
-from thermal_search.errors import DatasetError, MetricError, SearchError, ThermalSearchError
+from thermal_search.errors import (
+    DatasetError,
+    MetricError,
+    SearchError,
+    ThermalSearchError,
+    TrialDiverged,
+)
 from thermal_search.metrics import (
     FeaturesPrecision,
     PerceptualDistance,
@@ -157,12 +163,15 @@ def _judge(rank: int, request: Request, place: Path, tally: _Tally) -> None:
     pairs = _share(manifest, request.split, group)
     count = manifest.count("pairs", request.split)
     tally.expect(len(pairs))
-    file = reference_file(manifest.folder, extractor, request.split, count)
+    file = reference_file(manifest.statistics, extractor, request.split, count)
     real = real_statistics(file, pairs, extractor, group)
     judge = Judge(pairs, extractor, real, group, device, perceptual, tally.advance)
     training = _part(read_thermal(manifest, "train"), pairs, count)
-    floors = known_floors(judge, training, manifest.folder, request.split, tally.expect)
-    found = judge.evaluate(translator, place / "grid.png")
+    floors = known_floors(judge, training, manifest.statistics, request.split, tally.expect)
+    try:
+        found = judge.evaluate(translator, place / "grid.png")
+    except TrialDiverged as divergence:
+        raise MetricError(f"{request.model} cannot be judged: {divergence}.") from None
     if group.leads:
         content = {
             "model": request.model.name,

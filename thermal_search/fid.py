@@ -32,6 +32,8 @@ def distance_between(
             )
     if save and not first.is_dir():
         raise MetricError(f"--save keeps what is measured of a folder, but {first} is a file.")
+    if save and save.suffix != ".npz":
+        raise MetricError(f"--save must name a .npz file, but is {save}.")
     folders = {path: pictures_in(path) for path in (first, second) if path.is_dir()}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     extractor = build_extractor(
@@ -48,5 +50,10 @@ def distance_between(
     if save:
         measured = kept[first]
         assert isinstance(measured, Statistics)
-        measured.save(save)
+        try:
+            measured.save(save)
+        except OSError as error:
+            raise MetricError(
+                f"--save {save} cannot be written ({error.strerror or error}): pass another."
+            ) from None
     return extractor.metric, frechet_distance(kept[first], kept[second])

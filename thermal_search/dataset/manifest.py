@@ -68,6 +68,11 @@ class Manifest:
             hashed.update(f"{shard.path} {shard.sha256}".encode())
         return hashed.hexdigest()
 
+    @property
+    def statistics(self) -> Location:
+        """The folder of what is measured of these frames, and of no others that lie here later."""
+        return self.folder / "statistics" / self.digest[:10]
+
     def count(self, kind: Kind, split: Split) -> int:
         return sum(s.rows for s in self.shards if s.kind == kind and s.split == split)
 
@@ -167,8 +172,11 @@ def _check(manifest: Manifest) -> None:
             raise DatasetError(
                 f"{manifest.folder} is not whole: {shard.path} is missing. Prepare it again."
             )
-    if not manifest.count("pairs", "val"):
-        raise DatasetError(f"{manifest.folder} has no pairs in its val split.")
+    if (judged := manifest.count("pairs", "val")) < 2:
+        raise DatasetError(
+            f"{manifest.folder} must have at least 2 pairs in its val split to judge by, but has "
+            f"{judged}: prepare it again with more frames or other --splits."
+        )
     apart = manifest.count("rgb", "train") and manifest.count("thermal", "train")
     if not manifest.count("pairs", "train") and not apart:
         raise DatasetError(f"{manifest.folder} has neither pairs nor both kinds to train on.")

@@ -1,5 +1,6 @@
 """The Frechet distance between two folders of pictures, as `python -m pytorch_fid` finds it."""
 
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,7 +75,11 @@ def load_statistics(file: Path, extractor: Extractor) -> Gaussian:
             if {"mu", "sigma"} <= set(content):
                 moments = Moments(content["mu"].astype(float), content["sigma"].astype(float))
         gaussian = moments or Statistics.load(file)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        if moments and moments.covariance.shape != 2 * moments.mean.shape:
+            raise ValueError(f"mu {moments.mean.shape} and sigma {moments.covariance.shape}")
+    except (
+        OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200]
         raise MetricError(
             f"{file} must be statistics that thermal-search or pytorch-fid saved, but cannot be "
@@ -84,6 +89,11 @@ def load_statistics(file: Path, extractor: Extractor) -> Gaussian:
         raise MetricError(
             f"{file} was measured on {gaussian.measured_on or 'features it does not tell'}, but "
             f"this distance is on {extractor.identity}: measure both the same way."
+        )
+    if isinstance(gaussian, Moments) and (extractor.metric, extractor.precision) != ("fid", "fp32"):
+        raise MetricError(
+            f"{file} is of pytorch-fid's Inception features in fp32, but this distance is on "
+            f"{extractor.identity}: measure both the same way."
         )
     if not (np.isfinite(gaussian.mean).all() and np.isfinite(gaussian.covariance).all()):
         raise MetricError(f"{file} must hold finite numbers, but some are not: measure it again.")

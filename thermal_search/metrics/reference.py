@@ -13,11 +13,12 @@ from thermal_search.storage import Location, StorageError
 
 
 def reference_file(
-    dataset: Location | Path, extractor: Extractor, split: str, count: int
+    folder: Location | Path, extractor: Extractor, split: str, count: int
 ) -> Location:
-    """Where they are kept: the name tells features, weights, split and number of images."""
+    """Where they are kept in a dataset's folder of statistics: the name tells features, weights,
+    split and number of images."""
     name = f"{extractor.metric}-{extractor.digest}-{extractor.precision}-{split}-{count}.npz"
-    return Location.of(dataset) / "statistics" / name
+    return Location.of(folder) / name
 
 
 def kept_statistics(file: Location | Path) -> Statistics | None:

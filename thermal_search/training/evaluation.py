@@ -11,6 +11,7 @@ from torchvision.utils import make_grid, save_image
 
 from thermal_search.architectures.translator import Translator
 from thermal_search.dataset.frames import EVALUATION_BATCH, JudgedFrames
+from thermal_search.errors import TrialDiverged
 from thermal_search.images import to_network_range, to_pixels
 from thermal_search.metrics import (
     ClassStatistics,
@@ -83,6 +84,7 @@ class Judge:
         self.pairs, self.extractor, self.real = pairs, extractor, real
         self.advance = advance
         self.group, self.device, self.perceptual = group, device, perceptual
+        self.unpaintable = 0
 
     @property
     def protocol(self) -> Protocol:
@@ -104,7 +106,7 @@ class Judge:
         """Judges over all workers' shares, and draws the picture grid.
 
         Runs in float32 whatever trains, as the exported generator will, and leaves the random
-        state of the training alone.
+        state of the training alone. Raises TrialDiverged where what is painted is not finite.
         """
         painted: list[Tensor] = []
 
@@ -114,11 +116,15 @@ class Judge:
                     painted.append(pixels.cpu())
                 yield pixels, real
 
+        self.unpaintable = 0
         was_training = translator.training
         translator.eval()
         with torch.random.fork_rng(devices=_cuda_devices(self.device)):
             beside = self.measure(seen())
         translator.train(was_training)
+        # Bytes do not show it: each such number became one of them.
+        if bad := int(self.group.sum(torch.tensor([self.unpaintable])).item()):
+            raise TrialDiverged(f"its generator painted {bad} pixels that are not finite numbers")
         score = beside.pop(self.metric)
         if not self.group.leads:
             return Judgement(score, beside, None)
@@ -189,6 +195,7 @@ class Judge:
             batch = to_network_range(pairs.rgb.take(numbers).to(self.device))
             z = translator.draw_latent(len(batch), Generator().manual_seed(seed))
             thermal = translator.translate(batch, None if z is None else z.to(self.device))
+            self.unpaintable += int((~thermal.isfinite()).sum())
             yield to_pixels(thermal), pairs.thermal.take(numbers).to(self.device)
 
     def _draw(self, painted: Tensor, place: Location) -> None:

@@ -28,20 +28,20 @@ TO_BEAT = "inverted_grey"
 def known_floors(
     judge: Judge,
     training: Frames,
-    dataset: Location,
+    folder: Location,
     split: str,
     expect: Callable[[int], None] = lambda pictures: None,
 ) -> Floors:
-    """The floors of a split by the judge's protocol: kept with the dataset, or measured by all
-    workers together now. Each is named as what is judged in a generator's place, and holds the
-    measures that apply to it and how many `images` it is of.
+    """The floors of a split by the judge's protocol: kept in `folder`, that of the statistics,
+    or measured by all workers together now. Each is named as what is judged in a generator's place,
+    and holds the measures that apply to it and how many `images` it is of.
 
     `training` are this worker's thermal training frames. `expect` hears how many pictures this
     worker is about to measure.
     """
     protocol = json.dumps(judge.full_protocol, sort_keys=True)
     name = f"floors-{split}-{hashlib.sha256(protocol.encode()).hexdigest()[:10]}.json"
-    file = dataset / "statistics" / name
+    file = folder / name
     if kept := judge.group.ask_leader(lambda: _kept(file)):
         return kept
     expect(3 * len(judge.pairs))

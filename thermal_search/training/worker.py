@@ -42,8 +42,8 @@ class SlotPlan:
     shares: list[Share]
     """One a worker."""
 
-    dataset: Location
-    """The prepared dataset's folder, where the reference statistics are kept."""
+    statistics: Location
+    """The folder where what is measured of the dataset is kept."""
 
     validation_count: int
     """Validation pairs over all shares."""
@@ -208,7 +208,7 @@ def _with_floors(
     judge: Judge, plan: SlotPlan, data: WorkerFrames, split: JudgedSplit
 ) -> tuple[Judge, Floors]:
     _, thermal = data.unpaired
-    return judge, known_floors(judge, thermal, plan.dataset, split)
+    return judge, known_floors(judge, thermal, plan.statistics, split)
 
 
 def _judge(
@@ -223,7 +223,7 @@ def _judge(
     pairs, count = (
         (data.validation, plan.validation_count) if split == "val" else (data.test, plan.test_count)
     )
-    file = reference_file(plan.dataset, extractor, split, count)
+    file = reference_file(plan.statistics, extractor, split, count)
     real = real_statistics(file, pairs, extractor, group)
     return Judge(pairs, extractor, real, group, device, perceptual)
 

@@ -139,7 +139,7 @@ class SearchCallback(tune.Callback):
         self._log(lambda: self.log.end(metric, found))
         if self.record.objective.is_front:
             self._tell_the_front()
-        if self.kind == "finals" and decide(self.record):
+        if self.kind == "finals" and decide(self.record, self.plan.finalists * self.plan.seeds):
             values, marks = told(self.record)
             self._log(lambda: self.log.decide(values, marks))
         if left := self.backlog.close(PATIENCE_S):

@@ -22,6 +22,8 @@ def describe(record: SearchRecord) -> str:
     lines += _floors(record)
     if record.verdict:
         lines += ["", *_verdict(record.verdict)]
+    elif record.finals:
+        lines += ["", _no_verdict(record)]
     what = "the winner of the verdict" if record.verdict else "the best generator"
     lines += [
         "",
@@ -62,6 +64,16 @@ def _floors(record: SearchRecord) -> list[str]:
         return []
     words = ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in known.items())
     return ["", f"To compare, {metric} of: {words}."]
+
+
+def _no_verdict(record: SearchRecord) -> str:
+    broken = [f for f in record.finals.values() if f.status in ("failed", "diverged")]
+    if len(broken) < len(record.finals):
+        return "No verdict yet: finalists are still to be trained with further seeds."
+    return (
+        f"No verdict: all {len(broken)} trainings of the finalists with further seeds broke, the "
+        f"first one by {broken[0].reason}."
+    )
 
 
 def _verdict(verdict: dict[str, Any]) -> list[str]:

@@ -121,6 +121,7 @@ def _decide(plan: SearchPlan, manifest: Manifest, layout: Layout) -> None:
     record = SearchRecord.load(plan.output)
     running = any(trial.status == "running" for trial in record.trials.values())
     chosen = finalists(record, plan.finalists)
+    plan = dataclasses.replace(plan, finalists=len(chosen))
     if record.verdict:
         # MLflow may have been away when it was given.
         SearchCallback(plan, "finals").tell_again()
@@ -130,8 +131,6 @@ def _decide(plan: SearchPlan, manifest: Manifest, layout: Layout) -> None:
     # Only now: while the search chooses, nothing has seen the test split.
     dataset = load(manifest, with_test=True)
     slots = slot_for(plan, manifest, dataset, layout, kind="finals")
-    if len(chosen) < plan.finalists:
-        plan = dataclasses.replace(plan, finalists=len(chosen))
     _final_tuner(plan, chosen, slots, layout.slots).fit()
     del dataset
 
@@ -144,11 +143,12 @@ def slot_for(
     kind: Kind = "trials",
 ) -> Any:
     """The trainable of this plan's slots, as Ray Tune takes it."""
+    tested = manifest.count("pairs", "test")  # of a single one there is no distance
     slot_plan = SlotPlan(
         shares=dataset.share(plan.workers),
-        dataset=plan.data,
+        statistics=manifest.statistics,
         validation_count=manifest.count("pairs", "val"),
-        test_count=manifest.count("pairs", "test") if kind == "finals" else 0,
+        test_count=tested if kind == "finals" and tested >= 2 else 0,
         features=plan.features,
         features_precision=plan.features_precision,
         inception_weights=plan.inception_weights,

@@ -15,9 +15,11 @@ def finalists(record: SearchRecord, count: int) -> list[TrialRecord]:
     return whole[:count]
 
 
-def decide(record: SearchRecord) -> bool:
-    """Writes the verdict down once all finals have ended; False where there is none to give."""
-    if any(final.status == "running" for final in record.finals.values()):
+def decide(record: SearchRecord, finals: int) -> bool:
+    """Writes the verdict down once so many finals have ended; False where there is none to give."""
+    if len(record.finals) < finals or any(
+        final.status == "running" for final in record.finals.values()
+    ):
         return False
     record.verdict = judge(record)
     record.save()
