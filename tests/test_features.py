@@ -2,7 +2,9 @@
 
 import os
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -137,6 +139,23 @@ def test_an_encoder_that_returns_no_vectors_is_refused(tmp_path):
         WeightsUnavailable, match=r"\[batch, dimensions\], but returned \[1, 3, 1, 1\]"
     ):
         build_extractor(str(tmp_path / "flat.onnx"))
+
+
+def test_an_encoder_with_its_weights_in_another_file_is_refused(tmp_path):
+    """Nothing would tell that those have changed."""
+    file = tmp_path / "clip.onnx"
+    save_onnx(file, ["n", 3], rank=2)
+    model = onnx.load(file)
+    weights = np.ones((3, 3), np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "weights"))
+    model.graph.node.append(helper.make_node("MatMul", ["features", "weights"], ["end"]))
+    model.graph.output[0].name = "end"
+    onnx.save(model, file, save_as_external_data=True, location="clip.data", size_threshold=0)
+    assert (tmp_path / "clip.data").exists()
+    with pytest.raises(WeightsUnavailable, match="save it again, as one file"):
+        build_extractor(str(file))
+    onnx.save(onnx.load(file), file)
+    assert build_extractor(str(file)).dimensions == 3
 
 
 @pytest.mark.parametrize("name", ["dino.pt2", "clip.onnx"])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.layout import lay_out
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.search import search, slot_for
+from thermal_search.tuning.search import protocol_of, search, slot_for
 
 pytestmark = [
     pytest.mark.ray,
@@ -233,6 +234,7 @@ def test_trials_that_break_end_with_their_reason_and_the_slot_goes_on(cluster, d
     """Raises, diverges, asks for more memory than there is; a sound one comes last."""
     plan = plan_of(dataset, tmp_path / "search", architectures=("pix2pix",), images=64)
     manifest = plan.check()
+    plan = replace(plan, protocol=protocol_of(plan, manifest))
     plan.output.make_folder()
     layout = lay_out(plan, machines.present())
     loaded = load(manifest)

@@ -287,7 +287,10 @@ def _fid(args: argparse.Namespace) -> None:
         precision=args.features_precision,
         save=args.save,
     )
-    print(f"{metric} {distance:.6f}")
+    coarse = (
+        "" if args.features_precision == "fp32" else f" (features in {args.features_precision})"
+    )
+    print(f"{metric} {distance:.6f}{coarse}")
 
 
 def _add_features_flags(parser: argparse.ArgumentParser) -> None:

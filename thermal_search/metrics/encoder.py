@@ -47,7 +47,7 @@ def encoder(file: Path, metric: str, precision: FeaturesPrecision) -> Extractor:
         reason = " ".join(str(error).split())[:200]
         raise WeightsUnavailable(
             f"--features must be an encoder saved by torch.export.save (.pt2) or as ONNX, but "
-            f"{file} cannot be used as that ({reason}): save it again."
+            f"{file} cannot be used as that ({reason}): save it again, as one file."
         ) from None
     if found.ndim != 2 or len(found) != 1:
         raise WeightsUnavailable(
@@ -107,8 +107,9 @@ class _Onnx(nn.Module):
         options.log_severity_level = 4
         wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
         known = runtime.get_available_providers()
+        # From its bytes, so that what is hashed is all of it: no weights in files beside it.
         self.session = runtime.InferenceSession(
-            str(file), options, providers=[name for name in wanted if name in known]
+            file.read_bytes(), options, providers=[name for name in wanted if name in known]
         )
         (picture,) = self.session.get_inputs()
         self.input = picture.name

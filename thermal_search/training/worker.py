@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from ray.train.torch import get_device
 
 from thermal_search.dataset.frames import WorkerFrames
 from thermal_search.dataset.loading import Share, open_share
-from thermal_search.errors import TrialDiverged
+from thermal_search.errors import MetricError, TrialDiverged
 from thermal_search.metrics import (
     Extractor,
     FeaturesPrecision,
@@ -23,7 +24,7 @@ from thermal_search.metrics import (
     reference_file,
 )
 from thermal_search.storage import Location
-from thermal_search.training.evaluation import Judge, real_statistics
+from thermal_search.training.evaluation import Judge, full_protocol, real_statistics
 from thermal_search.training.floors import Floors, known_floors
 from thermal_search.training.group import FellowLost, Group
 from thermal_search.training.mailbox import Job, Result
@@ -55,6 +56,9 @@ class SlotPlan:
     features_precision: FeaturesPrecision
     inception_weights: Path | None
     lpips_weights: Path | None
+    protocol: Mapping[str, str | int]
+    """The search's, for the validation split. A worker with other weights must not judge."""
+
     metric: str
     threads: int
     """CPU threads a worker computes with."""
@@ -223,6 +227,13 @@ def _judge(
     pairs, count = (
         (data.validation, plan.validation_count) if split == "val" else (data.test, plan.test_count)
     )
+    size = pairs.rgb.shape[-1]
+    protocol = full_protocol(extractor.protocol(images=count, size=size), perceptual)
+    if (search := {**plan.protocol, "images": count}) != protocol:
+        raise MetricError(
+            f"This search measures with {search}, but a worker's machine has {protocol}: give all "
+            "machines the same weights."
+        )
     file = reference_file(plan.statistics, extractor, split, count)
     real = real_statistics(file, pairs, extractor, group)
     return Judge(pairs, extractor, real, group, device, perceptual)

@@ -53,15 +53,7 @@ def search(
     _check_output(plan, manifest, resume)
     require_store(plan.output)
     # Before any machine is asked for: a missing weights file is known now.
-    extractor = build_extractor(
-        plan.features, inception_weights=plan.inception_weights, precision=plan.features_precision
-    )
-    perceptual = PerceptualDistance(plan.lpips_weights) if plan.lpips_weights else None
-    if perceptual:
-        perceptual.require_size(manifest.size)
-    protocol = full_protocol(
-        extractor.protocol(images=manifest.count("pairs", "val"), size=manifest.size), perceptual
-    )
+    protocol = protocol_of(plan, manifest)
     if resume:
         refuse_another(protocol, plan.protocol)
     else:
@@ -80,6 +72,19 @@ def search(
         if not was_joined:
             ray.shutdown()
     return SearchRecord.load(plan.output)
+
+
+def protocol_of(plan: SearchPlan, manifest: Manifest) -> dict[str, str | int]:
+    """How this search measures, by the weights on this machine; raises WeightsUnavailable."""
+    extractor = build_extractor(
+        plan.features, inception_weights=plan.inception_weights, precision=plan.features_precision
+    )
+    perceptual = PerceptualDistance(plan.lpips_weights) if plan.lpips_weights else None
+    if perceptual:
+        perceptual.require_size(manifest.size)
+    return full_protocol(
+        extractor.protocol(images=manifest.count("pairs", "val"), size=manifest.size), perceptual
+    )
 
 
 def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
@@ -153,6 +158,7 @@ def slot_for(
         features_precision=plan.features_precision,
         inception_weights=plan.inception_weights,
         lpips_weights=plan.lpips_weights,
+        protocol=plan.protocol,
         metric=plan.metric,
         threads=layout.threads_per_worker,
     )
