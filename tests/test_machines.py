@@ -130,7 +130,6 @@ def test_machines_that_come_late_are_waited_for(cluster):
 
 
 def test_all_machines_prepare_the_dataset_that_one_process_does(cluster, tmp_path):
-    wait_for_free_machines()
     root = folders(tmp_path / "raw", count=24, gap_every=8)
     digests = {
         prepare(root, tmp_path / name, size=32, **how).digest
