@@ -111,7 +111,7 @@ def test_an_entry_that_is_refused_does_not_hold_up_the_others(server, monkeypatc
 
 
 def test_a_server_that_went_away_is_told_of_without_its_password(monkeypatch, tmp_path):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:geheim@127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:p@geheim@127.0.0.1:{free_port()}")
     said = []
     backlog = Backlog(said.append)
     backlog.add(SearchLog(Location.of(tmp_path), "c-search", {}).open)

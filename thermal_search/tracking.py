@@ -7,13 +7,14 @@ search's id, so that a resumed search goes on in the same runs.
 import contextlib
 import logging
 import os
+import re
 import sys
 import time
 import urllib.request
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
@@ -74,7 +75,7 @@ def require_store(output: Location, patience_s: float = 60.0) -> None:
 
 
 def _wait_for_server(store: str, patience_s: float) -> None:
-    address, told = _without_password(store), False
+    address, told = without_password(store), False
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -105,7 +106,7 @@ def _refusals_told(store: str) -> Generator[None]:
         if password := urlsplit(store).password:
             reason = reason.replace(password, "***")
         raise SearchError(
-            f"MLflow cannot keep runs at {_without_password(store)} ({reason[:300]}): mend "
+            f"MLflow cannot keep runs at {without_password(store)} ({reason[:300]}): mend "
             "MLFLOW_TRACKING_URI, or unset it."
         ) from None
 
@@ -119,9 +120,9 @@ def _client_of(store: str) -> MlflowClient:
     return MlflowClient(store)
 
 
-def _without_password(address: str) -> str:
-    parts = urlsplit(address)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+def without_password(text: str) -> str:
+    """An address, or words that hold some, without the users and passwords before their hosts."""
+    return re.sub(r"//[^/\s]*@", "//", text)
 
 
 class SearchLog:
@@ -307,7 +308,7 @@ def serve_ui(output: Location, *, host: str, port: int) -> None:
         )
     if "MLFLOW_TRACKING_URI" in os.environ:
         raise SearchError(
-            f"The runs are on the server {_without_password(os.environ['MLFLOW_TRACKING_URI'])}: "
+            f"The runs are on the server {without_password(os.environ['MLFLOW_TRACKING_URI'])}: "
             "open it in a browser."
         )
     print(f"http://{host}:{port} shows the search in {output}; Ctrl-C ends it.", flush=True)

@@ -84,7 +84,6 @@ class Judge:
         self.pairs, self.extractor, self.real = pairs, extractor, real
         self.advance = advance
         self.group, self.device, self.perceptual = group, device, perceptual
-        self.unpaintable = 0
 
     @property
     def protocol(self) -> Protocol:
@@ -109,21 +108,23 @@ class Judge:
         state of the training alone. Raises TrialDiverged where what is painted is not finite.
         """
         painted: list[Tensor] = []
+        broken = torch.zeros(1, dtype=torch.int64)
 
         def seen() -> Iterator[tuple[Tensor, Tensor]]:
-            for pixels, real in self._paint(translator):
+            for thermal, real in self._paint(translator):
+                # Bytes would not show it: such a number becomes one of them.
+                broken.add_((~thermal.isfinite()).sum().cpu())
+                pixels = to_pixels(thermal)
                 if len(painted) * EVALUATION_BATCH < GRID_ROWS:
                     painted.append(pixels.cpu())
                 yield pixels, real
 
-        self.unpaintable = 0
         was_training = translator.training
         translator.eval()
         with torch.random.fork_rng(devices=_cuda_devices(self.device)):
             beside = self.measure(seen())
         translator.train(was_training)
-        # Bytes do not show it: each such number became one of them.
-        if bad := int(self.group.sum(torch.tensor([self.unpaintable])).item()):
+        if bad := int(self.group.sum(broken).item()):
             raise TrialDiverged(f"its generator painted {bad} pixels that are not finite numbers")
         score = beside.pop(self.metric)
         if not self.group.leads:
@@ -185,7 +186,7 @@ class Judge:
         return self.extractor.metric.removeprefix("fid").removeprefix("fd")
 
     def _paint(self, translator: Translator) -> Iterator[tuple[Tensor, Tensor]]:
-        """What is painted of each batch, and the real frames, as bytes."""
+        """What is painted of each batch, in network range, and the real frames, as bytes."""
         pairs = self.pairs
         for start in range(0, len(pairs), EVALUATION_BATCH):
             # By its place in the whole split, so that any number of workers draws the same.
@@ -195,8 +196,7 @@ class Judge:
             batch = to_network_range(pairs.rgb.take(numbers).to(self.device))
             z = translator.draw_latent(len(batch), Generator().manual_seed(seed))
             thermal = translator.translate(batch, None if z is None else z.to(self.device))
-            self.unpaintable += int((~thermal.isfinite()).sum())
-            yield to_pixels(thermal), pairs.thermal.take(numbers).to(self.device)
+            yield thermal, pairs.thermal.take(numbers).to(self.device)
 
     def _draw(self, painted: Tensor, place: Location) -> None:
         """Rows of RGB | real thermal | painted thermal, spread over the share's first batch."""

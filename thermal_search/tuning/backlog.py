@@ -1,6 +1,5 @@
 """What is still to be told to the tracking server: in order, without anyone waiting for it."""
 
-import re
 import threading
 import time
 from collections import deque
@@ -8,6 +7,8 @@ from collections.abc import Callable
 
 from mlflow.exceptions import MlflowException
 from requests.exceptions import RequestException
+
+from thermal_search.tracking import without_password
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 
@@ -80,6 +81,5 @@ class Backlog:
 
 
 def _first(error: Exception) -> str:
-    """Its first line, without the password that an address in it may hold."""
-    line = re.sub(r"//[^/@\s]+@", "//", (str(error).splitlines() or [""])[0])
+    line = without_password((str(error).splitlines() or [""])[0])
     return f"{type(error).__name__}: {line[:300]}"
