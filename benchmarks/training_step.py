@@ -23,6 +23,7 @@ from peers import junyanz, pytorch_gan
 from peers.match import Match
 
 from thermal_search.images import Batch
+from thermal_search.training.recording import PLAYED_BEFORE
 from thermal_search.training.step import fastest_precision
 
 PEERS = {"pytorch-gan": pytorch_gan, "junyanz": junyanz}
@@ -59,9 +60,13 @@ def compare(
     def draw() -> Batch:
         return Batch(rgb, thermal)
 
-    steps = match.peer_step(draw, device), match.our_step(draw, device, precision)
+    # The peers' scripts leave it off; our workers turn it on for GPUs (training/worker.py).
+    steps = (
+        tuned(match.peer_step(draw, device), False),
+        tuned(match.our_step(draw, device, precision), device.type == "cuda"),
+    )
     for step in steps:
-        for _ in range(2):
+        for _ in range(PLAYED_BEFORE + 2):
             step()
     rounds = [tuple(timed(step, device) for step in steps) for _ in range(args.rounds)]
     told = f"{name:9} {args.size:3} px, batch {batch:2}:"
@@ -76,15 +81,29 @@ def compare(
     print(told.rstrip(";"), flush=True)
 
 
-def timed(step: Callable[[], None], device: torch.device) -> Seconds:
+def tuned(step: Callable[[], object], on: bool) -> Callable[[], object]:
+    """With cudnn's choice by trial on or off, as the one who plays the step has it."""
+
+    def play() -> None:
+        torch.backends.cudnn.benchmark = on
+        step()
+
+    return play
+
+
+def timed(step: Callable[[], object], device: torch.device) -> Seconds:
     """Of enough steps to be measured, for one."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     count = 0
     begun, used = time.perf_counter(), time.process_time()
     while count == 0 or time.perf_counter() - begun < 0.2:
         step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
         count += 1
+        if device.type == "cuda" and count % 4 == 0:
+            torch.cuda.synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
     return Seconds((time.perf_counter() - begun) / count, (time.process_time() - used) / count)
 
 

@@ -234,31 +234,34 @@ def test_a_restored_translator_goes_on_exactly(name):
         assert torch.equal(a, b), key
 
 
-def test_trains_under_bf16_with_float32_weights_and_losses(translator):
-    seats = take_seats(translator)
-    translator.begin_step(0, 1000)
+ON_DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize("device", ON_DEVICES)
+# As it begins, while a growing network fades in new layers, and at the end.
+@pytest.mark.parametrize("images", [0, 370, 999])
+def test_trains_under_bf16_with_float32_weights_and_losses(translator, device, images):
+    translator.to(device)
+    translator.begin_step(images, 1000)
     losses = train_step(
         translator,
-        seats,
-        random_batches(),
+        take_seats(translator),
+        (type(b)(b.rgb.to(device), b.thermal.to(device)) for b in random_batches()),
         group=Group(),
-        autocast=torch.autocast("cpu", torch.bfloat16),
+        autocast=torch.autocast(device, torch.bfloat16),
     )
 
     assert all(value.dtype == torch.float32 and value.isfinite() for value in losses.values())
     assert all(p.dtype == torch.float32 for p in translator.parameters())
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_trains_on_a_gpu(translator):
-    device = torch.device("cuda")
-    translator.to(device)
-    batches = (type(b)(b.rgb.to(device), b.thermal.to(device)) for b in random_batches())
-
-    losses = play(translator, take_seats(translator), batches, steps=2)
-
-    assert all(math.isfinite(value) for value in losses.values())
 
 
 def test_the_learning_rate_stays_within_its_published_value(translator):

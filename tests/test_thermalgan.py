@@ -147,6 +147,7 @@ def test_learning_on_its_own_base_can_be_mixed_in():
     seen, painted = [], []
     translator.generator.contrast.register_forward_hook(lambda _, x, __: seen.append(x[0]))
     translator.generator.contrast.register_forward_hook(lambda _, __, out: painted.append(out))
+    translator.begin_step(0, 1000)
     *_, turn = translator.turns(iter([batch]))
     # What is left to paint is the difference to that very base.
     contrast = ((batch.thermal - seen[0][:, :1]) / 0.25).clamp(-1, 1)

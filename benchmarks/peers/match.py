@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from thermal_search.architectures.translator import Config, Optimizer, Player, Translator, Turn
 from thermal_search.images import Batch
 from thermal_search.training.group import Group
-from thermal_search.training.step import autocast_for, take_seats, train_step
+from thermal_search.training.recording import Steps
+from thermal_search.training.step import autocast_for, fastest_format, take_seats
 
 Networks = nn.ModuleDict
-Step = Callable[[], None]
+Step = Callable[[], object]
 Draw = Callable[[], Batch]
 ADAM = Optimizer(algorithm="adam", lr=2e-4, betas=(0.5, 0.999))
 
@@ -37,6 +38,9 @@ class Match:
     channels: tuple[int, int] = (3, 3)
     """Of the pictures drawn as RGB and as thermal: the peer's networks decide."""
 
+    views: bool = False
+    """Whether its networks look at features as rows, which channels last has not."""
+
     def peer_step(self, draw: Draw, device: torch.device) -> Step:
         networks = self._networks(device)
         optimizers = {
@@ -47,14 +51,17 @@ class Match:
 
     def our_step(self, draw: Draw, device: torch.device, precision: Any) -> Step:
         translator = _Borrowed(self, self._networks(device))
-        seats, group = take_seats(translator), Group()
-        autocast = autocast_for(device, precision)
-        batches = iter(draw, None)
-
-        def step() -> None:
-            train_step(translator, seats, batches, group=group, autocast=autocast)
-
-        return step
+        if not self.views:
+            translator.to(memory_format=fastest_format(translator, device))
+        steps = Steps(
+            translator,
+            take_seats(translator),
+            iter(draw, None),
+            group=Group(),
+            autocast=autocast_for(device, precision),
+            device=device,
+        )
+        return steps.play
 
     def _networks(self, device: torch.device) -> Networks:
         torch.manual_seed(0)

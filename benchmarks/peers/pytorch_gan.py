@@ -364,7 +364,9 @@ def matches(checkout: Path, size: int) -> dict[str, Match]:
     return {
         "gan": Match(scripted("gan"), two, peer_classic, play_classic, channels=single),
         "cgan": Match(scripted("cgan"), two, peer_cgan, play_cgan, channels=single),
-        "dcgan": Match(scripted("dcgan"), two, peer_classic, play_classic, channels=single),
+        "dcgan": Match(
+            scripted("dcgan"), two, peer_classic, play_classic, channels=single, views=True
+        ),
         "wgan": Match(
             scripted("wgan"),
             two,

@@ -129,9 +129,11 @@ class BigGAN(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
 
-    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
+    def draw_latent(
+        self, count: int, random: Generator | None = None, device: torch.device | None = None
+    ) -> Latent:
         chunks = len(GENERATOR_MULTIPLES[self.config.size]) + 1
-        z = torch.empty(count, chunks * self.config.latent_chunk)
+        z = torch.empty(count, chunks * self.config.latent_chunk, device=device)
         limit = self.config.truncation
         if limit > 0 and not self.training:
             return nn.init.trunc_normal_(z, a=-limit, b=limit, generator=random)

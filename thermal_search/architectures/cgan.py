@@ -90,8 +90,10 @@ class CGAN(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
 
-    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
-        return torch.randn(count, self.config.latent_size, generator=random)
+    def draw_latent(
+        self, count: int, random: Generator | None = None, device: torch.device | None = None
+    ) -> Latent:
+        return torch.randn(count, self.config.latent_size, generator=random, device=device)
 
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (self.config.beta1, 0.999)
@@ -143,8 +145,10 @@ def mismatched(thermal: Thermal) -> tuple[Thermal, Float[Tensor, "batch"]]:
 
     Rolled by a random number of places; 0 marks pairs that show nearly the same (see ALIKE).
     """
-    places = int(torch.randint(1, len(thermal), ()).item())
-    other = thermal.roll(places, 0)
+    # Drawn on the device, which would have to be waited for otherwise.
+    places = torch.randint(1, len(thermal), (), device=thermal.device)
+    numbers = torch.arange(len(thermal), device=thermal.device)
+    other = thermal[(numbers - places) % len(thermal)]
     difference = (other - thermal).abs().mean((1, 2, 3))
     return other, (difference > ALIKE).float()
 

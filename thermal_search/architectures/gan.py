@@ -97,11 +97,13 @@ class GAN(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
 
-    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
+    def draw_latent(
+        self, count: int, random: Generator | None = None, device: torch.device | None = None
+    ) -> Latent:
         shape = count, self.config.latent_size
         if self.config.latent_prior == "normal":
-            return torch.randn(shape, generator=random)
-        return (torch.rand(shape, generator=random) * 2 - 1) * math.sqrt(3)
+            return torch.randn(shape, generator=random, device=device)
+        return (torch.rand(shape, generator=random, device=device) * 2 - 1) * math.sqrt(3)
 
     def players(self) -> Mapping[str, Player]:
         config = self.config

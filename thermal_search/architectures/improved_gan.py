@@ -9,7 +9,7 @@ images of a batch with each other and is less than certain of real ones.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -115,8 +115,10 @@ class ImprovedGAN(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
 
-    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
-        return torch.rand(count, self.config.latent_size, generator=random)
+    def draw_latent(
+        self, count: int, random: Generator | None = None, device: torch.device | None = None
+    ) -> Latent:
+        return torch.rand(count, self.config.latent_size, generator=random, device=device)
 
     def meet(self, rgb: Rgb) -> None:
         assert isinstance(self.generator, ReferencedGenerator)
@@ -303,14 +305,20 @@ class Past(nn.Module):
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.steps = 0
+        self.steps: Tensor
+        self.register_buffer("steps", torch.zeros(()))
         for number, parameter in enumerate(network.parameters()):
             self.register_buffer(f"mean_{number}", parameter.detach().clone())
+
+    @property
+    def means(self) -> list[Tensor]:
+        """One a parameter, in the network's order."""
+        return [mean for name, mean in self.named_buffers() if name.startswith("mean_")]
 
     def distance(self, network: nn.Module) -> Tensor:
         """The mean squared difference of its weights from those of its past."""
         weights: list[Tensor] = list(network.parameters())
-        apart = torch._foreach_sub(weights, list(self.buffers()))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - one kernel for all weights
+        apart = torch._foreach_sub(weights, self.means)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - one kernel for all weights
         total = torch.stack([difference.square().sum() for difference in apart]).sum()
         return total / sum(weight.numel() for weight in weights)
 
@@ -318,12 +326,8 @@ class Past(nn.Module):
     def append(self, network: nn.Module) -> None:
         """Counts the network's present weights among its past."""
         self.steps += 1
-        torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-            list(self.buffers()), list(network.parameters()), 1 / (self.steps + 1)
-        )
-
-    def get_extra_state(self) -> dict[str, Any]:
-        return {"steps": self.steps}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.steps = state["steps"]
+        means = self.means
+        weights: list[Tensor] = list(network.parameters())
+        moves = torch._foreach_sub(weights, means)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        torch._foreach_mul_(moves, 1 / (self.steps + 1))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        torch._foreach_add_(means, moves)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]

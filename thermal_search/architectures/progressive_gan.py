@@ -7,7 +7,7 @@ resolution fading in. What makes it stable: equalised learning rates, features n
 pixel, and a discriminator that sees how much the images of a batch differ. WGAN-GP's game.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -115,11 +115,17 @@ class ProgressiveGAN(Translator):
         self.generator.growth = self.discriminator.growth = growth
         return has_doubled
 
+    def pattern(self) -> Hashable:
+        growth = self.discriminator.growth
+        return growth.resolution if growth.alpha == 1 else None
+
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return at_full_size(self.generator(rgb, self.latent_for(rgb, z)), self.config.size)
 
-    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
-        return torch.randn(count, self.config.latent_size, generator=random)
+    def draw_latent(
+        self, count: int, random: Generator | None = None, device: torch.device | None = None
+    ) -> Latent:
+        return torch.randn(count, self.config.latent_size, generator=random, device=device)
 
     def players(self) -> Mapping[str, Player]:
         recipe = Optimizer(algorithm="adam", lr=self.config.learning_rate, betas=(0.0, 0.99))
@@ -210,7 +216,7 @@ class GrowingGenerator(Grown):
         thermal = self.paint[str(resolution)](features)
         if alpha < 1:
             before = F.interpolate(self.paint[str(resolution // 2)](coarse), scale_factor=2)
-            thermal = torch.lerp(before, thermal, alpha)
+            thermal = torch.lerp(before.float(), thermal.float(), alpha)
         return thermal.float()
 
     def _refine(self, features: Tensor, rgb: Rgb, resolution: int) -> Tensor:

@@ -7,7 +7,7 @@ every layer's features, and noise adds the detail that is left to chance. Progre
 and discriminator, with the logistic game and a penalty on the slope at real pictures (R1).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -118,6 +118,7 @@ class StyleGAN(Translator):
             size=config.size, start=start, base=config.feature_base, blurred=True
         )
         self.steps = 0
+        self.is_penalised = True
 
     def _growth(self, share: float) -> Growth:
         config = self.config
@@ -136,13 +137,21 @@ class StyleGAN(Translator):
         assert isinstance(self.generator, StyleGenerator)
         has_doubled = growth.resolution > self.generator.growth.resolution
         self.generator.growth = self.discriminator.growth = growth
+        self.is_penalised = self.steps % self.config.r1_every == 0
+        self.steps += 1
         return has_doubled
+
+    def pattern(self) -> Hashable:
+        growth = self.discriminator.growth
+        return (growth.resolution, self.is_penalised) if growth.alpha == 1 else None
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return at_full_size(self.generator(rgb, self.latent_for(rgb, z)), self.config.size)
 
-    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
-        return torch.randn(count, self.config.latent_size, generator=random)
+    def draw_latent(
+        self, count: int, random: Generator | None = None, device: torch.device | None = None
+    ) -> Latent:
+        return torch.randn(count, self.config.latent_size, generator=random, device=device)
 
     def players(self) -> Mapping[str, Player]:
         config = self.config
@@ -173,12 +182,11 @@ class StyleGAN(Translator):
         if config.l1:
             terms["l1"] = pixel_loss(fake, real, config.l1_weight)
         yield Turn("generator", terms)
-        self.steps += 1
 
     def _judge(self, rgb: Rgb, real: Thermal, fake: Thermal) -> dict[str, Tensor]:
         config = self.config
         fake_score = self.discriminator(rgb, fake)
-        if self.steps % config.r1_every:
+        if not self.is_penalised:
             real_score = self.discriminator(rgb, real)
             return {"adversarial": _tell_apart(real_score, fake_score)}
         # One pass serves the score and the penalty: in float32, for it is differentiated twice.
@@ -276,7 +284,7 @@ class StyleGenerator(Grown):
         thermal = self.paint[str(resolution)](features)
         if alpha < 1:
             before = F.interpolate(self.paint[str(resolution // 2)](coarse), scale_factor=2)
-            thermal = torch.lerp(before, thermal, alpha)
+            thermal = torch.lerp(before.float(), thermal.float(), alpha)
         return thermal.float()
 
     def _beside(self, features: Tensor, rgb: Rgb) -> Tensor:
@@ -289,11 +297,14 @@ class StyleGenerator(Grown):
             style = torch.lerp(self.map.running_style, style, self.truncation)
             return iter([style] * layers)
         self.map.remember(style)
-        if torch.rand(()).item() >= self.style_mixing:
+        if not self.style_mixing:
             return iter([style] * layers)
-        other = self.map(rgb, torch.randn(len(rgb), self.latent_size).to(z.device))
-        crossing = int(torch.randint(1, layers, ()).item())
-        return iter([style] * crossing + [other] * (layers - crossing))
+        # Chosen on the device, which would have to be waited for otherwise.
+        other = self.map(rgb, torch.randn_like(z))
+        mixes = torch.rand((), device=z.device) < self.style_mixing
+        crossing = torch.randint(1, layers, (), device=z.device)
+        crossing = torch.where(mixes, crossing, layers)
+        return iter([torch.where(layer < crossing, style, other) for layer in range(layers)])
 
 
 class StyleMapping(nn.Module):

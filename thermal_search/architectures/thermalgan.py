@@ -84,6 +84,7 @@ class ThermalGAN(Translator):
             )
         self.config = config
         self.generator = TwoStageGenerator(config)
+        self.sees_painted_base = False
         self.encoder = initialize(
             BaseEncoder(size=config.size, latent_size=config.latent_size, width=config.width)
         )
@@ -111,8 +112,10 @@ class ThermalGAN(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
 
-    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
-        return torch.randn(count, self.config.latent_size, generator=random)
+    def draw_latent(
+        self, count: int, random: Generator | None = None, device: torch.device | None = None
+    ) -> Latent:
+        return torch.randn(count, self.config.latent_size, generator=random, device=device)
 
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (0.5, 0.999)
@@ -127,6 +130,14 @@ class ThermalGAN(Translator):
             "contrast_discriminator": Player((self.contrast_discriminator,), judges),
             "contrast": Player((self.generator.contrast,), painters),
         }
+
+    def begin_step(self, images: int, budget_images: int) -> bool:
+        share = self.config.predicted_base_share
+        self.sees_painted_base = bool(share) and torch.rand(()).item() < share
+        return False
+
+    def pattern(self) -> bool:
+        return self.sees_painted_base
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         batch = next(batches)
@@ -179,7 +190,7 @@ class ThermalGAN(Translator):
         """pix2pix: on the true base, or now and then on the painted one."""
         config = self.config
         assert isinstance(self.generator, TwoStageGenerator)
-        if config.predicted_base_share and torch.rand(()).item() < config.predicted_base_share:
+        if self.sees_painted_base:
             with torch.no_grad():
                 base = self.generator.base(batch.rgb, self.latent_for(batch.rgb, None))
         difference = (batch.thermal - base) / config.contrast_range

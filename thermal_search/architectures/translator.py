@@ -1,7 +1,7 @@
 """The one interface every architecture implements."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -107,15 +107,23 @@ class Translator(nn.Module, ABC):
 
         The trainer updates `turn.player` before asking for the next turn, so code after a `yield`
         sees the moved networks. One step counts as `batch_size` images shown by each worker.
+
+        All that it changes or draws lies on the device: what is counted or chosen on the host,
+        `begin_step` does. A GPU replays a step without asking here again (see `pattern`).
         """
 
-    def draw_latent(self, count: int, random: Generator | None = None) -> Latent | None:
-        """`count` latent vectors from the prior, on the CPU; None where there is no latent."""
+    def draw_latent(
+        self, count: int, random: Generator | None = None, device: torch.device | None = None
+    ) -> Latent | None:
+        """`count` latent vectors from the prior; None where there is no latent.
+
+        `random` belongs to the device, which is the CPU where none is named.
+        """
         return None
 
     def latent_for(self, rgb: Rgb, z: Latent | None) -> Latent:
         """`z`, or fresh draws where there is none: for architectures that have a latent."""
-        drawn = self.draw_latent(len(rgb)) if z is None else z
+        drawn = self.draw_latent(len(rgb), device=rgb.device) if z is None else z
         assert drawn is not None
         return drawn.to(rgb.device, non_blocking=True)
 
@@ -131,6 +139,11 @@ class Translator(nn.Module, ABC):
         True asks for fresh optimizers: a growing network has entered a new resolution.
         """
         return False
+
+    def pattern(self) -> Hashable:
+        """What the step that has begun depends on, beside weights, batches, random draws and
+        learning rates: steps of equal patterns do the same work. None: no other does the same."""
+        return ()
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         """What the learning rates are multiplied by, given what `begin_step` is told."""

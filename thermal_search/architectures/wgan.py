@@ -87,13 +87,15 @@ class WGAN(Translator):
         )
         self.generator_steps = 0
         self.warm_images = 0
-        self.budget_images = 0
+        self.critic_turns = config.critic_turns
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
 
-    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
-        return torch.randn(count, self.config.latent_size, generator=random)
+    def draw_latent(
+        self, count: int, random: Generator | None = None, device: torch.device | None = None
+    ) -> Latent:
+        return torch.randn(count, self.config.latent_size, generator=random, device=device)
 
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (self.config.beta1, 0.999)
@@ -109,11 +111,15 @@ class WGAN(Translator):
         }
 
     def begin_step(self, images: int, budget_images: int) -> bool:
-        self.budget_images = budget_images
+        self.critic_turns = self._critic_turns(budget_images)
+        self.generator_steps += 1
         return False
 
+    def pattern(self) -> int:
+        return self.critic_turns
+
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        for _ in range(self._critic_turns()):
+        for _ in range(self.critic_turns):
             batch = next(batches)
             with torch.no_grad():
                 fake = self.translate(batch.rgb)
@@ -129,7 +135,6 @@ class WGAN(Translator):
         if self.config.l1:
             terms["l1"] = pixel_loss(fake, batch.thermal, self.config.l1_weight)
         yield Turn("generator", terms)
-        self.generator_steps += 1
 
     def _judge(self, batch: Batch, fake: Thermal) -> torch.Tensor:
         # Apart, not as one batch: batch normalization would mix them.
@@ -142,12 +147,12 @@ class WGAN(Translator):
         for parameter in self.critic.parameters():
             parameter.clamp_(-self.config.clip, self.config.clip)
 
-    def _critic_turns(self) -> int:
+    def _critic_turns(self, budget_images: int) -> int:
         config, steps = self.config, self.generator_steps
         if steps >= WARM_UNTIL and steps % WARM_EVERY:
             return config.critic_turns
         shown = config.batch_size * self.workers
-        left = int(self.budget_images * WARM_SHARE) - self.warm_images
+        left = int(budget_images * WARM_SHARE) - self.warm_images
         warm = min(config.warm_critic_turns, left // shown)
         if warm <= config.critic_turns:
             return config.critic_turns

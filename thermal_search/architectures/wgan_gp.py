@@ -81,8 +81,10 @@ class WGANGP(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
 
-    def draw_latent(self, count: int, random: Generator | None = None) -> Latent:
-        return torch.randn(count, self.config.latent_size, generator=random)
+    def draw_latent(
+        self, count: int, random: Generator | None = None, device: torch.device | None = None
+    ) -> Latent:
+        return torch.randn(count, self.config.latent_size, generator=random, device=device)
 
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (self.config.beta1, self.config.beta2)

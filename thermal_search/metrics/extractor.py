@@ -1,7 +1,8 @@
 """A network whose features a distance is measured on, as every one of them is used."""
 
+import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Literal
 
 import torch
@@ -37,7 +38,8 @@ class Extractor:
     ) -> None:
         self.name, self.dimensions, self.prepare = name, dimensions, prepare
         self.metric = metric or f"fd_{name.replace('-', '_')}"
-        self.resize, self.precision, self.memory_format = resize, precision, memory_format
+        self.resize, self.memory_format = resize, memory_format
+        self.precision: FeaturesPrecision = precision
         self.network = network.eval().requires_grad_(False)
         self.digest = digest or digest_of(self.network)
         """Ten digits of the weights' hash: statistics of other weights never compare."""
@@ -75,7 +77,7 @@ class Extractor:
     ) -> Float[Tensor, "batch dimensions"]:
         """Features of images in 0 .. 255, of one or three channels; float32 whatever trains."""
         pixels = images.to(self.device).float().expand(-1, 3, -1, -1)
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False), _in_full(self.precision):
             prepared = self.prepare(pixels).to(self.dtype, memory_format=self.memory_format)
             return self.network(prepared).float()
 
@@ -91,6 +93,18 @@ class Extractor:
         """Logits of the classes, for networks that know any."""
         assert self.classifier is not None
         return self.classifier(features)
+
+
+@contextlib.contextmanager
+def _in_full(precision: FeaturesPrecision) -> Generator[None]:
+    """float32 to the last bit where that is asked for: a GPU's convolutions would round it to ten
+    bits of mantissa (TF32), and its numbers would not be a CPU's."""
+    rounds = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = rounds and precision != "fp32"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = rounds
 
 
 def digest_of(network: nn.Module) -> str:

@@ -225,7 +225,7 @@ class GrowingDiscriminator(Grown):
             resolution //= 2
             if alpha < 1:
                 coarse = self._see(F.avg_pool2d(pair, 2), resolution)
-                features, alpha = torch.lerp(coarse, features, alpha), 1
+                features, alpha = torch.lerp(coarse.to(features.dtype), features, alpha), 1
         return self.head(features).flatten().float()
 
     def _see(self, pair: Tensor, resolution: int) -> Tensor:

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,13 +34,33 @@ class Seat:
         """Sets what changes in the course of the budget, at `progress` (0 .. 1) of it."""
         first, last = self.recipe.momentum
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.lr * lr_factor
-            if "momentum" in group and self.recipe.algorithm == "sgd":
-                group["momentum"] = first + (last - first) * progress
+            lr = self.recipe.lr * lr_factor
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+            if self.recipe.algorithm == "sgd":
+                # In hundredths: a recorded step keeps to the momentum it was recorded with.
+                group["momentum"] = round(first + (last - first) * progress, 2)
+
+    @property
+    def pattern(self) -> Hashable:
+        """What a recorded step of this player cannot change (see `Translator.pattern`)."""
+        return tuple(group.get("momentum") for group in self.optimizer.param_groups)
 
     def forget(self) -> None:
         """Drops what the optimizer has gathered, as when a network enters a new resolution."""
         self.optimizer.state.clear()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from an optimizer's state, on whichever device that was written."""
+        own = [
+            {key: group[key] for key in ("lr", "capturable") if key in group}
+            for group in self.optimizer.param_groups
+        ]
+        self.optimizer.load_state_dict(state)
+        for group, kept in zip(self.optimizer.param_groups, own, strict=True):
+            group |= kept
 
 
 def take_seats(translator: Translator) -> dict[str, Seat]:
@@ -124,6 +144,17 @@ def fastest_precision(device: torch.device) -> Literal["bf16", "fp32"]:
     return "bf16" if _time_convolution(torch.bfloat16) < _time_convolution(None) else "fp32"
 
 
+def fastest_format(translator: nn.Module, device: torch.device) -> torch.memory_format:
+    """How the weights of convolutions lie in memory, and with them the features.
+
+    A GPU's matrix units take channels last without turning them around. Not so torch's instance
+    normalization, which costs more than that saves where it is the only one.
+    """
+    has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in translator.modules())
+    is_last = device.type == "cuda" and has_batch_norm
+    return torch.channels_last if is_last else torch.contiguous_format
+
+
 def _time_convolution(dtype: torch.dtype | None) -> float:
     images, weights = torch.ones(1, 256, 32, 32), torch.ones(256, 256, 3, 3)
     times: list[float] = []
@@ -136,15 +167,20 @@ def _time_convolution(dtype: torch.dtype | None) -> float:
 
 
 def _build(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:
+    device = parameters[0].device
+    is_gpu = device.type == "cuda"
+    # On a GPU a recorded step reads its learning rate from the device.
+    lr: Any = torch.tensor(recipe.lr, device=device) if is_gpu else recipe.lr
     if recipe.algorithm == "adam":
         # Fused: one pass over the weights instead of ten (8x on a CPU, measured alone).
         return Adam(
             parameters,
-            lr=recipe.lr,
+            lr=lr,
             betas=recipe.betas,
             weight_decay=recipe.weight_decay,
             fused=True,
+            capturable=is_gpu,
         )
     if recipe.algorithm == "sgd":
-        return SGD(parameters, lr=recipe.lr, momentum=recipe.momentum[0], fused=True)
-    return RMSprop(parameters, lr=recipe.lr, alpha=0.99, eps=1e-8)
+        return SGD(parameters, lr=lr, momentum=recipe.momentum[0], fused=True)
+    return RMSprop(parameters, lr=lr, alpha=0.99, eps=1e-8, capturable=is_gpu)

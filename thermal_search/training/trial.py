@@ -19,13 +19,14 @@ from thermal_search.images import Rgb, to_network_range
 from thermal_search.storage import Location
 from thermal_search.training.evaluation import Judge, Judgement
 from thermal_search.training.group import Group
+from thermal_search.training.recording import Steps
 from thermal_search.training.step import (
     Precision,
     autocast_for,
     check_finite,
+    fastest_format,
     fastest_precision,
     take_seats,
-    train_step,
 )
 
 AVERAGE_RAMP = 0.05
@@ -113,6 +114,7 @@ class Trial:
         # All workers build the same networks; their random draws differ afterwards.
         torch.manual_seed(plan.seed)
         self.translator = _build(plan, data.size).to(device)
+        self.translator.to(memory_format=fastest_format(self.translator, device))
         self.translator.workers = group.size
         self.batches = _batches(self.translator, plan, data, group, device)
         self.temperatures = data.temperatures
@@ -126,6 +128,14 @@ class Trial:
         if folder := group.ask_leader(lambda: checkpoint.latest(plan.folder)):
             self._restore(folder)
         self.autocast = autocast_for(device, self.progress.precision)
+        self.steps = Steps(
+            self.translator,
+            self.seats,
+            self.batches,
+            group=group,
+            autocast=self.autocast,
+            device=device,
+        )
 
     @property
     def history(self) -> list[Evaluation]:
@@ -185,9 +195,9 @@ class Trial:
             seat.schedule(factor, min(progress.images / plan.images, 1.0))
             if is_fresh_start:
                 seat.forget()
-        losses = train_step(
-            self.translator, self.seats, self.batches, group=self.group, autocast=self.autocast
-        )
+        if is_fresh_start:
+            self.steps.forget()
+        losses = self.steps.play()
         shown = self.translator.config.batch_size * self.group.size
         progress.images += shown
         if self.average:
@@ -289,7 +299,7 @@ class Trial:
             network |= own["translator"]
         self.translator.load_state_dict(network)
         for name, seat in self.seats.items():
-            seat.optimizer.load_state_dict(shared["optimizers"][name])
+            seat.restore(shared["optimizers"][name])
         if self.average:
             self.average.network.load_state_dict(shared["average"])
         self.progress = _Progress(**shared["progress"])
@@ -318,8 +328,8 @@ class _MovingAverage:
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - one kernel for all weights
             list(self.network.parameters()), list(generator.parameters()), 1 - kept
         )
-        for averaged, live in zip(self.network.buffers(), generator.buffers(), strict=True):
-            averaged.copy_(live)
+        if buffers := list(self.network.buffers()):
+            torch._foreach_copy_(buffers, list(generator.buffers()))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         for averaged, live in zip(self.network.modules(), generator.modules(), strict=True):
             if type(live).get_extra_state is not nn.Module.get_extra_state:
                 averaged.set_extra_state(live.get_extra_state())
@@ -334,8 +344,11 @@ class _LossMeter:
         self.steps = 0
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        for name, value in losses.items():
-            self.sums[name] = self.sums.get(name, torch.zeros((), device=self.device)) + value
+        if losses.keys() != self.sums.keys():  # a game that has grown has other terms
+            zero = torch.zeros((), device=self.device)
+            self.sums |= {name: zero.clone() for name in losses if name not in self.sums}
+        sums = [self.sums[name] for name in losses]
+        torch._foreach_add_(sums, list(losses.values()))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         self.steps += 1
         if self.device.type != "cpu" and self.steps % STEPS_BETWEEN_CHECKS == 0:
             check_finite(self.sums)

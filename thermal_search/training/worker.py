@@ -85,6 +85,8 @@ def serve(config: dict[str, Any]) -> None:
     try:
         torch.set_num_threads(plan.threads)
         device = _device()
+        # Pictures and networks keep their sizes for thousands of steps.
+        torch.backends.cudnn.benchmark = device.type == "cuda"
         data = open_share(plan.shares[train.get_context().get_world_rank()])
         extractor = build_extractor(
             plan.features,
@@ -118,7 +120,11 @@ def _device() -> torch.device:
     """The GPU that Ray gives this worker, or the CPU."""
     device = get_device()
     assert isinstance(device, torch.device)
-    if device.type != "cuda" or torch.cuda.is_available():
+    if device.type != "cuda":
+        return device
+    if torch.cuda.is_available():
+        # All GPUs of the machine's workers are visible to each.
+        torch.cuda.set_device(device)
         return device
     # Ray also counts GPUs that are not there (`ray start --num-gpus`); of real ones it knows the
     # type.

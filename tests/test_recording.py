@@ -1,0 +1,203 @@
+"""Steps that a GPU replays: what the architectures promise for it, and on a GPU that it holds."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+import torch.distributed as dist
+from tiny import SIZE, TINY, random_batches
+
+from thermal_search.architectures import ARCHITECTURES, build
+from thermal_search.images import Batch
+from thermal_search.training.group import Group
+from thermal_search.training.recording import PLAYED_BEFORE, Steps
+from thermal_search.training.step import take_seats, train_step
+
+BUDGET = 1000
+GROWN = 900
+"""Images after which no network grows any more."""
+
+OF_PASSES = ("training", "has_measured", "references", "measured")
+"""What a forward pass of a module leaves to the next, and no step to the next step."""
+
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.fixture(params=sorted(ARCHITECTURES))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+class Game:
+    """A tiny translator in training."""
+
+    def __init__(
+        self, name: str, device: str, *, steps: type = Steps, group: Group | None = None
+    ) -> None:
+        torch.manual_seed(0)
+        self.device = torch.device(device)
+        self.translator = build(name, SIZE, TINY[name]).to(self.device)
+        self.translator.meet(next(random_batches()).rgb.to(self.device))
+        self.seats = take_seats(self.translator)
+        self.steps = steps(
+            self.translator,
+            self.seats,
+            (Batch(b.rgb.to(device), b.thermal.to(device)) for b in random_batches(1)),
+            group=group or Group(),
+            autocast=nullcontext(),
+            device=self.device,
+        )
+        self.images = GROWN
+
+    def play(self, count: int, factor: float = 1.0) -> list[dict[str, float]]:
+        played = []
+        torch.manual_seed(self.images)
+        for _ in range(count):
+            self.translator.begin_step(self.images, BUDGET)
+            for seat in self.seats.values():
+                seat.schedule(factor, 0.5)
+            losses = self.steps.play()
+            played.append({key: value.item() for key, value in losses.items()})
+            self.images += 1
+        return played
+
+
+class Unrecorded(Steps):
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.records = False
+
+
+def test_turns_leave_what_is_counted_on_the_host_alone(name):
+    translator = build(name, SIZE, TINY[name])
+    translator.meet(next(random_batches()).rgb)
+    seats = take_seats(translator)
+
+    def host_state() -> dict:
+        plain = (bool, int, float, str, tuple)
+        return {
+            (path, key): value
+            for path, module in translator.named_modules()
+            for key, value in vars(module).items()
+            if isinstance(value, plain) and key not in OF_PASSES
+        }
+
+    translator.begin_step(GROWN, BUDGET)
+    before, pattern = host_state(), translator.pattern()
+    train_step(translator, seats, random_batches(), group=Group(), autocast=nullcontext())
+
+    assert host_state() == before
+    assert translator.pattern() == pattern
+
+
+def test_steps_of_equal_patterns_draw_as_much_and_move_as_often(name):
+    translator = build(name, SIZE, TINY[name])
+    translator.meet(next(random_batches()).rgb)
+    kinds: dict = {}
+    for step in range(12):
+        translator.begin_step(GROWN + step, BUDGET)
+        drawn = 0
+
+        def counted():
+            nonlocal drawn
+            for batch in random_batches():
+                drawn += 1
+                yield batch
+
+        moves = [(turn.player, *turn.terms) for turn in translator.turns(counted())]
+        if (pattern := translator.pattern()) is not None:
+            kinds.setdefault(pattern, set()).add((drawn, *moves))
+
+    assert kinds
+    assert all(len(found) == 1 for found in kinds.values())
+
+
+def test_a_fading_network_has_no_pattern():
+    for name in ("progressive_gan", "stylegan"):
+        translator = build(name, SIZE, TINY[name])
+        patterns = []
+        for images in range(0, BUDGET, 10):
+            translator.begin_step(images, BUDGET)
+            patterns.append(translator.pattern())
+        assert None in patterns
+        assert patterns[-1] is not None
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_replayed_steps_are_the_steps_that_would_be_played(name):
+    # Dropout, latents and pools go on drawing where a played step would have left them.
+    recorded, played = Game(name, "cuda"), Game(name, "cuda", steps=Unrecorded)
+    # Few: a game makes much of the last bit of a sum, which a GPU adds up in any order.
+    count = PLAYED_BEFORE + 3
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        ours, expected = recorded.play(count), played.play(count)
+
+    assert recorded.steps.recordings, "not recorded"
+    for one, other in zip(ours, expected, strict=True):
+        assert one == pytest.approx(other, rel=2e-2, abs=2e-3)
+    a, b = (torch.cat([p.flatten() for p in g.translator.parameters()]) for g in (recorded, played))
+    assert (a - b).abs().mean() < 0.05 * a.abs().mean()
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_what_workers_agree_on_by_nccl_is_recorded_too(tmp_path):
+    place = f"file://{tmp_path / 'meet'}"
+    dist.init_process_group("nccl", init_method=place, rank=0, world_size=1)
+    try:
+        group = Group()
+        group.size = 2  # a fellow who never adds anything: the exchange is real
+        recorded = Game("pix2pix", "cuda", group=group)
+        played = Game("pix2pix", "cuda", group=group, steps=Unrecorded)
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            ours, expected = recorded.play(PLAYED_BEFORE + 4), played.play(PLAYED_BEFORE + 4)
+    finally:
+        dist.destroy_process_group()
+
+    assert recorded.steps.recordings
+    assert ours[-1] == pytest.approx(expected[-1], rel=2e-2, abs=2e-3)
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_a_replayed_step_follows_the_learning_rate(name):
+    game = Game(name, "cuda")
+    game.play(PLAYED_BEFORE * 4 + 1)
+    assert game.steps.recordings
+    before = [p.detach().clone() for p in game.translator.parameters()]
+    game.play(1, factor=0.0)
+    assert all(torch.equal(p, q) for p, q in zip(game.translator.parameters(), before, strict=True))
+    game.play(1)
+    assert not all(
+        torch.equal(p, q) for p, q in zip(game.translator.parameters(), before, strict=True)
+    )
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_replayed_steps_draw_new_batches_and_new_noise():
+    game = Game("pix2pix", "cuda")
+    losses = game.play(PLAYED_BEFORE + 6)
+
+    assert len(game.steps.recordings) == 1
+    assert len({step["generator/l1"] for step in losses}) == len(losses)
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_what_cannot_be_recorded_is_played(caplog):
+    game = Game("pix2pix", "cuda")
+    honest = game.translator.turns
+
+    def waits(batches):
+        for turn in honest(batches):
+            turn.loss.item()
+            yield turn
+
+    game.translator.turns = waits
+    losses = game.play(PLAYED_BEFORE + 3)
+
+    assert not game.steps.recordings
+    assert len({step["generator/l1"] for step in losses}) == PLAYED_BEFORE + 3
+    assert "is played without recording" in caplog.text
