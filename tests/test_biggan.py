@@ -235,9 +235,7 @@ def test_gathered_gradients_are_those_of_the_whole_batch():
             part_size=part_size, orthogonal=False, generator_lr=0.0, discriminator_lr=0.0
         )
         latents = iter(torch.randn(2, BATCH, translator.draw_latent(1).shape[1]).flatten(0, 1))
-        translator.draw_latent = lambda n, random=None: torch.stack(
-            [next(latents) for _ in range(n)]
-        )
+        translator.draw_latent = lambda n, **_: torch.stack([next(latents) for _ in range(n)])
         seats = take_seats(translator.eval())
         train_step(translator, seats, random_batches(), group=Group(), autocast=nullcontext())
         return {
