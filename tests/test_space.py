@@ -2,8 +2,10 @@
 
 import pytest
 from optuna.trial import TrialState
+from ray import tune
+from ray.tune.experiment import Experiment
 
-from thermal_search.tuning.space import OBJECTIVE, HonestSearch, searcher
+from thermal_search.tuning.space import FINALIST, OBJECTIVE, Finals, HonestSearch, searcher
 
 # Optuna calls grouped, multivariate TPE experimental.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -54,3 +56,25 @@ def test_no_more_trials_run_at_once_than_there_are_slots_now(monkeypatch, tmp_pa
     restored.restore(str(tmp_path / "state"))
     assert restored.suggest("d")
     assert restored.suggest("e") is None
+
+
+def test_no_more_finals_run_at_once_than_there_are_slots_now(monkeypatch, tmp_path):
+    def begun() -> Finals:
+        finals = Finals()
+        experiment = Experiment(
+            "finals", tune.Trainable, config={FINALIST: tune.grid_search([*"abcd"])}
+        )
+        finals.add_configurations(experiment)
+        return finals
+
+    monkeypatch.setattr(Finals, "at_once", 1)
+    finals = begun()
+    assert finals.next_trial()
+    assert finals.next_trial() is None
+
+    finals.save_to_dir(str(tmp_path), "state")
+    Finals.at_once = 3
+    restored = Finals()
+    restored.restore_from_dir(str(tmp_path))
+    more = [restored.next_trial() for _ in range(3)]
+    assert [trial and trial.config[FINALIST] for trial in more] == ["b", "c", None]

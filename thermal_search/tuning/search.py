@@ -27,7 +27,7 @@ from thermal_search.tuning.machines import Patience
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import Kind, SearchRecord, TrialRecord
 from thermal_search.tuning.slot import Slot
-from thermal_search.tuning.space import FINALIST, HonestSearch, searcher
+from thermal_search.tuning.space import FINALIST, Finals, HonestSearch, searcher
 from thermal_search.tuning.verdict import finalists
 
 NAME, FINALS = "search", "finals"
@@ -218,6 +218,7 @@ def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.T
 def _final_tuner(
     plan: SearchPlan, chosen: Sequence[TrialRecord], trainable: Any, slots: int
 ) -> tune.Tuner:
+    Finals.at_once = slots
     if begun := _restored(plan.output / "tune" / FINALS, trainable):
         return begun
     settings = [
@@ -233,7 +234,7 @@ def _final_tuner(
     return tune.Tuner(
         trainable,
         param_space={FINALIST: tune.grid_search(settings)},
-        tune_config=tune.TuneConfig(max_concurrent_trials=slots, reuse_actors=True),
+        tune_config=tune.TuneConfig(search_alg=Finals(), reuse_actors=True),
         run_config=_run_config(plan, FINALS, "finals"),
     )
 

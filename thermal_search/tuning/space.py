@@ -11,6 +11,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import TPESampler
+from ray.tune.experiment import Trial
+from ray.tune.search import BasicVariantGenerator
 from ray.tune.search.optuna import OptunaSearch
 
 import search_spaces
@@ -66,6 +68,17 @@ class HonestSearch(OptunaSearch):
             self.on_trial_result(trial_id, result)
             result = None
         super().on_trial_complete(trial_id, result, error)
+
+
+class Finals(BasicVariantGenerator):
+    """Every finalist with every seed, no more at one time than there are slots now."""
+
+    at_once: ClassVar[int] = 1
+    """As HonestSearch's."""
+
+    def next_trial(self) -> Trial | None:
+        self.max_concurrent = self.at_once
+        return super().next_trial()
 
 
 def searcher(architectures: Sequence[str], seed: int, *, is_front: bool = False) -> HonestSearch:
