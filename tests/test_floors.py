@@ -24,7 +24,7 @@ def judge():
 
 @pytest.fixture(scope="module")
 def floors(judge):
-    return measure_floors(judge, frames(24, 1, 2))
+    return measure_floors(judge, [frames(24, 1, 2)])
 
 
 def test_the_floors_hold_the_measures_that_apply_to_each(floors):
@@ -56,17 +56,17 @@ def test_real_halves_are_nearer_than_what_is_not_real(floors):
 
 def test_floors_are_measured_once_a_dataset_and_protocol(judge, tmp_path):
     place = Location.of(tmp_path)
-    first = known_floors(judge, frames(24, 1, 2), place, "val")
+    first = known_floors(judge, [frames(24, 1, 2)], place, "val")
     # Other training frames would give other floors, were they measured again.
-    assert known_floors(judge, frames(24, 1, 9), place, "val") == first
+    assert known_floors(judge, [frames(24, 1, 9)], place, "val") == first
     (kept,) = tmp_path.iterdir()
 
     few = judge.pairs
     other = Judge(few, judge.extractor, Statistics.of(judge.real.rows[:30]), Group(), CPU)
-    known_floors(other, frames(24, 1, 2), place, "val")
+    known_floors(other, [frames(24, 1, 2)], place, "val")
     assert len(list(tmp_path.iterdir())) == 2
     kept.write_text("{ cut off")
-    assert known_floors(judge, frames(24, 1, 2), place, "val") == first
+    assert known_floors(judge, [frames(24, 1, 2)], place, "val") == first
 
 
 def test_what_paints_no_numbers_is_not_judged_as_dark(judge, tmp_path):

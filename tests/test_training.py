@@ -20,6 +20,7 @@ from thermal_search.errors import SearchError, TrialDiverged
 from thermal_search.metrics import Extractor, Statistics
 from thermal_search.storage import Location
 from thermal_search.training.evaluation import Judge
+from thermal_search.training.floors import measure_floors
 from thermal_search.training.group import Group
 from thermal_search.training.trial import Trial, TrialPlan
 
@@ -242,12 +243,18 @@ def test_two_workers_train_one_generator_and_resume(told_by_two, architecture):
     assert [item[0] for item in one[0]] == [8, 16, 24]
 
 
+STILLS = frames(11, 1, 5)
+
+
 def judge_with_two(rank, place, shares):
     dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2)
-    group = Group()
-    judge = judge_of(data_of(rank, 2, shares), group)
+    data = data_of(rank, 2, shares)
+    judge = judge_of(data, Group())
     found = judge.evaluate(translator_of(), Path(place) / "two.png")
-    Path(place, f"found-{rank}").write_text(json.dumps([found.score, found.beside]))
+    _, paired = data.paired
+    stills = STILLS.part(*((0, 4), (4, 11))[rank])
+    floors = measure_floors(judge, [paired, stills])
+    Path(place, f"found-{rank}").write_text(json.dumps([found.score, found.beside, floors]))
     dist.destroy_process_group()
 
 
@@ -260,7 +267,9 @@ def translator_of():
 def test_two_workers_judge_as_one_does(tmp_path, shares):
     # With few validation frames, the second worker has none at all.
     multiprocessing.spawn(judge_with_two, (str(tmp_path), shares), nprocs=2)
-    one = judge_of(data_of(), Group()).evaluate(translator_of(), tmp_path / "one.png")
+    data = data_of()
+    judge = judge_of(data, Group())
+    one = judge.evaluate(translator_of(), tmp_path / "one.png")
     two = [json.loads((tmp_path / f"found-{rank}").read_text()) for rank in (0, 1)]
 
     assert two[0] == two[1]
@@ -269,6 +278,11 @@ def test_two_workers_judge_as_one_does(tmp_path, shares):
     plain = {"fd_efficientnet_lite0_infinity", "l1", "psnr", "ssim"}
     assert set(two[0][1]) == plain | suffixed
     assert two[0][1] == pytest.approx(one.beside, rel=1e-6)
+    _, paired = data.paired
+    floors = measure_floors(judge, [paired, STILLS])
+    assert set(two[0][2]) == set(floors)
+    for name, floor in floors.items():
+        assert two[0][2][name] == pytest.approx(floor, rel=1e-6), name
 
 
 def test_the_error_is_the_mean_absolute_difference_of_the_pixels(tmp_path):

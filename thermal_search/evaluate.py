@@ -166,7 +166,7 @@ def _judge(rank: int, request: Request, place: Path, tally: _Tally) -> None:
     file = reference_file(manifest.statistics, extractor, request.split, count)
     real = real_statistics(file, pairs, extractor, group)
     judge = Judge(pairs, extractor, real, group, device, perceptual, tally.advance)
-    training = _part(read_thermal(manifest, "train"), pairs, count)
+    training = [_part(read_thermal(manifest, "train"), pairs, count)]
     floors = known_floors(judge, training, manifest.statistics, request.split, tally.expect)
     try:
         found = judge.evaluate(translator, place / "grid.png")

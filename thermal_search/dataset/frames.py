@@ -104,6 +104,12 @@ class WorkerFrames:
     """Empty while a search chooses."""
 
     @property
+    def thermal(self) -> tuple[Frames, Frames]:
+        """Every thermal training frame: those of the pairs, and those without a partner."""
+        (_, paired), (_, every) = self.paired, self.unpaired
+        return paired, every.part(len(paired), len(every))
+
+    @property
     def temperatures(self) -> Temperatures | None:
         """What thermal means in degrees; None where it is 8-bit pixels."""
         return self.validation.thermal.temperatures

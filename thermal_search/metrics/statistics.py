@@ -49,15 +49,18 @@ class Statistics:
         """Of the rows once kept, the largest lot: no larger one is drawn any more."""
         self._outer: Tensor | None = None
 
-    def add(self, features: Float[Tensor, "batch dimensions"]) -> None:
-        """Raises MetricError where a feature is not finite."""
+    def add(self, features: Float[Tensor, "batch dimensions"], number: int | None = None) -> None:
+        """Raises MetricError where a feature is not finite.
+
+        `number`: the first one's among all workers' images, where it does not follow the last.
+        """
         total = _sum(features)
         if not total.isfinite().all():
             raise MetricError(
                 "Features must be finite numbers, but some are not: check the weights of the "
                 "features' network, and measure in fp32."
             )
-        first = self.start + self.count
+        first = self.start + self.count if number is None else number
         self.count += len(features)
         self.sum += total
         if self._outer is None and self.count > self.kept:
@@ -86,8 +89,10 @@ class Statistics:
             lots = _lots(numbers)
             chosen = np.argsort(lots)[: self.kept]
             self._last_lot = int(lots[chosen[-1]])
-            chosen = chosen[np.argsort(numbers[chosen])]
             rows, numbers = rows[torch.from_numpy(chosen)], numbers[chosen]
+        if (numbers[1:] < numbers[:-1]).any():
+            order = np.argsort(numbers, kind="stable")
+            rows, numbers = rows[torch.from_numpy(order)], numbers[order]
         self._rows, self._numbers = [rows], [numbers]
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:

@@ -137,24 +137,40 @@ class Judge:
     def measure(self, painted: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """The whole table of batches of painted pictures and the real ones beside them, as bytes,
         over all workers' shares."""
-        statistics = Statistics(self.extractor.dimensions, start=self.pairs.start)
-        # On every worker, one without frames included: all of them add up what they have.
-        classes = ClassStatistics(count) if (count := self.extractor.classes) else None
         paired = PairedMeasures(self.perceptual)
-        for pixels, real in painted:
+
+        def alone() -> Iterator[tuple[int, Tensor]]:
+            number = self.pairs.start
+            for pixels, real in painted:
+                paired.add(pixels, real)
+                yield number, pixels
+                number += len(pixels)
+
+        found = self.measure_alone(alone())
+        with together():
+            paired.all_reduce(self.group.control)
+        return found | paired.means
+
+    @torch.inference_mode()
+    def measure_alone(self, pictures: Iterable[tuple[int, Tensor]]) -> dict[str, float]:
+        """What of the table needs no picture beside another, of batches of bytes over all workers;
+        each comes after the number of its first picture among those of all."""
+        # On every worker, one without frames included: all of them add up what they have.
+        statistics = Statistics(self.extractor.dimensions)
+        classes = ClassStatistics(count) if (count := self.extractor.classes) else None
+        for number, pixels in pictures:
             features = self.extractor(pixels)
-            statistics.add(features)
+            statistics.add(features, number)
             if classes:
                 classes.add(self.extractor.classify(features))
-            paired.add(pixels, real)
             self.advance(len(pixels))
         with together():
-            for sums in (statistics, paired, *([classes] if classes else [])):
+            for sums in (statistics, *([classes] if classes else [])):
                 sums.all_reduce(self.group.control)
         found = self.group.ask_leader(lambda: self._distances(statistics))
         if classes:
             found[f"inception_score{self._suffix}"] = classes.score
-        return found | paired.means
+        return found
 
     def _distances(self, painted: Statistics) -> dict[str, float]:
         frechet, kernel = self._references
@@ -175,10 +191,6 @@ class Judge:
     @property
     def kernel_metric(self) -> str:
         return f"kid{self._suffix}"
-
-    @property
-    def paired_names(self) -> list[str]:
-        return PairedMeasures(self.perceptual).names
 
     @property
     def _suffix(self) -> str:

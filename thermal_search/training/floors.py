@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from thermal_search.dataset.frames import EVALUATION_BATCH, Frames
 from thermal_search.metrics import KernelReference, Reference, Statistics
 from thermal_search.storage import Location, StorageError
 from thermal_search.training.evaluation import Judge
+from thermal_search.training.group import Group
 
 HALVINGS = 4
 SEED = 20_200_612
@@ -27,7 +28,7 @@ TO_BEAT = "inverted_grey"
 
 def known_floors(
     judge: Judge,
-    training: Frames,
+    training: Sequence[Frames],
     folder: Location,
     split: str,
     expect: Callable[[int], None] = lambda pictures: None,
@@ -36,8 +37,9 @@ def known_floors(
     or measured by all workers together now. Each is named as what is judged in a generator's place,
     and holds the measures that apply to it and how many `images` it is of.
 
-    `training` are this worker's thermal training frames. `expect` hears how many pictures this
-    worker is about to measure.
+    `training` are this worker's thermal training frames, kind by kind; the workers have runs of
+    each kind, one after the other. `expect` hears how many pictures this worker is about to
+    measure.
     """
     protocol = json.dumps(judge.full_protocol, sort_keys=True)
     name = f"floors-{split}-{hashlib.sha256(protocol.encode()).hexdigest()[:10]}.json"
@@ -55,25 +57,23 @@ def known_floors(
     return floors
 
 
-def measure_floors(judge: Judge, training: Frames) -> Floors:
+def measure_floors(judge: Judge, training: Sequence[Frames]) -> Floors:
     """Real half against real half, train against the judged split, inverted grey RGB, the mean
-    thermal picture; the first and the third alone where no worker has training frames."""
+    thermal picture; the first and the third alone where no worker has training frames. Any number
+    of workers finds the same."""
     pairs, count = judge.pairs, judge.real.count
     halves = judge.group.ask_leader(lambda: _halves(judge))
     inverted = judge.measure(_in_place(judge, lambda numbers: _inverted(pairs.rgb.take(numbers))))
     floors = {"real_halves": halves, TO_BEAT: inverted | {"images": count}}
-    if not judge.group.sum(torch.tensor(len(training))):
+    lengths = torch.zeros(len(training), judge.group.size, dtype=torch.int64)
+    lengths[:, judge.group.rank] = torch.tensor([len(frames) for frames in training])
+    if not judge.group.sum(lengths).any():
         return floors
-    # As many as the split has: a distance falls with the number of images.
-    spread = [n * len(training) // max(len(pairs), 1) for n in range(len(pairs))]
-    frames = _in_place(judge, lambda numbers: training.take(spread[n] for n in numbers))
-    train = judge.measure(frames if len(training) else ())
-    images = int(judge.group.sum(torch.tensor(len(pairs) if len(training) else 0)))
-    mean = _mean(judge, training)
+    train = judge.measure_alone(_spread(training, lengths, judge.group.rank, count))
+    mean = _mean(training, int(lengths.sum()), judge.group)
     average = judge.measure(_in_place(judge, lambda numbers: mean.expand(len(numbers), -1, -1, -1)))
     return floors | {
-        "train": {key: value for key, value in train.items() if key not in judge.paired_names}
-        | {"images": images},
+        "train": train | {"images": count},
         "mean_thermal": average | {"images": count},
     }
 
@@ -94,18 +94,39 @@ def _in_place(judge: Judge, paint: Callable[[range], Tensor]) -> Iterator[tuple[
         yield paint(numbers).to(judge.device), pairs.thermal.take(numbers).to(judge.device)
 
 
+def _spread(
+    training: Sequence[Frames], lengths: Tensor, rank: int, count: int
+) -> Iterator[tuple[int, Tensor]]:
+    """This worker's of `count` pictures at even distances over all training frames, as many as the
+    judged split has: a distance falls with the number of images. In batches, each after the number
+    of its first one.
+
+    `lengths` [kind, worker] says who has how many frames. They are counted kind by kind, and within
+    a kind worker by worker, which is their order on the disk.
+    """
+    total = int(lengths.sum())
+    starts = (lengths.flatten().cumsum(0) - lengths.flatten()).view_as(lengths)
+    for frames, start in zip(training, starts[:, rank].tolist(), strict=True):
+        # Picture n is frame n * total // count.
+        first, end = (-(-edge * count // total) for edge in (start, start + len(frames)))
+        for number in range(first, end, EVALUATION_BATCH):
+            numbers = range(number, min(number + EVALUATION_BATCH, end))
+            yield number, frames.take(n * total // count - start for n in numbers)
+
+
 def _inverted(rgb: Tensor) -> Tensor:
     """What many take for thermal: bright where the RGB picture is dark."""
     return 255 - rgb_to_grayscale(rgb)
 
 
-def _mean(judge: Judge, training: Frames) -> Tensor:
-    total = torch.zeros(training.shape, dtype=torch.float64)
-    for start in range(0, len(training), READ_AT_ONCE):
-        frames = training.take(range(start, min(start + READ_AT_ONCE, len(training))))
-        total += frames.double().sum(0)
-    count = judge.group.sum(torch.tensor(float(len(training)), dtype=torch.float64))
-    return (judge.group.sum(total) / count).round().to(torch.uint8)[None]
+def _mean(training: Sequence[Frames], count: int, group: Group) -> Tensor:
+    """Of all workers' frames, `count` altogether."""
+    total = torch.zeros(training[0].shape, dtype=torch.float64)
+    for frames in training:
+        for start in range(0, len(frames), READ_AT_ONCE):
+            part = frames.take(range(start, min(start + READ_AT_ONCE, len(frames))))
+            total += part.double().sum(0)
+    return (group.sum(total) / count).round().to(torch.uint8)[None]
 
 
 def _halves(judge: Judge) -> dict[str, float]:

@@ -217,8 +217,7 @@ def _result(trial: Trial, evaluation: Evaluation, metric: str) -> Result:
 def _with_floors(
     judge: Judge, plan: SlotPlan, data: WorkerFrames, split: JudgedSplit
 ) -> tuple[Judge, Floors]:
-    _, thermal = data.unpaired
-    return judge, known_floors(judge, thermal, plan.statistics, split)
+    return judge, known_floors(judge, data.thermal, plan.statistics, split)
 
 
 def _judge(
