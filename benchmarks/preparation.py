@@ -1,10 +1,13 @@
 """Time and memory of process.py on generated recordings of many frames.
 
     python benchmarks/preparation.py [--frames 10000] [--size 64] [--layouts flir-v2 ...]
+    python benchmarks/preparation.py --camera --size 256 --frames 1000 --layouts flir-v2 \\
+        --flags --workers 2
 
 Frames are small JPEGs in each layout's own folders, so that what is measured is everything but the
-decoding of large pictures (benchmarks/process.py has that). Memory is the sum over all processes of
-the run, each page shared between them counted once, sampled every tenth of a second.
+decoding of large pictures (benchmarks/process.py has that); with --camera they have FLIR's sizes,
+to see what more worker processes bring. Memory is the sum over all processes of the run, each page
+shared between them counted once, sampled every tenth of a second.
 """
 
 import argparse
@@ -22,6 +25,8 @@ from PIL import Image, ImageOps
 PROCESS = Path(__file__).parents[1] / "process.py"
 FRAMES_PER_RECORDING = 250
 SCENES = 16
+SMALL, RGB, THERMAL = (180, 160), (1800, 1600), (640, 512)
+"""Widths and heights in pixels: of the small pictures, and of FLIR's cameras."""
 
 
 def main() -> None:
@@ -29,6 +34,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--layouts", nargs="+", choices=list(TREES), default=list(TREES))
+    parser.add_argument("--camera", action="store_true", help="pictures of FLIR's sizes")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="for process.py")
     args = parser.parse_args()
     print("| Layout | Pairs | Seconds | Peak memory | Pairs written | Left out |")
@@ -36,7 +42,8 @@ def main() -> None:
     for layout in args.layouts:
         with tempfile.TemporaryDirectory() as folder:
             root, output = Path(folder) / "raw", Path(folder) / "data"
-            TREES[layout](root, args.frames)
+            pictures = Pictures(Path(folder) / "pictures", camera=args.camera)
+            TREES[layout](root, args.frames, pictures)
             flags = ["--size", str(args.size), "--max-bad", "0.5", *args.flags]
             seconds, peak = measured([sys.executable, str(PROCESS), str(root), str(output), *flags])
             manifest = json.loads((output / "manifest.json").read_text())
@@ -76,14 +83,17 @@ def memory(pid: int) -> int:
 class Pictures:
     """A few different scenes, thermal the negative of RGB, under as many names as are asked for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, camera: bool) -> None:
         self.folder = folder
         folder.mkdir(parents=True)
         for number in range(SCENES):
             coarse = np.random.default_rng(number).integers(0, 256, (12, 14, 3), np.uint8)
-            rgb = Image.fromarray(coarse).resize((180, 160), Image.Resampling.BICUBIC)
-            rgb.save(folder / f"rgb{number}.jpg", quality=92)
-            ImageOps.invert(rgb.convert("L")).save(folder / f"thermal{number}.jpg", quality=92)
+            scene = Image.fromarray(coarse).resize(
+                RGB if camera else SMALL, Image.Resampling.BICUBIC
+            )
+            scene.save(folder / f"rgb{number}.jpg", quality=92)
+            thermal = ImageOps.invert(scene.convert("L")).resize(THERMAL if camera else SMALL)
+            thermal.save(folder / f"thermal{number}.jpg", quality=92)
 
     def put(self, kind: str, scene: int, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,15 +105,13 @@ def numbers(frames: int) -> list[int]:
     return [n + 1000 * (n // FRAMES_PER_RECORDING) for n in range(frames)]
 
 
-def folders(root: Path, frames: int) -> None:
-    pictures = Pictures(root.with_name("pictures"))
+def folders(root: Path, frames: int, pictures: Pictures) -> None:
     for number in numbers(frames):
         pictures.put("rgb", number, root / "visible" / f"FLIR_{number:06}.jpg")
         pictures.put("thermal", number, root / "infrared" / f"FLIR_{number:06}.jpg")
 
 
-def flir_v2(root: Path, frames: int) -> None:
-    pictures = Pictures(root.with_name("pictures"))
+def flir_v2(root: Path, frames: int, pictures: Pictures) -> None:
     names: dict[str, str] = {}
     for n in range(frames):
         video = n // FRAMES_PER_RECORDING
@@ -115,24 +123,24 @@ def flir_v2(root: Path, frames: int) -> None:
     (root / "rgb_to_thermal_vid_map.json").write_text(json.dumps(names))
 
 
-def flir_v1(root: Path, frames: int) -> None:
-    _two_parts(root, frames, "Training", "Validation", "PreviewData")
+def flir_v1(root: Path, frames: int, pictures: Pictures) -> None:
+    _two_parts(root, frames, pictures, "Training", "Validation", "PreviewData")
 
 
-def flir_v1_3(root: Path, frames: int) -> None:
-    _two_parts(root, frames, "train", "val", "thermal_8_bit")
+def flir_v1_3(root: Path, frames: int, pictures: Pictures) -> None:
+    _two_parts(root, frames, pictures, "train", "val", "thermal_8_bit")
 
 
-def _two_parts(root: Path, frames: int, train: str, validation: str, folder: str) -> None:
-    pictures = Pictures(root.with_name("pictures"))
+def _two_parts(
+    root: Path, frames: int, pictures: Pictures, train: str, validation: str, folder: str
+) -> None:
     for place, number in enumerate(numbers(frames)):
         part = root / (validation if place % 8 == 0 else train)
         pictures.put("rgb", number, part / "RGB" / f"FLIR_{number:06}.jpg")
         pictures.put("thermal", number, part / folder / f"FLIR_{number:06}.jpeg")
 
 
-def flir_aligned(root: Path, frames: int) -> None:
-    pictures = Pictures(root.with_name("pictures"))
+def flir_aligned(root: Path, frames: int, pictures: Pictures) -> None:
     parts: dict[str, list[str]] = {"train": [], "validation": []}
     for place, number in enumerate(numbers(frames)):
         stem = f"FLIR_{number:06}"
