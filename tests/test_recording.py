@@ -1,5 +1,6 @@
 """Steps that a GPU replays: what the architectures promise for it, and on a GPU that it holds."""
 
+import copy
 from contextlib import nullcontext
 
 import pytest
@@ -121,6 +122,26 @@ def test_a_fading_network_has_no_pattern():
             patterns.append(translator.pattern())
         assert None in patterns
         assert patterns[-1] is not None
+
+
+def test_an_optimizer_of_a_gpu_goes_on_on_a_cpu(name):
+    # There its learning rate is a tensor, which a recorded step reads from the device.
+    written, goes_on = Game(name, "cpu"), Game(name, "cpu")
+    written.play(2)
+    goes_on.translator.load_state_dict(written.translator.state_dict())
+    for seat, other in zip(written.seats.values(), goes_on.seats.values(), strict=True):
+        state = copy.deepcopy(seat.optimizer.state_dict())
+        for group in state["param_groups"]:
+            group["lr"] = torch.tensor(group["lr"])
+            if "capturable" in group:
+                group["capturable"] = True
+        other.restore(state)
+
+    goes_on.images = written.images
+    written.steps.batches = random_batches(2)
+    expected = written.play(1)
+    goes_on.steps.batches = random_batches(2)
+    assert goes_on.play(1) == expected
 
 
 @pytest.mark.gpu
