@@ -1,6 +1,9 @@
 """`thermal-search evaluate` finds the numbers a search would, with any number of workers."""
 
+import itertools
 import json
+import re
+import shutil
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from tiny import SIZE, TINY
 
 from thermal_search.architectures import build
 from thermal_search.cli import main
+from thermal_search.dataset.frames import EVALUATION_BATCH
 from thermal_search.dataset.manifest import read_manifest
 from thermal_search.dataset.stored import read_pairs
 from thermal_search.errors import MetricError
@@ -35,35 +39,74 @@ def model(tmp_path):
     return export_of(tmp_path / "generator")
 
 
-def test_two_workers_find_what_one_finds(model, dataset, tmp_path, capsys):
+@pytest.fixture
+def unmeasured(dataset, tmp_path):
+    """Copies of the dataset of which nothing is measured yet."""
+    numbers = itertools.count()
+    return lambda: shutil.copytree(
+        dataset, tmp_path / f"copy-{next(numbers)}", ignore=shutil.ignore_patterns("statistics")
+    )
+
+
+def test_the_command_tells_the_whole_table(model, dataset, tmp_path, capsys):
     file = tmp_path / "found.json"
     arguments = [str(model), "--data", str(dataset), "--features", "efficientnet-lite0"]
     main(["evaluate", *arguments, "--json", str(file)])
-    shown, bar = capsys.readouterr()
-    one = json.loads(file.read_text())
-    two = evaluate(Request(model=model, data=dataset, workers=2, **FAST))
-    count = read_manifest(dataset).count("pairs", "val")
+    shown = capsys.readouterr().out
+    found = json.loads(file.read_text())
+    metric, numbers, floors = (found[name] for name in ("metric", "numbers", "floors"))
 
-    assert one["metric"] == "fd_efficientnet_lite0"
-    assert {"kid_efficientnet_lite0", "psnr", "ssim", "l1", one["metric"]} <= set(one["numbers"])
-    assert two["numbers"] == pytest.approx(one["numbers"], rel=1e-6)
-    assert two["protocol"] == one["protocol"]
-    assert one["protocol"]["images"] == count
-    # The bar counts what all workers measure: at first the three baselines too.
-    assert f"{4 * count}/{4 * count}" in bar
-    assert f"{count}/{count}" in capsys.readouterr().err
-    for name in one["numbers"]:
+    assert metric == "fd_efficientnet_lite0"
+    assert {"kid_efficientnet_lite0", "psnr", "ssim", "l1", metric} <= set(numbers)
+    assert found["protocol"]["images"] == read_manifest(dataset).count("pairs", "val")
+    for name in numbers:
         assert name in shown
     # Beside them, on the same pictures, what took no training.
-    assert set(one["floors"]) == {"real_halves", "train", "inverted_grey", "mean_thermal"}
-    assert two["floors"] == one["floors"]
-    untrained, grey = (
-        side[one["metric"]] for side in (one["numbers"], one["floors"]["inverted_grey"])
-    )
-    assert one["beats_inverted_grey"] == (untrained < grey)
-    for floor in one["floors"].values():
-        assert f"{floor[one['metric']]:.4g}" in shown
-    assert f"({one['metric']} {untrained:.6g} against {grey:.6g})" in shown
+    assert set(floors) == {"real_halves", "train", "inverted_grey", "mean_thermal"}
+    untrained, grey = numbers[metric], floors["inverted_grey"][metric]
+    assert found["beats_inverted_grey"] == (untrained < grey)
+    for floor in floors.values():
+        assert f"{floor[metric]:.4g}" in shown
+    assert f"({metric} {untrained:.6g} against {grey:.6g})" in shown
+
+
+def test_two_workers_find_what_one_finds(model, unmeasured, capsys):
+    # The other splits are one batch, which leaves the second worker nothing.
+    asked = {"model": model, "split": "train", **FAST}
+    one = evaluate(Request(data=unmeasured(), **asked))
+    told = capsys.readouterr().err
+    two = evaluate(Request(data=unmeasured(), workers=2, **asked))
+    count = one["protocol"]["images"]
+
+    assert count > EVALUATION_BATCH
+    assert two["protocol"] == one["protocol"]
+    assert two["numbers"] == pytest.approx(one["numbers"], rel=1e-6)
+    assert set(two["floors"]) == set(one["floors"])
+    for name, floor in one["floors"].items():
+        assert two["floors"][name] == pytest.approx(floor, rel=1e-6)
+    # The bar counts what all workers measure: the real pictures, three baselines, the painted ones.
+    for bar in (told, capsys.readouterr().err):
+        assert f" {5 * count}/{5 * count} " in bar
+
+
+def test_the_bar_counts_what_is_not_known_yet(model, unmeasured, monkeypatch, capsys):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    data = unmeasured()
+    manifest = read_manifest(data)
+    count, (place,) = manifest.count("pairs", "val"), [manifest.statistics.local]
+
+    def drawn():
+        """How far the bar was, and of how much, as often as it was drawn."""
+        evaluate(Request(model=model, data=data, **FAST))
+        return [(int(n), int(of)) for n, of in re.findall(r"(\d+)/(\d+)", capsys.readouterr().err)]
+
+    for forgotten, passes in (("*", 5), ("none", 1), ("*.npz", 2), ("*.json", 4)):
+        for file in place.glob(forgotten):
+            file.unlink()
+        bar = drawn()
+        assert {of for _, of in bar} == {passes * count}
+        assert bar == sorted(bar)
+        assert bar[-1] == (passes * count, passes * count)
 
 
 def test_a_generator_that_only_inverts_is_measured_as_such(model, dataset, monkeypatch):

@@ -33,12 +33,19 @@ from thermal_search.metrics import (
     FeaturesPrecision,
     PerceptualDistance,
     build_extractor,
+    kept_statistics,
     metric_name,
     reference_file,
 )
 from thermal_search.storage import Location
-from thermal_search.training.evaluation import Judge, real_statistics
-from thermal_search.training.floors import TO_BEAT, known_floors
+from thermal_search.training.evaluation import Judge, full_protocol, measure_real
+from thermal_search.training.floors import (
+    FLOOR_PASSES,
+    TO_BEAT,
+    floors_file,
+    kept_floors,
+    known_floors,
+)
 from thermal_search.training.group import Group, keep_to_loopback
 
 
@@ -79,7 +86,7 @@ class _Bar(Progress):
         columns = (TextColumn("Judging"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.tally = tally
         super().__init__(*columns, console=Console(stderr=True))
-        self.add_task("")
+        self.add_task("", total=None)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         for task in self.task_ids:
@@ -162,12 +169,19 @@ def _judge(rank: int, request: Request, place: Path, tally: _Tally) -> None:
     perceptual = PerceptualDistance(weights, device) if weights else None
     pairs = _share(manifest, request.split, group)
     count = manifest.count("pairs", request.split)
-    tally.expect(len(pairs))
     file = reference_file(manifest.statistics, extractor, request.split, count)
-    real = real_statistics(file, pairs, extractor, group)
+    real = group.ask_leader(lambda: kept_statistics(file))
+    protocol = full_protocol(extractor.protocol(images=count, size=manifest.size), perceptual)
+    file_of_floors = floors_file(manifest.statistics, request.split, protocol)
+    passes = 1 if real else 2
+    if not group.ask_leader(lambda: kept_floors(file_of_floors)):
+        passes += FLOOR_PASSES
+    # All at once, before any of it is measured: a bar does not go backwards.
+    tally.expect(passes * len(pairs))
+    real = real or measure_real(file, pairs, extractor, group, tally.advance)
     judge = Judge(pairs, extractor, real, group, device, perceptual, tally.advance)
-    training = [_part(read_thermal(manifest, "train"), pairs, count)]
-    floors = known_floors(judge, training, manifest.statistics, request.split, tally.expect)
+    training = _part(read_thermal(manifest, "train"), pairs, count)
+    floors = known_floors(judge, [training], manifest.statistics, request.split)
     try:
         found = judge.evaluate(translator, place / "grid.png")
     except TrialDiverged as divergence:

@@ -228,14 +228,28 @@ def real_statistics(
     file: Location, pairs: JudgedFrames, extractor: Extractor, group: Group
 ) -> Statistics:
     """Of the real thermal frames of a split: kept with the dataset, or measured together now."""
-    if kept := group.ask_leader(lambda: kept_statistics(file)):
-        return kept
+    kept = group.ask_leader(lambda: kept_statistics(file))
+    return kept or measure_real(file, pairs, extractor, group)
+
+
+def measure_real(
+    file: Location,
+    pairs: JudgedFrames,
+    extractor: Extractor,
+    group: Group,
+    advance: Callable[[int], None] = _unwatched,
+) -> Statistics:
+    """Of the real thermal frames of a split, measured by all workers together now, and kept in
+    `file`. `advance` hears of every batch, as soon as it is measured."""
     thermal = pairs.thermal
-    batches = (
-        thermal.take(range(start, min(start + EVALUATION_BATCH, len(thermal))))
-        for start in range(0, len(thermal), EVALUATION_BATCH)
-    )
-    statistics = measure(extractor, batches, pairs.start)
+
+    def batches() -> Iterator[Tensor]:
+        for start in range(0, len(thermal), EVALUATION_BATCH):
+            batch = thermal.take(range(start, min(start + EVALUATION_BATCH, len(thermal))))
+            yield batch
+            advance(len(batch))
+
+    statistics = measure(extractor, batches(), pairs.start)
     with together():
         statistics.all_reduce(group.control)
     if group.leads:

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,31 +22,24 @@ READ_AT_ONCE = 64
 
 Floors = dict[str, dict[str, float]]
 
+FLOOR_PASSES = 3
+"""How often a split's number of pictures is measured for its floors."""
+
 TO_BEAT = "inverted_grey"
 """The baseline that needs no training: what is no better has learned nothing of heat."""
 
 
-def known_floors(
-    judge: Judge,
-    training: Sequence[Frames],
-    folder: Location,
-    split: str,
-    expect: Callable[[int], None] = lambda pictures: None,
-) -> Floors:
+def known_floors(judge: Judge, training: Sequence[Frames], folder: Location, split: str) -> Floors:
     """The floors of a split by the judge's protocol: kept in `folder`, that of the statistics,
     or measured by all workers together now. Each is named as what is judged in a generator's place,
     and holds the measures that apply to it and how many `images` it is of.
 
     `training` are this worker's thermal training frames, kind by kind; the workers have runs of
-    each kind, one after the other. `expect` hears how many pictures this worker is about to
-    measure.
+    each kind, one after the other.
     """
-    protocol = json.dumps(judge.full_protocol, sort_keys=True)
-    name = f"floors-{split}-{hashlib.sha256(protocol.encode()).hexdigest()[:10]}.json"
-    file = folder / name
-    if kept := judge.group.ask_leader(lambda: _kept(file)):
+    file = floors_file(folder, split, judge.full_protocol)
+    if kept := judge.group.ask_leader(lambda: kept_floors(file)):
         return kept
-    expect(3 * len(judge.pairs))
     floors = measure_floors(judge, training)
     if judge.group.leads:
         # A dataset on a read-only disk is as good; they are measured again.
@@ -59,26 +52,32 @@ def known_floors(
 
 def measure_floors(judge: Judge, training: Sequence[Frames]) -> Floors:
     """Real half against real half, train against the judged split, inverted grey RGB, the mean
-    thermal picture; the first and the third alone where no worker has training frames. Any number
-    of workers finds the same."""
+    thermal picture. Any number of workers finds the same."""
     pairs, count = judge.pairs, judge.real.count
     halves = judge.group.ask_leader(lambda: _halves(judge))
     inverted = judge.measure(_in_place(judge, lambda numbers: _inverted(pairs.rgb.take(numbers))))
-    floors = {"real_halves": halves, TO_BEAT: inverted | {"images": count}}
     lengths = torch.zeros(len(training), judge.group.size, dtype=torch.int64)
     lengths[:, judge.group.rank] = torch.tensor([len(frames) for frames in training])
-    if not judge.group.sum(lengths).any():
-        return floors
+    judge.group.sum(lengths)
     train = judge.measure_alone(_spread(training, lengths, judge.group.rank, count))
     mean = _mean(training, int(lengths.sum()), judge.group)
     average = judge.measure(_in_place(judge, lambda numbers: mean.expand(len(numbers), -1, -1, -1)))
-    return floors | {
+    return {
+        "real_halves": halves,
+        TO_BEAT: inverted | {"images": count},
         "train": train | {"images": count},
         "mean_thermal": average | {"images": count},
     }
 
 
-def _kept(file: Location) -> Floors | None:
+def floors_file(folder: Location, split: str, protocol: Mapping[str, str | int]) -> Location:
+    """Where those of a split by this protocol are kept in a dataset's folder of statistics."""
+    told = json.dumps(dict(protocol), sort_keys=True)
+    return folder / f"floors-{split}-{hashlib.sha256(told.encode()).hexdigest()[:10]}.json"
+
+
+def kept_floors(file: Location) -> Floors | None:
+    """What is in `file`; None where it is absent or cannot be read."""
     try:
         content: Any = json.loads(file.read_text())
         return content["floors"]
