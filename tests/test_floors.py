@@ -1,17 +1,21 @@
 """What a score is read against, and the distance at infinitely many images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from test_training import CPU, data_of, frames, judge_of, plan_of, translator_of, trial_of
+from test_training import CPU, Pooled, data_of, frames, judge_of, plan_of, translator_of, trial_of
+from tiny import SIZE
 from torchvision.transforms.functional import rgb_to_grayscale
 
-from thermal_search.errors import SearchError, TrialDiverged
-from thermal_search.metrics import Protocol, Reference, Statistics, at_infinity
+from thermal_search.errors import MetricError, SearchError, TrialDiverged
+from thermal_search.metrics import Extractor, Protocol, Reference, Statistics, at_infinity
 from thermal_search.storage import Location
-from thermal_search.training.evaluation import Judge
+from thermal_search.training.evaluation import Judge, full_protocol
 from thermal_search.training.floors import known_floors, measure_floors
 from thermal_search.training.group import Group
+from thermal_search.training.worker import SlotPlan, build_judge
 from thermal_search.tuning.search import refuse_another
 
 METRIC, KERNEL = "fd_efficientnet_lite0", "kid_efficientnet_lite0"
@@ -126,6 +130,39 @@ def test_a_search_does_not_go_on_by_another_protocol(name, value):
     told = f"began with {name} {first.get(name)}, but would now measure with {value}"
     with pytest.raises(SearchError, match=told):
         refuse_another(first | {name: value}, first)
+
+
+def extractor_of(seed):
+    torch.manual_seed(seed)
+    network = torch.nn.Sequential(Pooled(), torch.nn.Linear(16, 4))
+    return Extractor("efficientnet-lite0", 4, network, lambda x: x / 255)
+
+
+def test_a_worker_with_other_weights_does_not_judge(tmp_path):
+    data, own = data_of(), extractor_of(1)
+    plan = SlotPlan(
+        shares=[],
+        statistics=Location.of(tmp_path / "statistics"),
+        validation_count=40,
+        test_count=0,
+        features=own.name,
+        features_precision="fp32",
+        inception_weights=None,
+        lpips_weights=None,
+        protocol=full_protocol(own.protocol(images=40, size=SIZE), None),
+        metric=METRIC,
+        threads=1,
+    )
+    assert build_judge(plan, data, "val", own, None, Group(), CPU).full_protocol == plan.protocol
+    other = extractor_of(2)
+    told = f"measures with .*{own.digest}.* has .*{other.digest}.*: give all machines the same"
+    with pytest.raises(MetricError, match=told):
+        build_judge(plan, data, "val", other, None, Group(), CPU)
+    lpips = replace(plan, protocol={**plan.protocol, "lpips": "alexnet aa"})
+    with pytest.raises(MetricError, match=r"measures with .*'lpips': 'alexnet aa'"):
+        build_judge(lpips, data, "val", own, None, Group(), CPU)
+    # Nothing is kept of what was refused.
+    assert len(list((tmp_path / "statistics").iterdir())) == 1
 
 
 def gaussian(count, seed, shift=0.0, scale=1.0):

@@ -12,11 +12,16 @@ import pytest
 from mlflow.tracking import MlflowClient
 from object_store import Relay, free_port
 from PIL import Image
+from ray.tune.experiment import Trial
 
 from thermal_search.errors import SearchError
 from thermal_search.storage import Location
 from thermal_search.tracking import SearchLog, require_store
 from thermal_search.tuning.backlog import Backlog
+from thermal_search.tuning.callback import SearchCallback
+from thermal_search.tuning.request import plan_from_flags
+
+METRIC = "fd_efficientnet_lite0"
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +113,28 @@ def test_an_entry_that_is_refused_does_not_hold_up_the_others(server, monkeypatc
     assert log.logged_images("trial-1", "fid") == {20}
     assert len(said) == 1
     assert "refuses an entry" in said[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_floors_are_logged_with_the_search(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.port}")
+    asked = {"data": tmp_path, "output": tmp_path / "search", "features": "efficientnet-lite0"}
+    plan = plan_from_flags(asked, resume=False)
+    plan.output.make_folder()
+    callback = SearchCallback(plan, "trials")
+    callback.setup()
+    trial = Trial("slot", trial_id="trial-1", config={"architecture": "pix2pix"}, stub=True)
+    callback.on_trial_start(0, [trial], trial)
+    floors = {"inverted_grey": {METRIC: 9.5, "l1": 4.0}, "train": {METRIC: 2.5, "images": 7.0}}
+    result = {"images": 10, METRIC: 8.0, "beside": {}, "losses": {}, "grid": None}
+    result |= {"seconds": 1.0, "images_per_second": 9.0, "floors": floors}
+    callback.on_trial_result(0, [trial], trial, result)
+    assert callback.backlog.close(60) == 0
+    callback.progress.close()
+
+    parent = callback.log.client.get_run(callback.log.parent.info.run_id)
+    told = {f"floor_{name}/{key}": v for name, floor in floors.items() for key, v in floor.items()}
+    assert parent.data.metrics == told
 
 
 def test_a_server_that_went_away_is_told_of_without_its_password(monkeypatch, tmp_path):

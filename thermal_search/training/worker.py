@@ -97,7 +97,7 @@ def serve(config: dict[str, Any]) -> None:
         perceptual = PerceptualDistance(plan.lpips_weights, device) if plan.lpips_weights else None
 
         def judge(split: JudgedSplit) -> Judge:
-            return _judge(plan, data, split, extractor, perceptual, group, device)
+            return build_judge(plan, data, split, extractor, perceptual, group, device)
 
         judges = Judges(
             validation=_with_floors(judge("val"), plan, data, "val"),
@@ -220,7 +220,7 @@ def _with_floors(
     return judge, known_floors(judge, data.thermal, plan.statistics, split)
 
 
-def _judge(
+def build_judge(
     plan: SlotPlan,
     data: WorkerFrames,
     split: JudgedSplit,
@@ -229,6 +229,7 @@ def _judge(
     group: Group,
     device: torch.device,
 ) -> Judge:
+    """Of a split; MetricError where this worker would measure otherwise than the search does."""
     pairs, count = (
         (data.validation, plan.validation_count) if split == "val" else (data.test, plan.test_count)
     )
