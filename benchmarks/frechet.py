@@ -1,11 +1,13 @@
 """The Frechet distance from features, against pytorch-fid and torchmetrics, in one run.
 
-    python benchmarks/frechet.py [--sizes 200/500,500/500] [--rounds 3] [--threads 1]
+    python benchmarks/frechet.py [--sizes 500/500,5000/5000] [--dead 0,0.75] [--rounds 3]
 
 Every way starts from the painted images' 2048 features in float32 and a reference that is
 prepared beforehand: mean and covariance for the peers, the factor for ours. Ways are interleaved,
 in an order drawn anew each round; times are CPU-seconds and wall clock. The error is against the
-float64 nuclear norm by a singular value decomposition of the features themselves.
+float64 nuclear norm by a singular value decomposition of the features themselves. `--dead` is the
+share of the 2048 features that are 0 for every picture, as a network's dead units are: all
+covariances are then singular, however many pictures there are.
 """
 
 import argparse
@@ -26,10 +28,11 @@ def main() -> None:
     describe(args.threads)
     for size in args.sizes.split(","):
         n, reference = (int(part) for part in size.split("/"))
-        measure(n, reference, args.rounds)
+        for dead in args.dead.split(","):
+            measure(n, reference, float(dead), args.rounds)
 
 
-def measure(n: int, m: int, rounds: int) -> None:
+def measure(n: int, m: int, dead: float, rounds: int) -> None:
     import numpy as np
     import torch
     from pytorch_fid.fid_score import calculate_frechet_distance
@@ -37,7 +40,7 @@ def measure(n: int, m: int, rounds: int) -> None:
 
     from thermal_search.metrics import Reference, Statistics
 
-    painted, real = features(n, 1), features(m, 2)
+    painted, real = features(n, 1, dead), features(m, 2, dead)
     real_mean, real_covariance = real.mean(0), np.cov(real, rowvar=False)
     theirs = torch.from_numpy(real_mean), torch.from_numpy(real_covariance)
     started = time.process_time()
@@ -69,7 +72,8 @@ def measure(n: int, m: int, rounds: int) -> None:
                 found[way.__name__] = way()
             times[way.__name__].append((time.process_time() - cpu, time.perf_counter() - wall))
     print(
-        f"\n{n} painted, {m} real (distance {truth:.6f}; our reference took {prepared:.2f} CPU-s)"
+        f"\n{n} painted, {m} real, {dead:.0%} dead (distance {truth:.6f}; "
+        f"our reference took {prepared:.2f} CPU-s)"
     )
     print(
         f"{'way':14}{'CPU-s min / median / max':>28}{'wall median':>13}{'ours is':>10}{'error':>11}"
@@ -86,7 +90,7 @@ def measure(n: int, m: int, rounds: int) -> None:
         print(f"{name:14}{spread:>28}{wall:>13.3f}{ratio:>9.1f}x{error:>11.1e}", flush=True)
 
 
-def features(count: int, seed: int):
+def features(count: int, seed: int, dead: float):
     """Non-negative, with a spectrum that falls like a power law, as Inception's are; values that
     float32 holds exactly, in float64."""
     import numpy as np
@@ -96,6 +100,7 @@ def features(count: int, seed: int):
     scales = np.arange(1, 2049) ** -0.5
     own = np.random.default_rng(seed).normal(size=(count, 2048)) * scales
     mixed = own @ mixing * 3 + 0.3 + 0.05 * seed
+    mixed[:, shared.permutation(2048)[: round(dead * 2048)]] = 0
     return np.maximum(mixed, 0).astype(np.float32).astype(np.float64)
 
 
@@ -128,6 +133,7 @@ def describe(threads: int) -> None:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="200/500,500/500,1000/1000,5000/1000,5000/5000")
+    parser.add_argument("--dead", default="0")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
