@@ -66,7 +66,13 @@ class Reference:
             )
         if isinstance(other, Statistics):
             _require_two(other)
-        if isinstance(other, Statistics) and other.holds_all_rows and other.count <= dimensions:
+        # Projected on a factor of low rank, even many rows are less work than their covariance.
+        is_low = 2 * self.factor.shape[1] <= dimensions
+        if (
+            isinstance(other, Statistics)
+            and other.holds_all_rows
+            and (is_low or other.count <= dimensions)
+        ):
             deviations = other.deviations / np.sqrt(other.count - 1)
             trace = float(np.square(deviations).sum())
             overlap = self._overlap_of_rows(deviations)
@@ -78,7 +84,7 @@ class Reference:
         return max(means + self.trace + trace - 2 * overlap, 0.0)
 
     def _overlap_of_rows(self, deviations: Array) -> float:
-        """Sum of the singular values of X F, where X are few rows that add up to nothing."""
+        """Sum of the singular values of X F, where X are rows that add up to nothing."""
         projected = deviations @ self.factor
         if len(projected) <= projected.shape[1]:
             # One eigenvalue is 0, because of that sum, and its noise is left out.
