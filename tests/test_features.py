@@ -14,7 +14,7 @@ from torch import nn
 from thermal_search.errors import MetricError, WeightsUnavailable
 from thermal_search.metrics import build_extractor, metric_name
 from thermal_search.metrics.efficientnet import efficientnet
-from thermal_search.metrics.extractor import fold
+from thermal_search.metrics.extractor import Extractor, fold
 from thermal_search.metrics.inception import WEIGHTS_FILE
 
 
@@ -48,6 +48,17 @@ def test_folded_inception_has_pytorch_fids_features(inception_weights, pytorch_f
     one, other = (extractor.protocol(images=2, size=64) for extractor in (exact, coarse))
     assert (one.precision, other.precision) == ("fp32", "bf16")
     assert one != other
+
+
+@pytest.mark.parametrize(("precision", "rounds"), [("fp32", False), ("bf16", True)])
+def test_features_are_computed_in_full_float32(precision, rounds):
+    """On a GPU, whose convolutions would round it (TF32); what is asked for is the same here."""
+    seen, network = [], nn.Flatten()
+    network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    Extractor("flat", 27, network, lambda pixels: pixels, precision=precision)(pictures(1, size=3))
+
+    assert seen == [rounds]
+    assert torch.backends.cudnn.allow_tf32
 
 
 def test_folding_changes_no_value():

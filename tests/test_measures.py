@@ -151,6 +151,19 @@ def test_lpips_is_torchmetrics_on_the_same_backbone(lpips_weights, channels):
     assert measures.means["lpips"] == pytest.approx(expected.mean().item(), rel=1e-4)
 
 
+def test_lpips_is_measured_in_full_float32(lpips_weights):
+    """On a GPU, whose convolutions would round it (TF32); what is asked for is the same here."""
+    real, painted = pictures(1, 0)
+    distance, rounds = PerceptualDistance(lpips_weights), []
+    distance.layers[0].register_forward_hook(
+        lambda *_: rounds.append(torch.backends.cudnn.allow_tf32)
+    )
+    distance(painted, real)
+
+    assert rounds == [False]
+    assert torch.backends.cudnn.allow_tf32
+
+
 def test_a_file_that_is_no_backbone_is_refused(tmp_path):
     file = tmp_path / "weights.pth"
     with pytest.raises(WeightsUnavailable, match=r"--lpips-weights must be .*weights\.pth"):

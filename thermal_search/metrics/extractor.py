@@ -77,7 +77,7 @@ class Extractor:
     ) -> Float[Tensor, "batch dimensions"]:
         """Features of images in 0 .. 255, of one or three channels; float32 whatever trains."""
         pixels = images.to(self.device).float().expand(-1, 3, -1, -1)
-        with torch.autocast(self.device.type, enabled=False), _in_full(self.precision):
+        with torch.autocast(self.device.type, enabled=False), in_full(self.precision):
             prepared = self.prepare(pixels).to(self.dtype, memory_format=self.memory_format)
             return self.network(prepared).float()
 
@@ -96,7 +96,7 @@ class Extractor:
 
 
 @contextlib.contextmanager
-def _in_full(precision: FeaturesPrecision) -> Generator[None]:
+def in_full(precision: FeaturesPrecision = "fp32") -> Generator[None]:
     """float32 to the last bit where that is asked for: a GPU's convolutions would round it to ten
     bits of mantissa (TF32), and its numbers would not be a CPU's."""
     rounds = torch.backends.cudnn.allow_tf32
