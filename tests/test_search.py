@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 from mlflow.tracking import MlflowClient
 from PIL import Image
 from summaries import assert_is_whole
@@ -45,10 +47,13 @@ def summary_of(output):
 def searched(dataset, tmp_path_factory):
     """A search whose driver is killed after its first trial, then resumed to its end."""
     output = tmp_path_factory.mktemp("search") / "found"
+    torch.manual_seed(0)
+    layers = torchvision.models.alexnet(weights=None).features
+    torch.save(layers.state_dict(prefix="features."), output.parent / "alexnet.pth")
     flags = ["--data", dataset, "--output", output, "--architectures", "pix2pix,cyclegan,wgan"]
     flags += ["--trials", TRIALS, "--images", IMAGES, "--evaluate-every", EVERY, "--slots", 1]
     flags += ["--features", "efficientnet-lite0", "--objective", "fid+0.1*l1"]
-    flags += ["--finalists", 1, "--seeds", 1]
+    flags += ["--finalists", 1, "--seeds", 1, "--lpips-weights", output.parent / "alexnet.pth"]
     log = (output.parent / "log").open("wb")
     driver = subprocess.Popen(
         command("search", *flags), start_new_session=True, stdout=log, stderr=log
@@ -96,6 +101,11 @@ class TestSearch:
         summary = summary_of(output)
 
         assert_is_whole(summary, trials=TRIALS, images=IMAGES)
+        assert summary["protocol"]["lpips"].startswith("alexnet ")
+        measured = [item for trial in summary["trials"] for item in trial["history"]]
+        measured += [floor for name, floor in summary["floors"].items() if "l1" in floor]
+        measured += [final["test"] for final in summary["finals"]]
+        assert all(item["lpips"] > 0 for item in measured)
 
     def test_published_settings_come_first(self, searched):
         trials = summary_of(searched[0])["trials"]
