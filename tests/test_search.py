@@ -32,7 +32,7 @@ def command(*arguments):
 
 def run(*arguments, **settings):
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=500, check=False, **settings
+        command(*arguments), capture_output=True, text=True, timeout=900, check=False, **settings
     )
 
 
@@ -58,7 +58,7 @@ def searched(dataset, tmp_path_factory):
     driver = subprocess.Popen(
         command("search", *flags), start_new_session=True, stdout=log, stderr=log
     )
-    deadline = time.monotonic() + 480
+    deadline = time.monotonic() + 800
 
     def has_one_finished_and_one_begun():
         trials = summary_of(output)["trials"]
@@ -86,7 +86,7 @@ def searched(dataset, tmp_path_factory):
         ],
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
         check=False,
     )
     assert resumed.returncode == 0, resumed.stderr[-3000:]

@@ -1,7 +1,7 @@
 """How good painted thermal images are: features and the distances between their distributions, and
 what is measured pair by pair."""
 
-from thermal_search.metrics.extractor import Extractor, FeaturesPrecision
+from thermal_search.metrics.extractor import Extractor, FeaturesPrecision, in_full
 from thermal_search.metrics.extrapolation import at_infinity
 from thermal_search.metrics.features import EXTRACTORS, build_extractor, is_file, metric_name
 from thermal_search.metrics.frechet import Moments, Reference, frechet_distance
@@ -29,6 +29,7 @@ __all__ = [
     "at_infinity",
     "build_extractor",
     "frechet_distance",
+    "in_full",
     "is_file",
     "keep",
     "kept_statistics",

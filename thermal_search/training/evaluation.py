@@ -23,6 +23,7 @@ from thermal_search.metrics import (
     Reference,
     Statistics,
     at_infinity,
+    in_full,
     keep,
     kept_statistics,
     measure,
@@ -207,7 +208,8 @@ class Judge:
             numbers = range(start, min(start + EVALUATION_BATCH, len(pairs)))
             batch = to_network_range(pairs.rgb.take(numbers).to(self.device))
             z = translator.draw_latent(len(batch), Generator().manual_seed(seed))
-            thermal = translator.translate(batch, None if z is None else z.to(self.device))
+            with in_full():
+                thermal = translator.translate(batch, None if z is None else z.to(self.device))
             yield thermal, pairs.thermal.take(numbers).to(self.device)
 
     def _draw(self, painted: Tensor, place: Location) -> None:

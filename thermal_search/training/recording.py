@@ -124,11 +124,11 @@ class Steps:
             with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
                 losses = self._train(iter(batches))
         except Exception as error:
-            self._leave_recording()
-            # Not FellowLost: what is recorded is not yet asked of the others.
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+            # Out of memory, perhaps: a recording keeps what a played step gives back. Or FellowLost,
+            # though nobody is: what is recorded is not yet asked of the others.
             self.records = False
+            self.forget()
+            self._leave_recording()
             name = type(self.translator).__name__
             logger.warning("%s is played without recording: %s", name, str(error).split("\n")[0])
             return self._train(iter(batches))
