@@ -124,8 +124,8 @@ class Steps:
             with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
                 losses = self._train(iter(batches))
         except Exception as error:
-            # Out of memory, perhaps: a recording keeps what a played step gives back. Or FellowLost,
-            # though nobody is: what is recorded is not yet asked of the others.
+            # Out of memory, perhaps: a recording keeps what a played step gives back. FellowLost
+            # too, though nobody is: what is recorded is not yet asked of the others.
             self.records = False
             self.forget()
             self._leave_recording()
