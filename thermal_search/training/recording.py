@@ -141,7 +141,8 @@ class Steps:
 
     def _leave_recording(self) -> None:
         """torch's random generator believes in a recording that failed until one succeeds."""
-        with torch.cuda.graph(torch.cuda.CUDAGraph(), stream=self.stream):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
             torch.rand(1, device=self.device)
 
     def _train(self, batches: Iterator[Batch]) -> dict[str, Tensor]:
