@@ -1,6 +1,6 @@
 """Training steps that a GPU replays.
 
-A GAN's step at batch size 1 is a thousand small kernels; launched one by one they cost the host
+A GAN's step at batch size 1 is hundreds of small kernels; launched one by one they cost the host
 more time than the GPU. A CUDA graph launches all of them at once: the first steps of a kind are
 played as they are, the next is recorded, and from then on only new batches are copied in.
 """

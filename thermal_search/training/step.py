@@ -147,8 +147,8 @@ def fastest_precision(device: torch.device) -> Literal["bf16", "fp32"]:
 def fastest_format(translator: nn.Module, device: torch.device) -> torch.memory_format:
     """How the weights of convolutions lie in memory, and with them the features.
 
-    A GPU's matrix units take channels last without turning them around. Not so torch's instance
-    normalization, which costs more than that saves where it is the only one.
+    A GPU's matrix units take channels last without turning them around, which pays beside batch
+    normalization. torch's instance normalization turns them around itself, and costs more.
     """
     has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in translator.modules())
     is_last = device.type == "cuda" and has_batch_norm

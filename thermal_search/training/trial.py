@@ -344,9 +344,9 @@ class _LossMeter:
         self.steps = 0
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        if losses.keys() != self.sums.keys():  # a game that has grown has other terms
-            zero = torch.zeros((), device=self.device)
-            self.sums |= {name: zero.clone() for name in losses if name not in self.sums}
+        for name in losses:
+            if name not in self.sums:
+                self.sums[name] = torch.zeros((), device=self.device)
         sums = [self.sums[name] for name in losses]
         torch._foreach_add_(sums, list(losses.values()))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         self.steps += 1

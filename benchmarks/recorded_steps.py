@@ -1,0 +1,94 @@
+"""Our own training steps, played and recorded, with weights channels first and channels last.
+
+    python benchmarks/recorded_steps.py [--systems pix2pix cyclegan] [--size 256]
+
+Milliseconds a step at the published setting, but for the batch (`--batch`); growth finished. Where
+there is no GPU nothing is recorded, and the two formats alone are compared. What decisions 8 and 26
+rest on.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+
+from thermal_search.architectures import ARCHITECTURES, build
+from thermal_search.images import Batch
+from thermal_search.training.group import Group
+from thermal_search.training.recording import PLAYED_BEFORE, Steps
+from thermal_search.training.step import autocast_for, fastest_precision, take_seats
+
+FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
+LEAST_S = 0.25
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--systems", nargs="+", choices=sorted(ARCHITECTURES), default=["pix2pix"])
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=2, help="thermalgan wants an even one")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # as training/worker.py has it
+    print(f"torch {torch.__version__}, {device}, {fastest_precision(device)}")
+    for name in args.systems:
+        for format in FORMATS:
+            for records in (False, True) if device.type == "cuda" else (False,):
+                step = step_of(name, args.size, args.batch, FORMATS[format], records, device)
+                way = "recorded" if records else "played"
+                print(f"{name} {way}, {format}: {milliseconds(step, device):.1f} ms", flush=True)
+
+
+def step_of(
+    name: str,
+    size: int,
+    batch: int,
+    format: torch.memory_format,
+    records: bool,
+    device: torch.device,
+) -> Callable[[], object]:
+    torch.manual_seed(0)
+    settings = {"batch_size": batch} | ({"warm_critic_turns": 0} if name == "wgan" else {})
+    translator = build(name, size, settings).to(device).to(memory_format=format)
+    rgb, thermal = (torch.rand(batch, c, size, size, device=device) * 2 - 1 for c in (3, 1))
+    translator.meet(rgb)
+    steps = Steps(
+        translator,
+        take_seats(translator),
+        iter(lambda: Batch(rgb, thermal), None),
+        group=Group(),
+        autocast=autocast_for(device, fastest_precision(device)),
+        device=device,
+    )
+    steps.records = records
+
+    def step() -> None:
+        translator.begin_step(1, 1)  # at the end of the budget
+        steps.play()
+
+    return step
+
+
+def milliseconds(step: Callable[[], object], device: torch.device) -> float:
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(PLAYED_BEFORE + 2):
+        step()
+    wait()
+    begun, count = time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - begun < LEAST_S:
+        step()
+        count += 1
+        if count % 4 == 0:
+            wait()
+    wait()
+    return (time.perf_counter() - begun) / count * 1000
+
+
+if __name__ == "__main__":
+    main()
