@@ -11,7 +11,7 @@ from tiny import BATCH, SIZE, TINY, random_batches
 
 from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.networks import MultiScale
-from thermal_search.networks.karras import faded
+from thermal_search.networks.karras import Grown
 
 REAL, FALSE = 0.3, -0.7
 """The scores every judge is made to give."""
@@ -160,8 +160,8 @@ def real_pictures(translator, judge, batch):
     """The real pictures that a judge is shown at its finest scale, in the order of the batch."""
     if judge == "rgb_discriminator":
         return batch.rgb
-    if growth := getattr(translator.get_submodule(judge), "growth", None):
-        return faded(batch.thermal, growth)
+    if isinstance(network := translator.get_submodule(judge), Grown):
+        return network.shown(batch.thermal)
     if judge in ("encoded_discriminator", "random_discriminator"):
         halves = translator.base_of(batch.thermal).chunk(2)
         return halves[judge == "random_discriminator"]
@@ -230,9 +230,10 @@ def test_a_judge_of_pairs_always_sees_the_rgb_picture(game, batch):
     network = translator.get_submodule(game.judge)
     network.register_forward_hook(lambda _, x, __: shown.append(x))
     list(translator.turns(itertools.repeat(batch)))
-    growth = getattr(network, "growth", None)
-    assert growth is None or 0 < growth.alpha < 1
-    rgb = faded(batch.rgb, growth) if growth else batch.rgb
+    rgb = batch.rgb
+    if isinstance(network, Grown):
+        assert 0 < network.growth.alpha < 1
+        rgb = network.shown(rgb)
 
     for pair in shown:
         seen = pair[0] if len(pair) == 2 else pair[0][:, :3]

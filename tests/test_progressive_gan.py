@@ -11,9 +11,9 @@ from thermal_search.architectures import build
 from thermal_search.networks.karras import (
     EqualizedConv2d,
     EqualizedLinear,
+    Grown,
     Growth,
     MinibatchDeviation,
-    faded,
     growth_at,
     pixel_norm,
 )
@@ -76,7 +76,7 @@ def test_half_way_is_half_of_each():
 
 def test_the_discriminator_fades_in_the_same_way():
     translator, batch = make(), next(random_batches())
-    coarse = [faded(images, Growth(8, 1.0)) for images in (batch.rgb, batch.thermal)]
+    coarse = [F.avg_pool2d(images, 4) for images in (batch.rgb, batch.thermal)]
     fine = [F.interpolate(images, scale_factor=2) for images in coarse]
     old = at(translator, 8, 1.0).discriminator(*coarse)
 
@@ -85,17 +85,21 @@ def test_the_discriminator_fades_in_the_same_way():
 
 def test_real_pictures_are_faded_too():
     picture = torch.randn(1, 1, 32, 32)
-    coarse = F.interpolate(F.avg_pool2d(picture, 4), scale_factor=2)
+    fine, coarse = F.avg_pool2d(picture, 2), F.interpolate(F.avg_pool2d(picture, 4), scale_factor=2)
 
-    assert torch.allclose(faded(picture, Growth(16, 0.0)), coarse)
-    assert torch.allclose(faded(picture, Growth(16, 1.0)), F.avg_pool2d(picture, 2))
-    translator = at(make(), 16, 0.0)
+    translator = make()
+    judge = translator.discriminator
+    assert torch.allclose(at(translator, 16, 1.0).discriminator.shown(picture), fine)
+    assert torch.allclose(
+        at(translator, 16, 0.25).discriminator.shown(picture), coarse * 0.75 + fine * 0.25
+    )
+    assert torch.allclose(at(translator, 16, 0.0).discriminator.shown(picture), coarse)
     seen = []
     translator.discriminator.register_forward_hook(lambda _, x, __: seen.append(x))
     batch = next(random_batches())
     next(translator.turns(iter([batch])))
-    assert torch.equal(seen[0][1], faded(batch.thermal, Growth(16, 0.0)))
-    assert torch.equal(seen[0][0], faded(batch.rgb, Growth(16, 0.0)))
+    assert torch.equal(seen[0][1], judge.shown(batch.thermal))
+    assert torch.equal(seen[0][0], judge.shown(batch.rgb))
 
 
 def test_before_it_has_grown_it_paints_the_full_size_enlarged():
@@ -214,7 +218,7 @@ def test_minibatch_deviation_is_one_channel_that_tells_sameness():
 
 def test_how_an_image_is_judged_depends_on_its_neighbours():
     batch = next(random_batches())
-    pair = [faded(images, Growth(8, 1.0)) for images in (batch.rgb, batch.thermal)]
+    pair = [F.avg_pool2d(images, 4) for images in (batch.rgb, batch.thermal)]
     crowd = [images[:1].expand_as(images) for images in pair]
     judge, blind = (at(make(deviation_group=n), 8, 1.0).discriminator for n in (4, 1))
 
@@ -245,11 +249,12 @@ def test_the_published_game():
     assert 0.5 ** (16 / config.ema_half_life_images) == pytest.approx(0.999, abs=1e-4)
 
 
-class Product(nn.Module):
+class Product(Grown):
     """Scores a pair by the product of its red and its thermal channel: with the RGB picture held
     fixed, its slope is the red channel."""
 
-    growth = Growth(SIZE, 1.0)
+    def __init__(self):
+        super().__init__(Growth(SIZE, 1.0))
 
     def forward(self, rgb, thermal):
         return (rgb[:, 0] * thermal[:, 0]).sum((1, 2))
@@ -268,8 +273,8 @@ def test_the_penalty_wants_a_slope_of_one_by_the_thermal_picture_alone():
 
 def test_drift_is_the_squared_score_of_real_pairs():
     translator, batch = make(drift_weight=1.0), next(random_batches())
-    growth = translator.discriminator.growth
-    score = translator.discriminator(faded(batch.rgb, growth), faded(batch.thermal, growth))
+    judge = translator.discriminator
+    score = judge(judge.shown(batch.rgb), judge.shown(batch.thermal))
     turn = next(translator.turns(iter([batch])))
 
     assert turn.terms["drift"].item() == pytest.approx(score.square().mean().item(), rel=1e-4)

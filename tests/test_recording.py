@@ -10,6 +10,7 @@ from tiny import SIZE, TINY, random_batches
 
 from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.images import Batch
+from thermal_search.networks.karras import Growth
 from thermal_search.training.group import Group
 from thermal_search.training.recording import PLAYED_BEFORE, Steps
 from thermal_search.training.step import take_seats, train_step
@@ -49,6 +50,8 @@ class Game:
             device=self.device,
         )
         self.images = GROWN
+        self.more = 1
+        """Images of the budget that each step counts for."""
 
     def play(self, count: int, factor: float = 1.0) -> list[dict[str, float]]:
         played = []
@@ -59,7 +62,7 @@ class Game:
                 seat.schedule(factor, 0.5)
             losses = self.steps.play()
             played.append({key: value.item() for key, value in losses.items()})
-            self.images += 1
+            self.images += self.more
         return played
 
 
@@ -113,15 +116,40 @@ def test_steps_of_equal_patterns_draw_as_much_and_move_as_often(name):
     assert all(len(found) == 1 for found in kinds.values())
 
 
-def test_a_fading_network_has_no_pattern():
-    for name in ("progressive_gan", "stylegan"):
-        translator = build(name, SIZE, TINY[name])
-        patterns = []
-        for images in range(0, BUDGET, 10):
-            translator.begin_step(images, BUDGET)
-            patterns.append(translator.pattern())
-        assert None in patterns
-        assert patterns[-1] is not None
+@pytest.fixture(params=["progressive_gan", "stylegan"])
+def growing(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_steps_of_one_resolution_differ_only_in_whether_they_fade(growing):
+    translator = build(growing, SIZE, TINY[growing])
+    kinds = set()
+    for images in range(0, BUDGET, 10):
+        translator.begin_step(images, BUDGET)
+        growth = translator.discriminator.growth
+        kinds.add((growth.resolution, growth.alpha < 1, translator.pattern()))
+
+    stages = {(resolution, fades) for resolution, fades, _ in kinds}
+    assert len({pattern for *_, pattern in kinds}) == len(kinds) == len(stages)
+    assert {fades for _, fades in stages} == {True, False}
+
+
+def test_how_far_new_layers_count_is_read_from_the_device(growing):
+    translator = build(growing, SIZE, TINY[growing]).eval()
+    batch = next(random_batches())
+    rgb, thermal = batch.rgb, batch.thermal
+    z = translator.draw_latent(len(rgb))
+
+    def seen(alpha: float, of_device: float) -> list[torch.Tensor]:
+        for network in (translator.generator, translator.discriminator):
+            network.growth = Growth(SIZE, alpha)
+            network.alpha.fill_(of_device)
+        judge = translator.discriminator
+        return [translator.generator(rgb, z), judge.shown(thermal), judge(rgb, thermal)]
+
+    for one, other, third in zip(seen(0.5, 0.5), seen(0.5, 0.9), seen(0.9, 0.9), strict=True):
+        assert torch.equal(other, third)
+        assert not torch.equal(one, other)
 
 
 def test_an_optimizer_of_a_gpu_goes_on_on_a_cpu(name):
@@ -159,6 +187,23 @@ def test_replayed_steps_are_the_steps_that_would_be_played(name):
         assert one == pytest.approx(other, rel=2e-2, abs=2e-3)
     a, b = (torch.cat([p.flatten() for p in g.translator.parameters()]) for g in (recorded, played))
     assert (a - b).abs().mean() < 0.05 * a.abs().mean()
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_a_replayed_step_fades_as_far_as_growth_has_come(growing):
+    recorded, played = Game(growing, "cuda"), Game(growing, "cuda", steps=Unrecorded)
+    for game in (recorded, played):
+        # The last doubling fades in from 542 of the budget's 1000 images to 650.
+        game.images, game.more = 550, 12
+    count = PLAYED_BEFORE + 4
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        ours, expected = recorded.play(count), played.play(count)
+
+    assert recorded.steps.recordings, "not recorded"
+    assert 0 < recorded.translator.discriminator.growth.alpha < 1
+    for one, other in zip(ours, expected, strict=True):
+        assert one == pytest.approx(other, rel=2e-2, abs=2e-3)
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ from tiny import BATCH, SIZE, TINY, random_batches
 from thermal_search.architectures import build
 from thermal_search.architectures.stylegan import Styled
 from thermal_search.losses import zero_centred_penalty
-from thermal_search.networks.karras import Blur, EqualizedLinear, Growth, MinibatchDeviation
+from thermal_search.networks.karras import Blur, EqualizedLinear, Grown, Growth, MinibatchDeviation
 from thermal_search.training.step import take_seats
 
 
@@ -215,11 +215,12 @@ def test_the_penalty_is_half_gamma_times_r1_and_teaches_the_first_layer():
     assert penalty(20.0) == pytest.approx(2 * penalty(10.0), rel=1e-4)
 
 
-class Product(torch.nn.Module):
+class Product(Grown):
     """Scores a pair by the product of its red and its thermal channel: with the RGB picture held
     fixed, its slope at any thermal picture is the red channel; squared, it tells where it is."""
 
-    growth = Growth(SIZE, 1.0)
+    def __init__(self):
+        super().__init__(Growth(SIZE, 1.0))
 
     def forward(self, rgb, thermal):
         return (rgb[:, 0] * thermal[:, 0].square() / 2).sum((1, 2))
@@ -282,6 +283,19 @@ def test_the_discriminator_blurs_and_the_filter_keeps_the_level():
     translator.generator.blur.register_forward_hook(lambda _, x, __: blurred.append(x[0].shape[-1]))
     translator.translate(next(random_batches()).rgb)
     assert blurred == [8, 16, 32]
+
+
+def test_the_filters_first_and_second_derivatives():
+    features = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    blur = Blur().double()
+
+    def cubed(features):  # so that the second derivative is one
+        return blur(features) ** 3
+
+    assert torch.autograd.gradcheck(cubed, features)
+    assert torch.autograd.gradgradcheck(cubed, features)
+    with torch.autocast("cpu", torch.bfloat16):  # a network's float32 layers stay what they are
+        assert Blur()(torch.ones(1, 1, 4, 4)).dtype == torch.float32
 
 
 def test_the_discriminator_compares_four_images():

@@ -30,7 +30,6 @@ from thermal_search.networks.karras import (
     Grown,
     Growth,
     at_full_size,
-    faded,
     growth_at,
     ladder,
     pixel_norm,
@@ -116,8 +115,7 @@ class ProgressiveGAN(Translator):
         return has_doubled
 
     def pattern(self) -> Hashable:
-        growth = self.discriminator.growth
-        return growth.resolution if growth.alpha == 1 else None
+        return self.discriminator.growth.resolution, self.discriminator.is_fading
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return at_full_size(self.generator(rgb, self.latent_for(rgb, z)), self.config.size)
@@ -151,9 +149,9 @@ class ProgressiveGAN(Translator):
 
     def _paint(self, batch: Batch) -> tuple[Rgb, Thermal, Thermal]:
         """The pictures at the resolution reached, and a painted one."""
-        growth = self.discriminator.growth
+        shown = self.discriminator.shown
         fake = self.generator(batch.rgb, self.latent_for(batch.rgb, None))
-        return faded(batch.rgb, growth), faded(batch.thermal, growth), fake
+        return shown(batch.rgb), shown(batch.thermal), fake
 
     def _judge(self, rgb: Rgb, real: Thermal, fake: Thermal) -> dict[str, Tensor]:
         # Apart: the discriminator compares the images of a batch.
@@ -203,7 +201,7 @@ class GrowingGenerator(Grown):
 
     def forward(self, rgb: Rgb, z: Latent) -> Float[Tensor, "batch 1 rows columns"]:
         """Pictures of the resolution of `growth`. Linear: only what leaves the trial is clipped."""
-        resolution, alpha = self.growth.resolution, self.growth.alpha
+        resolution = self.growth.resolution
         root = self.root(pixel_norm(z)).unflatten(1, (-1, ROOT, ROOT)) + self.root_bias
         features = pixel_norm(F.leaky_relu(root, 0.2))
         coarse, reached = features, ROOT
@@ -214,9 +212,9 @@ class GrowingGenerator(Grown):
             coarse, reached = features, reached * 2
             features = F.interpolate(features, scale_factor=2)
         thermal = self.paint[str(resolution)](features)
-        if alpha < 1:
+        if self.is_fading:
             before = F.interpolate(self.paint[str(resolution // 2)](coarse), scale_factor=2)
-            thermal = torch.lerp(before.float(), thermal.float(), alpha)
+            thermal = self.mix(before.float(), thermal.float())
         return thermal.float()
 
     def _refine(self, features: Tensor, rgb: Rgb, resolution: int) -> Tensor:

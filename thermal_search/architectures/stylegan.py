@@ -30,7 +30,6 @@ from thermal_search.networks.karras import (
     Grown,
     Growth,
     at_full_size,
-    faded,
     growth_at,
     ladder,
     pixel_norm,
@@ -142,8 +141,8 @@ class StyleGAN(Translator):
         return has_doubled
 
     def pattern(self) -> Hashable:
-        growth = self.discriminator.growth
-        return (growth.resolution, self.is_penalised) if growth.alpha == 1 else None
+        judge = self.discriminator
+        return judge.growth.resolution, judge.is_fading, self.is_penalised
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return at_full_size(self.generator(rgb, self.latent_for(rgb, z)), self.config.size)
@@ -171,9 +170,9 @@ class StyleGAN(Translator):
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        config, growth = self.config, self.discriminator.growth
+        config = self.config
         batch = next(batches)
-        rgb, real = (faded(images, growth) for images in (batch.rgb, batch.thermal))
+        rgb, real = (self.discriminator.shown(images) for images in (batch.rgb, batch.thermal))
         fake = self.generator(batch.rgb, self.latent_for(rgb, None))
 
         yield Turn("discriminator", self._judge(rgb, real, fake.detach()))
@@ -265,7 +264,7 @@ class StyleGenerator(Grown):
 
     def forward(self, rgb: Rgb, z: Latent) -> Float[Tensor, "batch 1 rows columns"]:
         """Pictures of the resolution of `growth`. Linear: only what leaves the trial is clipped."""
-        resolution, alpha = self.growth.resolution, self.growth.alpha
+        resolution = self.growth.resolution
         styles = self._styles(rgb, z, layers=2 * (resolution // ROOT).bit_length())
         features = self.constant.expand(len(rgb), -1, -1, -1)
         coarse, reached = features, ROOT
@@ -282,9 +281,9 @@ class StyleGenerator(Grown):
             coarse, reached = features, reached * 2
             features = F.interpolate(features, scale_factor=2)
         thermal = self.paint[str(resolution)](features)
-        if alpha < 1:
+        if self.is_fading:
             before = F.interpolate(self.paint[str(resolution // 2)](coarse), scale_factor=2)
-            thermal = torch.lerp(before.float(), thermal.float(), alpha)
+            thermal = self.mix(before.float(), thermal.float())
         return thermal.float()
 
     def _beside(self, features: Tensor, rgb: Rgb) -> Tensor:

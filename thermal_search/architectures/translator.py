@@ -142,7 +142,7 @@ class Translator(nn.Module, ABC):
 
     def pattern(self) -> Hashable:
         """What the step that has begun depends on, beside weights, batches, random draws and
-        learning rates: steps of equal patterns do the same work. None: no other does the same."""
+        learning rates: steps of equal patterns do the same work."""
         return ()
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:

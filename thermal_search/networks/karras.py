@@ -3,6 +3,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -96,9 +97,27 @@ class Blur(nn.Module):
         self.register_buffer("kernel", torch.outer(row, row), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        channels = features.shape[1]
-        kernel = self.kernel.to(features.dtype).expand(channels, 1, 3, 3)
-        return F.conv2d(features, kernel, padding=1, groups=channels)
+        kernel = self.kernel.to(features.dtype).expand(features.shape[1], 1, 3, 3)
+        return _Symmetric.apply(features, kernel)  # pyright: ignore[reportReturnType]
+
+
+class _Symmetric(torch.autograd.Function):
+    """A filter of each channel by a kernel that is the same from both ends.
+
+    It is its own transpose, so its derivative is the filter again: what a library takes for the
+    derivatives of such a convolution is many times slower, most of all the second.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, kernel: Tensor) -> Tensor:
+        ctx.save_for_backward(kernel)
+        with torch.autocast(features.device.type, enabled=False):
+            return F.conv2d(features, kernel, padding=1, groups=len(kernel))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (kernel,) = ctx.saved_tensors
+        return _Symmetric.apply(gradients[0], kernel), None  # pyright: ignore[reportReturnType]
 
 
 @dataclass(frozen=True)
@@ -131,11 +150,24 @@ def growth_at(
 
 
 class Grown(nn.Module):
-    """A network that grows. Its growth travels with its weights, but is no tensor of a device."""
+    """A network that grows. Its growth travels with its weights."""
 
     def __init__(self, start: Growth) -> None:
         super().__init__()
-        self.growth = start
+        self._growth = start
+        self.alpha: Tensor
+        # That of `growth`, for a step that a GPU replays.
+        self.register_buffer("alpha", torch.tensor(start.alpha), persistent=False)
+
+    @property
+    def growth(self) -> Growth:
+        return self._growth
+
+    @growth.setter
+    def growth(self, growth: Growth) -> None:
+        if growth.alpha != self._growth.alpha:
+            self.alpha.fill_(growth.alpha)
+        self._growth = growth
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor([self.growth.resolution, self.growth.alpha], dtype=torch.float64)
@@ -144,19 +176,20 @@ class Grown(nn.Module):
         resolution, alpha = state.tolist()
         self.growth = Growth(int(resolution), alpha)
 
+    @property
+    def is_fading(self) -> bool:
+        return self.growth.alpha < 1
 
-def shrink(images: Tensor, resolution: int) -> Tensor:
-    """Averages pictures down to the resolution a network has grown to."""
-    return F.avg_pool2d(images, images.shape[-1] // resolution)
+    def mix(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """What the old layers give and what the new ones do, as they count."""
+        return torch.lerp(coarse.to(fine.dtype), fine, self.alpha.to(fine.dtype))
 
-
-def faded(images: Tensor, growth: Growth) -> Tensor:
-    """Pictures as a network in growth is shown them: new detail counts as its layers do."""
-    shown = shrink(images, growth.resolution)
-    if growth.alpha == 1:
-        return shown
-    coarse = F.interpolate(F.avg_pool2d(shown, 2), scale_factor=2)
-    return torch.lerp(coarse, shown, growth.alpha)
+    def shown(self, images: Tensor) -> Tensor:
+        """Pictures as the network is to see them: new detail counts as its layers do."""
+        images = F.avg_pool2d(images, images.shape[-1] // self.growth.resolution)
+        if not self.is_fading:
+            return images
+        return self.mix(F.interpolate(F.avg_pool2d(images, 2), scale_factor=2), images)
 
 
 def at_full_size(
@@ -217,15 +250,15 @@ class GrowingDiscriminator(Grown):
 
     def forward(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
         """Scores pairs of which both pictures have the resolution of `growth`."""
-        resolution, alpha = self.growth.resolution, self.growth.alpha
+        resolution = self.growth.resolution
         pair = torch.cat([rgb, thermal], dim=1)
         features = self._see(pair, resolution)
         while resolution > ROOT:
             features = self.blocks[str(resolution)](features)
             resolution //= 2
-            if alpha < 1:
+            if self.is_fading and 2 * resolution == self.growth.resolution:
                 coarse = self._see(F.avg_pool2d(pair, 2), resolution)
-                features, alpha = torch.lerp(coarse.to(features.dtype), features, alpha), 1
+                features = self.mix(coarse, features)
         return self.head(features).flatten().float()
 
     def _see(self, pair: Tensor, resolution: int) -> Tensor:

@@ -83,19 +83,13 @@ class Steps:
         outer = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(outer)
         with torch.cuda.stream(self.stream):
-            losses = self._play_or_replay(self._pattern())
+            losses = self._play_or_replay() if self.records else self._train(self.batches)
         outer.wait_stream(self.stream)
         return losses
 
-    def _pattern(self) -> Hashable:
-        pattern = self.translator.pattern()
-        if pattern is None or not self.records:
-            return None
-        return pattern, *(seat.pattern for seat in self.seats.values())
-
-    def _play_or_replay(self, pattern: Hashable) -> dict[str, Tensor]:
-        if pattern is None:
-            return self._train(self.batches)
+    def _play_or_replay(self) -> dict[str, Tensor]:
+        players = (seat.pattern for seat in self.seats.values())
+        pattern = (self.translator.pattern(), *players)
         if recording := self.recordings.pop(pattern, None):
             self.recordings[pattern] = recording  # the last that makes room
             return self._replay(recording)
