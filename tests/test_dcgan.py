@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,7 +8,8 @@ from torch import nn
 
 from thermal_search.architectures import build
 from thermal_search.losses import smoothed_cross_entropy
-from thermal_search.training.step import take_seats
+from thermal_search.training.group import Group
+from thermal_search.training.step import take_seats, train_step
 
 
 def make(**parameters):
@@ -14,8 +17,9 @@ def make(**parameters):
     return build("dcgan", SIZE, TINY["dcgan"] | parameters)
 
 
-def test_nothing_is_dense_and_nothing_is_pooled():
-    for module in make().modules():
+@pytest.mark.parametrize("joins", ["early", "late"])
+def test_nothing_is_dense_and_nothing_is_pooled(joins):
+    for module in make(rgb_joins=joins).modules():
         assert not isinstance(module, nn.Linear)
         assert "Pool" not in type(module).__name__
 
@@ -56,9 +60,10 @@ def test_rectifiers_in_the_generator_leaky_ones_in_the_discriminator():
     assert not any(isinstance(m, nn.ReLU) for m in translator.discriminator.modules())
 
 
-def test_weights_start_with_the_papers_spread():
+@pytest.mark.parametrize("joins", ["early", "late"])
+def test_weights_start_with_the_papers_spread(joins):
     torch.manual_seed(0)
-    translator = build("dcgan", SIZE, {})
+    translator = build("dcgan", SIZE, {"rgb_joins": joins})
     for network in (translator.generator, translator.discriminator):
         for module in network.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.weight.numel() > 1e5:
@@ -101,3 +106,27 @@ def test_the_label_of_painted_pairs_stays_zero_when_that_of_real_ones_is_smoothe
     assert plain.item() == pytest.approx((F.softplus(-real) + F.softplus(fake)).mean().item())
     # Only the real part moves, by a tenth of the mean logit.
     assert (smoothed - plain).item() == pytest.approx(0.1 * real.mean().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("joins", ["early", "late"])
+def test_a_step_moves_every_weight_wherever_the_rgb_picture_joins(joins):
+    translator = make(rgb_joins=joins)
+    before = [parameter.detach().clone() for parameter in translator.parameters()]
+    batches, seats = random_batches(), take_seats(translator)
+    train_step(translator, seats, batches, group=Group(), autocast=nullcontext())
+
+    assert not any(map(torch.equal, before, translator.parameters()))
+
+
+def test_late_the_rgb_picture_joins_at_four_by_four_and_not_before():
+    discriminator, looked = make(rgb_joins="late").discriminator, []
+    discriminator.features[0].look.register_forward_hook(lambda _, __, out: looked.append(out))
+    thermal = next(random_batches()).thermal
+    scores = [
+        discriminator(torch.cat([next(random_batches(seed)).rgb, thermal], dim=1))
+        for seed in (1, 2)
+    ]
+
+    assert looked[0].shape[2:] == (4, 4)
+    assert torch.equal(*looked)
+    assert not torch.allclose(*scores, rtol=0.01)

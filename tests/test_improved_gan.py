@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from tiny import BATCH, SIZE, TINY, random_batches
@@ -7,7 +9,8 @@ from torch.nn.utils import parametrize
 from thermal_search.architectures import build
 from thermal_search.architectures.improved_gan import MinibatchDiscrimination, Past
 from thermal_search.networks.virtual import VirtualBatchNorm
-from thermal_search.training.step import take_seats
+from thermal_search.training.group import Group
+from thermal_search.training.step import take_seats, train_step
 
 
 def make(**parameters):
@@ -275,3 +278,31 @@ def test_latents_are_uniform_in_zero_to_one():
 
     assert 0 <= z.min() < 0.01
     assert 0.99 < z.max() <= 1
+
+
+@pytest.mark.parametrize("joins", ["early", "late"])
+def test_a_step_moves_and_remembers_every_weight_wherever_the_rgb_picture_joins(joins):
+    translator = make(rgb_joins=joins)
+    discriminator, past = translator.discriminator, translator.discriminator_past
+    before = [parameter.detach().clone() for parameter in discriminator.parameters()]
+    batches, seats = random_batches(), take_seats(translator)
+    train_step(translator, seats, batches, group=Group(), autocast=nullcontext())
+
+    for old, new, mean in zip(before, discriminator.parameters(), past.means, strict=True):
+        assert not torch.equal(old, new)
+        assert torch.allclose(mean, (old + new) / 2, atol=1e-6)
+
+
+def test_late_the_rgb_picture_joins_at_eight_by_eight_and_not_before():
+    discriminator, looked = make(rgb_joins="late", dropout=0.0, input_noise=0.0).discriminator, []
+    discriminator.layers[0].look.register_forward_hook(lambda _, __, out: looked.append(out))
+    thermal = next(random_batches()).thermal
+    (score, features), (other_score, other_features) = (
+        discriminator(torch.cat([next(random_batches(seed)).rgb, thermal], dim=1))
+        for seed in (1, 2)
+    )
+
+    assert looked[0].shape[2:] == (8, 8)
+    assert torch.equal(*looked)
+    assert not torch.allclose(features, other_features, rtol=0.01)
+    assert not torch.equal(score, other_score)

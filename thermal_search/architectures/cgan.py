@@ -23,7 +23,7 @@ from thermal_search.architectures.translator import Optimizer, Player, Translato
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import pixel_loss
 from thermal_search.networks import ConditionPyramid, initialize
-from thermal_search.networks.dcgan import ladder
+from thermal_search.networks.dcgan import halvings, ladder
 
 CODE = 4
 """Height and width of the coded RGB picture, where it joins."""
@@ -161,27 +161,14 @@ def _normed(convolution: nn.Module, channels: int, activation: nn.Module) -> nn.
     return nn.Sequential(convolution, nn.BatchNorm2d(channels), activation)
 
 
-def _halvings(in_channels: int, size: int, width: int, cap: int) -> tuple[nn.Sequential, int]:
-    """Strided convolutions from `size` to 4 x 4, doubling `width` up to `cap`; and the channels."""
-    layers, wide = nn.Sequential(), width
-    for level in range((size // CODE).bit_length() - 1):
-        if level == 0:
-            layers.append(nn.Conv2d(in_channels, wide, 4, 2, 1))
-            layers.append(nn.LeakyReLU(0.2))
-        else:
-            before, wide = wide, min(2 * wide, cap)
-            convolution = nn.Conv2d(before, wide, 4, 2, 1, bias=False)
-            layers.append(_normed(convolution, wide, nn.LeakyReLU(0.2)))
-    return layers, wide
-
-
 class ConditionCode(nn.Module):
     """The RGB picture as a code of 4 x 4 places."""
 
     def __init__(self, *, size: int, code_size: int, width: int) -> None:
         super().__init__()
-        self.layers, wide = _halvings(3, size, width // 2, 8 * width)
-        self.code = nn.Sequential(nn.Conv2d(wide, code_size, 1), nn.LeakyReLU(0.2))
+        channels = ladder(size, width // 2, cap=16)
+        self.layers = halvings(3, channels)
+        self.code = nn.Sequential(nn.Conv2d(channels[CODE], code_size, 1), nn.LeakyReLU(0.2))
 
     def forward(self, rgb: Rgb, *, is_between: bool = False) -> Float[Tensor, "batch code 4 4"]:
         """`is_between`: half-way to the code of the picture before it in the batch."""
@@ -262,7 +249,9 @@ class LateDiscriminator(nn.Module):
 
     def __init__(self, *, size: int, code_size: int = 128, width: int = 64) -> None:
         super().__init__()
-        self.look, wide = _halvings(1, size, width, 8 * width)
+        channels = ladder(size, width, cap=8)
+        wide = channels[CODE]
+        self.look = halvings(1, channels)
         self.look.append(Bottleneck(wide, nn.LeakyReLU(0.2)))
         self.see = ConditionCode(size=size, code_size=code_size, width=width)
         self.join = nn.Sequential(

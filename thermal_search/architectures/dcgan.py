@@ -47,6 +47,10 @@ class DCGAN(Translator):
         condition_channels: int = 32
         """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
 
+        rgb_joins: Literal["early", "late"] = "early"
+        """Where the RGB picture joins the thermal one in the discriminator: at its input, or at its
+        smallest features, each picture through layers of its own before."""
+
         init_std: float = 0.02
         l1: bool = False
         """Whether the generator also minimises the absolute error; no part of the paper."""
@@ -71,7 +75,12 @@ class DCGAN(Translator):
             config.init_std,
         )
         self.discriminator = initialize(
-            DcganDiscriminator(size=config.size, width=config.width, cap=config.channel_cap),
+            DcganDiscriminator(
+                size=config.size,
+                width=config.width,
+                cap=config.channel_cap,
+                joins_late=config.rgb_joins == "late",
+            ),
             config.init_std,
         )
 

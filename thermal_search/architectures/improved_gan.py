@@ -22,6 +22,7 @@ from thermal_search.architectures.translator import Optimizer, Player, Translato
 from thermal_search.images import Batch, Latent, Rgb, Thermal, to_network_range, to_pixels
 from thermal_search.losses import pixel_loss, smoothed_cross_entropy
 from thermal_search.networks import DcganGenerator, initialize
+from thermal_search.networks.joining import LateJoin
 from thermal_search.networks.virtual import VirtualBatchNorm
 
 SMALLEST = 8
@@ -71,6 +72,10 @@ class ImprovedGAN(Translator):
         condition_channels: int = 32
         """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
 
+        rgb_joins: Literal["early", "late"] = "early"
+        """Where the RGB picture joins the thermal one in the discriminator: at its input, or at its
+        smallest features, each picture through layers of its own before."""
+
         decay_start: float = 2 / 3
         """Share of the budget after which the learning rates fall linearly to 0."""
 
@@ -108,6 +113,7 @@ class ImprovedGAN(Translator):
             kernel_size=config.kernel_size,
             input_noise=config.input_noise,
             dropout=config.dropout,
+            joins_late=config.rgb_joins == "late",
         )
         self.discriminator_past = Past(self.discriminator) if config.history else None
         self.generator_past = Past(self.generator) if config.history else None
@@ -234,7 +240,11 @@ class ReferencedGenerator(nn.Module):
 
 
 class ComparingDiscriminator(nn.Module):
-    """Weight-normalised convolutions to one feature vector an image, compared within the batch."""
+    """Weight-normalised convolutions to one feature vector an image, compared within the batch.
+
+    `joins_late`: the thermal picture alone is halved, the RGB one at half the width, and they join
+    at 8 x 8.
+    """
 
     def __init__(
         self,
@@ -245,22 +255,21 @@ class ComparingDiscriminator(nn.Module):
         kernel_size: int = 5,
         input_noise: float = 0.2,
         dropout: float = 0.5,
+        joins_late: bool = False,
     ) -> None:
         super().__init__()
         self.input_noise = input_noise
-        parts: list[nn.Module] = []
-        before, wide = 4, width
-        for level in range((size // SMALLEST).bit_length() - 1):
-            wide = min(width * 2**level, 8 * width)
-            parts += [
-                *_seen(nn.Conv2d(before, wide, 3, 1, 1)),
-                *_seen(nn.Conv2d(wide, wide, 3, 2, 1)),
-                nn.Dropout(dropout),
-            ]
-            before = wide
+        if joins_late:
+            look, wide = _halvings(1, size, width, dropout)
+            see, narrow = _halvings(3, size, width // 2, dropout)
+            # No convolution of 1 x 1 where they join: the paper has two, one layer on.
+            halved, joined = nn.Sequential(LateJoin(look, see)), wide + narrow
+        else:
+            halved, wide = _halvings(4, size, width, dropout)
+            joined = wide
         self.layers = nn.Sequential(
-            *parts,
-            *_seen(nn.Conv2d(wide, wide, 3)),
+            *halved,
+            *_seen(nn.Conv2d(joined, wide, 3)),
             *_seen(nn.Conv2d(wide, wide, 1)),
             *_seen(nn.Conv2d(wide, wide, 1)),
             nn.AdaptiveAvgPool2d(1),
@@ -273,11 +282,29 @@ class ComparingDiscriminator(nn.Module):
         self, pair: Float[Tensor, "batch 4 height width"]
     ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch features"]]:
         """Logits, and the features they rest on before images are compared."""
+        # On both pictures, wherever they join: by a clean one it could know the training frames.
         if self.training and self.input_noise:
             pair = pair + self.input_noise * torch.randn_like(pair)
         features = self.layers(pair)
         seen = torch.cat([features, self.compare(features)], 1) if self.compare else features
         return self.head(seen).flatten().float(), features
+
+
+def _halvings(in_channels: int, size: int, width: int, dropout: float) -> tuple[nn.Sequential, int]:
+    """Convolutions from `size` to 8 x 8, doubling `width` up to 8 times; and their channels."""
+    layers = nn.Sequential()
+    before, wide = in_channels, width
+    for level in range((size // SMALLEST).bit_length() - 1):
+        wide = min(width * 2**level, 8 * width)
+        layers.extend(
+            [
+                *_seen(nn.Conv2d(before, wide, 3, 1, 1)),
+                *_seen(nn.Conv2d(wide, wide, 3, 2, 1)),
+                nn.Dropout(dropout),
+            ]
+        )
+        before = wide
+    return layers, wide
 
 
 def _seen(convolution: nn.Conv2d) -> tuple[nn.Module, nn.Module]:

@@ -7,12 +7,29 @@ from torch import Tensor, nn
 from thermal_search.images import Latent, Rgb, Thermal
 from thermal_search.networks.condition import ConditionPyramid
 from thermal_search.networks.initialization import normalization
+from thermal_search.networks.joining import LateJoin
+
+CODE_SIZE = 128
+"""Channels of the coded RGB picture where it joins late, as in Reed et al. 2016."""
 
 
 def ladder(size: int, width: int, cap: int) -> dict[int, int]:
     """Channels by resolution: `width` at size / 2, doubling inwards to at most `cap` times that."""
     resolutions = [4 * 2**step for step in range(size.bit_length()) if 4 * 2**step < size]
     return {r: min(width * (size // 2) // r, cap * width) for r in resolutions}
+
+
+def halvings(in_channels: int, channels: dict[int, int]) -> nn.Sequential:
+    """Strided convolutions inwards through the resolutions of a `ladder`, to 4 x 4."""
+    layers = nn.Sequential()
+    before = in_channels
+    for resolution, wide in reversed(channels.items()):
+        is_first = resolution == max(channels)
+        layers.append(nn.Conv2d(before, wide, 4, 2, 1, bias=is_first))
+        layers.append(nn.Identity() if is_first else nn.BatchNorm2d(wide))
+        layers.append(nn.LeakyReLU(0.2))
+        before = wide
+    return layers
 
 
 class DcganGenerator(nn.Module):
@@ -68,37 +85,39 @@ class DcganGenerator(nn.Module):
 
 
 class DcganDiscriminator(nn.Module):
-    """Halves a picture to 4 x 4 by strided convolutions, then to one score, without a sigmoid."""
+    """Halves a pair to 4 x 4 by strided convolutions, then to one score, without a sigmoid.
+
+    `joins_late`: the thermal picture alone is halved so, the RGB one by convolutions of half the
+    width, and they join at 4 x 4.
+    """
 
     def __init__(
         self,
         *,
         size: int,
-        in_channels: int = 4,
         width: int = 64,
         cap: int = 16,
-        norm: str = "batch",
+        joins_late: bool = False,
     ) -> None:
         super().__init__()
         channels = ladder(size, width, cap)
-        bias = norm == "none"
-        before = in_channels
-        parts: list[nn.Module] = []
-        for resolution, wide in reversed(channels.items()):
-            is_first = 2 * resolution == size
-            parts += [
-                nn.Conv2d(before, wide, 4, 2, 1, bias=bias or is_first),
-                nn.Identity() if is_first else normalization(norm, wide),
+        wide = channels[4]
+        if joins_late:
+            narrow = ladder(size, width // 2, cap)
+            see = halvings(3, narrow)
+            see.append(nn.Conv2d(narrow[4], CODE_SIZE, 1)).append(nn.LeakyReLU(0.2))
+            self.features = nn.Sequential(
+                LateJoin(halvings(1, channels), see),
+                nn.Conv2d(wide + CODE_SIZE, wide, 1, bias=False),
+                nn.BatchNorm2d(wide),
                 nn.LeakyReLU(0.2),
-            ]
-            before = wide
-        self.features = nn.Sequential(*parts)
-        self.head = nn.Conv2d(before, 1, 4, 1, 0)
+            )
+        else:
+            self.features = halvings(4, channels)
+        self.head = nn.Conv2d(wide, 1, 4, 1, 0)
 
-    def forward(
-        self, images: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch"]:
-        features = self.features(images)
+    def forward(self, pair: Float[Tensor, "batch 4 height width"]) -> Float[Tensor, "batch"]:
+        features = self.features(pair)
         # A clipped critic's scores are about 1e-3 apart: bf16 would round them together.
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features.float()).flatten()
