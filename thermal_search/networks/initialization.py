@@ -4,14 +4,20 @@ from typing import TypeVar
 
 from torch import nn
 
+from thermal_search.networks.condition import Eye
 from thermal_search.networks.virtual import VirtualBatchNorm
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 def initialize(network: Network, std: float = 0.02) -> Network:
-    """Draws convolutions from N(0, std), normalization gains from N(1, std); biases become 0."""
+    """Draws convolutions from N(0, std), normalization gains from N(1, std); biases become 0.
+
+    What sees the RGB picture beside a paper's own layers keeps its own first weights.
+    """
     for module in network.modules():
+        if isinstance(module, Eye):
+            continue
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.normal_(module.weight, 0.0, std)
         elif isinstance(module, nn.BatchNorm2d) and module.affine:
