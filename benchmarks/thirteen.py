@@ -123,12 +123,11 @@ def train(name: str, data: WorkerFrames, judge: Judge, device: torch.device, arg
     folder = args.output / name
     # Of a run that was stopped, perhaps with other settings.
     shutil.rmtree(folder, ignore_errors=True)
+    own = {"ema_half_life_images": PUBLISHED_AVERAGE} if args.published else SETTINGS[name]
     plan = TrialPlan(
         id=name,
         architecture=name,
-        parameters={"ema_half_life_images": PUBLISHED_AVERAGE}
-        if args.published
-        else SETTINGS[name],
+        parameters=own | args.settings,
         folder=folder,
         images=10**9,
         evaluate_every=10**9,
@@ -244,6 +243,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--published", action="store_true", help="the published settings: a GPU's work"
+    )
+    parser.add_argument(
+        "--settings",
+        type=json.loads,
+        default={},
+        help='for all that are trained, as in --settings \'{"rgb_joins": "late"}\'',
     )
     parser.add_argument("--images", type=int, help="the same for all instead")
     return parser.parse_args()
