@@ -7,6 +7,7 @@ from thermal_search.architectures import build
 from thermal_search.architectures.cyclegan import through
 from thermal_search.images import Batch
 from thermal_search.networks import ImagePool, ResidualBlock
+from thermal_search.networks.padding import Reflect
 
 
 def make(**parameters):
@@ -95,7 +96,7 @@ def test_instance_normalization_without_gain_and_reflected_borders():
 
     assert not any(isinstance(m, nn.BatchNorm2d) for m in modules)
     assert not any(m.affine for m in modules if isinstance(m, nn.InstanceNorm2d))
-    assert any(isinstance(m, nn.ReflectionPad2d) for m in modules)
+    assert any(isinstance(m, Reflect) for m in modules)
 
 
 def test_nine_blocks_from_256_pixels_and_six_below():
@@ -198,7 +199,7 @@ def test_every_border_is_reflected_but_those_of_halvings_and_doublings():
     assert all(m.stride == (2, 2) for m in padded)
     assert len(padded) == 2
     assert not any("Zero" in type(m).__name__ for m in generator.modules())
-    reflected = [m.padding[0] for m in generator.modules() if isinstance(m, nn.ReflectionPad2d)]
+    reflected = [m.width for m in generator.modules() if isinstance(m, Reflect)]
     assert reflected == [3, 1, 1, 3]
 
 

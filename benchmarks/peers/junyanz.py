@@ -104,9 +104,9 @@ def play_cyclegan() -> Callable[[Networks, Iterator[Batch]], Iterator[Turn]]:
         batch = next(batches)
         a, b = batch.rgb, batch.thermal
         fake_b, same_b = through(n["g_a"], a, b)
-        fake_a, same_a = through(n["g_b"], b, a)
+        fake_a, same_a, again_a = through(n["g_b"], b, a, fake_b)
         fooled = squared(n["d_a"](fake_b), 1) + squared(n["d_b"](fake_a), 1)
-        cycle = (n["g_b"](fake_b) - a).abs().mean() + (n["g_a"](fake_a) - b).abs().mean()
+        cycle = (again_a - a).abs().mean() + (n["g_a"](fake_a) - b).abs().mean()
         identity = (same_b - b).abs().mean() + (same_a - a).abs().mean()
         yield Turn("g", {"fool": fooled, "cycle": 10 * cycle, "identity": 5 * identity})
         on_b, on_fake_b = through(n["d_a"], b, pool_b.swap(fake_b))

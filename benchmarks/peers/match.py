@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from thermal_search.architectures.translator import Config, Optimizer, Player, Translator, Turn
 from thermal_search.images import Batch
+from thermal_search.networks.padding import Reflect
 from thermal_search.training.group import Group
 from thermal_search.training.recording import Steps
 from thermal_search.training.step import autocast_for, fastest_format, take_seats
@@ -50,7 +51,7 @@ class Match:
         return self.peer(networks, optimizers, draw)
 
     def our_step(self, draw: Draw, device: torch.device, precision: Any) -> Step:
-        translator = _Borrowed(self, self._networks(device))
+        translator = _Borrowed(self, _reflecting(self._networks(device)))
         if not self.views:
             translator.to(memory_format=fastest_format(translator, device))
         steps = Steps(
@@ -94,6 +95,15 @@ class _Borrowed(Translator):
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         return self.match.play(self.networks, batches)
+
+
+def _reflecting(networks: Networks) -> Networks:
+    """With the padding that our own networks have: by reflection too, and quicker on CPUs."""
+    for module in list(networks.modules()):
+        for name, part in module.named_children():
+            if isinstance(part, nn.ReflectionPad2d):
+                module.register_module(name, Reflect(part.padding[0]))
+    return networks
 
 
 def _together(networks: Networks, names: tuple[str, ...]) -> nn.ModuleList:

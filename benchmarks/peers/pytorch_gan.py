@@ -257,9 +257,9 @@ def play_cyclegan() -> Callable[[Networks, Iterator[Batch]], Iterator[Turn]]:
         batch = next(batches)
         a, b = batch.rgb, batch.thermal
         fake_b, same_b = through(n["g_ab"], a, b)
-        fake_a, same_a = through(n["g_ba"], b, a)
+        fake_a, same_a, again_a = through(n["g_ba"], b, a, fake_b)
         fooled = squared(n["d_b"](fake_b), 1) + squared(n["d_a"](fake_a), 1)
-        cycle = (n["g_ba"](fake_b) - a).abs().mean() + (n["g_ab"](fake_a) - b).abs().mean()
+        cycle = (again_a - a).abs().mean() + (n["g_ab"](fake_a) - b).abs().mean()
         identity = (same_a - a).abs().mean() + (same_b - b).abs().mean()
         yield Turn("g", {"fool": fooled / 2, "cycle": 5 * cycle, "identity": 2.5 * identity})
         on_a, on_fake_a = through(n["d_a"], a, pool_a.swap(fake_a))

@@ -103,18 +103,22 @@ class CycleGAN(Translator):
         # Both generators look at three channels; thermal is repeated.
         thermal_seen = thermal.expand(-1, 3, -1, -1)
 
-        # What one network sees at one time goes through it as one batch. It normalises each image
-        # by itself, so nothing changes but the time.
+        # What one network sees goes through it as one batch as far as it is known. It normalises
+        # each image by itself, so nothing changes but the time.
         weight = config.cycle_weight * config.identity_ratio
         identity: dict[str, Tensor] = {}
         if weight:
             fake_thermal, same_thermal = through(self.generator, rgb, thermal_seen)
-            fake_rgb, same_rgb = through(self.return_generator, thermal_seen, rgb)
+            fake_rgb, same_rgb, returned_rgb = through(
+                self.return_generator, thermal_seen, rgb, fake_thermal.expand(-1, 3, -1, -1)
+            )
             identity["identity_thermal"] = weight * F.l1_loss(same_thermal, thermal)
             identity["identity_rgb"] = weight * F.l1_loss(same_rgb, rgb)
         else:
-            fake_thermal, fake_rgb = self.generator(rgb), self.return_generator(thermal_seen)
-        returned_rgb = self.return_generator(fake_thermal.expand(-1, 3, -1, -1))
+            fake_thermal = self.generator(rgb)
+            fake_rgb, returned_rgb = through(
+                self.return_generator, thermal_seen, fake_thermal.expand(-1, 3, -1, -1)
+            )
         returned_thermal = self.generator(fake_rgb)
         terms = {
             "adversarial_thermal": game.fool(self.thermal_discriminator(fake_thermal)),

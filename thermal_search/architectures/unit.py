@@ -26,6 +26,7 @@ from thermal_search.architectures.translator import Optimizer, Player, Translato
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import OBJECTIVES, Objective, pixel_loss
 from thermal_search.networks import MultiScale, ResidualBlock, initialize
+from thermal_search.networks.padding import Reflect
 
 Code = Float[Tensor, "batch channels rows columns"]
 
@@ -234,7 +235,7 @@ class CrossingGenerator(nn.Module):
 def encoder(channels: int, width: int, blocks: int) -> nn.Sequential:
     """A picture to features of a quarter of its size."""
     return nn.Sequential(
-        nn.ReflectionPad2d(3),
+        Reflect(3),
         nn.Conv2d(channels, width, 7),
         nn.InstanceNorm2d(width),
         nn.ReLU(),
@@ -250,7 +251,7 @@ def decoder(channels: int, width: int, blocks: int) -> nn.Sequential:
         *_residual(4 * width, blocks),
         *_doubling(4 * width, 2 * width),
         *_doubling(2 * width, width),
-        nn.ReflectionPad2d(3),
+        Reflect(3),
         nn.Conv2d(width, channels, 7),
         nn.Tanh(),
     )
@@ -262,7 +263,7 @@ def _residual(channels: int, blocks: int) -> nn.Sequential:
 
 def _halving(before: int, wide: int) -> tuple[nn.Module, ...]:
     return (
-        nn.ReflectionPad2d(1),
+        Reflect(1),
         nn.Conv2d(before, wide, 4, 2),
         nn.InstanceNorm2d(wide),
         nn.ReLU(),
@@ -272,7 +273,7 @@ def _halving(before: int, wide: int) -> tuple[nn.Module, ...]:
 def _doubling(before: int, wide: int) -> tuple[nn.Module, ...]:
     return (
         nn.Upsample(scale_factor=2),
-        nn.ReflectionPad2d(2),
+        Reflect(2),
         nn.Conv2d(before, wide, 5),
         nn.GroupNorm(1, wide),  # over an image's channels and pixels
         nn.ReLU(),
@@ -289,7 +290,7 @@ class HalvingDiscriminator(nn.Module):
         for layer in range(layers):
             wide = width * 2**layer
             parts += [
-                nn.ReflectionPad2d(1),
+                Reflect(1),
                 nn.Conv2d(before, wide, 4, 2),
                 nn.LeakyReLU(0.2),
             ]

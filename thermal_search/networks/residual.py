@@ -3,6 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from thermal_search.networks.padding import Reflect
+
 
 class ResidualTranslator(nn.Module):
     """Three channels in: two halvings, residual blocks at a quarter of the size, two doublings."""
@@ -10,7 +12,7 @@ class ResidualTranslator(nn.Module):
     def __init__(self, *, out_channels: int, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.ReflectionPad2d(3),
+            Reflect(3),
             nn.Conv2d(3, width, 7),
             nn.InstanceNorm2d(width),
             nn.ReLU(),
@@ -19,7 +21,7 @@ class ResidualTranslator(nn.Module):
             *(ResidualBlock(4 * width) for _ in range(blocks)),
             *_convolution(nn.ConvTranspose2d(4 * width, 2 * width, 3, 2, 1, 1), 2 * width),
             *_convolution(nn.ConvTranspose2d(2 * width, width, 3, 2, 1, 1), width),
-            nn.ReflectionPad2d(3),
+            Reflect(3),
             nn.Conv2d(width, out_channels, 7),
             nn.Tanh(),
         )
@@ -36,11 +38,11 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.ReflectionPad2d(1),
+            Reflect(1),
             nn.Conv2d(channels, channels, 3),
             nn.InstanceNorm2d(channels),
             nn.ReLU(),
-            nn.ReflectionPad2d(1),
+            Reflect(1),
             nn.Conv2d(channels, channels, 3),
             nn.InstanceNorm2d(channels),
         )
