@@ -17,7 +17,12 @@ from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.images import Batch
 from thermal_search.training.group import Group
 from thermal_search.training.recording import PLAYED_BEFORE, Steps
-from thermal_search.training.step import autocast_for, fastest_precision, take_seats
+from thermal_search.training.step import (
+    autocast_for,
+    fastest_precision,
+    take_seats,
+    times_algorithms,
+)
 
 FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
 LEAST_S = 0.25
@@ -32,7 +37,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2, help="thermalgan wants an even one")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.backends.cudnn.benchmark = device.type == "cuda"  # as training/worker.py has it
     print(f"torch {torch.__version__}, {device}, {fastest_precision(device)}")
     for name in args.systems:
         for format in FORMATS:
@@ -54,6 +58,7 @@ def step_of(
     settings = {"batch_size": batch} | ({"warm_critic_turns": 0} if name == "wgan" else {})
     translator = build(name, size, settings).to(device).to(memory_format=format)
     rgb, thermal = (torch.rand(batch, c, size, size, device=device) * 2 - 1 for c in (3, 1))
+    torch.backends.cudnn.benchmark = times_algorithms(translator, device)
     translator.meet(rgb)
     steps = Steps(
         translator,

@@ -98,7 +98,6 @@ def main() -> None:
     # Held, for its frames live only as long as what loaded them.
     loaded = load(read_manifest(args.dataset))
     data = open_share(loaded.share(1)[0])
-    torch.backends.cudnn.benchmark = device.type == "cuda"
     extractor = build_extractor("efficientnet-lite0", device=device)
     pairs = data.validation
     rgb, thermal = (frames.take(range(len(frames))) for frames in (pairs.rgb, pairs.thermal))

@@ -60,7 +60,7 @@ def compare(
     def draw() -> Batch:
         return Batch(rgb, thermal)
 
-    # The peers' scripts leave it off; our workers turn it on for GPUs (training/worker.py).
+    # The peers' scripts leave it off; our trials turn it on for GPUs (training/step.py).
     steps = (
         tuned(match.peer_step(draw, device), False),
         tuned(match.our_step(draw, device, precision), device.type == "cuda"),

@@ -13,7 +13,7 @@ from thermal_search.images import Batch
 from thermal_search.networks.karras import Growth
 from thermal_search.training.group import Group
 from thermal_search.training.recording import PLAYED_BEFORE, Steps
-from thermal_search.training.step import take_seats, train_step
+from thermal_search.training.step import take_seats, times_algorithms, train_step
 
 BUDGET = 1000
 GROWN = 900
@@ -267,3 +267,11 @@ def test_what_cannot_be_recorded_is_played(caplog):
     assert not game.steps.recordings
     assert len({step["generator/l1"] for step in losses}) == PLAYED_BEFORE + 3
     assert "is played without recording" in caplog.text
+
+
+def test_cudnn_tries_algorithms_on_a_gpu_where_shapes_stay():
+    grown, fixed = (build(name, SIZE, TINY[name]) for name in ("progressive_gan", "pix2pix"))
+
+    assert times_algorithms(fixed, torch.device("cuda"))
+    assert not times_algorithms(fixed, torch.device("cpu"))
+    assert not times_algorithms(grown, torch.device("cuda"))

@@ -135,7 +135,8 @@ def play_wgan(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
         real = next(batches).thermal
         with torch.no_grad():
             fake = n["g"](latent(real))
-        yield Turn("d", {"distance": n["d"](fake).float().mean() - n["d"](real).float().mean()})
+        on_real, on_fake = through(n["d"], real, fake)  # nothing in this critic couples images
+        yield Turn("d", {"distance": on_fake.float().mean() - on_real.float().mean()})
         with torch.no_grad():
             for parameter in n["d"].parameters():
                 parameter.clamp_(-CLIP, CLIP)
@@ -168,7 +169,8 @@ def play_wgan_gp(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
         real = next(batches).thermal
         with torch.no_grad():
             fake = n["g"](latent(real))
-        distance = n["d"](fake).float().mean() - n["d"](real).float().mean()
+        on_real, on_fake = through(n["d"], real, fake)
+        distance = on_fake.float().mean() - on_real.float().mean()
         with torch.autocast(real.device.type, enabled=False):
             slope = PENALTY * penalty(n["d"], real, fake.float())
         yield Turn("d", {"distance": distance, "penalty": slope})

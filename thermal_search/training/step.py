@@ -17,6 +17,7 @@ from thermal_search.architectures.translator import Optimizer as Recipe
 from thermal_search.architectures.translator import Translator
 from thermal_search.errors import TrialDiverged
 from thermal_search.images import Batch
+from thermal_search.networks.karras import Grown
 from thermal_search.training.group import Group
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -153,6 +154,16 @@ def fastest_format(translator: nn.Module, device: torch.device) -> torch.memory_
     has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in translator.modules())
     is_last = device.type == "cuda" and has_batch_norm
     return torch.channels_last if is_last else torch.contiguous_format
+
+
+def times_algorithms(translator: nn.Module, device: torch.device) -> bool:
+    """Whether cudnn is to try its algorithms for each new shape and keep the quickest.
+
+    It takes seconds, which thousands of steps give back; but a network that grows meets new shapes
+    all the time.
+    """
+    grows = any(isinstance(m, Grown) for m in translator.modules())
+    return device.type == "cuda" and not grows
 
 
 def _time_convolution(dtype: torch.dtype | None) -> float:

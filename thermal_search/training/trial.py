@@ -27,6 +27,7 @@ from thermal_search.training.step import (
     fastest_format,
     fastest_precision,
     take_seats,
+    times_algorithms,
 )
 
 AVERAGE_RAMP = 0.05
@@ -115,6 +116,7 @@ class Trial:
         torch.manual_seed(plan.seed)
         self.translator = _build(plan, data.size).to(device)
         self.translator.to(memory_format=fastest_format(self.translator, device))
+        torch.backends.cudnn.benchmark = times_algorithms(self.translator, device)
         self.translator.workers = group.size
         self.batches = _batches(self.translator, plan, data, group, device)
         self.temperatures = data.temperatures

@@ -85,8 +85,6 @@ def serve(config: dict[str, Any]) -> None:
     try:
         torch.set_num_threads(plan.threads)
         device = _device()
-        # Pictures and networks keep their sizes for thousands of steps.
-        torch.backends.cudnn.benchmark = device.type == "cuda"
         data = open_share(plan.shares[train.get_context().get_world_rank()])
         extractor = build_extractor(
             plan.features,
