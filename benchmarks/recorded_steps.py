@@ -2,9 +2,9 @@
 
     python benchmarks/recorded_steps.py [--systems pix2pix cyclegan] [--size 256]
 
-Milliseconds a step at the published setting, but for the batch (`--batch`); growth finished. Where
-there is no GPU nothing is recorded, and the two formats alone are compared. What decisions 8 and 26
-rest on.
+Milliseconds a step at the published setting, but for the batch (`--batch`); growth finished (while
+networks grow: growing_steps.py). Where there is no GPU nothing is recorded, and the two formats alone
+are compared.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 
 from thermal_search.architectures import ARCHITECTURES, build
+from thermal_search.architectures.translator import Translator
 from thermal_search.images import Batch
 from thermal_search.training.group import Group
 from thermal_search.training.recording import PLAYED_BEFORE, Steps
@@ -54,6 +55,19 @@ def step_of(
     records: bool,
     device: torch.device,
 ) -> Callable[[], object]:
+    translator, steps = prepared(name, size, batch, format, device)
+    steps.records = records
+
+    def step() -> None:
+        translator.begin_step(1, 1)  # at the end of the budget
+        steps.play()
+
+    return step
+
+
+def prepared(
+    name: str, size: int, batch: int, format: torch.memory_format, device: torch.device
+) -> tuple[Translator, Steps]:
     torch.manual_seed(0)
     settings = {"batch_size": batch} | ({"warm_critic_turns": 0} if name == "wgan" else {})
     translator = build(name, size, settings).to(device).to(memory_format=format)
@@ -68,13 +82,7 @@ def step_of(
         autocast=autocast_for(device, fastest_precision(device)),
         device=device,
     )
-    steps.records = records
-
-    def step() -> None:
-        translator.begin_step(1, 1)  # at the end of the budget
-        steps.play()
-
-    return step
+    return translator, steps
 
 
 def milliseconds(step: Callable[[], object], device: torch.device) -> float:

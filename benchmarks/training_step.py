@@ -7,7 +7,8 @@
 
 The peer's networks play the peer's step as its scripts write it: its optimizers, float32, new
 target tensors at each step. Beside them equal networks are driven by our trainer, as turns with the
-same losses: only the step differs. Rounds alternate, so that a busy moment meets both; the median
+same losses: only the step differs, and padding by reflection, which is ours (networks/padding.py:
+the same, and on a CPU quicker). Rounds alternate, so that a busy moment meets both; the median
 of the rounds' ratios is what counts. On a CPU, CPU-seconds are compared beside the clock's.
 """
 
@@ -60,7 +61,7 @@ def compare(
     def draw() -> Batch:
         return Batch(rgb, thermal)
 
-    # The peers' scripts leave it off; our trials turn it on for GPUs (training/step.py).
+    # The peers' scripts leave it off; our trials turn it on for such networks (training/step.py).
     steps = (
         tuned(match.peer_step(draw, device), False),
         tuned(match.our_step(draw, device, precision), device.type == "cuda"),

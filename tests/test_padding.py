@@ -5,7 +5,7 @@ from torch import nn
 from thermal_search.networks.padding import Reflect
 
 
-@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("width", [1, 2, 3])
 def test_it_pads_as_torch_does_and_so_do_its_derivatives(width):
     features = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
     ours, torchs = Reflect(width)(features), nn.ReflectionPad2d(width)(features)

@@ -262,7 +262,7 @@ class ComparingDiscriminator(nn.Module):
         if joins_late:
             look, wide = _halvings(1, size, width, dropout)
             see, narrow = _halvings(3, size, width // 2, dropout)
-            # No convolution of 1 x 1 where they join: the paper has two, one layer on.
+            # The paper's own convolutions of 1 x 1, one layer on, mix what both have seen.
             halved, joined = nn.Sequential(LateJoin(look, see)), wide + narrow
         else:
             halved, wide = _halvings(4, size, width, dropout)
@@ -282,7 +282,7 @@ class ComparingDiscriminator(nn.Module):
         self, pair: Float[Tensor, "batch 4 height width"]
     ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch features"]]:
         """Logits, and the features they rest on before images are compared."""
-        # On both pictures, wherever they join: by a clean one it could know the training frames.
+        # On the RGB picture too: by a clean one the discriminator could know the training pairs.
         if self.training and self.input_noise:
             pair = pair + self.input_noise * torch.randn_like(pair)
         features = self.layers(pair)

@@ -141,8 +141,8 @@ class Translator(nn.Module, ABC):
         return False
 
     def pattern(self) -> Hashable:
-        """What the step that has begun depends on, beside weights, batches, random draws and
-        learning rates: steps of equal patterns do the same work."""
+        """What the step that has begun depends on, beside weights, buffers, batches, random draws
+        and learning rates: steps of equal patterns do the same work."""
         return ()
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:

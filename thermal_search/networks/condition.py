@@ -14,8 +14,8 @@ SLOPE = 0.2
 class Eye(nn.Conv2d):
     """A 3 x 3 convolution that sees the RGB picture.
 
-    Whatever the network's first weights, these keep a picture's spread (He et al. 2015, arXiv
-    1502.01852): through DCGAN's N(0, 0.02) it would count a fifteenth of what the latent does.
+    Its first weights keep a picture's spread (He et al. 2015, arXiv 1502.01852), and `initialize`
+    leaves them alone: through DCGAN's N(0, 0.02) a picture would count a fifteenth of the latent.
     """
 
     def __init__(self, channels: int) -> None:

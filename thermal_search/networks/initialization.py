@@ -13,7 +13,7 @@ Network = TypeVar("Network", bound=nn.Module)
 def initialize(network: Network, std: float = 0.02) -> Network:
     """Draws convolutions from N(0, std), normalization gains from N(1, std); biases become 0.
 
-    What sees the RGB picture beside a paper's own layers keeps its own first weights.
+    A generator's eyes for the RGB picture (`Eye`) keep their own first weights.
     """
     for module in network.modules():
         if isinstance(module, Eye):

@@ -104,8 +104,8 @@ class Blur(nn.Module):
 class _Symmetric(torch.autograd.Function):
     """A filter of each channel by a kernel that is the same from both ends.
 
-    It is its own transpose, so its derivative is the filter again: what a library takes for the
-    derivatives of such a convolution is many times slower, most of all the second.
+    It is its own transpose, so its derivative is the filter again. torch's own derivatives of a
+    convolution of single channels are many times slower, the second most of all.
     """
 
     @staticmethod
@@ -156,7 +156,7 @@ class Grown(nn.Module):
         super().__init__()
         self._growth = start
         self.alpha: Tensor
-        # That of `growth`, for a step that a GPU replays.
+        # The same number as in `growth`: a step that a GPU replays reads it on the device.
         self.register_buffer("alpha", torch.tensor(start.alpha), persistent=False)
 
     @property
@@ -181,7 +181,7 @@ class Grown(nn.Module):
         return self.growth.alpha < 1
 
     def mix(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """What the old layers give and what the new ones do, as they count."""
+        """What the old layers give and what the new ones do, mixed by alpha."""
         return torch.lerp(coarse.to(fine.dtype), fine, self.alpha.to(fine.dtype))
 
     def shown(self, images: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ class _Reflection(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        rows_folded = _fold(gradients[0], ctx.width, 2)
-        return _fold(rows_folded, ctx.width, 3), None
+        rows_folded = _fold(gradients[0], ctx.width, -2)
+        return _fold(rows_folded, ctx.width, -1), None
 
 
 def _fold(padded: Tensor, width: int, axis: int) -> Tensor:

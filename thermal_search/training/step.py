@@ -159,8 +159,8 @@ def fastest_format(translator: nn.Module, device: torch.device) -> torch.memory_
 def times_algorithms(translator: nn.Module, device: torch.device) -> bool:
     """Whether cudnn is to try its algorithms for each new shape and keep the quickest.
 
-    It takes seconds, which thousands of steps give back; but a network that grows meets new shapes
-    all the time.
+    It takes seconds for each, which thousands of steps give back; a network that grows meets new
+    shapes at each resolution.
     """
     grows = any(isinstance(m, Grown) for m in translator.modules())
     return device.type == "cuda" and not grows

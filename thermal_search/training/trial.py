@@ -116,6 +116,7 @@ class Trial:
         torch.manual_seed(plan.seed)
         self.translator = _build(plan, data.size).to(device)
         self.translator.to(memory_format=fastest_format(self.translator, device))
+        # For the whole process, which has one trial at a time.
         torch.backends.cudnn.benchmark = times_algorithms(self.translator, device)
         self.translator.workers = group.size
         self.batches = _batches(self.translator, plan, data, group, device)
