@@ -2,9 +2,8 @@
 
     python benchmarks/recorded_steps.py [--systems pix2pix cyclegan] [--size 256]
 
-Milliseconds a step at the published setting, but for the batch (`--batch`); growth finished (while
-networks grow: growing_steps.py). Where there is no GPU nothing is recorded, and the two formats alone
-are compared.
+Milliseconds a step at the published setting, but for the batch (`--batch`); growth finished (see
+growing_steps.py). Without a GPU nothing is recorded, and the two formats alone are compared.
 """
 
 import argparse
