@@ -15,9 +15,10 @@ pytestmark = [
     pytest.mark.skipif(bool(missing := machines_in_namespaces.missing()), reason=str(missing)),
 ]
 OWNER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from machines_in_namespaces import Machines
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs aside is deaf to it
 with Machines(Path(sys.argv[1]), ["one", "two"], hidden=[], seeing=[]) as machines:
     machines["two"].start("sleep 500", Path(sys.argv[1], "log"))
     print("on", flush=True)
