@@ -1,4 +1,4 @@
-"""Turn a recording of RGB and thermal pictures into a dataset to search on.
+"""Turn a recording of RGB and thermal images into a dataset to search on.
 
     python process.py SOURCE OUTPUT [--size 256]
     python process.py --check OUTPUT
@@ -15,16 +15,16 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from thermal_search.dataset.alignment.choice import WAYS
-from thermal_search.dataset.alignment.geometry import FLIR_V2_DEGREES
-from thermal_search.dataset.layouts import LAYOUTS
-from thermal_search.dataset.manifest import Manifest, read_manifest, verify
-from thermal_search.dataset.preparation import prepare
-from thermal_search.dataset.radiometry import Scale
-from thermal_search.dataset.resizing import FILTERS
-from thermal_search.dataset.splits import parse_shares
-from thermal_search.dataset.staging import stage
+from thermal_search.data.manifest import Manifest, read_manifest, verify
 from thermal_search.errors import ThermalSearchError
+from thermal_search.preparation.alignment.geometry import FLIR_V2_DEGREES
+from thermal_search.preparation.alignment.modes import ALIGN_MODES
+from thermal_search.preparation.layouts import LAYOUTS
+from thermal_search.preparation.prepare import prepare
+from thermal_search.preparation.radiometry import Scale
+from thermal_search.preparation.resizing import FILTERS
+from thermal_search.preparation.splits import parse_shares
+from thermal_search.preparation.staging import stage
 from thermal_search.storage import Location
 
 NAMED_FILES = 5
@@ -92,7 +92,7 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=1,
         metavar="K",
-        help="take every K-th frame of a recording: neighbours are nearly the same",
+        help="take every K-th frame of a recording: neighbors are nearly the same",
     )
     parser.add_argument(
         "--official-only",
@@ -100,7 +100,9 @@ def parse_args() -> argparse.Namespace:
         help="recover no pairs (FLIR ADAS v2's stills): frames that nobody paired stay alone",
     )
     parser.add_argument(
-        "--align", default="none", help=f"{WAYS}; default: %(default)s, where they are aligned"
+        "--align",
+        default="none",
+        help=f"{ALIGN_MODES}; default: %(default)s, where they are aligned",
     )
     parser.add_argument(
         "--fields-of-view",
@@ -116,7 +118,7 @@ def parse_args() -> argparse.Namespace:
         "--thermal",
         choices=["8bit", "16bit"],
         default="8bit",
-        help="grey levels, or the radiometric pictures' counts; default: %(default)s",
+        help="grey levels, or the radiometric images' counts; default: %(default)s",
     )
     parser.add_argument(
         "--celsius",

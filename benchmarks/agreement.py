@@ -2,7 +2,7 @@
 
     python benchmarks/agreement.py ROADSCENE
 
-Each RGB picture against its own thermal one, and against those of the next, the second and the
+Each RGB image against its own thermal one, and against those of the next, the second and the
 seventeenth file; at 256 pixels, as process.py scores them. Shifted: thermal shows the scene that
 many pixels of 256 farther down and right. Scaled: RGB shows that share of what thermal shows, or
 the other way about where it is above 1. The threshold is chosen on every other pair, as the one
@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from thermal_search.dataset.agreement import edge_agreement
-from thermal_search.dataset.verification import AGREES
+from thermal_search.preparation.edge_agreement import edge_agreement
+from thermal_search.preparation.verification import AGREES
 
 SIZE = 256
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -28,16 +28,16 @@ def main() -> None:
     cv2.setNumThreads(1)
     folder = Path(sys.argv[1])
     stems = sorted(path.name for path in (folder / "visible").iterdir())
-    pictures = [
+    images = [
         (Image.open(folder / "visible" / n), Image.open(folder / "infrared" / n)) for n in stems
     ]
     print("| Pairs | True | Wrong | AUC | Threshold | kept | passed | At 0.15: kept | passed |")
     print("|---|---|---|---|---|---|---|---|---|")
     milliseconds = 0.0
     for name, rgb_box, thermal_box in misalignments():
-        rgb = [np.asarray(_seen(p.convert("RGB"), rgb_box)).transpose(2, 0, 1) for p, _ in pictures]
+        rgb = [np.asarray(_seen(p.convert("RGB"), rgb_box)).transpose(2, 0, 1) for p, _ in images]
         rgb = [np.ascontiguousarray(planes) for planes in rgb]
-        thermal = [np.asarray(_seen(p.convert("L"), thermal_box)) for _, p in pictures]
+        thermal = [np.asarray(_seen(p.convert("L"), thermal_box)) for _, p in images]
         start = time.process_time()
         true = np.array([edge_agreement(a, b) for a, b in zip(rgb, thermal, strict=True)])
         milliseconds = milliseconds or 1000 * (time.process_time() - start) / len(true)
@@ -79,11 +79,11 @@ def _central(share: float) -> tuple[float, float, float, float]:
     return rim, rim, 1 - rim, 1 - rim
 
 
-def _seen(picture: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
-    width, height = picture.size
+def _seen(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+    width, height = image.size
     left, top, right, bottom = box
     pixels = (left * width, top * height, right * width, bottom * height)
-    return picture.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=pixels)
+    return image.resize((SIZE, SIZE), Image.Resampling.BICUBIC, box=pixels)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from thermal_search.architectures import ARCHITECTURES, build
+from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
-from thermal_search.training.group import Group
-from thermal_search.training.step import take_seats, train_step
+from thermal_search.training.step import build_optimizers, train_step
 
 BATCH = 2
 PLAIN: dict[str, dict[str, object]] = {
@@ -25,7 +25,7 @@ PLAIN: dict[str, dict[str, object]] = {
     "biggan": {"part_size": BATCH, "orthogonal": False},
     # The reference batch is shared by the images of a batch: 1 for 2, as 32 for 100.
     "improved_gan": {"references": 1},
-    "wgan": {"warm_critic_turns": 0},
+    "wgan": {"warmup_n_critic": 0},
 }
 
 
@@ -53,9 +53,9 @@ def operations(name: str, size: int) -> float:
     with Operations() as operations:
         train_step(
             translator,
-            take_seats(translator),
+            build_optimizers(translator),
             iter(lambda: batch, None),
-            group=Group(),
+            group=WorkerGroup(),
             autocast=nullcontext(),
         )
     return operations.count / BATCH

@@ -1,6 +1,6 @@
 """`thermal-search fid A B` against `python -m pytorch_fid A B`: whole commands, one run.
 
-    python benchmarks/fid_command.py [--pictures 200] [--size 256] [--rounds 3] [--threads 2]
+    python benchmarks/fid_command.py [--images 200] [--size 256] [--rounds 3] [--threads 2]
 
 Two folders of drawn PNGs; both commands find one weights file in TORCH_HOME (random weights: they
 change no time). Commands take turns, in an order drawn anew each round; seconds are the clock's,
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-WAYS = {
+ALIGN_MODES = {
     "pytorch-fid": [sys.executable, "-m", "pytorch_fid", "--device", "cpu"],
     "thermal-search fid": [sys.executable, "-m", "thermal_search.cli", "fid"],
 }
@@ -31,23 +31,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folders = [Path(place, name) for name in ("painted", "real")]
         for seed, folder in enumerate(folders):
-            draw(folder, args.pictures, args.size, seed)
+            draw(folder, args.images, args.size, seed)
         put_weights(Path(place, "hub", "checkpoints"))
         threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         environment = os.environ | threads | {"TORCH_HOME": place}
-        seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+        seconds: dict[str, list[float]] = {name: [] for name in ALIGN_MODES}
         found: dict[str, str] = {}
         for _ in range(args.rounds):
-            for name in random.sample(list(WAYS), len(WAYS)):
+            for name in random.sample(list(ALIGN_MODES), len(ALIGN_MODES)):
                 started = time.perf_counter()
                 ran = subprocess.run(
-                    [*WAYS[name], *map(str, folders)],
+                    [*ALIGN_MODES[name], *map(str, folders)],
                     capture_output=True, text=True, check=True, env=environment,
                 )  # fmt: skip
                 seconds[name].append(time.perf_counter() - started)
                 found[name] = ran.stdout.strip().splitlines()[-1]
     ratios = sorted(a / b for a, b in zip(*seconds.values(), strict=True))
-    print(f"{args.pictures} and {args.pictures} pictures of {args.size} px")
+    print(f"{args.images} and {args.images} images of {args.size} px")
     for name, times in seconds.items():
         print(f"{name}: {statistics.median(times):.1f} s; {found[name]}")
     print(f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
@@ -61,8 +61,8 @@ def draw(folder: Path, count: int, size: int, seed: int) -> None:
     drawn = np.random.default_rng(seed)
     for number in range(count):
         blocks = drawn.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        picture = Image.fromarray(blocks).resize((size, size), Image.Resampling.BICUBIC)
-        picture.save(folder / f"{number:05}.png")
+        image = Image.fromarray(blocks).resize((size, size), Image.Resampling.BICUBIC)
+        image.save(folder / f"{number:05}.png")
 
 
 def put_weights(folder: Path) -> None:
@@ -80,7 +80,7 @@ def put_weights(folder: Path) -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

@@ -6,8 +6,8 @@ Every way starts from the painted images' 2048 features in float32 and a referen
 prepared beforehand: mean and covariance for the peers, the factor for ours. Ways are interleaved,
 in an order drawn anew each round; times are CPU-seconds and wall clock. The error is against the
 float64 nuclear norm by a singular value decomposition of the features themselves. `--dead` is the
-share of the 2048 features that are 0 for every picture, as a network's dead units are: all
-covariances are then singular, however many pictures there are.
+share of the 2048 features that are 0 for every image, as a network's dead units are: all
+covariances are then singular, however many images there are.
 """
 
 import argparse

@@ -5,7 +5,7 @@
         --flags --workers 2
 
 Frames are small JPEGs in each layout's own folders, so that what is measured is everything but the
-decoding of large pictures (benchmarks/process.py has that); with --camera they have FLIR's sizes,
+decoding of large images (benchmarks/process.py has that); with --camera they have FLIR's sizes,
 to see what more worker processes bring. Memory is the sum over all processes of the run, each page
 shared between them counted once, sampled every tenth of a second.
 """
@@ -26,7 +26,7 @@ PROCESS = Path(__file__).parents[1] / "process.py"
 FRAMES_PER_RECORDING = 250
 SCENES = 16
 SMALL, RGB, THERMAL = (180, 160), (1800, 1600), (640, 512)
-"""Widths and heights in pixels: of the small pictures, and of FLIR's cameras."""
+"""Widths and heights in pixels: of the small images, and of FLIR's cameras."""
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--layouts", nargs="+", choices=list(TREES), default=list(TREES))
-    parser.add_argument("--camera", action="store_true", help="pictures of FLIR's sizes")
+    parser.add_argument("--camera", action="store_true", help="images of FLIR's sizes")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="for process.py")
     args = parser.parse_args()
     print("| Layout | Pairs | Seconds | Peak memory | Pairs written | Left out |")
@@ -42,8 +42,8 @@ def main() -> None:
     for layout in args.layouts:
         with tempfile.TemporaryDirectory() as folder:
             root, output = Path(folder) / "raw", Path(folder) / "data"
-            pictures = Pictures(Path(folder) / "pictures", camera=args.camera)
-            TREES[layout](root, args.frames, pictures)
+            images = Images(Path(folder) / "images", camera=args.camera)
+            TREES[layout](root, args.frames, images)
             flags = ["--size", str(args.size), "--max-bad", "0.5", *args.flags]
             seconds, peak = measured([sys.executable, str(PROCESS), str(root), str(output), *flags])
             manifest = json.loads((output / "manifest.json").read_text())
@@ -80,7 +80,7 @@ def memory(pid: int) -> int:
     return total
 
 
-class Pictures:
+class Images:
     """A few different scenes, thermal the negative of RGB, under as many names as are asked for."""
 
     def __init__(self, folder: Path, *, camera: bool) -> None:
@@ -105,47 +105,47 @@ def numbers(frames: int) -> list[int]:
     return [n + 1000 * (n // FRAMES_PER_RECORDING) for n in range(frames)]
 
 
-def folders(root: Path, frames: int, pictures: Pictures) -> None:
+def folders(root: Path, frames: int, images: Images) -> None:
     for number in numbers(frames):
-        pictures.put("rgb", number, root / "visible" / f"FLIR_{number:06}.jpg")
-        pictures.put("thermal", number, root / "infrared" / f"FLIR_{number:06}.jpg")
+        images.put("rgb", number, root / "visible" / f"FLIR_{number:06}.jpg")
+        images.put("thermal", number, root / "infrared" / f"FLIR_{number:06}.jpg")
 
 
-def flir_v2(root: Path, frames: int, pictures: Pictures) -> None:
+def flir_v2(root: Path, frames: int, images: Images) -> None:
     names: dict[str, str] = {}
     for n in range(frames):
         video = n // FRAMES_PER_RECORDING
         rgb = f"video-rgb{video}-frame-{n:06}-a{n}.jpg"
         thermal = f"video-thermal{video}-frame-{n:06}-b{n}.jpg"
-        pictures.put("rgb", n, root / "video_rgb_test" / "data" / rgb)
-        pictures.put("thermal", n, root / "video_thermal_test" / "data" / thermal)
+        images.put("rgb", n, root / "video_rgb_test" / "data" / rgb)
+        images.put("thermal", n, root / "video_thermal_test" / "data" / thermal)
         names[rgb] = thermal
     (root / "rgb_to_thermal_vid_map.json").write_text(json.dumps(names))
 
 
-def flir_v1(root: Path, frames: int, pictures: Pictures) -> None:
-    _two_parts(root, frames, pictures, "Training", "Validation", "PreviewData")
+def flir_v1(root: Path, frames: int, images: Images) -> None:
+    _two_parts(root, frames, images, "Training", "Validation", "PreviewData")
 
 
-def flir_v1_3(root: Path, frames: int, pictures: Pictures) -> None:
-    _two_parts(root, frames, pictures, "train", "val", "thermal_8_bit")
+def flir_v1_3(root: Path, frames: int, images: Images) -> None:
+    _two_parts(root, frames, images, "train", "val", "thermal_8_bit")
 
 
 def _two_parts(
-    root: Path, frames: int, pictures: Pictures, train: str, validation: str, folder: str
+    root: Path, frames: int, images: Images, train: str, validation: str, folder: str
 ) -> None:
     for place, number in enumerate(numbers(frames)):
         part = root / (validation if place % 8 == 0 else train)
-        pictures.put("rgb", number, part / "RGB" / f"FLIR_{number:06}.jpg")
-        pictures.put("thermal", number, part / folder / f"FLIR_{number:06}.jpeg")
+        images.put("rgb", number, part / "RGB" / f"FLIR_{number:06}.jpg")
+        images.put("thermal", number, part / folder / f"FLIR_{number:06}.jpeg")
 
 
-def flir_aligned(root: Path, frames: int, pictures: Pictures) -> None:
+def flir_aligned(root: Path, frames: int, images: Images) -> None:
     parts: dict[str, list[str]] = {"train": [], "validation": []}
     for place, number in enumerate(numbers(frames)):
         stem = f"FLIR_{number:06}"
-        pictures.put("rgb", number, root / "JPEGImages" / f"{stem}_RGB.jpg")
-        pictures.put("thermal", number, root / "JPEGImages" / f"{stem}_PreviewData.jpeg")
+        images.put("rgb", number, root / "JPEGImages" / f"{stem}_RGB.jpg")
+        images.put("thermal", number, root / "JPEGImages" / f"{stem}_PreviewData.jpeg")
         parts["validation" if place % 5 == 0 else "train"].append(f"{stem}_PreviewData")
     for name, stems in parts.items():
         (root / f"align_{name}.txt").write_text("\n".join(stems) + "\n")

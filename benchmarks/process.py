@@ -1,4 +1,4 @@
-"""How fast pictures become pixels, beside Pillow: per core, and from the shards afterwards.
+"""How fast images become pixels, beside Pillow: per core, and from the shards afterwards.
 
     python benchmarks/process.py ROADSCENE [--pairs 24] [--rounds 5]
 
@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from thermal_search.dataset.frames import Frames
-from thermal_search.dataset.layouts.frame import Frame
-from thermal_search.dataset.resizing import Recipe, resize
-from thermal_search.dataset.shards import Chunk, make_shard
-from thermal_search.dataset.stored import frames_of
+from thermal_search.data.frames import Frames
+from thermal_search.data.parquet import frames_of
+from thermal_search.preparation.layouts.frame import Frame
+from thermal_search.preparation.resizing import ResizeConfig, resize
+from thermal_search.preparation.shards import Chunk, make_shard
 
 SIZE = 256
 BATCH = 16
@@ -54,14 +54,14 @@ def make_sources(roadscene: Path, folder: Path, count: int) -> list[Frame]:
         (folder / name).mkdir(parents=True)
     for path in sorted((roadscene / "visible").iterdir())[:count]:
         rgb, thermal = folder / "rgb" / f"{path.stem}.jpg", folder / "thermal" / f"{path.stem}.jpg"
-        with Image.open(path) as picture:
-            large = picture.convert("RGB").resize((1800, 1600), Image.Resampling.LANCZOS)
+        with Image.open(path) as image:
+            large = image.convert("RGB").resize((1800, 1600), Image.Resampling.LANCZOS)
             # The camera's noise, which an enlargement lacks and a decoder feels.
             noise = np.random.default_rng(0).normal(0, 3, (1600, 1800, 3))
             grained = (np.asarray(large) + noise).clip(0, 255).astype(np.uint8)
             Image.fromarray(grained).save(rgb, quality=92)
-        with Image.open(next((roadscene / "infrared").glob(f"{path.stem}.*"))) as picture:
-            picture.convert("L").resize((640, 512), BICUBIC).save(thermal, quality=92)
+        with Image.open(next((roadscene / "infrared").glob(f"{path.stem}.*"))) as image:
+            image.convert("L").resize((640, 512), BICUBIC).save(thermal, quality=92)
         frames.append(Frame(rgb, thermal, "recording", path.stem))
     return frames
 
@@ -70,8 +70,8 @@ def with_pillow(frame: Frame) -> tuple[bytes, bytes]:
     done: list[bytes] = []
     for path, mode in ((frame.rgb, "RGB"), (frame.thermal, "L")):
         assert path
-        with Image.open(path) as picture:
-            done.append(picture.convert(mode).resize((SIZE, SIZE), BICUBIC).tobytes())
+        with Image.open(path) as image:
+            done.append(image.convert(mode).resize((SIZE, SIZE), BICUBIC).tobytes())
     return done[0], done[1]
 
 
@@ -85,15 +85,15 @@ def whole_shard(frames: list[Frame], folder: Path, *, fast: bool) -> None:
     chunk = Chunk("pairs", "val", 0, frames, {})
     for path in folder.rglob(f"{Path(chunk.name).name}.*"):
         path.unlink()
-    make_shard(chunk, folder=folder, source=folder, recipe=Recipe(SIZE, fast=fast))
+    make_shard(chunk, folder=folder, source=folder, recipe=ResizeConfig(SIZE, fast=fast))
 
 
 def preparing(frames: list[Frame], folder: Path, rounds: int) -> None:
     ways: dict[str, Callable[[Frame], object]] = {
         "Pillow, PNG": with_pillow_to_png,
         "Pillow, raw": with_pillow,
-        "resizing": lambda frame: resize(frame, Recipe(SIZE)),
-        "resizing, --fast": lambda frame: resize(frame, Recipe(SIZE, fast=True)),
+        "resizing": lambda frame: resize(frame, ResizeConfig(SIZE)),
+        "resizing, --fast": lambda frame: resize(frame, ResizeConfig(SIZE, fast=True)),
     }
     report("pairs resized", ways, [[frame] for frame in frames], rounds, 1)
     whole: dict[str, Callable[[list[Frame]], object]] = {
@@ -110,7 +110,7 @@ def preparing(frames: list[Frame], folder: Path, rounds: int) -> None:
 
 
 def difference(frame: Frame, fast: bool) -> np.ndarray:
-    done = resize(frame, Recipe(SIZE, fast=fast)).rgb
+    done = resize(frame, ResizeConfig(SIZE, fast=fast)).rgb
     assert done
     ours, theirs = (np.frombuffer(x, np.uint8).astype(int) for x in (done, with_pillow(frame)[0]))
     return np.abs(ours.reshape(3, -1) - theirs.reshape(-1, 3).T)
@@ -124,7 +124,7 @@ def reading(frames: list[Frame], folder: Path, rounds: int) -> None:
     """
     rows = frames * max(1, ROWS // len(frames))
     chunk = Chunk("pairs", "train", 0, rows, {})
-    shard = make_shard(chunk, folder=folder, source=folder, recipe=Recipe(SIZE)).shard
+    shard = make_shard(chunk, folder=folder, source=folder, recipe=ResizeConfig(SIZE)).shard
     small: list[tuple[bytes, bytes]] = []
     for frame in frames:
         files: list[bytes] = []

@@ -26,9 +26,14 @@ import torch.distributed as dist
 import torch.multiprocessing as processes
 
 from thermal_search import architectures
+from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
-from thermal_search.training.group import Group
-from thermal_search.training.step import autocast_for, fastest_precision, take_seats, train_step
+from thermal_search.training.step import (
+    autocast_for,
+    build_optimizers,
+    fastest_precision,
+    train_step,
+)
 
 SMALL, LARGE = 1_000, 8_000_000
 """Float32 numbers of the two all-reduces."""
@@ -85,30 +90,30 @@ def work(rank: int, args: argparse.Namespace, folder: str, told: Any) -> None:
     torch.set_num_threads(1)
     has_gpus = torch.cuda.device_count() >= 2
     device = torch.device(f"cuda:{rank}" if has_gpus else "cpu")
-    alone_group = Group()  # before there is company
+    alone_group = WorkerGroup()  # before there is company
     dist.init_process_group(
         "nccl" if has_gpus else "gloo", f"file://{Path(folder, 'meet')}", rank=rank, world_size=2
     )
-    group = Group()
+    group = WorkerGroup()
     torch.manual_seed(0)
     translator = architectures.build(args.system, args.size, {"batch_size": args.batch}).to(device)
     batches = RandomBatches(args.batch, args.size, device)
-    translator.meet(batches.batch.rgb)
-    seats = take_seats(translator)
+    translator.init_from_data(batches.batch.rgb)
+    optimizers = build_optimizers(translator)
     precision = fastest_precision(device)
     autocast = autocast_for(device, precision)
 
-    def step(company: Group) -> Callable[[], object]:
+    def step(company: WorkerGroup) -> Callable[[], object]:
         translator.begin_step(0, 1_000_000)
-        return lambda: train_step(translator, seats, batches, group=company, autocast=autocast)
+        return lambda: train_step(translator, optimizers, batches, group=company, autocast=autocast)
 
     alone: list[float] = []
     together: list[float] = []
     for round in range(args.rounds + 1):
-        group.wait()
+        group.barrier()
         # The other worker rests: it waits at the barrier, in its sleep.
-        lonely = timed(step(alone_group), device, args.steps) if group.leads else 0.0
-        group.wait()
+        lonely = timed(step(alone_group), device, args.steps) if group.is_rank_zero else 0.0
+        group.barrier()
         shared = timed(step(group), device, args.steps)
         if round:  # the first warms up
             alone.append(lonely)
@@ -123,9 +128,9 @@ def work(rank: int, args: argparse.Namespace, folder: str, told: Any) -> None:
     group.average_gradients = counted
     step(group)()
     small, large = (exchange(numbers, device) for numbers in (SMALL, LARGE))
-    if group.leads:
+    if group.is_rank_zero:
         told.put((alone, together, small, large, sent, precision))
-    group.wait()
+    group.barrier()
     dist.destroy_process_group()
 
 

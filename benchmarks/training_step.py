@@ -24,7 +24,7 @@ from peers import junyanz, pytorch_gan
 from peers.match import Match
 
 from thermal_search.images import Batch
-from thermal_search.training.recording import PLAYED_BEFORE
+from thermal_search.training.cuda_graphs import WARMUP_STEPS
 from thermal_search.training.step import fastest_precision
 
 PEERS = {"pytorch-gan": pytorch_gan, "junyanz": junyanz}
@@ -67,7 +67,7 @@ def compare(
         tuned(match.our_step(draw, device, precision), device.type == "cuda"),
     )
     for step in steps:
-        for _ in range(PLAYED_BEFORE + 2):
+        for _ in range(WARMUP_STEPS + 2):
             step()
     rounds = [tuple(timed(step, device) for step in steps) for _ in range(args.rounds)]
     told = f"{name:9} {args.size:3} px, batch {batch:2}:"

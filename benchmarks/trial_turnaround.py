@@ -23,7 +23,7 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from thermal_search import checkpoint
-from thermal_search.tuning import machines
+from thermal_search.tuning import nodes as machines
 from thermal_search.tuning.request import plan_from_flags
 from thermal_search.tuning.search import search
 

@@ -1,4 +1,4 @@
-"""What many tests share. Fixtures are real: real pictures, real shards, real Ray, real MLflow."""
+"""What many tests share. Fixtures are real: real images, real shards, real Ray, real MLflow."""
 
 import os
 import re
@@ -24,9 +24,9 @@ with install_import_hook([f"thermal_search.{name}" for name in CHECKED], "bearty
     import thermal_search.architectures
     import thermal_search.metrics  # noqa: F401 - imported to be checked
 
-from thermal_search.dataset.preparation import prepare  # noqa: E402
 from thermal_search.demo.scenes import draw_recording  # noqa: E402
 from thermal_search.metrics.inception import WEIGHTS_FILE  # noqa: E402
+from thermal_search.preparation.prepare import prepare  # noqa: E402
 
 ROADSCENE = Path(__file__).parents[2] / "shared" / "data" / "roadscene"
 
@@ -87,7 +87,7 @@ def inception_weights(tmp_path_factory):
     patch.undo()
     for layer in network.modules():
         if isinstance(layer, torch.nn.Conv2d):
-            # As drawn by default, nothing of a picture is left after so many layers.
+            # As drawn by default, nothing of an image is left after so many layers.
             torch.nn.init.kaiming_normal_(layer.weight)
     file = tmp_path_factory.mktemp("weights") / WEIGHTS_FILE
     torch.save(network.state_dict(), file)

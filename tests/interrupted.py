@@ -40,7 +40,7 @@ def wait_until_stopped(process):
 def _start(target, *arguments):
     # The workers' own server: it has imported what takes seconds.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["thermal_search.dataset.preparation"])
+    context.set_forkserver_preload(["thermal_search.preparation.prepare"])
     process = context.Process(target=target, args=arguments)
     process.start()
     return process
@@ -88,8 +88,8 @@ def _run_short(source, disk, kept, told, room, ways):
 
 def _prepare(source, output, ways):
     """The sentence of a DatasetError; nothing where there is none."""
-    from thermal_search.dataset.preparation import prepare
     from thermal_search.errors import DatasetError
+    from thermal_search.preparation.prepare import prepare
 
     try:
         prepare(source, output, workers=1, **ways)

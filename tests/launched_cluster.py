@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from machines_in_namespaces import Machine, Machines
+from hosts_in_namespaces import Machine, Machines
 from object_store import CREDENTIALS
 
 ROOT = Path(__file__).parents[1]
@@ -160,7 +160,7 @@ def bucket_on(machine: Machine, path: str) -> str:
 
 
 def serve_runs(machine: Machine, bucket: Machine) -> dict[str, str]:
-    """Starts MLflow's server as docs/tracking-server.md tells, its pictures in a bucket; returns
+    """Starts MLflow's server as docs/tracking-server.md tells, its images in a bucket; returns
     what the cluster's environment needs."""
     database = "postgresql+psycopg2://postgres@/postgres?host=/tmp/postgres"
     if not start_postgresql(machine):

@@ -3,8 +3,8 @@
 from typing import Any
 
 KEYS = {
-    "metric", "features", "objective", "average_last", "protocol", "floors", "test_floors",
-    "trials", "best", "front", "finals", "verdict",
+    "metric", "features", "objective", "average_last", "protocol", "baselines", "test_baselines",
+    "trials", "best", "front", "retrainings", "final_ranking",
 }  # fmt: skip
 TRIAL_KEYS = {
     "id", "architecture", "parameters", "history", "status", "reason", "images", "seconds",

@@ -7,22 +7,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thermal_search.dataset.alignment.choice import choose, settle
-from thermal_search.dataset.alignment.geometry import (
+from thermal_search.errors import DatasetError
+from thermal_search.preparation.alignment.edge_matching import distance, search
+from thermal_search.preparation.alignment.estimation import Found, align, estimate
+from thermal_search.preparation.alignment.geometry import (
     WHOLE,
     Boxes,
-    Centre,
+    Center,
     Homography,
     Table,
     overlap,
     read_homographies,
 )
-from thermal_search.dataset.alignment.matching import distance, search
-from thermal_search.dataset.alignment.recordings import Found, align, estimate
-from thermal_search.dataset.layouts.frame import Frame
-from thermal_search.dataset.reading import Unusable
-from thermal_search.dataset.resizing import Recipe, open_pair, resize
-from thermal_search.errors import DatasetError
+from thermal_search.preparation.alignment.modes import choose, settle
+from thermal_search.preparation.decoding import Unusable
+from thermal_search.preparation.layouts.frame import Frame
+from thermal_search.preparation.resizing import ResizeConfig, open_pair, resize
 
 
 def gradient(width, height):
@@ -33,7 +33,7 @@ def gradient(width, height):
 
 def test_the_centre_of_the_wider_camera_is_kept():
     rgb, thermal = gradient(1800, 1600), gradient(640, 512)[..., :1]
-    cut, whole = Centre().cut(rgb, thermal, (1800, 1600))
+    cut, whole = Center().cut(rgb, thermal, (1800, 1600))
 
     # tan(45/2) / tan(52.8/2), and the same in square pixels across the other side.
     assert cut.shape[1] == pytest.approx(1800 * 0.8344, abs=1)
@@ -44,7 +44,7 @@ def test_the_centre_of_the_wider_camera_is_kept():
 
 def test_where_rgb_sees_less_thermal_is_cut():
     rgb, thermal = gradient(640, 512), gradient(640, 512)[..., :1]
-    whole, cut = Centre(52.8, 45).cut(rgb, thermal, (640, 512))
+    whole, cut = Center(52.8, 45).cut(rgb, thermal, (640, 512))
 
     assert whole.shape == rgb.shape
     assert cut.shape[1] == pytest.approx(640 * 0.8344, abs=1)
@@ -87,12 +87,12 @@ def test_a_homography_takes_each_thermal_pixel_to_its_rgb_pixel(shrunk):
 
 
 def test_what_lies_outside_of_rgb_is_cut_from_both():
-    centred = Homography((1, 0, -64, 0, 1, -51.2, 0, 0, 1))
-    left, right = centred.cut(gradient(512, 410), gradient(640, 512)[..., :1], (512, 410))
+    centered = Homography((1, 0, -64, 0, 1, -51.2, 0, 0, 1))
+    left, right = centered.cut(gradient(512, 410), gradient(640, 512)[..., :1], (512, 410))
 
     assert left.shape[:2] == right.shape[:2]
     assert 0.75 < right.shape[1] / 640 < 0.85
-    with pytest.raises(Unusable, match="leads out of the RGB picture"):
+    with pytest.raises(Unusable, match="leads out of the RGB image"):
         Homography((1, 0, 5000, 0, 1, 0, 0, 0, 1)).cut(
             gradient(512, 410), gradient(640, 512)[..., :1], (512, 410)
         )
@@ -142,11 +142,11 @@ class Here:
         return map(function, items)
 
 
-def cut(picture, box):
-    height, width = picture.shape[:2]
+def cut(image, box):
+    height, width = image.shape[:2]
     left, top, right, bottom = (round(s * n) for s, n in zip(box, (width, height) * 2, strict=True))
     exact = (left / width, top / height, right / width, bottom / height)
-    return np.ascontiguousarray(picture[top:bottom, left:right]), exact
+    return np.ascontiguousarray(image[top:bottom, left:right]), exact
 
 
 def misaligned(roadscene, rgb_box, thermal_box, first, count=24):
@@ -237,8 +237,8 @@ def test_a_pair_is_cut_before_it_is_squashed(tmp_path):
     Image.fromarray(gradient(256, 256)).save(tmp_path / "rgb.png")
     Image.fromarray(gradient(100, 80)[..., 0]).save(tmp_path / "thermal.png")
     frame = Frame(tmp_path / "rgb.png", tmp_path / "thermal.png", "r", "n", same_size=True)
-    done = resize(frame, Recipe(64), Boxes(rgb=(0.25, 0.25, 0.5, 0.5)))
+    done = resize(frame, ResizeConfig(64), Boxes(rgb=(0.25, 0.25, 0.5, 0.5)))
 
     assert done.rgb == gradient(256, 256)[64:128, 64:128].transpose(2, 0, 1).tobytes()
     assert len(done.thermal) == 64 * 64
-    assert "mismatched" in resize(frame, Recipe(64)).fault
+    assert "mismatched" in resize(frame, ResizeConfig(64)).fault

@@ -9,15 +9,15 @@ from dataclasses import fields
 import optuna
 import pytest
 import torch
-from tiny import BATCH, SIZE, TINY, random_batches
+from tiny_settings import BATCH, SIZE, TINY, random_batches
 
 import search_spaces
 from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.architectures.biggan import AdaptiveNorm
 from thermal_search.architectures.translator import Translator
+from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.networks.attention import SelfAttention
-from thermal_search.training.group import Group
-from thermal_search.training.step import take_seats, train_step
+from thermal_search.training.step import build_optimizers, train_step
 from thermal_search.tuning.space import ConditionalSpace
 
 
@@ -32,11 +32,13 @@ def translator(name: str) -> Translator:
     return build(name, SIZE, TINY[name])
 
 
-def play(translator, seats, batches, steps=1):
+def play(translator, optimizers, batches, steps=1):
     losses = {}
     for step in range(steps):
         translator.begin_step(step * BATCH, 1000)
-        losses = train_step(translator, seats, batches, group=Group(), autocast=nullcontext())
+        losses = train_step(
+            translator, optimizers, batches, group=WorkerGroup(), autocast=nullcontext()
+        )
     return {key: value.item() for key, value in losses.items()}
 
 
@@ -57,8 +59,8 @@ def test_stays_in_range_however_large_its_weights(translator):
 
 @pytest.mark.parametrize("size", [64, 128, 256])
 def test_paints_other_sizes(name, size):
-    # StyleGAN's tiny ladder would have no channel left at 256 pixels.
-    wider = {"feature_base": 512} if name == "stylegan" else {}
+    # StyleGAN's tiny channels_by_resolution would have no channel left at 256 pixels.
+    wider = {"channel_base": 512} if name == "stylegan" else {}
     thermal = build(name, size, TINY[name] | wider).translate(torch.zeros(2, 3, size, size))
 
     assert thermal.shape == (2, 1, size, size)
@@ -102,47 +104,54 @@ def test_the_whole_generator_is_moved_by_players(translator):
 
 
 def test_each_turn_moves_only_its_own_player_and_every_player_moves(translator):
-    seats = take_seats(translator)
+    optimizers = build_optimizers(translator)
     moved = set()
     translator.begin_step(0, 1000)
-    before = {name: [p.clone() for p in seat.parameters] for name, seat in seats.items()}
+    before = {
+        name: [p.clone() for p in player_optimizer.parameters]
+        for name, player_optimizer in optimizers.items()
+    }
     for turn in translator.turns(random_batches()):
         # Between the turns an architecture may change its own player (clipping): look only at
         # what the turn itself moves.
-        before = {name: [p.clone() for p in seat.parameters] for name, seat in seats.items()}
-        seats[turn.player].optimizer.zero_grad()
-        turn.loss.backward(inputs=seats[turn.player].parameters)
-        seats[turn.player].optimizer.step()
-        for name, seat in seats.items():
+        before = {
+            name: [p.clone() for p in player_optimizer.parameters]
+            for name, player_optimizer in optimizers.items()
+        }
+        optimizers[turn.player].optimizer.zero_grad()
+        turn.loss.backward(inputs=optimizers[turn.player].parameters)
+        optimizers[turn.player].optimizer.step()
+        for name, player_optimizer in optimizers.items():
             same = all(
-                torch.equal(a, b) for a, b in zip(before[name], seat.parameters, strict=True)
+                torch.equal(a, b)
+                for a, b in zip(before[name], player_optimizer.parameters, strict=True)
             )
             assert same == (name != turn.player)
         moved.add(turn.player)
 
-    assert moved == set(seats)
+    assert moved == set(optimizers)
 
 
 def test_only_the_moving_player_gets_gradients(translator):
     moving = []
-    seats = take_seats(translator)
+    optimizers = build_optimizers(translator)
     game = translator.turns
 
-    def watched(batches):
+    def logged(batches):
         for turn in game(batches):
             moving.append(turn.player)
             yield turn
 
-    translator.turns = watched
+    translator.turns = logged
     given = []
-    for player, seat in seats.items():
-        for parameter in seat.parameters:
+    for player, player_optimizer in optimizers.items():
+        for parameter in player_optimizer.parameters:
             parameter.register_post_accumulate_grad_hook(
                 lambda _, player=player: given.append((player, moving[-1]))
             )
-    play(translator, seats, random_batches())
+    play(translator, optimizers, random_batches())
 
-    assert {receiver for receiver, _ in given} == set(seats)
+    assert {receiver for receiver, _ in given} == set(optimizers)
     assert all(receiver == mover for receiver, mover in given)
 
 
@@ -153,13 +162,13 @@ def test_every_parameter_learns_in_the_course_of_the_budget(translator):
             part.gain.data.fill_(0.5)
         if isinstance(part, AdaptiveNorm) and part.maps:
             torch.nn.init.normal_(part.maps.weight)
-    seats = take_seats(translator)
+    optimizers = build_optimizers(translator)
     # Networks that grow use all their layers only one after another.
     grows = hasattr(translator.generator, "growth")
     for images in range(0, 1000, 50 if grows else 1000):
         translator.begin_step(images, 1000)
         for turn in translator.turns(random_batches()):
-            turn.loss.backward(inputs=seats[turn.player].parameters)
+            turn.loss.backward(inputs=optimizers[turn.player].parameters)
     idle = {name for name, p in translator.named_parameters() if p.grad is None or not p.grad.any()}
 
     # A difference of means does not feel what is added to every score.
@@ -178,7 +187,7 @@ def test_what_it_paints_depends_on_the_latent_where_there_is_one(translator):
 
 
 def test_losses_are_finite_and_named_by_player(translator):
-    losses = play(translator, take_seats(translator), random_batches(), steps=3)
+    losses = play(translator, build_optimizers(translator), random_batches(), steps=3)
 
     assert all(math.isfinite(value) for value in losses.values())
     assert {key.split("/")[0] for key in losses} == set(translator.players())
@@ -201,7 +210,7 @@ def test_the_same_seed_gives_the_same_losses(name):
     def run():
         torch.manual_seed(5)
         translator = build(name, SIZE, TINY[name])
-        return play(translator, take_seats(translator), random_batches(), steps=3)
+        return play(translator, build_optimizers(translator), random_batches(), steps=3)
 
     assert run() == run()
 
@@ -209,27 +218,30 @@ def test_the_same_seed_gives_the_same_losses(name):
 def test_a_restored_translator_goes_on_exactly(name):
     torch.manual_seed(5)
     translator = build(name, SIZE, TINY[name])
-    seats = take_seats(translator)
-    play(translator, seats, random_batches(1), steps=3)
+    optimizers = build_optimizers(translator)
+    play(translator, optimizers, random_batches(1), steps=3)
     file = io.BytesIO()
     state = {
         "translator": translator.state_dict(),
-        "optimizers": {key: seat.optimizer.state_dict() for key, seat in seats.items()},
+        "optimizers": {
+            key: player_optimizer.optimizer.state_dict()
+            for key, player_optimizer in optimizers.items()
+        },
         "random": torch.get_rng_state(),
     }
     torch.save(state, file)
-    expected = play(translator, seats, random_batches(2), steps=3)
+    expected = play(translator, optimizers, random_batches(2), steps=3)
 
     file.seek(0)
     state = torch.load(file, weights_only=True)
     other = build(name, SIZE, TINY[name])
     other.load_state_dict(state["translator"])
-    seats = take_seats(other)
-    for key, seat in seats.items():
-        seat.optimizer.load_state_dict(state["optimizers"][key])
+    optimizers = build_optimizers(other)
+    for key, player_optimizer in optimizers.items():
+        player_optimizer.optimizer.load_state_dict(state["optimizers"][key])
     torch.set_rng_state(state["random"])
 
-    assert play(other, seats, random_batches(2), steps=3) == expected
+    assert play(other, optimizers, random_batches(2), steps=3) == expected
     for (key, a), b in zip(translator.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b), key
 
@@ -254,9 +266,9 @@ def test_trains_under_bf16_with_float32_weights_and_losses(translator, device, i
     translator.begin_step(images, 1000)
     losses = train_step(
         translator,
-        take_seats(translator),
+        build_optimizers(translator),
         (type(b)(b.rgb.to(device), b.thermal.to(device)) for b in random_batches()),
-        group=Group(),
+        group=WorkerGroup(),
         autocast=torch.autocast(device, torch.bfloat16),
     )
 
@@ -328,19 +340,27 @@ def trained(name, parameters):
     """All that training shows, at the start, in the middle and near the end of a budget."""
     torch.manual_seed(5)
     translator = build(name, SIZE, TINY[name] | parameters)
-    translator.meet(next(random_batches(7, batch=8)).rgb)
-    seats, batches, budget = take_seats(translator), random_batches(), 10**6
+    translator.init_from_data(next(random_batches(7, batch=8)).rgb)
+    optimizers, batches, budget = build_optimizers(translator), random_batches(), 10**6
     shown = []
     for images in (0, 400_000, 900_000):
         translator.begin_step(images, budget)
-        for seat in seats.values():
-            seat.schedule(translator.learning_rate_factor(images, budget), images / budget)
-        losses = train_step(translator, seats, batches, group=Group(), autocast=nullcontext())
+        for player_optimizer in optimizers.values():
+            player_optimizer.schedule(
+                translator.learning_rate_factor(images, budget), images / budget
+            )
+        losses = train_step(
+            translator, optimizers, batches, group=WorkerGroup(), autocast=nullcontext()
+        )
         shown += [value.item() for value in losses.values()]
     translator.eval()
     rgb = next(random_batches(3)).rgb
     thermal = translator.translate(rgb, translator.draw_latent(BATCH))
-    weights = [p.sum().item() for seat in seats.values() for p in seat.parameters]
+    weights = [
+        p.sum().item()
+        for player_optimizer in optimizers.values()
+        for p in player_optimizer.parameters
+    ]
     return [*shown, thermal.double().mean().item(), *weights]
 
 
@@ -354,7 +374,7 @@ def test_a_searched_parameter_changes_training_exactly_where_it_is_suggested(nam
     loaded = search_spaces.load(name)
     defaults = vars(ARCHITECTURES[name].Config(size=SIZE)) | TINY[name]
     # A tiny network must not hide one parameter behind another, nor play a hundred turns.
-    base = {"wgan": {"warm_critic_turns": 0}, "progressive_gan": {"feature_most": 64}}.get(name, {})
+    base = {"wgan": {"warmup_n_critic": 0}, "progressive_gan": {"channel_max": 64}}.get(name, {})
     known = {}
 
     def training(parameters):
@@ -363,7 +383,7 @@ def test_a_searched_parameter_changes_training_exactly_where_it_is_suggested(nam
             known[key] = trained(name, parameters)
         return known[key]
 
-    # The trial's own for every architecture alike, and what caps large pictures only.
+    # The trial's own for every architecture alike, and what caps large images only.
     for parameter in loaded.space.keys() - {"batch_size", "ema_half_life_images", "channel_cap"}:
         distribution = loaded.space[parameter]
         value = (defaults | base)[parameter]

@@ -3,17 +3,17 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import BATCH, SIZE, TINY, random_batches
+from tiny_settings import BATCH, SIZE, TINY, random_batches
 from torch import nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import build
-from thermal_search.architectures.biggan import AdaptiveNorm, HalvingBlock
+from thermal_search.architectures.biggan import AdaptiveNorm, DownBlock
+from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.losses import hinge
 from thermal_search.networks.attention import SelfAttention
-from thermal_search.networks.spectral import likeness_of
-from thermal_search.training.group import Group
-from thermal_search.training.step import autocast_for, take_seats, train_step
+from thermal_search.networks.spectral_norm import layer_orthogonality
+from thermal_search.training.step import autocast_for, build_optimizers, train_step
 
 
 def make(**parameters):
@@ -35,7 +35,7 @@ def test_every_weight_is_under_the_spectral_norm_but_those_that_are_ours():
     translator = make()
 
     assert plain_layers(translator.discriminator) == set()
-    # The embedding, as in the paper, and where the RGB picture is seen place by place.
+    # The embedding, as in the paper, and where the RGB image is seen place by place.
     allowed = ("embed.", "condition.", "blocks.")
     names = plain_layers(translator.generator)
     assert all(name.startswith(allowed) for name in names)
@@ -45,14 +45,14 @@ def test_every_weight_is_under_the_spectral_norm_but_those_that_are_ours():
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_largest_singular_value_is_one(precision):
     translator = make()
-    seats = take_seats(translator)
+    optimizers = build_optimizers(translator)
     for _ in range(8):
         translator.begin_step(0, 100)
         train_step(
             translator,
-            seats,
+            optimizers,
             random_batches(),
-            group=Group(),
+            group=WorkerGroup(),
             autocast=autocast_for(torch.device("cpu"), precision),
         )
     translator.eval()
@@ -184,8 +184,8 @@ def test_all_norms_share_one_embedding():
 def test_hinge_ignores_what_is_already_told_apart():
     real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
 
-    assert hinge.judge(real, fake).item() == pytest.approx(0.25 + 0.5)
-    assert hinge.fool(fake).item() == pytest.approx(1.5)
+    assert hinge.discriminator(real, fake).item() == pytest.approx(0.25 + 0.5)
+    assert hinge.generator(fake).item() == pytest.approx(1.5)
 
 
 def test_scoring_the_same_pair_by_place_and_as_a_whole_differs_only_in_projection():
@@ -201,7 +201,7 @@ def test_scoring_the_same_pair_by_place_and_as_a_whole_differs_only_in_projectio
 
 
 def test_two_discriminator_turns_on_fresh_images_by_default():
-    translator = make(discriminator_turns=2, part_size=BATCH)
+    translator = make(n_discriminator=2, part_size=BATCH)
     drawn = []
 
     def counted():
@@ -212,12 +212,12 @@ def test_two_discriminator_turns_on_fresh_images_by_default():
     players = [turn.player for turn in translator.turns(counted())]
     assert players == ["discriminator"] * 2 + ["generator"]
     assert len(drawn) == 3
-    assert build("biggan", SIZE, {"width": 8}).config.discriminator_turns == 2
+    assert build("biggan", SIZE, {"width": 8}).config.n_discriminator == 2
 
 
 def test_parts_of_a_batch_gather_into_one_move():
     turns = list(make(part_size=2).turns(random_batches()))
-    moves = [(turn.player, turn.moves) for turn in turns]
+    moves = [(turn.player, turn.steps_optimizer) for turn in turns]
     assert ["orthogonal" in turn.terms for turn in turns] == [False, False, False, True]
 
     assert moves == [
@@ -236,11 +236,13 @@ def test_gathered_gradients_are_those_of_the_whole_batch():
         )
         latents = iter(torch.randn(2, BATCH, translator.draw_latent(1).shape[1]).flatten(0, 1))
         translator.draw_latent = lambda n, **_: torch.stack([next(latents) for _ in range(n)])
-        seats = take_seats(translator.eval())
-        train_step(translator, seats, random_batches(), group=Group(), autocast=nullcontext())
+        optimizers = build_optimizers(translator.eval())
+        train_step(
+            translator, optimizers, random_batches(), group=WorkerGroup(), autocast=nullcontext()
+        )
         return {
-            player: torch.cat([p.grad.flatten() for p in seat.parameters])
-            for player, seat in seats.items()
+            player: torch.cat([p.grad.flatten() for p in player_optimizer.parameters])
+            for player, player_optimizer in optimizers.items()
         }
 
     whole, parts = gradients(BATCH), gradients(1)
@@ -272,7 +274,7 @@ def test_the_likeness_of_filters_is_the_sum_over_all_pairs(shape):
         if i != j
     )
 
-    assert likeness_of(filters).item() == pytest.approx(expected, rel=1e-4)
+    assert layer_orthogonality(filters).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_truncation_bounds_latents_when_judged_only():
@@ -300,7 +302,7 @@ def test_an_averaged_generator_is_judged_with_statistics_of_its_own(tmp_path):
     assert variances
     norm, seen = trial.average.network.output[0], []
     norm.register_forward_hook(lambda _, x, __: seen.append(x[0].mean((0, 2, 3))))
-    with trial.judged():
+    with trial.averaged_weights():
         assert len(seen) == 16
     assert torch.allclose(norm.running_mean, torch.stack(seen).mean(0), atol=1e-5)
     assert any(not torch.equal(live[name], trial.average.network.state_dict()[name])
@@ -322,7 +324,7 @@ def test_the_score_rests_on_the_rectified_features_summed_over_all_places():
 def test_only_the_first_block_of_the_discriminator_sees_what_is_negative():
     features = -torch.rand(2, 4, 8, 8)
     for is_first in (True, False):
-        block, given = HalvingBlock(4, 6, is_first=is_first, halves=True), []
+        block, given = DownBlock(4, 6, is_first=is_first, halves=True), []
         block.first.register_forward_hook(lambda _, x, __, given=given: given.append(x[0]))
         block(features)
         assert torch.equal(given[0], features if is_first else torch.zeros_like(features))

@@ -15,7 +15,7 @@ from object_store import CREDENTIALS, object_store
 from thermal_search.errors import SearchError
 from thermal_search.export import load
 from thermal_search.storage import Location
-from thermal_search.tracking import EXPERIMENT, TRIAL_TAG, store_of
+from thermal_search.tracking.runs import EXPERIMENT, TRIAL_TAG, store_of
 
 TRIALS, IMAGES, EVERY = 2, 96, 32
 
@@ -98,7 +98,7 @@ def test_a_search_lives_in_a_bucket_and_outlives_its_driver(store, dataset, tmp_
     assert (output / "front.png").read_bytes().startswith(b"\x89PNG")
     client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    marked = client.search_runs([experiment], "tags.on_front = 'true'")
+    marked = client.search_runs([experiment], "tags.on_pareto_front = 'true'")
     assert {run.data.tags[TRIAL_TAG] for run in marked} == set(after["front"])
     states = {p.parent.name for p in output.list(deep=True) if p.name == "whole.json"}
     assert states == {"state-00000096"}

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from tiny import SIZE, TINY, random_batches
+from tiny_settings import SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
 from thermal_search.architectures.cgan import Bottleneck, mismatched
 from thermal_search.images import Batch
-from thermal_search.training.step import take_seats
+from thermal_search.training.step import build_optimizers
 
 
 def make(**parameters):
@@ -26,7 +26,7 @@ def test_the_discriminator_sees_three_kinds_of_pairs():
     assert all(torch.equal(rgb, batch.rgb) for rgb, _ in shown)
     assert torch.equal(shown[0][1], batch.thermal)
     other = shown[1][1]
-    assert torch.equal(other.sort(0).values, batch.thermal.sort(0).values)  # the same pictures
+    assert torch.equal(other.sort(0).values, batch.thermal.sort(0).values)  # the same images
     assert not any(torch.equal(a, b) for a, b in zip(other, batch.thermal, strict=True))
 
 
@@ -106,12 +106,12 @@ def test_learns_that_a_matching_pair_is_better_than_a_mismatched_one():
     batch = next(random_batches())
     batch = Batch(batch.rgb, batch.rgb[:, :1].clone())
     translator = build("cgan", SIZE, TINY["cgan"] | {"discriminator_lr": 1e-3})
-    seats = take_seats(translator)
+    optimizers = build_optimizers(translator)
     for _ in range(60):
         turn = next(translator.turns(iter([batch])))
-        seats["discriminator"].optimizer.zero_grad()
-        turn.loss.backward(inputs=seats["discriminator"].parameters)
-        seats["discriminator"].optimizer.step()
+        optimizers["discriminator"].optimizer.zero_grad()
+        turn.loss.backward(inputs=optimizers["discriminator"].parameters)
+        optimizers["discriminator"].optimizer.step()
     judge = translator.discriminator.eval()
 
     other, _ = mismatched(batch.thermal)

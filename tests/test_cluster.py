@@ -8,8 +8,9 @@ import json
 import time
 from collections.abc import Generator
 
-import machines_in_namespaces
+import hosts_in_namespaces
 import pytest
+from hosts_in_namespaces import Machines
 from launched_cluster import (
     ROOT,
     LaunchedCluster,
@@ -19,13 +20,12 @@ from launched_cluster import (
     serve_runs,
     wait_for_server,
 )
-from machines_in_namespaces import Machines
 from summaries import assert_is_whole
 
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(bool(missing := machines_in_namespaces.missing()), reason=str(missing)),
+    pytest.mark.skipif(bool(missing := hosts_in_namespaces.missing()), reason=str(missing)),
 ]
 NODES = ["head", "worker-1", "worker-2"]
 IMAGES = 64

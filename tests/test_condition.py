@@ -27,7 +27,7 @@ def test_an_untrained_generator_sees_the_picture_about_as_well_as_the_latent(nam
     torch.manual_seed(0)
     translator = build(name, 32, {"width": 16})
     rgb = F.interpolate(torch.rand(6, 3, 4, 4) * 2 - 1, size=32, mode="bilinear")
-    translator.meet(rgb)
+    translator.init_from_data(rgb)
     z = translator.draw_latent(6)
     pairs = torch.cartesian_prod(torch.arange(6), torch.arange(6))
     with torch.no_grad():

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny import SIZE, TINY, random_batches
+from tiny_settings import SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
@@ -172,8 +172,8 @@ def test_thermal_pictures_are_shown_to_both_generators_with_all_channels_alike()
     next(translator.turns(iter([batch])))
 
     # To cross, and to stay.
-    for picture in (*batch.thermal.expand(-1, 3, -1, -1), *batch.rgb):
-        assert sum(torch.equal(picture, other) for other in shown) == 2
+    for image in (*batch.thermal.expand(-1, 3, -1, -1), *batch.rgb):
+        assert sum(torch.equal(image, other) for other in shown) == 2
 
 
 def test_both_discriminators_are_reminded_of_old_fakes():

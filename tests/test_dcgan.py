@@ -3,13 +3,13 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import SIZE, TINY, random_batches
+from tiny_settings import SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
+from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.losses import smoothed_cross_entropy
-from thermal_search.training.group import Group
-from thermal_search.training.step import take_seats, train_step
+from thermal_search.training.step import build_optimizers, train_step
 
 
 def make(**parameters):
@@ -19,7 +19,7 @@ def make(**parameters):
 
 @pytest.mark.parametrize("joins", ["early", "late"])
 def test_nothing_is_dense_and_nothing_is_pooled(joins):
-    for module in make(rgb_joins=joins).modules():
+    for module in make(rgb_fusion=joins).modules():
         assert not isinstance(module, nn.Linear)
         assert "Pool" not in type(module).__name__
 
@@ -63,7 +63,7 @@ def test_rectifiers_in_the_generator_leaky_ones_in_the_discriminator():
 @pytest.mark.parametrize("joins", ["early", "late"])
 def test_weights_start_with_the_papers_spread(joins):
     torch.manual_seed(0)
-    translator = build("dcgan", SIZE, {"rgb_joins": joins})
+    translator = build("dcgan", SIZE, {"rgb_fusion": joins})
     for network in (translator.generator, translator.discriminator):
         for module in network.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.weight.numel() > 1e5:
@@ -74,10 +74,10 @@ def test_weights_start_with_the_papers_spread(joins):
 
 
 def test_adam_as_published():
-    for seat in take_seats(make()).values():
-        assert isinstance(seat.optimizer, torch.optim.Adam)
-        assert seat.optimizer.defaults["lr"] == 2e-4
-        assert seat.optimizer.defaults["betas"] == (0.5, 0.999)
+    for player_optimizer in build_optimizers(make()).values():
+        assert isinstance(player_optimizer.optimizer, torch.optim.Adam)
+        assert player_optimizer.optimizer.defaults["lr"] == 2e-4
+        assert player_optimizer.optimizer.defaults["betas"] == (0.5, 0.999)
 
 
 def test_latents_are_uniform_in_minus_one_to_one():
@@ -110,16 +110,16 @@ def test_the_label_of_painted_pairs_stays_zero_when_that_of_real_ones_is_smoothe
 
 @pytest.mark.parametrize("joins", ["early", "late"])
 def test_a_step_moves_every_weight_wherever_the_rgb_picture_joins(joins):
-    translator = make(rgb_joins=joins)
+    translator = make(rgb_fusion=joins)
     before = [parameter.detach().clone() for parameter in translator.parameters()]
-    batches, seats = random_batches(), take_seats(translator)
-    train_step(translator, seats, batches, group=Group(), autocast=nullcontext())
+    batches, optimizers = random_batches(), build_optimizers(translator)
+    train_step(translator, optimizers, batches, group=WorkerGroup(), autocast=nullcontext())
 
     assert not any(map(torch.equal, before, translator.parameters()))
 
 
 def test_late_the_rgb_picture_joins_at_four_by_four_and_not_before():
-    discriminator, looked = make(rgb_joins="late").discriminator, []
+    discriminator, looked = make(rgb_fusion="late").discriminator, []
     discriminator.features[0].look.register_forward_hook(lambda _, __, out: looked.append(out))
     thermal = next(random_batches()).thermal
     scores = [

@@ -8,15 +8,15 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import SIZE, TINY
+from tiny_settings import SIZE, TINY
 
 from thermal_search.architectures import build
 from thermal_search.cli import main
-from thermal_search.dataset.frames import EVALUATION_BATCH
-from thermal_search.dataset.manifest import read_manifest
-from thermal_search.dataset.stored import read_pairs
+from thermal_search.data.frames import EVALUATION_BATCH
+from thermal_search.data.manifest import read_manifest
+from thermal_search.data.parquet import read_pairs
 from thermal_search.errors import MetricError
-from thermal_search.evaluate import Request, describe, evaluate
+from thermal_search.evaluation.command import Request, describe, evaluate
 from thermal_search.images import to_network_range, to_pixels
 from thermal_search.metrics import ssim
 
@@ -54,19 +54,19 @@ def test_the_command_tells_the_whole_table(model, dataset, tmp_path, capsys):
     main(["evaluate", *arguments, "--json", str(file)])
     shown = capsys.readouterr().out
     found = json.loads(file.read_text())
-    metric, numbers, floors = (found[name] for name in ("metric", "numbers", "floors"))
+    metric, numbers, baselines = (found[name] for name in ("metric", "numbers", "baselines"))
 
     assert metric == "fd_efficientnet_lite0"
     assert {"kid_efficientnet_lite0", "psnr", "ssim", "l1", metric} <= set(numbers)
     assert found["protocol"]["images"] == read_manifest(dataset).count("pairs", "val")
     for name in numbers:
         assert name in shown
-    # Beside them, on the same pictures, what took no training.
-    assert set(floors) == {"real_halves", "train", "inverted_grey", "mean_thermal"}
-    untrained, grey = numbers[metric], floors["inverted_grey"][metric]
+    # Beside them, on the same images, what took no training.
+    assert set(baselines) == {"real_halves", "train", "inverted_grey", "mean_thermal"}
+    untrained, grey = numbers[metric], baselines["inverted_grey"][metric]
     assert found["beats_inverted_grey"] == (untrained < grey)
-    for floor in floors.values():
-        assert f"{floor[metric]:.4g}" in shown
+    for baseline in baselines.values():
+        assert f"{baseline[metric]:.4g}" in shown
     assert f"({metric} {untrained:.6g} against {grey:.6g})" in shown
 
 
@@ -81,10 +81,10 @@ def test_two_workers_find_what_one_finds(model, unmeasured, capsys):
     assert count > EVALUATION_BATCH
     assert two["protocol"] == one["protocol"]
     assert two["numbers"] == pytest.approx(one["numbers"], rel=1e-6)
-    assert set(two["floors"]) == set(one["floors"])
-    for name, floor in one["floors"].items():
-        assert two["floors"][name] == pytest.approx(floor, rel=1e-6)
-    # The bar counts what all workers measure: the real pictures, three baselines, the painted ones.
+    assert set(two["baselines"]) == set(one["baselines"])
+    for name, baseline in one["baselines"].items():
+        assert two["baselines"][name] == pytest.approx(baseline, rel=1e-6)
+    # The bar counts what all workers measure: the real images, three baselines, the painted ones.
     for bar in (told, capsys.readouterr().err):
         assert f" {5 * count}/{5 * count} " in bar
 
@@ -168,7 +168,7 @@ def test_whether_inverted_grey_is_beaten_is_said_in_words(grey, told, capsys):
             "metric": "fid",
             "protocol": protocol,
             "numbers": {"fid": 9.0, "l1": 3.0},
-            "floors": {"inverted_grey": {"fid": grey, "l1": 4.25, "images": 7}},
+            "baselines": {"inverted_grey": {"fid": grey, "l1": 4.25, "images": 7}},
             "beats_inverted_grey": grey > 9.0,
         }
     )

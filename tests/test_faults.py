@@ -9,8 +9,9 @@ import math
 import time
 from typing import Any
 
-import machines_in_namespaces
+import hosts_in_namespaces
 import pytest
+from hosts_in_namespaces import Machine, Machines
 from launched_cluster import (
     ROOT,
     LaunchedCluster,
@@ -19,17 +20,16 @@ from launched_cluster import (
     serve_runs,
     wait_for_server,
 )
-from machines_in_namespaces import Machine, Machines
 
 pytestmark = [
     pytest.mark.faults,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(bool(missing := machines_in_namespaces.missing()), reason=str(missing)),
+    pytest.mark.skipif(bool(missing := hosts_in_namespaces.missing()), reason=str(missing)),
 ]
 EVERY = 64
 """Images between two evaluations: some seconds."""
 
-PATIENCE_S = 600
+TIMEOUT_S = 600
 
 
 class RunningSearch:
@@ -66,7 +66,7 @@ class RunningSearch:
             if len(now) == 2 and all(now[id] >= wanted[id] for id in now):
                 return time.monotonic() - began
             assert self.submission.poll() in (None, 0), self.log.read_text()[-4000:]
-            assert time.monotonic() - began < PATIENCE_S, (now, self.log.read_text()[-4000:])
+            assert time.monotonic() - began < TIMEOUT_S, (now, self.log.read_text()[-4000:])
             time.sleep(0.2)
 
     def victim(self) -> Machine:
@@ -111,7 +111,7 @@ def tell(fault: str, **seconds: float) -> None:
 def wait_for_nodes(cluster: LaunchedCluster, count: int) -> float:
     began = time.monotonic()
     while len(cluster.nodes()) < count:
-        assert time.monotonic() - began < PATIENCE_S
+        assert time.monotonic() - began < TIMEOUT_S
     return time.monotonic() - began
 
 

@@ -101,14 +101,12 @@ def program(request, tmp_path):
 
 
 def save_onnx(file, returned, rank):
-    """Mean over the picture: three features; with `rank` 4, not pooled to a vector."""
-    picture = helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", 3, 32, 32])
+    """Mean over the image: three features; with `rank` 4, not pooled to a vector."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 32, 32])
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, returned)
-    node = helper.make_node(
-        "ReduceMean", ["picture", "axes"], ["features"], keepdims=int(rank == 4)
-    )
+    node = helper.make_node("ReduceMean", ["image", "axes"], ["features"], keepdims=int(rank == 4))
     axes = helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])
-    graph = helper.make_graph([node], "mean", [picture], [features], [axes])
+    graph = helper.make_graph([node], "mean", [image], [features], [axes])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     onnx.save(model, file)
 

@@ -7,7 +7,7 @@ from pytorch_fid.fid_score import calculate_fid_given_paths, save_fid_stats
 
 from thermal_search.cli import main
 from thermal_search.errors import MetricError
-from thermal_search.fid import distance_between
+from thermal_search.evaluation.fid import distance_between
 from thermal_search.metrics.inception import WEIGHTS_FILE
 
 FAST = {"features": "efficientnet-lite0"}
@@ -96,13 +96,13 @@ def test_pictures_of_several_sizes_are_measured_together(tmp_path):
 
 def test_pictures_that_cannot_be_read_are_named(folders):
     first, second = folders
-    (second / "broken.jpg").write_bytes(b"no picture")
+    (second / "broken.jpg").write_bytes(b"no image")
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(second / "deep.png")
     with pytest.raises(MetricError) as raised:
         distance_between(first, second, **FAST)
 
     message = str(raised.value)
-    for told in ("2 of 6 pictures in", "broken.jpg", "deep.png: 16 bits a pixel", "repair or"):
+    for told in ("2 of 6 images in", "broken.jpg", "deep.png: 16 bits a pixel", "repair or"):
         assert told in message
     assert "\n" not in message
 
@@ -118,8 +118,8 @@ def test_what_is_no_folder_and_no_statistics_is_refused_in_one_sentence(folders,
         np.save(file, np.zeros(3))
     np.savez(odd, mu=np.zeros(3), sigma=np.eye(2))
     for other, told in (
-        (tmp_path / "absent", "must be a folder of pictures or a .npz file"),
-        (empty, "at least 2 pictures on each side, but .*empty holds 0"),
+        (tmp_path / "absent", "must be a folder of images or a .npz file"),
+        (empty, "at least 2 images on each side, but .*empty holds 0"),
         (damaged, "must be statistics that thermal-search or pytorch-fid saved"),
         (single, "must be statistics that thermal-search or pytorch-fid saved"),
         (odd, r"mu \(3,\) and sigma \(2, 2\)"),

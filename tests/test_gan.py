@@ -2,13 +2,13 @@ import math
 
 import pytest
 import torch
-from tiny import SIZE, TINY, random_batches
+from tiny_settings import SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
 from thermal_search.architectures.gan import Maxout
 from thermal_search.losses import cross_entropy, minimax
-from thermal_search.training.step import take_seats
+from thermal_search.training.step import build_optimizers
 
 
 def make(**parameters):
@@ -60,8 +60,8 @@ def test_nothing_is_normalised():
 
 def test_a_losing_generator_learns_from_the_nonsaturating_objective_only():
     score = torch.full((4,), -10.0, requires_grad=True)
-    (ns,) = torch.autograd.grad(cross_entropy.fool(score), score)
-    (mm,) = torch.autograd.grad(minimax.fool(score), score)
+    (ns,) = torch.autograd.grad(cross_entropy.generator(score), score)
+    (mm,) = torch.autograd.grad(minimax.generator(score), score)
 
     assert ns.norm() > 1000 * mm.norm() > 0
     assert torch.sign(ns).equal(torch.sign(mm))
@@ -78,12 +78,12 @@ def test_both_objectives_can_be_chosen():
 
 def test_sgd_whose_momentum_rises_and_whose_rate_falls_with_every_update():
     translator = make()
-    seat = take_seats(translator)["generator"]
-    assert isinstance(seat.optimizer, torch.optim.SGD)
+    player_optimizer = build_optimizers(translator)["generator"]
+    assert isinstance(player_optimizer.optimizer, torch.optim.SGD)
     momenta = []
     for progress in (0.0, 0.5, 1.0):
-        seat.schedule(1.0, progress)
-        momenta.append(seat.optimizer.param_groups[0]["momentum"])
+        player_optimizer.schedule(1.0, progress)
+        momenta.append(player_optimizer.optimizer.param_groups[0]["momentum"])
 
     assert momenta == pytest.approx([0.5, 0.6, 0.7])
     assert translator.learning_rate_factor(4 * 1000, 10**6) == pytest.approx(1.000004**-1000)

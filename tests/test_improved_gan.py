@@ -2,21 +2,21 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from tiny import BATCH, SIZE, TINY, random_batches
+from tiny_settings import BATCH, SIZE, TINY, random_batches
 from torch import nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import build
-from thermal_search.architectures.improved_gan import MinibatchDiscrimination, Past
-from thermal_search.networks.virtual import VirtualBatchNorm
-from thermal_search.training.group import Group
-from thermal_search.training.step import take_seats, train_step
+from thermal_search.architectures.improved_gan import HistoricalAverage, MinibatchDiscrimination
+from thermal_search.distributed.worker_group import WorkerGroup
+from thermal_search.networks.virtual_batch_norm import VirtualBatchNorm
+from thermal_search.training.step import build_optimizers, train_step
 
 
 def make(**parameters):
     torch.manual_seed(0)
     translator = build("improved_gan", SIZE, TINY["improved_gan"] | parameters)
-    translator.meet(next(random_batches(7, batch=8)).rgb)
+    translator.init_from_data(next(random_batches(7, batch=8)).rgb)
     return translator
 
 
@@ -37,11 +37,11 @@ def test_features_are_matched_before_images_are_compared():
 
 def test_matching_features_moves_the_generator_alone():
     translator = make()
-    seats = take_seats(translator)
+    optimizers = build_optimizers(translator)
     turns = translator.turns(random_batches())
     next(turns)
     turn = next(turns)
-    turn.loss.backward(inputs=seats["generator"].parameters)
+    turn.loss.backward(inputs=optimizers["generator"].parameters)
 
     assert all(p.grad is None for p in translator.discriminator.parameters())
     assert all(p.grad is not None for p in translator.generator.parameters())
@@ -89,8 +89,8 @@ def test_minibatch_discrimination_leads_to_the_score():
     translator = make(input_noise=0.0, dropout=0.0)
     pad = torch.zeros(BATCH, 1, SIZE, SIZE)
     first = torch.cat([one, pad], 1)
-    neighbours = torch.cat([one[:1].expand(BATCH - 1, -1, -1, -1), pad[1:]], 1)
-    crowd = torch.cat([first[:1], neighbours])
+    neighbors = torch.cat([one[:1].expand(BATCH - 1, -1, -1, -1), pad[1:]], 1)
+    crowd = torch.cat([first[:1], neighbors])
     alone, among_copies = translator.discriminator(first)[0][0], translator.discriminator(crowd)[0]
     without = make(input_noise=0.0, dropout=0.0, compare=False).discriminator
 
@@ -123,7 +123,7 @@ def test_a_painted_image_depends_on_the_reference_batch():
     translator = make().eval()
     rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
     before = translator.translate(rgb, z)
-    translator.meet(-next(random_batches(9, batch=8)).rgb)
+    translator.init_from_data(-next(random_batches(9, batch=8)).rgb)
 
     assert not torch.allclose(before, translator.translate(rgb, z))
 
@@ -188,7 +188,7 @@ def test_the_reference_batch_comes_back_with_the_state():
 def test_the_past_is_the_mean_of_the_weights_so_far():
     network = nn.Linear(2, 1, bias=False)
     network.weight.data.fill_(0.5)
-    past = Past(network)
+    past = HistoricalAverage(network)
     seen = [0.5]
     for value in (2.0, 5.0, -1.0):
         network.weight.data.fill_(value)
@@ -199,7 +199,7 @@ def test_the_past_is_the_mean_of_the_weights_so_far():
     assert past.mean_0.flatten().tolist() == pytest.approx([mean, mean])
     # A mean over the weights, not their sum: however large the network, the weight means the same.
     assert past.distance(network).item() == pytest.approx((-1.0 - mean) ** 2, rel=1e-5)
-    other = Past(network)
+    other = HistoricalAverage(network)
     other.load_state_dict(past.state_dict())
     for restored in (past, other):
         restored.append(network)
@@ -209,12 +209,12 @@ def test_the_past_is_the_mean_of_the_weights_so_far():
 def test_both_players_are_drawn_to_their_past():
     translator = make(history_weight=1.0)
     start = next(translator.generator.parameters()).detach().clone()
-    seats = take_seats(translator)
+    optimizers = build_optimizers(translator)
     for turn in translator.turns(random_batches()):
         assert turn.terms["history"] == 0  # nothing has moved yet
-        seats[turn.player].optimizer.zero_grad()
-        turn.loss.backward(inputs=seats[turn.player].parameters)
-        seats[turn.player].optimizer.step()
+        optimizers[turn.player].optimizer.zero_grad()
+        turn.loss.backward(inputs=optimizers[turn.player].parameters)
+        optimizers[turn.player].optimizer.step()
     moved = next(translator.generator.parameters()).detach().clone()
     for turn in translator.turns(random_batches()):
         assert turn.terms["history"] > 0
@@ -282,11 +282,11 @@ def test_latents_are_uniform_in_zero_to_one():
 
 @pytest.mark.parametrize("joins", ["early", "late"])
 def test_a_step_moves_and_remembers_every_weight_wherever_the_rgb_picture_joins(joins):
-    translator = make(rgb_joins=joins)
+    translator = make(rgb_fusion=joins)
     discriminator, past = translator.discriminator, translator.discriminator_past
     before = [parameter.detach().clone() for parameter in discriminator.parameters()]
-    batches, seats = random_batches(), take_seats(translator)
-    train_step(translator, seats, batches, group=Group(), autocast=nullcontext())
+    batches, optimizers = random_batches(), build_optimizers(translator)
+    train_step(translator, optimizers, batches, group=WorkerGroup(), autocast=nullcontext())
 
     for old, new, mean in zip(before, discriminator.parameters(), past.means, strict=True):
         assert not torch.equal(old, new)
@@ -294,7 +294,7 @@ def test_a_step_moves_and_remembers_every_weight_wherever_the_rgb_picture_joins(
 
 
 def test_late_the_rgb_picture_joins_at_eight_by_eight_and_not_before():
-    discriminator, looked = make(rgb_joins="late", dropout=0.0, input_noise=0.0).discriminator, []
+    discriminator, looked = make(rgb_fusion="late", dropout=0.0, input_noise=0.0).discriminator, []
     discriminator.layers[0].look.register_forward_hook(lambda _, __, out: looked.append(out))
     thermal = next(random_batches()).thermal
     (score, features), (other_score, other_features) = (

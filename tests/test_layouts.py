@@ -5,30 +5,30 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import layout_trees
 import pytest
-import trees
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from thermal_search.dataset.layouts import LAYOUTS, read_layout
-from thermal_search.dataset.layouts.flir_v2_stills import normalized, pair_videos
 from thermal_search.errors import DatasetError
+from thermal_search.preparation.layouts import LAYOUTS, read_layout
+from thermal_search.preparation.layouts.flir_v2_stills import normalized, pair_videos
 
 READ = {
     # layout: (writer, pairs by split as the authors have it, RGB alone, thermal alone)
-    "flir-v2": (trees.flir_v2, {"train": 8, "val": 8, "test": 12}, 14, 14),
-    "flir-v1": (trees.flir_v1, {"train": 11, "val": 4, "test": 4}, 0, 3),
-    "flir-v1.3": (trees.flir_v1_3, {"train": 11, "val": 4, "test": 4}, 0, 3),
-    "flir-europe": (trees.flir_europe, {"train": 9, "val": 5}, 0, 2),
-    "flir-aligned": (trees.flir_aligned, {"train": 14, "val": 5}, 0, 0),
-    "kaist": (trees.kaist, {"train": 16, "test": 8}, 0, 0),
-    "llvip": (trees.llvip, {"train": 12, "test": 4}, 0, 0),
-    "m3fd": (trees.m3fd, {None: 20}, 0, 0),
-    "msrs": (trees.msrs, {"train": 12, "test": 6}, 0, 0),
-    "roadscene": (trees.roadscene, {None: 9}, 0, 0),
-    "side-by-side": (trees.side_by_side, {"train": 10, "val": 4, "test": 4}, 0, 0),
-    "unpaired": (trees.unpaired, {"val": 5}, 9, 7),
-    "folders": (trees.folders, {None: 19}, 0, 0),
+    "flir-v2": (layout_trees.flir_v2, {"train": 8, "val": 8, "test": 12}, 14, 14),
+    "flir-v1": (layout_trees.flir_v1, {"train": 11, "val": 4, "test": 4}, 0, 3),
+    "flir-v1.3": (layout_trees.flir_v1_3, {"train": 11, "val": 4, "test": 4}, 0, 3),
+    "flir-europe": (layout_trees.flir_europe, {"train": 9, "val": 5}, 0, 2),
+    "flir-aligned": (layout_trees.flir_aligned, {"train": 14, "val": 5}, 0, 0),
+    "kaist": (layout_trees.kaist, {"train": 16, "test": 8}, 0, 0),
+    "llvip": (layout_trees.llvip, {"train": 12, "test": 4}, 0, 0),
+    "m3fd": (layout_trees.m3fd, {None: 20}, 0, 0),
+    "msrs": (layout_trees.msrs, {"train": 12, "test": 6}, 0, 0),
+    "roadscene": (layout_trees.roadscene, {None: 9}, 0, 0),
+    "side-by-side": (layout_trees.side_by_side, {"train": 10, "val": 4, "test": 4}, 0, 0),
+    "unpaired": (layout_trees.unpaired, {"val": 5}, 9, 7),
+    "folders": (layout_trees.folders, {None: 19}, 0, 0),
 }
 
 
@@ -53,14 +53,14 @@ def test_every_layout_has_its_tree_in_these_tests_and_its_section_in_the_docs():
 
 
 def test_what_is_left_out_has_a_name_and_a_reason(tmp_path):
-    assert read_layout(trees.flir_aligned(tmp_path / "a"))[1].left_out == [
-        ("align_train.txt: FLIR_99999_PreviewData", "listed, but a picture is missing")
+    assert read_layout(layout_trees.flir_aligned(tmp_path / "a"))[1].left_out == [
+        ("align_train.txt: FLIR_99999_PreviewData", "listed, but an image is missing")
     ]
-    assert read_layout(trees.folders(tmp_path / "b"))[1].left_out == [
-        ("RGB/notes.docx", "not a picture, by its name"),
+    assert read_layout(layout_trees.folders(tmp_path / "b"))[1].left_out == [
+        ("RGB/notes.docx", "not an image, by its name"),
         ("RGB/frame_1007.jpg", "no thermal partner"),
     ]
-    assert read_layout(trees.flir_europe(tmp_path / "c"))[1].left_out == [
+    assert read_layout(layout_trees.flir_europe(tmp_path / "c"))[1].left_out == [
         (f"{part}/europe_thermal_to_rgb.json: rgb_00007.jpg", "named by the map, but missing")
         for part in ("train", "val")
     ]
@@ -68,7 +68,7 @@ def test_what_is_left_out_has_a_name_and_a_reason(tmp_path):
 
 @pytest.mark.parametrize(("nested", "beside"), [(True, True), (True, False), (False, False)])
 def test_the_map_is_found_in_the_folder_or_beside_it(tmp_path, nested, beside):
-    root = trees.flir_v2(tmp_path / "all", nested=nested, map_beside=beside, stills=False)
+    root = layout_trees.flir_v2(tmp_path / "all", nested=nested, map_beside=beside, stills=False)
     for source in (root, *([root / "FLIR_ADAS_v2"] if nested else [])):
         found = read_layout(source)[1]
         assert len(found.frames) == 12
@@ -76,16 +76,16 @@ def test_the_map_is_found_in_the_folder_or_beside_it(tmp_path, nested, beside):
 
 
 def test_videos_are_the_authors_test_only_where_stills_can_train(tmp_path):
-    _, found = read_layout(trees.flir_v2(tmp_path, stills=False))
+    _, found = read_layout(layout_trees.flir_v2(tmp_path, stills=False))
 
     assert {frame.split for frame in found.frames} == {None}
 
 
 def test_sixteen_bit_twins_are_found(tmp_path):
     for write, folder in (
-        (trees.flir_v2, "analyticsData"),
-        (trees.flir_v1, "Data"),
-        (trees.flir_v1_3, "thermal_16_bit"),
+        (layout_trees.flir_v2, "analyticsData"),
+        (layout_trees.flir_v1, "Data"),
+        (layout_trees.flir_v1_3, "thermal_16_bit"),
     ):
         _, found = read_layout(write(tmp_path / folder))
         twins = [frame for frame in found.frames if frame.radiometric]
@@ -95,7 +95,7 @@ def test_sixteen_bit_twins_are_found(tmp_path):
 
 
 def test_stills_are_paired_by_description_and_by_name_at_equal_frames(tmp_path):
-    _, found = read_layout(trees.flir_v2(tmp_path))
+    _, found = read_layout(layout_trees.flir_v2(tmp_path))
     pairs = [f for f in found.frames if f.kind == "pairs" and f.split == "train"]
 
     assert {(f.recording, f.rgb.name.split("-")[3]) for f in pairs} == {
@@ -134,7 +134,7 @@ def test_a_pointer_counts_more_than_a_name_and_no_video_has_two_partners():
 
 
 def test_a_broken_index_costs_the_recovered_pairs_and_is_named(tmp_path):
-    trees.flir_v2(tmp_path)
+    layout_trees.flir_v2(tmp_path)
     (tmp_path / "FLIR_ADAS_v2/images_thermal_train/index.json").write_text("{")
     _, found = read_layout(tmp_path)
 
@@ -143,7 +143,7 @@ def test_a_broken_index_costs_the_recovered_pairs_and_is_named(tmp_path):
 
 
 def test_either_side_of_a_side_by_side_picture_can_be_rgb(tmp_path):
-    trees.side_by_side(tmp_path)
+    layout_trees.side_by_side(tmp_path)
 
     assert {f.rgb_side for f in read_layout(tmp_path)[1].frames} == {"left"}
     assert {f.rgb_side for f in read_layout(tmp_path, "side-by-side-ba")[1].frames} == {"right"}
@@ -155,7 +155,7 @@ def test_either_side_of_a_side_by_side_picture_can_be_rgb(tmp_path):
 def test_own_folders_may_be_called_and_nested_in_many_ways(tmp_path, form):
     for folder in form:
         for n in range(8):
-            trees.picture(tmp_path / folder / f"{n}.png")
+            layout_trees.image(tmp_path / folder / f"{n}.png")
     name, found = read_layout(tmp_path)
 
     assert name == "folders"
@@ -177,7 +177,7 @@ def test_a_folder_without_the_layout_is_told_what_to_look_for(tmp_path, layout, 
 
 @pytest.mark.parametrize("evil", ["../../secret.jpg", "/etc/passwd", "a/b.jpg", "..", "", "x\0"])
 def test_a_map_that_leads_elsewhere_is_named_and_not_followed(tmp_path, evil):
-    trees.flir_v2(tmp_path, stills=False)
+    layout_trees.flir_v2(tmp_path, stills=False)
     file = tmp_path / "rgb_to_thermal_vid_map.json"
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {next(iter(content)): evil}))
@@ -189,8 +189,8 @@ def test_a_map_that_leads_elsewhere_is_named_and_not_followed(tmp_path, evil):
 
 def test_links_that_lead_out_are_named_and_not_followed(tmp_path):
     root, secret = tmp_path / "raw", tmp_path / "secret"
-    trees.folders(root)
-    trees.picture(secret / "frame_0.jpg")
+    layout_trees.folders(root)
+    layout_trees.image(secret / "frame_0.jpg")
     (root / "RGB" / "frame_0.jpg").unlink()
     (root / "RGB" / "frame_0.jpg").symlink_to(secret / "frame_0.jpg")
     # A link within the recording is fine, a ring of links is not.
@@ -205,7 +205,7 @@ def test_links_that_lead_out_are_named_and_not_followed(tmp_path):
 
 
 def test_a_folder_that_is_a_link_out_of_the_recording_is_refused(tmp_path):
-    trees.folders(tmp_path / "elsewhere")
+    layout_trees.folders(tmp_path / "elsewhere")
     (tmp_path / "raw").mkdir()
     for folder in ("RGB", "Thermal"):
         (tmp_path / "raw" / folder).symlink_to(tmp_path / "elsewhere" / folder)
@@ -214,8 +214,8 @@ def test_a_folder_that_is_a_link_out_of_the_recording_is_refused(tmp_path):
 
 
 def test_a_list_that_is_a_link_out_of_the_recording_is_not_read(tmp_path):
-    trees.flir_aligned(tmp_path / "raw")
-    trees.lines(tmp_path / "secret" / "list.txt", ["password"])
+    layout_trees.flir_aligned(tmp_path / "raw")
+    layout_trees.lines(tmp_path / "secret" / "list.txt", ["password"])
     file = tmp_path / "raw" / "align" / "align_train.txt"
     file.unlink()
     file.symlink_to(tmp_path / "secret" / "list.txt")
@@ -225,20 +225,26 @@ def test_a_list_that_is_a_link_out_of_the_recording_is_not_read(tmp_path):
 
 
 def test_names_that_break_terminals_or_text_are_told_escaped(tmp_path):
-    trees.folders(tmp_path)
+    layout_trees.folders(tmp_path)
     (tmp_path / "RGB" / "\x1b[2Jcls.exe").write_bytes(b"")
     (Path(os.fsdecode(os.fsencode(tmp_path / "RGB") + b"/\xff.jpg"))).write_bytes(b"")
     os.mkfifo(tmp_path / "RGB" / "pipe.jpg")
     _, found = read_layout(tmp_path)
 
     reasons = dict(found.left_out)
-    assert reasons["RGB/\\x1b[2Jcls.exe"] == "not a picture, by its name"
+    assert reasons["RGB/\\x1b[2Jcls.exe"] == "not an image, by its name"
     assert reasons["RGB/\\udcff.jpg"] == "a name that is not UTF-8"
     assert reasons["RGB/pipe.jpg"] == "not a file"
 
 
 NAMES = st.sampled_from(
-    ["../x.jpg", "/etc/passwd", "\ud800.jpg", trees.flir_name("rgbTest0", 1, "r01"), "a" * 300]
+    [
+        "../x.jpg",
+        "/etc/passwd",
+        "\ud800.jpg",
+        layout_trees.flir_name("rgbTest0", 1, "r01"),
+        "a" * 300,
+    ]
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8) | NAMES,
@@ -261,10 +267,10 @@ BYTES = JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=
 @pytest.mark.parametrize(
     ("write", "file"),
     [
-        (trees.flir_v2, "rgb_to_thermal_vid_map.json"),
-        (trees.flir_v2, "FLIR_ADAS_v2/images_thermal_train/index.json"),
-        (trees.flir_europe, "train/europe_thermal_to_rgb.json"),
-        (trees.flir_aligned, "align/align_train.txt"),
+        (layout_trees.flir_v2, "rgb_to_thermal_vid_map.json"),
+        (layout_trees.flir_v2, "FLIR_ADAS_v2/images_thermal_train/index.json"),
+        (layout_trees.flir_europe, "train/europe_thermal_to_rgb.json"),
+        (layout_trees.flir_aligned, "align/align_train.txt"),
     ],
 )
 def test_no_content_of_a_list_crashes_or_leads_out(write, file, tmp_path):
@@ -290,7 +296,7 @@ def test_no_content_of_a_list_crashes_or_leads_out(write, file, tmp_path):
 
 @pytest.mark.parametrize("bomb", ["[" * 200_000, '{"a":' * 200_000, "9" * 10_000])
 def test_deep_and_long_json_is_one_sentence(tmp_path, bomb):
-    trees.flir_v2(tmp_path, stills=False)
+    layout_trees.flir_v2(tmp_path, stills=False)
     (tmp_path / "rgb_to_thermal_vid_map.json").write_text(bomb)
     with pytest.raises(DatasetError, match="must be JSON"):
         read_layout(tmp_path)

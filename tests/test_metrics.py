@@ -22,12 +22,12 @@ from thermal_search.metrics import (
     Reference,
     Statistics,
     build_extractor,
+    cached_statistics_path,
     frechet_distance,
     keep,
-    kept_statistics,
+    load_cached,
     measure,
     metric_name,
-    reference_file,
 )
 from thermal_search.metrics.inception import WEIGHTS_FILE
 
@@ -86,9 +86,9 @@ sizes = st.integers(2, 40)
 def truth(a, b):
     """By the singular values of the features themselves: nothing is squared, nothing rooted."""
     a, b = a.double().numpy(), b.double().numpy()
-    centred = [(x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b)]
-    traces = sum(np.square(x).sum() for x in centred)
-    norm = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
+    centered = [(x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b)]
+    traces = sum(np.square(x).sum() for x in centered)
+    norm = np.linalg.svd(centered[0] @ centered[1].T, compute_uv=False).sum()
     return np.square(a.mean(0) - b.mean(0)).sum() + traces - 2 * norm
 
 
@@ -114,7 +114,7 @@ def steep(count, seed):
 
 
 def collapsed(count, seed):
-    """A generator that paints one of two pictures whatever it is shown."""
+    """A generator that paints one of two images whatever it is shown."""
     return steep(2, seed)[torch.arange(count) % 2]
 
 
@@ -196,10 +196,10 @@ def test_one_image_has_no_covariance():
 def test_statistics_are_kept_and_found_again(tmp_path):
     file = tmp_path / "statistics" / "kept.npz"
     statistics = Statistics.of(features(10, 4))
-    assert kept_statistics(file) is None
+    assert load_cached(file) is None
     keep(statistics, file)
 
-    found = kept_statistics(file)
+    found = load_cached(file)
     assert found is not None
     assert found.count == 10
     assert torch.equal(found.outer, statistics.outer)
@@ -208,11 +208,11 @@ def test_statistics_are_kept_and_found_again(tmp_path):
 
 def test_damaged_statistics_are_measured_again(tmp_path):
     (tmp_path / "kept.npz").write_bytes(b"PK\x03\x04 cut off")
-    assert kept_statistics(tmp_path / "kept.npz") is None
+    assert load_cached(tmp_path / "kept.npz") is None
 
     # A pickle is never opened.
     (tmp_path / "evil.npz").write_bytes(pickle.dumps({"sum": 1}))
-    assert kept_statistics(tmp_path / "evil.npz") is None
+    assert load_cached(tmp_path / "evil.npz") is None
 
 
 def sum_in_two_processes(rank, place):
@@ -276,7 +276,7 @@ def test_the_file_of_kept_statistics_tells_the_weights(tmp_path):
         torch.manual_seed(seed)
         network = torch.nn.Linear(2, 2)
         extractor = Extractor("efficientnet-lite0", 2, network, lambda x: x)
-        return reference_file(tmp_path, extractor, "val", 9).name
+        return cached_statistics_path(tmp_path, extractor, "val", 9).name
 
     assert named(0) == named(0) != named(1)
 

@@ -24,7 +24,7 @@ VALUES = {"fid": 50.0, "kid": 0.02, "l1": 12.0, "lpips": 0.4, "psnr": 20.0, "ssi
 def test_a_sum_is_minimised_and_more_of_psnr_and_ssim_is_better(text, name, value):
     objective = parse_objective(text, "inception")
 
-    assert not objective.is_front
+    assert not objective.has_two_objectives
     assert objective.named(objective.values(VALUES)) == {name: pytest.approx(value)}
 
 
@@ -40,7 +40,7 @@ def test_fid_and_kid_are_asked_of_other_features_under_their_honest_keys():
 def test_a_front_has_two_axes():
     objective = parse_objective("pareto:fid,l1", "inception")
 
-    assert objective.is_front
+    assert objective.has_two_objectives
     assert objective.values(VALUES) == [50.0, 12.0]
     assert objective.named([50.0, 12.0]) == {"fid": 50.0, "l1": 12.0}
 

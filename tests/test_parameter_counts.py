@@ -12,7 +12,7 @@ from thermal_search.networks import (
     ResidualTranslator,
     UNet,
 )
-from thermal_search.networks.karras import GrowingDiscriminator, Growth, ladder
+from thermal_search.networks.progressive import GrowingDiscriminator, Growth, channels_by_resolution
 
 
 def count(make) -> int:
@@ -137,7 +137,7 @@ def test_progressive_gan_without_the_rgb_picture_is_the_official_one():
         lambda: progressive_gan.GrowingGenerator(size=1024, start=full, condition_channels=None)
     )
     # The official printout, 23,079,115, is of three channels: two more at each of nine sizes.
-    widths = sum(ladder(1024).values())
+    widths = sum(channels_by_resolution(1024).values())
     assert thermal + 2 * (widths + 9) == 23_079_115
     assert count(lambda: GrowingDiscriminator(size=1024, start=full, in_channels=3)) == 23_087_249
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny import SIZE, TINY, random_batches
+from tiny_settings import SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build

@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from thermal_search.dataset.layouts import read_layout
-from thermal_search.dataset.manifest import read_manifest, verify
-from thermal_search.dataset.preparation import prepare
+from thermal_search.data.manifest import read_manifest, verify
 from thermal_search.errors import DatasetError
+from thermal_search.preparation.layouts import read_layout
+from thermal_search.preparation.prepare import prepare
 
 PROCESS = Path(__file__).parents[1] / "process.py"
 
@@ -32,7 +32,7 @@ def run(*arguments):
     )
 
 
-def picture(path, seed=0, size=(40, 30), mode="RGB"):
+def image(path, seed=0, size=(40, 30), mode="RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
@@ -43,8 +43,8 @@ def folders(root, count=60, gap_every=15, size=(40, 30)):
     """Recordings of `gap_every` frames each, far apart in number."""
     for n in range(count):
         number = n + 1000 * (n // gap_every)
-        picture(root / "visible" / f"FLIR_{number:05}.png", n, size)
-        picture(root / "infrared" / f"FLIR_{number:05}.png", n + 1, size, "L")
+        image(root / "visible" / f"FLIR_{number:05}.png", n, size)
+        image(root / "infrared" / f"FLIR_{number:05}.png", n + 1, size, "L")
     return root
 
 
@@ -53,8 +53,8 @@ def rows(folder, kind, split):
     return [row for table in tables for row in table.to_pylist()]
 
 
-def planes(picture):
-    return np.asarray(picture).transpose(2, 0, 1).tobytes()
+def planes(image):
+    return np.asarray(image).transpose(2, 0, 1).tobytes()
 
 
 def all_rows(folder, kind="pairs"):
@@ -139,8 +139,8 @@ def flir(root, count=30, map_at=None, mapping=None):
         rgb = f"video-abc{n // 5}-frame-{n:06}-x{n}.jpg"
         thermal = f"video-def{n // 5}-frame-{n:06}-y{n}.jpg"
         # Real recordings mix sizes, and thermal comes as three equal channels.
-        picture(root / "video_rgb_test" / "data" / rgb, n, (60, 50) if n % 2 else (45, 40))
-        picture(root / "video_thermal_test" / "data" / thermal, n, (40, 32))
+        image(root / "video_rgb_test" / "data" / rgb, n, (60, 50) if n % 2 else (45, 40))
+        image(root / "video_thermal_test" / "data" / thermal, n, (40, 32))
         names[rgb] = thermal
     content = json.dumps(names if mapping is None else mapping(names))
     ((map_at or root) / "rgb_to_thermal_vid_map.json").write_text(content)
@@ -153,7 +153,7 @@ def test_unusable_files_are_named_counted_and_left_out(tmp_path):
     first.write_bytes(first.read_bytes()[:200])
     second.write_bytes(b"")
     (root / "infrared" / third.name).unlink()
-    picture(fourth, 1, (99, 30))
+    image(fourth, 1, (99, 30))
     result = run(root, tmp_path / "data", "--size", 32, "--max-bad", 0.2)
 
     assert result.returncode == 0, result.stderr
@@ -301,7 +301,7 @@ def radiometric(root, count=60, gap_every=15):
     counts = {}
     for n in range(count):
         name = f"FLIR_{n + 1000 * (n // gap_every):05}"
-        picture(root / "visible" / f"{name}.png", n, (32, 32))
+        image(root / "visible" / f"{name}.png", n, (32, 32))
         celsius = random.uniform(10, 40, (32, 32))
         counts[name] = ((celsius + 273.15) / 0.04).round().astype(np.uint16)
         (root / "infrared").mkdir(parents=True, exist_ok=True)
@@ -338,7 +338,7 @@ def test_the_range_and_the_meaning_of_counts_can_be_said(tmp_path):
 def test_frames_without_the_depth_asked_for_are_named(tmp_path):
     folders(tmp_path / "grey")
     radiometric(tmp_path / "counts")
-    with pytest.raises(DatasetError, match="reads 16-bit pictures of one channel"):
+    with pytest.raises(DatasetError, match="reads 16-bit images of one channel"):
         prepare(tmp_path / "grey", tmp_path / "a", size=32, thermal="16bit")
     with pytest.raises(DatasetError, match="unless --thermal 16bit is passed"):
         prepare(tmp_path / "counts", tmp_path / "b", size=32)

@@ -11,14 +11,14 @@ import zlib
 from pathlib import Path
 
 import interrupted
+import layout_trees
 import numpy as np
 import pytest
-import trees
 from PIL import Image
 
-from thermal_search.dataset.manifest import read_manifest, verify
-from thermal_search.dataset.preparation import prepare
+from thermal_search.data.manifest import read_manifest, verify
 from thermal_search.errors import DatasetError
+from thermal_search.preparation.prepare import prepare
 
 PROCESS = Path(__file__).parents[1] / "process.py"
 SIZE = 32
@@ -32,7 +32,7 @@ def contents(folder):
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     """A recording of pairs, some of which are dropped, and of frames without a partner."""
-    return trees.flir_v2_scenes(tmp_path_factory.mktemp("faults") / "raw")
+    return layout_trees.flir_v2_scenes(tmp_path_factory.mktemp("faults") / "raw")
 
 
 @pytest.fixture(scope="module")
@@ -157,11 +157,11 @@ def test_files_that_mean_ill_are_named_and_counted_and_none_is_read(tmp_path):
             (root / kind).mkdir(parents=True, exist_ok=True)
             Image.fromarray(noise).save(root / kind / f"{n:02}.jpg", quality=95)
     faults = {
-        "00": (bomb(30_000, 30_000), "too large to be a picture"),
-        "01": (bomb(10_000, 10_000), "too large to be a picture"),
+        "00": (bomb(30_000, 30_000), "too large to be an image"),
+        "01": (bomb(10_000, 10_000), "too large to be an image"),
         "02": ((root / "visible" / "02.jpg").read_bytes()[:900], "corrupt (image file is trunc"),
         "03": (b"", "corrupt (the file is empty)"),
-        "04": (b"MZ not a picture\0" * 50, "corrupt (not a picture)"),
+        "04": (b"MZ not an image\0" * 50, "corrupt (not an image)"),
         "05": (None, "a link that leads out of the recording"),
     }
     for stem, (content, _) in faults.items():
@@ -194,16 +194,16 @@ def test_a_map_that_points_outside_is_told_and_nothing_is_read_there(raw, tmp_pa
     root = tmp_path / "raw"
     shutil.copytree(raw, root)
     file = root / "rgb_to_thermal_vid_map.json"
-    name = trees.flir_name("rgbTest0", 0, "r00")
+    name = layout_trees.flir_name("rgbTest0", 0, "r00")
     told = file.read_text()
     file.write_text(told.replace(f'"{name}"', '"../../../secret.jpg"'))
-    trees.picture(tmp_path / "secret.jpg")
+    layout_trees.image(tmp_path / "secret.jpg")
     manifest = prepare(root, tmp_path / "data", size=SIZE, workers=1)
 
     assert [(item["file"], item["reason"]) for item in manifest.left_out] == [
         (
             f"rgb_to_thermal_vid_map.json: ('../../../secret.jpg', "
-            f"'{trees.flir_name('irTest0', 0, 't00')}')",
+            f"'{layout_trees.flir_name('irTest0', 0, 't00')}')",
             "must be two plain file names",
         )
     ]

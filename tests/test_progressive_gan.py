@@ -4,21 +4,21 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import BATCH, SIZE, TINY, random_batches
+from tiny_settings import BATCH, SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
-from thermal_search.networks.karras import (
+from thermal_search.distributed.worker_group import WorkerGroup
+from thermal_search.networks.progressive import (
     EqualizedConv2d,
     EqualizedLinear,
-    Grown,
     Growth,
-    MinibatchDeviation,
+    MinibatchStd,
+    ProgressiveNetwork,
     growth_at,
     pixel_norm,
 )
-from thermal_search.training.group import Group
-from thermal_search.training.step import take_seats, train_step
+from thermal_search.training.step import build_optimizers, train_step
 
 
 def make(**parameters):
@@ -84,16 +84,16 @@ def test_the_discriminator_fades_in_the_same_way():
 
 
 def test_real_pictures_are_faded_too():
-    picture = torch.randn(1, 1, 32, 32)
-    fine, coarse = F.avg_pool2d(picture, 2), F.interpolate(F.avg_pool2d(picture, 4), scale_factor=2)
+    image = torch.randn(1, 1, 32, 32)
+    fine, coarse = F.avg_pool2d(image, 2), F.interpolate(F.avg_pool2d(image, 4), scale_factor=2)
 
     translator = make()
     judge = translator.discriminator
-    assert torch.allclose(at(translator, 16, 1.0).discriminator.shown(picture), fine)
+    assert torch.allclose(at(translator, 16, 1.0).discriminator.shown(image), fine)
     assert torch.allclose(
-        at(translator, 16, 0.25).discriminator.shown(picture), coarse * 0.75 + fine * 0.25
+        at(translator, 16, 0.25).discriminator.shown(image), coarse * 0.75 + fine * 0.25
     )
-    assert torch.allclose(at(translator, 16, 0.0).discriminator.shown(picture), coarse)
+    assert torch.allclose(at(translator, 16, 0.0).discriminator.shown(image), coarse)
     seen = []
     translator.discriminator.register_forward_hook(lambda _, x, __: seen.append(x))
     batch = next(random_batches())
@@ -131,14 +131,14 @@ def test_optimizers_start_afresh_when_the_resolution_doubles_and_only_then():
 
 def test_forgetting_clears_what_adam_has_gathered():
     translator = at(make(), 8, 1.0)
-    seat = take_seats(translator)["generator"]
+    player_optimizer = build_optimizers(translator)["generator"]
     *_, turn = translator.turns(random_batches())
-    turn.loss.backward(inputs=seat.parameters)
-    seat.optimizer.step()
-    assert seat.optimizer.state
-    seat.forget()
+    turn.loss.backward(inputs=player_optimizer.parameters)
+    player_optimizer.optimizer.step()
+    assert player_optimizer.optimizer.state
+    player_optimizer.reset()
 
-    assert not seat.optimizer.state
+    assert not player_optimizer.optimizer.state
 
 
 @pytest.mark.parametrize("layer", [EqualizedConv2d(64, 64, 3), EqualizedLinear(256, 256)])
@@ -196,7 +196,7 @@ def test_the_length_of_the_latent_does_not_matter():
 
 
 def test_minibatch_deviation_is_one_channel_that_tells_sameness():
-    deviation = MinibatchDeviation(4)
+    deviation = MinibatchStd(4)
     same = deviation(torch.ones(8, 3, 4, 4))
     spread = deviation(torch.randn(8, 3, 4, 4))
 
@@ -220,7 +220,7 @@ def test_how_an_image_is_judged_depends_on_its_neighbours():
     batch = next(random_batches())
     pair = [F.avg_pool2d(images, 4) for images in (batch.rgb, batch.thermal)]
     crowd = [images[:1].expand_as(images) for images in pair]
-    judge, blind = (at(make(deviation_group=n), 8, 1.0).discriminator for n in (4, 1))
+    judge, blind = (at(make(mbstd_group_size=n), 8, 1.0).discriminator for n in (4, 1))
 
     assert not torch.allclose(judge(*pair)[0], judge(*crowd)[0], atol=1e-4)
     assert torch.allclose(blind(*pair)[0], blind(*crowd)[0], atol=1e-5)
@@ -240,17 +240,17 @@ def test_no_norm_layer_in_the_discriminator_and_no_tanh_at_the_end_of_the_genera
 def test_the_published_game():
     translator = make()
     turn = next(translator.turns(random_batches()))
-    config = build("progressive_gan", SIZE, {"feature_base": 64}).config
+    config = build("progressive_gan", SIZE, {"channel_base": 64}).config
 
     assert set(turn.terms) == {"wasserstein", "penalty", "drift"}
     assert (config.penalty_weight, config.drift_weight) == (10, 1e-3)
-    for seat in take_seats(translator).values():
-        assert seat.optimizer.defaults["betas"] == (0.0, 0.99)
+    for player_optimizer in build_optimizers(translator).values():
+        assert player_optimizer.optimizer.defaults["betas"] == (0.0, 0.99)
     assert 0.5 ** (16 / config.ema_half_life_images) == pytest.approx(0.999, abs=1e-4)
 
 
-class Product(Grown):
-    """Scores a pair by the product of its red and its thermal channel: with the RGB picture held
+class Product(ProgressiveNetwork):
+    """Scores a pair by the product of its red and its thermal channel: with the RGB image held
     fixed, its slope is the red channel."""
 
     def __init__(self):
@@ -290,16 +290,18 @@ def test_a_trial_grows_to_full_size_and_its_average_with_it(tmp_path):
     assert trial.average is not None
     assert trial.average.network.growth == trial.translator.generator.growth == Growth(32, 1.0)
     # Six steps were taken; Adam has gathered over those since the last doubling only.
-    seat = trial.seats["generator"]
-    assert seat.optimizer.state[seat.parameters[0]]["step"] < 6
+    player_optimizer = trial.optimizers["generator"]
+    assert player_optimizer.optimizer.state[player_optimizer.parameters[0]]["step"] < 6
 
 
 def test_layers_left_behind_get_no_gradient_and_so_do_not_drift():
     translator = at(make(), 8, 1.0)
-    seats = take_seats(translator)
+    optimizers = build_optimizers(translator)
 
     def step():
-        train_step(translator, seats, random_batches(), group=Group(), autocast=nullcontext())
+        train_step(
+            translator, optimizers, random_batches(), group=WorkerGroup(), autocast=nullcontext()
+        )
 
     step()
     assert translator.generator.paint["8"].weight.grad is not None

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import TINY
+from tiny_settings import TINY
 
 from thermal_search import architectures, checkpoint, export
-from thermal_search.dataset.batches import PairedBatches
-from thermal_search.dataset.frames import Frames
+from thermal_search.data.batches import PairedBatches
+from thermal_search.data.frames import Frames
 from thermal_search.errors import DatasetError
 from thermal_search.images import Temperatures
 from thermal_search.storage import Location
@@ -80,7 +80,7 @@ def exported(folder, temperatures):
     folder.mkdir()
     checkpoint.save(best, Location.of(folder / checkpoint.GENERATOR))
     trial = {"id": "0", "checkpoint": checkpoint.GENERATOR, "worth": {"fid": 1.0}}
-    found = {"best": "0", "trials": [trial], "finals": [], "verdict": None}
+    found = {"best": "0", "trials": [trial], "retrainings": [], "final_ranking": None}
     summary = {"metric": "fid", "features": "inception", **found}
     (folder / "summary.json").write_text(json.dumps(summary))
     return export.export(folder)
@@ -93,11 +93,11 @@ def test_a_generator_of_16_bit_thermal_gives_degrees_back(tmp_path):
     Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / "rgb" / "a.png")
     translate_folder(model, tmp_path / "rgb", tmp_path / "degrees", celsius=True)
     translate_folder(model, tmp_path / "rgb", tmp_path / "grey")
-    with Image.open(tmp_path / "degrees" / "a.png") as picture:
-        scale = float(picture.text["kelvin_per_count"]), float(picture.text["celsius_at_zero"])
-        celsius = np.asarray(picture).astype(float) * scale[0] + scale[1]
-    with Image.open(tmp_path / "grey" / "a.png") as picture:
-        grey = np.asarray(picture).astype(float)
+    with Image.open(tmp_path / "degrees" / "a.png") as image:
+        scale = float(image.text["kelvin_per_count"]), float(image.text["celsius_at_zero"])
+        celsius = np.asarray(image).astype(float) * scale[0] + scale[1]
+    with Image.open(tmp_path / "grey" / "a.png") as image:
+        grey = np.asarray(image).astype(float)
 
     assert json.loads((model / "config.json").read_text())["temperatures"] == asdict(WARM)
     assert scale == (0.01, -273.15)
@@ -107,5 +107,5 @@ def test_a_generator_of_16_bit_thermal_gives_degrees_back(tmp_path):
 
 def test_degrees_of_an_8_bit_generator_are_refused(tmp_path):
     model = exported(tmp_path / "search", None)
-    with pytest.raises(DatasetError, match="8-bit thermal pictures, which are no temperatures"):
+    with pytest.raises(DatasetError, match="8-bit thermal images, which are no temperatures"):
         translate_folder(model, tmp_path, tmp_path / "degrees", celsius=True)

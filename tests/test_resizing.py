@@ -1,4 +1,4 @@
-"""Reading and resizing single pictures: what comes out is what Pillow would give, or a reason."""
+"""Reading and resizing single images: what comes out is what Pillow would give, or a reason."""
 
 import io
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thermal_search.dataset.reading import Unusable, decode, read_picture
-from thermal_search.dataset.resizing import FILTERS, squash
+from thermal_search.preparation.decoding import Unusable, decode, read_image
+from thermal_search.preparation.resizing import FILTERS, resize_square
 
 
 def encoded(pixels, format="JPEG", **options):
@@ -33,7 +33,7 @@ def scene(height, width, channels=3, seed=0):
 def test_resizing_is_pillows_to_one_grey_level(filter, height, width, channels):
     pixels = scene(height, width, channels)
     expected = np.asarray(Image.fromarray(pixels).resize((64, 64), FILTERS[filter]))
-    found = squash(pixels.reshape(height, width, channels), 64, filter)
+    found = resize_square(pixels.reshape(height, width, channels), 64, filter)
 
     difference = np.abs(found.astype(int) - expected.reshape(64, 64, channels).astype(int))
     assert difference.max() <= 1
@@ -44,7 +44,7 @@ def test_resizing_is_pillows_to_one_grey_level(filter, height, width, channels):
 def test_counts_are_resized_as_finely_as_floats(filter):
     counts = scene(80, 100, 1).astype(np.uint16) * 9 + 6000
     exact = Image.fromarray(counts.astype(np.float32)).resize((32, 32), FILTERS[filter])
-    found = squash(counts[..., None], 32, filter)
+    found = resize_square(counts[..., None], 32, filter)
 
     assert found.dtype == np.uint16
     assert np.abs(found[..., 0] - np.asarray(exact)).max() <= 0.51
@@ -79,22 +79,22 @@ def test_a_cut_jpeg_is_named_corrupt(cut):
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked():
     file = io.BytesIO()
     Image.new("L", (30000, 30000)).save(file, "PNG")
-    with pytest.raises(Unusable, match="too large to be a picture"):
+    with pytest.raises(Unusable, match="too large to be an image"):
         decode(file.getvalue(), "RGB")
 
 
 def test_an_empty_an_alien_and_an_absent_file_are_named(tmp_path):
     (tmp_path / "empty.jpg").touch()
-    (tmp_path / "alien.jpg").write_text("no picture at all")
+    (tmp_path / "alien.jpg").write_text("no image at all")
     reasons = []
     for name in ("empty.jpg", "alien.jpg", "absent.jpg"):
         with pytest.raises(Unusable) as caught:
-            read_picture(tmp_path / name, "RGB")
+            read_image(tmp_path / name, "RGB")
         reasons.append(str(caught.value))
 
     assert reasons == [
         "corrupt (the file is empty)",
-        "corrupt (not a picture)",
+        "corrupt (not an image)",
         "unreadable (No such file or directory)",
     ]
 
@@ -110,7 +110,7 @@ def test_a_fast_decode_keeps_twice_the_pixels_that_are_wanted():
 def test_a_fast_decode_is_near_the_full_one():
     content = encoded(scene(800, 900), quality=92)
     full, fast = (
-        squash(decode(content, "RGB", smallest=least), 128, "bicubic").astype(int)
+        resize_square(decode(content, "RGB", smallest=least), 128, "bicubic").astype(int)
         for least in (0, 256)
     )
 
@@ -121,7 +121,7 @@ def test_depths_that_do_not_fit_are_named():
     counts = scene(20, 30, 1).astype(np.uint16) * 100
     with pytest.raises(Unusable, match="16 bits a pixel"):
         decode(encoded(counts, "PNG"), "L")
-    with pytest.raises(Unusable, match="reads 16-bit pictures of one channel"):
+    with pytest.raises(Unusable, match="reads 16-bit images of one channel"):
         decode(encoded(scene(20, 30), "PNG"), "counts")
 
     for format in ("PNG", "TIFF"):

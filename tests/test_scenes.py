@@ -5,18 +5,18 @@ import json
 import numpy as np
 from PIL import Image
 
-from thermal_search.dataset.layouts import read_layout
 from thermal_search.demo.scenes import draw_recording
+from thermal_search.preparation.layouts import read_layout
 
 
 def pairs(folder):
     mapping = json.loads((folder / "rgb_to_thermal_vid_map.json").read_text())
     for rgb, thermal in mapping.items():
         with (
-            Image.open(folder / "video_rgb_test" / "data" / rgb) as colours,
+            Image.open(folder / "video_rgb_test" / "data" / rgb) as colors,
             Image.open(folder / "video_thermal_test" / "data" / thermal) as heat,
         ):
-            yield colours.copy(), heat.copy()
+            yield colors.copy(), heat.copy()
 
 
 def test_it_has_the_layout_of_flir_adas_v2(recording):

@@ -18,7 +18,7 @@ from PIL import Image
 from summaries import assert_is_whole
 
 from thermal_search.errors import SearchError
-from thermal_search.tracking import SEARCH_TAG, TRIAL_TAG
+from thermal_search.tracking.runs import SEARCH_TAG, TRIAL_TAG
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.request import plan_from_flags
 
@@ -103,8 +103,10 @@ class TestSearch:
         assert_is_whole(summary, trials=TRIALS, images=IMAGES)
         assert summary["protocol"]["lpips"].startswith("alexnet ")
         measured = [item for trial in summary["trials"] for item in trial["history"]]
-        measured += [floor for name, floor in summary["floors"].items() if "l1" in floor]
-        measured += [final["test"] for final in summary["finals"]]
+        measured += [
+            baseline for name, baseline in summary["baselines"].items() if "l1" in baseline
+        ]
+        measured += [final["test"] for final in summary["retrainings"]]
         assert all(item["lpips"] > 0 for item in measured)
 
     def test_published_settings_come_first(self, searched):
@@ -135,7 +137,7 @@ class TestSearch:
 
         assert {run.data.tags[SEARCH_TAG] for run in runs} == {SearchPlan.load(output).id}
         summary = summary_of(output)
-        for trial in summary["trials"] + summary["finals"]:
+        for trial in summary["trials"] + summary["retrainings"]:
             run = children.pop(trial["id"])
             assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
             assert run.data.params["architecture"] == trial["architecture"]
@@ -151,16 +153,16 @@ class TestSearch:
             assert run.data.tags.get("finalist") == trial.get("configuration")
         assert children == {}
         assert parent.data.params["objective"] == "fid+0.1*l1"
-        assert parent.data.tags["verdict"] == summary["verdict"]["generator"]
+        assert parent.data.tags["final_ranking"] == summary["final_ranking"]["generator"]
 
     def test_finalists_are_trained_with_further_seeds_and_judged_on_the_test_split(self, searched):
         output, _, printed = searched
         summary = summary_of(output)
         completed = [t for t in summary["trials"] if t["status"] == "completed"]
         winner = min(completed, key=lambda trial: trial["worth"]["fd_efficientnet_lite0+0.1*l1"])
-        (final,) = summary["finals"]
+        (final,) = summary["retrainings"]
 
-        assert final["configuration"] == winner["id"] == summary["verdict"]["configuration"]
+        assert final["configuration"] == winner["id"] == summary["final_ranking"]["configuration"]
         assert final["parameters"] == winner["parameters"]
         assert (final["seed"], final["status"]) == (1, "completed")
         assert final["history"] != winner["history"]
@@ -168,7 +170,7 @@ class TestSearch:
             final["history"][-1]["fd_efficientnet_lite0"]
         )
         assert all(trial.get("test") is None for trial in summary["trials"])
-        assert summary["verdict"]["test"]["l1"]["mean"] == final["test"]["l1"]
+        assert summary["final_ranking"]["test"]["l1"]["mean"] == final["test"]["l1"]
         assert "Verdict, by the mean fd_efficientnet_lite0+0.1*l1" in printed
 
     def test_the_stores_address_is_in_the_output_folder(self, searched):
@@ -194,8 +196,8 @@ class TestSearch:
         exported = run("export", output, "--to", tmp_path / "model")
         assert exported.returncode == 0, exported.stderr
         config = json.loads((tmp_path / "model" / "config.json").read_text())
-        (best,) = summary_of(output)["finals"]
-        assert config["trial"] == best["id"] == summary_of(output)["verdict"]["generator"]
+        (best,) = summary_of(output)["retrainings"]
+        assert config["trial"] == best["id"] == summary_of(output)["final_ranking"]["generator"]
         assert config["test"] == best["test"]
         assert config["fd_efficientnet_lite0"] == best["history"][-1]["fd_efficientnet_lite0"]
         assert config["worth"] == best["worth"]
@@ -204,7 +206,7 @@ class TestSearch:
         source.mkdir()
         for path in sorted((recording / "images_rgb_val" / "data").iterdir()):
             (source / path.name).write_bytes(path.read_bytes())
-        (source / "broken.jpg").write_bytes(b"no picture")
+        (source / "broken.jpg").write_bytes(b"no image")
         painted = [tmp_path / "one", tmp_path / "two"]
         for target in painted:
             result = run("translate", tmp_path / "model", source, target)
@@ -213,10 +215,10 @@ class TestSearch:
         names = sorted(p.name for p in painted[0].iterdir())
         assert names == sorted(f"{p.stem}.png" for p in source.iterdir() if p.stem != "broken")
         for name in names:
-            with Image.open(painted[0] / name) as picture:
-                assert picture.mode == "L"
-                assert picture.size == (288, 256)
-                assert np.asarray(picture).std() > 0
+            with Image.open(painted[0] / name) as image:
+                assert image.mode == "L"
+                assert image.size == (288, 256)
+                assert np.asarray(image).std() > 0
             assert (painted[0] / name).read_bytes() == (painted[1] / name).read_bytes()
 
     def test_a_changed_export_is_refused(self, searched, tmp_path):

@@ -15,14 +15,14 @@ import ray
 from ray import tune
 
 from thermal_search import local_ray
-from thermal_search.dataset.loading import load
-from thermal_search.training.mailbox import Mailbox
-from thermal_search.tuning import machines
+from thermal_search.data.ray_dataset import load
+from thermal_search.tuning import nodes as machines
 from thermal_search.tuning.callback import SearchCallback
-from thermal_search.tuning.layout import lay_out
+from thermal_search.tuning.placement import place_slots
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import protocol_of, search, slot_for
+from thermal_search.tuning.slots.mailbox import Mailbox
 
 pytestmark = [
     pytest.mark.ray,
@@ -103,7 +103,7 @@ def test_trials_flow_through_and_everything_is_given_back(
     trials = 6 if workers == 1 else 3
     changes = {"slots": slots, "workers": workers, "gpus_per_worker": gpus}
     plan = plan_of(dataset, tmp_path / "search", trials=trials, **changes)
-    assert lay_out(plan, machines.present()).slots == (slots or 2)
+    assert place_slots(plan, machines.present()).slots == (slots or 2)
     with watched_for_open_ports() as found:
         record = search(plan)
 
@@ -236,7 +236,7 @@ def test_trials_that_break_end_with_their_reason_and_the_slot_goes_on(cluster, d
     manifest = plan.check()
     plan = replace(plan, protocol=protocol_of(plan, manifest))
     plan.output.make_folder()
-    layout = lay_out(plan, machines.present())
+    layout = place_slots(plan, machines.present())
     loaded = load(manifest)
     broken = [
         {"speed": 1},

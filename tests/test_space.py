@@ -5,7 +5,13 @@ from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Experiment
 
-from thermal_search.tuning.space import FINALIST, OBJECTIVE, Finals, HonestSearch, searcher
+from thermal_search.tuning.space import (
+    FINALIST,
+    OBJECTIVE,
+    PruningOptunaSearch,
+    RetrainingQueue,
+    searcher,
+)
 
 # Optuna calls grouped, multivariate TPE experimental.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -41,7 +47,7 @@ def test_a_trial_that_was_stopped_early_is_pruned_for_optuna():
 
 def test_no_more_trials_run_at_once_than_there_are_slots_now(monkeypatch, tmp_path):
     """Also where a search goes on with more slots than it began with."""
-    monkeypatch.setattr(HonestSearch, "at_once", 2)
+    monkeypatch.setattr(PruningOptunaSearch, "slots", 2)
     search = searcher(["wgan"], seed=0)
     assert search.suggest("a")
     assert search.suggest("b")
@@ -51,7 +57,7 @@ def test_no_more_trials_run_at_once_than_there_are_slots_now(monkeypatch, tmp_pa
     assert search.suggest("d") is None
 
     search.save(str(tmp_path / "state"))
-    HonestSearch.at_once = 3
+    PruningOptunaSearch.slots = 3
     restored = searcher(["wgan"], seed=0)
     restored.restore(str(tmp_path / "state"))
     assert restored.suggest("d")
@@ -59,22 +65,22 @@ def test_no_more_trials_run_at_once_than_there_are_slots_now(monkeypatch, tmp_pa
 
 
 def test_no_more_finals_run_at_once_than_there_are_slots_now(monkeypatch, tmp_path):
-    def begun() -> Finals:
-        finals = Finals()
+    def begun() -> RetrainingQueue:
+        retrainings = RetrainingQueue()
         experiment = Experiment(
-            "finals", tune.Trainable, config={FINALIST: tune.grid_search([*"abcd"])}
+            "retrainings", tune.Trainable, config={FINALIST: tune.grid_search([*"abcd"])}
         )
-        finals.add_configurations(experiment)
-        return finals
+        retrainings.add_configurations(experiment)
+        return retrainings
 
-    monkeypatch.setattr(Finals, "at_once", 1)
-    finals = begun()
-    assert finals.next_trial()
-    assert finals.next_trial() is None
+    monkeypatch.setattr(RetrainingQueue, "slots", 1)
+    retrainings = begun()
+    assert retrainings.next_trial()
+    assert retrainings.next_trial() is None
 
-    finals.save_to_dir(str(tmp_path), "state")
-    Finals.at_once = 3
-    restored = Finals()
+    retrainings.save_to_dir(str(tmp_path), "state")
+    RetrainingQueue.slots = 3
+    restored = RetrainingQueue()
     restored.restore_from_dir(str(tmp_path))
     more = [restored.next_trial() for _ in range(3)]
     assert [trial and trial.config[FINALIST] for trial in more] == ["b", "c", None]

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from thermal_search.dataset.layouts import Frame
-from thermal_search.dataset.splits import parse_shares, split, thin
 from thermal_search.errors import DatasetError
+from thermal_search.preparation.layouts import Frame
+from thermal_search.preparation.splits import parse_shares, split, subsample
 
 SOME = Path("x")
 
@@ -106,7 +106,7 @@ def test_frames_without_a_partner_follow_their_recording_and_its_cut():
 
 
 def test_every_kth_frame_of_each_recording_is_kept():
-    kept = thin(frames_of({"a": 10, "b": 4}) + frames_of({"a": 7}, None, "thermal"), 3)
+    kept = subsample(frames_of({"a": 10, "b": 4}) + frames_of({"a": 7}, None, "thermal"), 3)
 
     assert [(f.kind, f.recording, int(f.name)) for f in kept] == [
         *(("pairs", "a", n) for n in (0, 3, 6, 9)),
@@ -123,4 +123,4 @@ def test_shares_that_are_none_are_refused(told):
 
 def test_thinning_to_nothing_is_refused():
     with pytest.raises(DatasetError, match="--every must be 1 or more"):
-        thin([], 0)
+        subsample([], 0)

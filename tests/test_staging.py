@@ -7,9 +7,9 @@ import pytest
 from object_store import object_store
 from test_process import folders, run
 
-from thermal_search.dataset.preparation import prepare
-from thermal_search.dataset.staging import stage
 from thermal_search.errors import DatasetError
+from thermal_search.preparation.prepare import prepare
+from thermal_search.preparation.staging import stage
 from thermal_search.storage import Location
 
 

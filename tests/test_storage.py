@@ -188,7 +188,7 @@ def test_a_store_that_breaks_off_while_sending_is_sent_all_again(store):
 
 
 def test_a_store_that_stays_away_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(storage, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(storage, "TIMEOUT_S", 1.0)
     monkeypatch.setattr("os.environ", os.environ | CREDENTIALS)
     place = Location.of(f"s3://bucket/x?scheme=http&endpoint_override=127.0.0.1:{free_port()}")
     with pytest.raises(StorageError, match="s3://bucket has not answered for 1 s"):

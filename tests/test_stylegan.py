@@ -3,13 +3,19 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import BATCH, SIZE, TINY, random_batches
+from tiny_settings import BATCH, SIZE, TINY, random_batches
 
 from thermal_search.architectures import build
 from thermal_search.architectures.stylegan import Styled
-from thermal_search.losses import zero_centred_penalty
-from thermal_search.networks.karras import Blur, EqualizedLinear, Grown, Growth, MinibatchDeviation
-from thermal_search.training.step import take_seats
+from thermal_search.losses import r1_penalty
+from thermal_search.networks.progressive import (
+    Blur,
+    EqualizedLinear,
+    Growth,
+    MinibatchStd,
+    ProgressiveNetwork,
+)
+from thermal_search.training.step import build_optimizers
 
 
 def make(**parameters):
@@ -20,7 +26,7 @@ def make(**parameters):
 
 
 def test_the_mapping_has_eight_slow_layers():
-    mapping = build("stylegan", SIZE, {"feature_base": 64}).generator.map
+    mapping = build("stylegan", SIZE, {"channel_base": 64}).generator.map
     layers = [m for m in mapping.layers if isinstance(m, EqualizedLinear)]
 
     assert len(layers) == 8
@@ -66,8 +72,8 @@ def test_a_style_sets_the_mean_and_the_spread_of_each_channel():
     plain.style.weight.data.zero_()
     given = torch.randn(2, 3, 8, 8)
     rectified = torch.where(given > 0, given, 0.2 * given)
-    centred = rectified - rectified.mean((2, 3), keepdim=True)
-    expected = centred / rectified.std((2, 3), correction=0, keepdim=True)
+    centered = rectified - rectified.mean((2, 3), keepdim=True)
+    expected = centered / rectified.std((2, 3), correction=0, keepdim=True)
     assert torch.allclose(plain(given, torch.zeros(2, 2)), expected, atol=1e-3)
     assert plain.style.scale == pytest.approx(2**-0.5)  # no rectifier follows: gain 1
 
@@ -97,7 +103,7 @@ def test_noise_is_one_channel_that_each_picture_draws_by_itself():
     styled.noise_strength.data = torch.tensor([1.0, 1.0, 2.0]).view(3, 1, 1)
     painted = styled(torch.zeros(2, 3, 8, 8), torch.zeros(2, 2))
 
-    # From nothing but noise, and normalised after: alike in all channels.
+    # From nothing but noise, and normalized after: alike in all channels.
     assert torch.allclose(painted[:, 0], painted[:, 1])
     assert torch.allclose(painted[:, 0], painted[:, 2], atol=1e-3)
     assert not torch.allclose(painted[0], painted[1], atol=0.1)
@@ -162,20 +168,20 @@ def test_truncation_holds_styles_to_their_mean_when_judged_only():
     assert not torch.equal(translator.translate(rgb, one), translator.translate(rgb, other))
     translator.eval()
     assert torch.equal(translator.translate(rgb, one), translator.translate(rgb, other))
-    assert build("stylegan", SIZE, {"feature_base": 64}).config.truncation == 1
+    assert build("stylegan", SIZE, {"channel_base": 64}).config.truncation == 1
 
 
 def test_the_mean_style_moves_slowly_to_what_was_mapped():
     mapping = make().generator.map
     mapping.remember(torch.ones(4, 8))
 
-    assert mapping.running_style.tolist() == pytest.approx([0.005] * 8)
+    assert mapping.running_w.tolist() == pytest.approx([0.005] * 8)
     # The first latent's styles only, whatever it is mixed with.
     translator = make(style_mixing=1.0)
     rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
     translator.generator._styles(rgb, z, layers=8)
     expected = 0.005 * translator.generator.map(rgb, z).mean(0)
-    assert torch.allclose(translator.generator.map.running_style, expected, atol=1e-6)
+    assert torch.allclose(translator.generator.map.running_w, expected, atol=1e-6)
 
 
 def test_the_style_sees_the_rgb_picture_when_asked_to():
@@ -201,7 +207,7 @@ def test_r1_of_a_linear_score_is_known():
     slope = torch.tensor([3.0, -4.0]).view(1, 1, 1, 2)
     real = torch.rand(6, 1, 1, 2, requires_grad=True)
 
-    assert zero_centred_penalty((slope * real).sum((1, 2, 3)), real).item() == pytest.approx(25)
+    assert r1_penalty((slope * real).sum((1, 2, 3)), real).item() == pytest.approx(25)
 
 
 def test_the_penalty_is_half_gamma_times_r1_and_teaches_the_first_layer():
@@ -215,9 +221,9 @@ def test_the_penalty_is_half_gamma_times_r1_and_teaches_the_first_layer():
     assert penalty(20.0) == pytest.approx(2 * penalty(10.0), rel=1e-4)
 
 
-class Product(Grown):
-    """Scores a pair by the product of its red and its thermal channel: with the RGB picture held
-    fixed, its slope at any thermal picture is the red channel; squared, it tells where it is."""
+class Product(ProgressiveNetwork):
+    """Scores a pair by the product of its red and its thermal channel: with the RGB image held
+    fixed, its slope at any thermal image is the red channel; squared, it tells where it is."""
 
     def __init__(self):
         super().__init__(Growth(SIZE, 1.0))
@@ -249,14 +255,14 @@ def test_the_penalty_is_taken_in_float32_under_bf16():
 
 
 def test_the_lazy_penalty_is_rare_and_as_much_heavier():
-    translator, seats = make(r1_every=4), None
+    translator, optimizers = make(r1_every=4), None
     rows = []
     for step in range(5):
         translator.begin_step(990 + step, 1000)
         for turn in translator.turns(random_batches()):
             if turn.player == "discriminator":
                 rows.append("penalty" in turn.terms)
-    seats = take_seats(translator)
+    optimizers = build_optimizers(translator)
     every = next(make(r1_every=1).turns(random_batches())).terms["penalty"]
     fourth = next(make(r1_every=4).turns(random_batches())).terms["penalty"]
 
@@ -265,7 +271,7 @@ def test_the_lazy_penalty_is_rare_and_as_much_heavier():
     other.load_state_dict(translator.state_dict())
     assert other.steps == translator.steps == 5
     assert fourth.item() == pytest.approx(4 * every.item(), rel=1e-4)
-    recipe = seats["discriminator"].optimizer.defaults
+    recipe = optimizers["discriminator"].optimizer.defaults
     assert recipe["lr"] == pytest.approx(1e-3 * 4 / 5)
     assert recipe["betas"][1] == pytest.approx(0.99 ** (4 / 5))
 
@@ -301,7 +307,7 @@ def test_the_filters_first_and_second_derivatives():
 def test_the_discriminator_compares_four_images():
     head = make().discriminator.head
 
-    assert isinstance(head[0], MinibatchDeviation)
+    assert isinstance(head[0], MinibatchStd)
     assert head[0].group == 4
 
 

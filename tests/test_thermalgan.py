@@ -2,13 +2,13 @@ import math
 
 import pytest
 import torch
-from tiny import BATCH, SIZE, TINY, random_batches
+from tiny_settings import BATCH, SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
 from thermal_search.architectures.thermalgan import even_levels
 from thermal_search.images import Batch
-from thermal_search.training.step import take_seats
+from thermal_search.training.step import build_optimizers
 
 
 def make(**parameters):
@@ -20,11 +20,11 @@ def test_the_base_has_few_even_levels_each_the_mean_of_its_place():
     thermal = torch.rand(3, 1, SIZE, SIZE) * 2 - 1
     base = make().base_of(thermal)
     assert torch.equal(base, even_levels(thermal, 8))
-    for picture, original in zip(base, thermal, strict=True):
-        levels = picture.unique()
+    for image, original in zip(base, thermal, strict=True):
+        levels = image.unique()
         assert len(levels) <= 8
         for level in levels:
-            assert original[picture == level].mean().item() == pytest.approx(level.item(), abs=1e-5)
+            assert original[image == level].mean().item() == pytest.approx(level.item(), abs=1e-5)
 
 
 def test_levels_are_equally_populated_and_even_pictures_survive():
@@ -46,8 +46,8 @@ def test_noise_does_not_tear_levels():
     assert all(half.unique().numel() == 1 for half in far)
     noise = torch.randn(1, 1, 64, 64)
 
-    def torn(picture):
-        return (picture.diff(dim=3) != 0).float().mean()
+    def torn(image):
+        return (image.diff(dim=3) != 0).float().mean()
 
     quantiles = noise.flatten().sort().values[torch.arange(1, 4) * 1024]
     assert torn(even_levels(noise, 4)) < 0.8 * torn(torch.searchsorted(quantiles, noise).float())
@@ -243,7 +243,7 @@ def test_what_the_range_cuts_off_is_watched_and_not_minimised():
     translator, batch = make(contrast_range=0.01), next(random_batches())
     _, _, turn, _ = translator.turns(iter([batch]))
 
-    assert turn.watched["clipped_share"] > 0.5
+    assert turn.logged["clipped_share"] > 0.5
     assert "clipped_share" not in turn.terms
 
 
@@ -269,7 +269,7 @@ def test_published_weights():
     config = build("thermalgan", 32, {"width": 4}).config
     weights = config.base_l1_weight, config.contrast_l1_weight, config.kl_weight
     assert (*weights, config.latent_weight) == (10, 100, 0.01, 0.5)
-    recipes = {s.optimizer.defaults["lr"] for s in take_seats(make()).values()}
+    recipes = {s.optimizer.defaults["lr"] for s in build_optimizers(make()).values()}
     assert recipes == {2e-4}
 
 

@@ -16,8 +16,8 @@ from ray.tune.experiment import Trial
 
 from thermal_search.errors import SearchError
 from thermal_search.storage import Location
-from thermal_search.tracking import SearchLog, require_store
-from thermal_search.tuning.backlog import Backlog
+from thermal_search.tracking.log_queue import LogQueue
+from thermal_search.tracking.runs import SearchLogger, require_store
 from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.request import plan_from_flags
 
@@ -26,7 +26,7 @@ METRIC = "fd_efficientnet_lite0"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A real MLflow server that also keeps the pictures, behind a way that can be closed."""
+    """A real MLflow server that also keeps the images, behind a way that can be closed."""
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
@@ -61,15 +61,15 @@ def test_a_server_that_was_away_finds_everything_once_and_in_order(server, monke
     with grid.open_output() as file:
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(file, format="png")
     require_store(output)
-    log, said = SearchLog(output, "a-search", {"trials": 2}), []
+    log, said = SearchLogger(output, "a-search", {"trials": 2}), []
     log.open()
-    backlog = Backlog(said.append)
-    backlog.add(lambda: log.start_trial("trial-1", "pix2pix", {"l1": 100.0}))
-    backlog.add(lambda: log.log_evaluation("trial-1", 10, {"fid": 9.0}, grid))
-    assert backlog.close(60) == 0
+    log_queue = LogQueue(said.append)
+    log_queue.add(lambda: log.start_trial("trial-1", "pix2pix", {"l1": 100.0}))
+    log_queue.add(lambda: log.log_evaluation("trial-1", 10, {"fid": 9.0}, grid))
+    assert log_queue.close(60) == 0
 
     server.close()
-    away = Backlog(said.append)
+    away = LogQueue(said.append)
     asked = time.monotonic()
     for images in (20, 30, 40):
         away.add(
@@ -83,7 +83,7 @@ def test_a_server_that_was_away_finds_everything_once_and_in_order(server, monke
     assert len(said) == 1
     assert "MLflow does not answer" in said[0]
 
-    back = Backlog(said.append)
+    back = LogQueue(said.append)
     for entry in away.entries:
         back.add(entry)
     threading.Timer(1, server.open).start()
@@ -102,14 +102,14 @@ def test_a_server_that_was_away_finds_everything_once_and_in_order(server, monke
 @pytest.mark.filterwarnings("ignore")
 def test_an_entry_that_is_refused_does_not_hold_up_the_others(server, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.port}")
-    log, said = SearchLog(Location.of(tmp_path / "other"), "b-search", {}), []
+    log, said = SearchLogger(Location.of(tmp_path / "other"), "b-search", {}), []
     log.open()
-    backlog = Backlog(said.append)
-    backlog.add(lambda: log.start_trial("trial-1", "pix2pix", {}))
-    backlog.add(lambda: log.log_evaluation("trial-1", 10, {"no\nname": 1.0}))
-    backlog.add(lambda: log.log_evaluation("trial-1", 20, {"fid": 1.0}))
+    log_queue = LogQueue(said.append)
+    log_queue.add(lambda: log.start_trial("trial-1", "pix2pix", {}))
+    log_queue.add(lambda: log.log_evaluation("trial-1", 10, {"no\nname": 1.0}))
+    log_queue.add(lambda: log.log_evaluation("trial-1", 20, {"fid": 1.0}))
 
-    assert backlog.close(60) == 0
+    assert log_queue.close(60) == 0
     assert log.logged_images("trial-1", "fid") == {20}
     assert len(said) == 1
     assert "refuses an entry" in said[0]
@@ -125,24 +125,28 @@ def test_the_floors_are_logged_with_the_search(server, monkeypatch, tmp_path):
     callback.setup()
     trial = Trial("slot", trial_id="trial-1", config={"architecture": "pix2pix"}, stub=True)
     callback.on_trial_start(0, [trial], trial)
-    floors = {"inverted_grey": {METRIC: 9.5, "l1": 4.0}, "train": {METRIC: 2.5, "images": 7.0}}
+    baselines = {"inverted_grey": {METRIC: 9.5, "l1": 4.0}, "train": {METRIC: 2.5, "images": 7.0}}
     result = {"images": 10, METRIC: 8.0, "beside": {}, "losses": {}, "grid": None}
-    result |= {"seconds": 1.0, "images_per_second": 9.0, "floors": floors}
+    result |= {"seconds": 1.0, "images_per_second": 9.0, "baselines": baselines}
     callback.on_trial_result(0, [trial], trial, result)
-    assert callback.backlog.close(60) == 0
+    assert callback.log_queue.close(60) == 0
     callback.progress.close()
 
     parent = callback.log.client.get_run(callback.log.parent.info.run_id)
-    told = {f"floor_{name}/{key}": v for name, floor in floors.items() for key, v in floor.items()}
+    told = {
+        f"baseline_{name}/{key}": v
+        for name, baseline in baselines.items()
+        for key, v in baseline.items()
+    }
     assert parent.data.metrics == told
 
 
 def test_a_server_that_went_away_is_told_of_without_its_password(monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:p@geheim@127.0.0.1:{free_port()}")
     said = []
-    backlog = Backlog(said.append)
-    backlog.add(SearchLog(Location.of(tmp_path), "c-search", {}).open)
-    assert backlog.close(5) == 1
+    log_queue = LogQueue(said.append)
+    log_queue.add(SearchLogger(Location.of(tmp_path), "c-search", {}).open)
+    assert log_queue.close(5) == 1
     assert "MLflow does not answer" in said[0]
     assert "127.0.0.1" in said[0]
     assert "geheim" not in said[0]
@@ -152,7 +156,7 @@ def test_a_server_that_is_not_there_is_one_sentence_without_its_password(monkeyp
     address = f"http://me:geheim@127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(SearchError, match="No tracking server answers at http://127") as caught:
-        require_store(Location.of(tmp_path), patience_s=0)
+        require_store(Location.of(tmp_path), timeout_s=0)
     assert "geheim" not in str(caught.value)
 
 
@@ -170,5 +174,5 @@ def test_a_store_that_refuses_is_one_sentence_without_its_password(
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.format(port=server.port))
     with pytest.raises(SearchError, match=r"cannot keep runs at .* mend MLFLOW_TRACK") as caught:
-        require_store(Location.of(tmp_path), patience_s=0)
+        require_store(Location.of(tmp_path), timeout_s=0)
     assert "geheim" not in str(caught.value)

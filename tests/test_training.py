@@ -10,18 +10,18 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 from object_store import object_store
-from tiny import SIZE, TINY
+from tiny_settings import SIZE, TINY
 
 from thermal_search import checkpoint
 from thermal_search.architectures import ARCHITECTURES, build
-from thermal_search.dataset.batches import PairedBatches, UnpairedBatches
-from thermal_search.dataset.frames import Frames, JudgedFrames, WorkerFrames
+from thermal_search.data.batches import PairedBatches, UnpairedBatches
+from thermal_search.data.frames import EvaluationPairs, Frames, WorkerFrames
+from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.errors import SearchError, TrialDiverged
+from thermal_search.evaluation.baselines import measure_baselines
+from thermal_search.evaluation.evaluator import Evaluator
 from thermal_search.metrics import Extractor, Statistics
 from thermal_search.storage import Location
-from thermal_search.training.evaluation import Judge
-from thermal_search.training.floors import measure_floors
-from thermal_search.training.group import Group
 from thermal_search.training.trial import Trial, TrialPlan
 
 CPU = torch.device("cpu")
@@ -54,23 +54,23 @@ def data_of(rank=0, workers=1, shares=((0, 16), (16, 40))):
     seen = (0, 40) if workers == 1 else shares[rank]
     pairs = tuple(part(whole, half.start, half.stop) for whole in training)
     judged = tuple(part(whole, *seen) for whole in validation)
-    unseen = JudgedFrames(frames(0, 3, 0), frames(0, 1, 0), 0)
-    return WorkerFrames(SIZE, pairs, pairs, JudgedFrames(*judged, seen[0]), unseen)
+    unseen = EvaluationPairs(frames(0, 3, 0), frames(0, 1, 0), 0)
+    return WorkerFrames(SIZE, pairs, pairs, EvaluationPairs(*judged, seen[0]), unseen)
 
 
-def judge_of(data, group):
+def evaluator_of(data, group):
     torch.manual_seed(0)
     classifier = torch.nn.Linear(16, 5)
     extractor = Extractor("efficientnet-lite0", 16, Pooled(), lambda x: x / 255, classifier)
     thermal = data_of().validation.thermal
     statistics = Statistics.of(extractor(thermal.take(range(40))))
-    return Judge(data.validation, extractor, statistics, group, CPU)
+    return Evaluator(data.validation, extractor, statistics, group, CPU)
 
 
 def trial_of(plan, group=None, rank=0, workers=1):
-    group = group or Group()
+    group = group or WorkerGroup()
     data = data_of(rank, workers)
-    return Trial(plan, data, judge_of(data, group), group, CPU)
+    return Trial(plan, data, evaluator_of(data, group), group, CPU)
 
 
 def plan_of(folder, architecture="pix2pix", **changes):
@@ -194,7 +194,7 @@ def test_judging_again_finds_the_very_same(tmp_path, architecture):
     found = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        found.append(trial.judge.evaluate(trial.translator, tmp_path / "grid.png"))
+        found.append(trial.evaluator.evaluate(trial.translator, tmp_path / "grid.png"))
 
     assert found[0] == found[1]
 
@@ -212,7 +212,7 @@ def test_unknown_parameters_are_one_sentence(tmp_path):
 def train_with_two(rank, place):
     dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2)
     torch.set_num_threads(1)
-    group, found = Group(), {}
+    group, found = WorkerGroup(), {}
     for architecture in sorted(ARCHITECTURES):
         plan = plan_of(Path(place) / architecture, architecture)
         first = trial_of(plan, group, rank, 2)
@@ -249,12 +249,12 @@ STILLS = frames(11, 1, 5)
 def judge_with_two(rank, place, shares):
     dist.init_process_group("gloo", init_method=f"file://{place}/meeting", rank=rank, world_size=2)
     data = data_of(rank, 2, shares)
-    judge = judge_of(data, Group())
-    found = judge.evaluate(translator_of(), Path(place) / "two.png")
+    evaluator = evaluator_of(data, WorkerGroup())
+    found = evaluator.evaluate(translator_of(), Path(place) / "two.png")
     _, paired = data.paired
     stills = STILLS.part(*((0, 4), (4, 11))[rank])
-    floors = measure_floors(judge, [paired, stills])
-    Path(place, f"found-{rank}").write_text(json.dumps([found.score, found.beside, floors]))
+    baselines = measure_baselines(evaluator, [paired, stills])
+    Path(place, f"found-{rank}").write_text(json.dumps([found.score, found.beside, baselines]))
     dist.destroy_process_group()
 
 
@@ -268,8 +268,8 @@ def test_two_workers_judge_as_one_does(tmp_path, shares):
     # With few validation frames, the second worker has none at all.
     multiprocessing.spawn(judge_with_two, (str(tmp_path), shares), nprocs=2)
     data = data_of()
-    judge = judge_of(data, Group())
-    one = judge.evaluate(translator_of(), tmp_path / "one.png")
+    evaluator = evaluator_of(data, WorkerGroup())
+    one = evaluator.evaluate(translator_of(), tmp_path / "one.png")
     two = [json.loads((tmp_path / f"found-{rank}").read_text()) for rank in (0, 1)]
 
     assert two[0] == two[1]
@@ -279,10 +279,10 @@ def test_two_workers_judge_as_one_does(tmp_path, shares):
     assert set(two[0][1]) == plain | suffixed
     assert two[0][1] == pytest.approx(one.beside, rel=1e-6)
     _, paired = data.paired
-    floors = measure_floors(judge, [paired, STILLS])
-    assert set(two[0][2]) == set(floors)
-    for name, floor in floors.items():
-        assert two[0][2][name] == pytest.approx(floor, rel=1e-6), name
+    baselines = measure_baselines(evaluator, [paired, STILLS])
+    assert set(two[0][2]) == set(baselines)
+    for name, baseline in baselines.items():
+        assert two[0][2][name] == pytest.approx(baseline, rel=1e-6), name
 
 
 def test_the_error_is_the_mean_absolute_difference_of_the_pixels(tmp_path):
@@ -290,7 +290,7 @@ def test_the_error_is_the_mean_absolute_difference_of_the_pixels(tmp_path):
     validation = data.validation
     rgb, thermal = (part.take(range(40)).float() for part in (validation.rgb, validation.thermal))
     translator.translate = lambda batch, z=None: batch[:, :1]
-    found = judge_of(data, Group()).evaluate(translator, tmp_path / "one.png")
+    found = evaluator_of(data, WorkerGroup()).evaluate(translator, tmp_path / "one.png")
 
     assert found.beside["l1"] == pytest.approx((rgb[:, :1] - thermal).abs().mean().item(), rel=1e-4)
 

@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from thermal_search.storage import Location
-from thermal_search.tracking import SearchLog
+from thermal_search.tracking.runs import SearchLogger
 from thermal_search.tuning.objective import parse_objective
 from thermal_search.tuning.record import SearchRecord
 
@@ -33,7 +33,7 @@ def logged(tmp_path_factory):
     output = Location.of(tmp_path_factory.mktemp("ui") / "search")
     aim = parse_objective("fid", "inception")
     SearchRecord(output, "fid", "inception", objective=aim, average_last=1, protocol={}).save()
-    log = SearchLog(output, "search-id", {"trials": 2})
+    log = SearchLogger(output, "search-id", {"trials": 2})
     log.open()
     grid = output / "grid.png"
     Image.new("RGB", (96, 64), (200, 30, 30)).save(grid)

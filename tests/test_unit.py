@@ -1,11 +1,11 @@
 import pytest
 import torch
-from tiny import SIZE, TINY, random_batches
+from tiny_settings import SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
 from thermal_search.images import Batch
-from thermal_search.training.step import take_seats
+from thermal_search.training.step import build_optimizers
 
 
 def make(**parameters):
@@ -180,7 +180,7 @@ def test_fakes_are_painted_once_for_both_turns():
     translator.generator.rgb_encoder.register_forward_hook(lambda *_: encoded.append(1))
     list(translator.turns(random_batches()))
 
-    assert len(encoded) == 2  # the picture, and on the way back
+    assert len(encoded) == 2  # the image, and on the way back
 
 
 def test_the_decoders_norm_is_over_the_whole_image():
@@ -192,9 +192,9 @@ def test_the_decoders_norm_is_over_the_whole_image():
 
 def test_adam_decays_weights_and_rates_halve():
     translator = make()
-    for seat in take_seats(translator).values():
-        assert seat.optimizer.defaults["weight_decay"] == 1e-4
-        assert seat.optimizer.defaults["betas"] == (0.5, 0.999)
+    for player_optimizer in build_optimizers(translator).values():
+        assert player_optimizer.optimizer.defaults["weight_decay"] == 1e-4
+        assert player_optimizer.optimizer.defaults["betas"] == (0.5, 0.999)
     assert [
         translator.learning_rate_factor(images, 10**6) for images in (99_999, 100_000, 950_000)
     ] == [1, 0.5, 0.5**9]
@@ -216,7 +216,7 @@ def test_codes_are_drawn_and_cross_stay_and_come_back():
 
     expected = [batch.rgb, batch.thermal, fake_thermal, fake_rgb]
     assert all(torch.equal(a, b) for a, b in zip(shown, expected, strict=True))
-    # Each picture's own code is drawn twice, to cross and to stay; what crossed is drawn once.
+    # Each image's own code is drawn twice, to cross and to stay; what crossed is drawn once.
     for code, given in zip([*codes[:2], *codes[:2], *codes[2:]], drawn, strict=True):
         assert (given - code).std().item() == pytest.approx(1, abs=0.05)
     for name, found, original in (

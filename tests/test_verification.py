@@ -5,17 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import layout_trees
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import trees
 from PIL import Image
 
-from thermal_search.dataset.agreement import edge_agreement
-from thermal_search.dataset.manifest import verify
-from thermal_search.dataset.preparation import prepare
-from thermal_search.dataset.verification import AGREES, Scored, doubtful
+from thermal_search.data.manifest import verify
 from thermal_search.errors import DatasetError
+from thermal_search.preparation.edge_agreement import edge_agreement
+from thermal_search.preparation.prepare import prepare
+from thermal_search.preparation.verification import AGREES, Scored, doubtful
 
 ROOT = Path(__file__).parents[1]
 BICUBIC = Image.Resampling.BICUBIC
@@ -34,7 +34,7 @@ def reasons(pairs):
 
 
 def test_true_pairs_score_above_the_threshold_and_wrong_ones_below():
-    scenes = [stored(*trees.scene(seed)) for seed in range(12)]
+    scenes = [stored(*layout_trees.scene(seed)) for seed in range(12)]
     true = [edge_agreement(rgb, thermal) for rgb, thermal in scenes]
     wrong = [edge_agreement(scenes[n][0], scenes[n - 1][1]) for n in range(12)]
 
@@ -42,7 +42,7 @@ def test_true_pairs_score_above_the_threshold_and_wrong_ones_below():
 
 
 def test_inverting_thermal_changes_nothing_and_a_flat_picture_agrees_with_nothing():
-    rgb, thermal = stored(*trees.scene(1))
+    rgb, thermal = stored(*layout_trees.scene(1))
 
     assert edge_agreement(rgb, 255 - thermal) == pytest.approx(edge_agreement(rgb, thermal), 0.01)
     assert edge_agreement(rgb, np.full_like(thermal, 7)) == 0
@@ -69,7 +69,7 @@ def test_other_pairs_are_scored_but_kept(pairing):
 
 
 def test_recovered_pairs_of_another_scene_do_not_reach_the_dataset(tmp_path):
-    trees.flir_v2_scenes(tmp_path / "raw")
+    layout_trees.flir_v2_scenes(tmp_path / "raw")
     manifest = prepare(tmp_path / "raw", tmp_path / "data", size=64, workers=1)
 
     assert manifest.counts()["pairs"] == {"train": 4, "val": 4, "test": 12}
@@ -87,12 +87,12 @@ def test_recovered_pairs_of_another_scene_do_not_reach_the_dataset(tmp_path):
 
 
 def test_parted_frames_keep_their_pixels(tmp_path):
-    trees.flir_v2_scenes(tmp_path / "raw")
+    layout_trees.flir_v2_scenes(tmp_path / "raw")
     manifest = prepare(tmp_path / "raw", tmp_path / "data", size=128, workers=1)
     for kind, mode, place in (("rgb", "RGB", 0), ("thermal", "L", 1)):
         tables = [pq.read_table(path) for path in manifest.shard_paths(kind, "train")]
         rows = {row["name"]: row for table in tables for row in table.to_pylist()}
-        scene = trees.scene(30 if kind == "rgb" else 99)[place].resize((128, 128), BICUBIC)
+        scene = layout_trees.scene(30 if kind == "rgb" else 99)[place].resize((128, 128), BICUBIC)
         row = rows["rgbTrain2-000030"]
         stored = np.frombuffer(row[kind], np.uint8).astype(int).reshape(-1, 128, 128)
         expected = np.asarray(scene.convert(mode)).reshape(128, 128, -1).transpose(2, 0, 1)
@@ -101,7 +101,7 @@ def test_parted_frames_keep_their_pixels(tmp_path):
 
 
 def test_only_official_pairs_are_taken_if_asked_for(tmp_path):
-    trees.flir_v2_scenes(tmp_path / "raw")
+    layout_trees.flir_v2_scenes(tmp_path / "raw")
     manifest = prepare(tmp_path / "raw", tmp_path / "data", size=32, workers=1, official_only=True)
 
     assert {told.get("pairing") for told in manifest.recordings.values()} == {"official", None}
@@ -111,7 +111,7 @@ def test_only_official_pairs_are_taken_if_asked_for(tmp_path):
 
 
 def test_where_no_recovered_pair_validates_the_way_out_is_told(tmp_path):
-    trees.flir_v2(tmp_path / "raw")
+    layout_trees.flir_v2(tmp_path / "raw")
     with pytest.raises(DatasetError, match="--official-only, and the official pairs are dealt"):
         prepare(tmp_path / "raw", tmp_path / "data", size=32, workers=1)
 

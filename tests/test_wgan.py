@@ -2,12 +2,12 @@ import itertools
 
 import pytest
 import torch
-from tiny import SIZE, TINY, random_batches
+from tiny_settings import SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
-from thermal_search.architectures.wgan import WARM_UNTIL
-from thermal_search.training.step import take_seats
+from thermal_search.architectures.wgan import WARMUP_GENERATOR_STEPS
+from thermal_search.training.step import build_optimizers
 
 
 def make(**parameters):
@@ -21,15 +21,15 @@ def players(translator, images=0, budget=0):
 
 
 def test_every_critic_parameter_is_clipped_after_every_critic_turn():
-    translator = make(clip=0.01, critic_turns=3)
-    seats = take_seats(translator)
+    translator = make(clip=0.01, n_critic=3)
+    optimizers = build_optimizers(translator)
     turns = translator.turns(random_batches())
     largest = []
     for turn in turns:
         if largest or turn.player == "generator":
             largest.append(max(p.abs().max().item() for p in translator.critic.parameters()))
-        turn.loss.backward(inputs=seats[turn.player].parameters)
-        seats[turn.player].optimizer.step()
+        turn.loss.backward(inputs=optimizers[turn.player].parameters)
+        optimizers[turn.player].optimizer.step()
         largest = largest or [0.0]
 
     assert len(largest) == 4
@@ -44,7 +44,7 @@ def test_the_generator_is_not_clipped():
 
 
 def test_the_critic_plays_its_turns_then_the_generator_once():
-    assert players(make(critic_turns=3)) == ["critic"] * 3 + ["generator"]
+    assert players(make(n_critic=3)) == ["critic"] * 3 + ["generator"]
 
 
 def test_every_turn_sees_fresh_images():
@@ -55,33 +55,33 @@ def test_every_turn_sees_fresh_images():
             drawn.append(batch)
             yield batch
 
-    list(make(critic_turns=4).turns(counted()))
+    list(make(n_critic=4).turns(counted()))
     assert len(drawn) == 5
 
 
 def test_long_rounds_at_the_start_take_at_most_a_twentieth_of_the_budget():
-    translator = make(critic_turns=2, warm_critic_turns=100)
+    translator = make(n_critic=2, warmup_n_critic=100)
     budget = 4 * 10_000
-    lengths = [len(players(translator, 0, budget)) - 1 for _ in range(WARM_UNTIL)]
+    lengths = [len(players(translator, 0, budget)) - 1 for _ in range(WARMUP_GENERATOR_STEPS)]
 
     assert lengths[0] == 100
-    assert sum(lengths) * 4 <= budget * 0.05 + 2 * 4 * WARM_UNTIL
+    assert sum(lengths) * 4 <= budget * 0.05 + 2 * 4 * WARMUP_GENERATOR_STEPS
     assert lengths[-1] == 2
 
 
 def test_long_rounds_are_shorter_in_a_short_trial():
-    assert len(players(make(warm_critic_turns=100), 0, 100 * 4)) - 1 == 5
+    assert len(players(make(warmup_n_critic=100), 0, 100 * 4)) - 1 == 5
 
 
 def test_long_rounds_are_shorter_where_several_workers_show_images():
-    translator = make(warm_critic_turns=100)
+    translator = make(warmup_n_critic=100)
     translator.workers = 2
 
     assert len(players(translator, 0, 2 * 10 * 20 * 4)) - 1 == 10
 
 
 def test_long_rounds_come_back_every_five_hundredth_step():
-    translator = make(critic_turns=2, warm_critic_turns=10)
+    translator = make(n_critic=2, warmup_n_critic=10)
     translator.generator_steps = 499
     assert len(players(translator, 0, 10**9)) - 1 == 2
     assert len(players(translator, 0, 10**9)) - 1 == 10
@@ -90,10 +90,10 @@ def test_long_rounds_come_back_every_five_hundredth_step():
 def test_rmsprop_without_momentum_by_default():
     translator = build("wgan", SIZE, TINY["wgan"])
 
-    for seat in take_seats(translator).values():
-        assert isinstance(seat.optimizer, torch.optim.RMSprop)
-        assert seat.optimizer.defaults["momentum"] == 0
-        assert seat.optimizer.defaults["lr"] == 5e-5
+    for player_optimizer in build_optimizers(translator).values():
+        assert isinstance(player_optimizer.optimizer, torch.optim.RMSprop)
+        assert player_optimizer.optimizer.defaults["momentum"] == 0
+        assert player_optimizer.optimizer.defaults["lr"] == 5e-5
 
 
 def test_the_critic_has_no_sigmoid_and_scores_in_float32_under_bf16():
@@ -105,16 +105,16 @@ def test_the_critic_has_no_sigmoid_and_scores_in_float32_under_bf16():
 
 
 def test_the_wasserstein_estimate_grows_as_the_critic_learns():
-    translator = make(critic_turns=40, clip=0.1, critic_lr=1e-3)
+    translator = make(n_critic=40, clip=0.1, critic_lr=1e-3)
     batch = next(random_batches())
     estimates = []
-    seats = take_seats(translator)
+    optimizers = build_optimizers(translator)
     for turn in translator.turns(itertools.repeat(batch)):
         if turn.player == "critic":
             estimates.append(-turn.loss.item())
-        seats[turn.player].optimizer.zero_grad()
-        turn.loss.backward(inputs=seats[turn.player].parameters)
-        seats[turn.player].optimizer.step()
+        optimizers[turn.player].optimizer.zero_grad()
+        turn.loss.backward(inputs=optimizers[turn.player].parameters)
+        optimizers[turn.player].optimizer.step()
 
     assert sum(estimates[-10:]) / 10 > estimates[0] + 0.1
 
@@ -122,7 +122,7 @@ def test_the_wasserstein_estimate_grows_as_the_critic_learns():
 def test_the_wasserstein_estimate_is_watched():
     turn = next(make().turns(random_batches()))
 
-    assert turn.watched["distance"] == -turn.terms["wasserstein"]
+    assert turn.logged["distance"] == -turn.terms["wasserstein"]
 
 
 def test_the_same_latent_paints_the_same_and_another_another():

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from tiny import BATCH, SIZE, TINY, random_batches
+from tiny_settings import BATCH, SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
-from thermal_search.architectures.wgan_gp import DoublingBlock, HalvingBlock
+from thermal_search.architectures.wgan_gp import DownBlock, UpBlock
 from thermal_search.losses import gradient_penalty
-from thermal_search.training.step import take_seats
+from thermal_search.training.step import build_optimizers
 
 
 def make(**parameters):
@@ -27,12 +27,10 @@ def test_one_sided_leaves_gentle_slopes_alone(steepness, two, one):
     def critic(y):
         return steepness * y.flatten(1)[:, 0]
 
-    pictures = torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
+    images = torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
 
-    assert gradient_penalty(critic, *pictures).item() == pytest.approx(two, abs=1e-4)
-    assert gradient_penalty(critic, *pictures, one_sided=True).item() == pytest.approx(
-        one, abs=1e-4
-    )
+    assert gradient_penalty(critic, *images).item() == pytest.approx(two, abs=1e-4)
+    assert gradient_penalty(critic, *images, one_sided=True).item() == pytest.approx(one, abs=1e-4)
 
 
 def test_each_image_has_its_own_place_between_real_and_painted():
@@ -69,7 +67,7 @@ def test_the_penalty_teaches_the_critics_first_layer():
 
 
 class Product(nn.Module):
-    """Scores a pair by the product of its red and its thermal channel: with the RGB picture held
+    """Scores a pair by the product of its red and its thermal channel: with the RGB image held
     fixed, its slope is the red channel."""
 
     def forward(self, pair):
@@ -123,7 +121,7 @@ def test_five_critic_turns_on_fresh_images_then_one_of_the_generator():
             drawn.append(batch)
             yield batch
 
-    turns = [turn.player for turn in make(critic_turns=5).turns(counted())]
+    turns = [turn.player for turn in make(n_critic=5).turns(counted())]
 
     assert turns == ["critic"] * 5 + ["generator"]
     assert len(drawn) == 6
@@ -132,12 +130,12 @@ def test_five_critic_turns_on_fresh_images_then_one_of_the_generator():
 def test_published_game():
     translator = build("wgan_gp", SIZE, {"width": 4})
 
-    assert translator.config.critic_turns == 5
+    assert translator.config.n_critic == 5
     assert translator.config.penalty_weight == 10
-    for seat in take_seats(translator).values():
-        assert isinstance(seat.optimizer, torch.optim.Adam)
-        assert seat.optimizer.defaults["betas"] == (0.0, 0.9)
-        assert seat.optimizer.defaults["lr"] == 1e-4
+    for player_optimizer in build_optimizers(translator).values():
+        assert isinstance(player_optimizer.optimizer, torch.optim.Adam)
+        assert player_optimizer.optimizer.defaults["betas"] == (0.0, 0.9)
+        assert player_optimizer.optimizer.defaults["lr"] == 1e-4
 
 
 def test_nothing_is_clipped():
@@ -154,9 +152,9 @@ def test_rates_fall_only_when_asked_to():
 
 
 def test_blocks_normalise_then_rectify_then_convolve():
-    kinds = [type(module) for module in HalvingBlock(4, 6, "layer").layers]
+    kinds = [type(module) for module in DownBlock(4, 6, "layer").layers]
     assert kinds == [nn.GroupNorm, nn.ReLU, nn.Conv2d, nn.GroupNorm, nn.ReLU, nn.Conv2d]
-    block = DoublingBlock(4, 6)
+    block = UpBlock(4, 6)
     kinds = [type(module) for module in (*block.first, block.convolution, *block.second)]
     assert kinds == [nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Conv2d]
 

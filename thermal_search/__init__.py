@@ -1,1 +1,1 @@
-"""Finds the best GAN for turning RGB pictures into thermal-infrared ones."""
+"""Finds the best GAN for turning RGB images into thermal-infrared ones."""

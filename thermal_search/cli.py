@@ -87,7 +87,7 @@ def add_search_flags(parser: argparse.ArgumentParser, default_address: str) -> N
     )
     parser.add_argument(
         "--objective",
-        help="what is minimised: fid (the default), kid, a sum such as fid+10*lpips, or "
+        help="what is minimized: fid (the default), kid, a sum such as fid+10*lpips, or "
         "pareto:fid,l1",
     )
     parser.add_argument(
@@ -136,16 +136,16 @@ def add_search_flags(parser: argparse.ArgumentParser, default_address: str) -> N
 def run_search(args: argparse.Namespace) -> None:
     """`thermal-search search` and cluster/search.py."""
     # Imported here: torch, Ray and MLflow take seconds, and `--help` should not.
-    from thermal_search.tuning.machines import Patience
-    from thermal_search.tuning.outcome import describe
+    from thermal_search.tuning.nodes import NodeWait
     from thermal_search.tuning.request import plan_from_flags
     from thermal_search.tuning.search import search
+    from thermal_search.tuning.text_report import describe
 
     plan = plan_from_flags(vars(args), resume=args.resume)
     minutes = args.wait_minutes
     if minutes is None:
         minutes = 0.0 if args.address == "local" else DEFAULT_WAIT_MINUTES
-    patience = Patience(args.wait_for_nodes, minutes)
+    patience = NodeWait(args.wait_for_nodes, minutes)
     record = search(plan, address=args.address, resume=args.resume, patience=patience)
     print(describe(record))
 
@@ -153,11 +153,11 @@ def run_search(args: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="thermal-search",
-        description="Finds the best GAN for turning RGB pictures into thermal-infrared ones.",
+        description="Finds the best GAN for turning RGB images into thermal-infrared ones.",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    demo = _verb(verbs, "demo", "everything, small, on pictures it draws itself", _demo)
+    demo = _verb(verbs, "demo", "everything, small, on images it draws itself", _demo)
     demo.add_argument("--output", type=Path, default=Path("demo"), help="default: %(default)s")
 
     search = verbs.add_parser("search", help="search for the best generator")
@@ -172,12 +172,12 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("output", type=Location.of, help="the --output folder of a search")
     export.add_argument("--to", type=Location.of, help="default: the folder generator in it")
 
-    translate = _verb(verbs, "translate", "turn a folder of RGB pictures thermal", _translate)
+    translate = _verb(verbs, "translate", "turn a folder of RGB images thermal", _translate)
     translate.add_argument("model", type=Location.of, help="a folder written by export")
-    translate.add_argument("source", type=Path, help="a folder of RGB pictures")
-    translate.add_argument("target", type=Path, help="where the thermal pictures go")
+    translate.add_argument("source", type=Path, help="a folder of RGB images")
+    translate.add_argument("target", type=Path, help="where the thermal images go")
     translate.add_argument(
-        "--square", action="store_true", help="the generator's own size, not the RGB picture's"
+        "--square", action="store_true", help="the generator's own size, not the RGB image's"
     )
     translate.add_argument(
         "--celsius",
@@ -186,10 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     translate.add_argument("--seed", type=int, default=0, help="of the latents; default: 0")
 
-    fid = _verb(verbs, "fid", "the Frechet distance between two folders of pictures", _fid)
-    fid.add_argument(
-        "first", type=Path, metavar="FOLDER", help="pictures, or their .npz statistics"
-    )
+    fid = _verb(verbs, "fid", "the Frechet distance between two folders of images", _fid)
+    fid.add_argument("first", type=Path, metavar="FOLDER", help="images, or their .npz statistics")
     fid.add_argument("second", type=Path, metavar="FOLDER", help="the other ones")
     _add_features_flags(fid)
     fid.add_argument(
@@ -229,7 +227,7 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _ui(args: argparse.Namespace) -> None:
-    from thermal_search.tracking import serve_ui
+    from thermal_search.tracking.runs import serve_ui
 
     serve_ui(args.output, host=args.host, port=args.port)
 
@@ -238,7 +236,7 @@ def _export(args: argparse.Namespace) -> None:
     from thermal_search.export import export
 
     folder = export(args.output, args.to)
-    print(f"The best generator is in {folder}: the same pictures as the trained one, checked.")
+    print(f"The best generator is in {folder}: the same images as the trained one, checked.")
 
 
 def _translate(args: argparse.Namespace) -> None:
@@ -254,13 +252,13 @@ def _translate(args: argparse.Namespace) -> None:
     )
     for path, reason in done.left_out:
         print(f"Left out {path.name}: {reason}", file=sys.stderr)
-    print(f"{len(done.written)} thermal pictures are in {args.target}.")
+    print(f"{len(done.written)} thermal images are in {args.target}.")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     import json
 
-    from thermal_search.evaluate import Request, describe, evaluate
+    from thermal_search.evaluation.command import Request, describe, evaluate
 
     names = ("model", "data", "split", "workers", "features", "inception_weights")
     names += ("features_precision", "lpips_weights")
@@ -277,7 +275,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _fid(args: argparse.Namespace) -> None:
-    from thermal_search.fid import distance_between
+    from thermal_search.evaluation.fid import distance_between
 
     metric, distance = distance_between(
         args.first,

@@ -27,8 +27,8 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Best:
-    """What a search found, as its summary tells: the generator of its verdict, or of its best trial
-    where there is no verdict."""
+    """What a search found, as its summary tells: the generator of its final_ranking, or of its best trial
+    where there is no final_ranking."""
 
     id: str
     checkpoint: Location
@@ -54,8 +54,8 @@ def best_of(output: Location | Path) -> Best:
             f"{output}: no trial has been evaluated yet, so there is no best generator. "
             "Let the search reach its first evaluation."
         )
-    chosen = content["verdict"]["generator"] if content["verdict"] else content["best"]
-    known = [*content["trials"], *content["finals"]]
+    chosen = content["final_ranking"]["generator"] if content["final_ranking"] else content["best"]
+    known = [*content["trials"], *content["retrainings"]]
     trial = next(trial for trial in known if trial["id"] == chosen)
     return Best(trial["id"], output / trial["checkpoint"], content["metric"], trial)
 
@@ -129,7 +129,7 @@ def load(model: Location | Path) -> Translator:
 
 
 def load_temperatures(model: Location | Path) -> Temperatures | None:
-    """What an exported generator's pictures are in degrees; None where it paints grey levels."""
+    """What an exported generator's images are in degrees; None where it paints grey levels."""
     try:
         content = json.loads((Location.of(model) / CONFIG).read_text())["temperatures"]
         return None if content is None else Temperatures(**content)

@@ -29,7 +29,7 @@ from thermal_search.errors import ThermalSearchError
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
-PATIENCE_S = 180.0
+TIMEOUT_S = 180.0
 """How long a store that does not answer is waited for, by each read and write."""
 
 LONGEST_PAUSE_S = 5.0
@@ -41,7 +41,7 @@ OPTIONS = {
 }
 """What may stand behind the `?` of an address: pyarrow's names."""
 
-REFUSALS = {
+NON_RETRYABLE = {
     "NO_SUCH_BUCKET": "the bucket does not exist: create it first",
     "ACCESS_DENIED": "access is denied: check the rights of the credentials in the environment",
     "INVALID_ACCESS_KEY_ID": "the access key is unknown: check AWS_ACCESS_KEY_ID",
@@ -247,7 +247,7 @@ class Location:
         return self._call(lambda store: store.get_file_info(self.path))
 
     def _call(self, ask: "Callable[[FileSystem], T]") -> T:
-        return _patiently(
+        return _retry(
             self, lambda: ask(_filesystem(self.scheme, self.options, self.path.split("/")[0]))
         )
 
@@ -296,7 +296,7 @@ def _filesystem(scheme: str, options: str, bucket: str) -> "FileSystem":
 
     chosen: dict[str, Any] = dict(parse_qsl(options))
     if scheme == "gs":
-        return fs.GcsFileSystem(**chosen, retry_time_limit=timedelta(seconds=PATIENCE_S))
+        return fs.GcsFileSystem(**chosen, retry_time_limit=timedelta(seconds=TIMEOUT_S))
     chosen["allow_bucket_creation"] = chosen.get("allow_bucket_creation") == "true"
     if "region" not in chosen and "AWS_DEFAULT_REGION" not in os.environ:
         own = "endpoint_override" in chosen or "AWS_ENDPOINT_URL" in os.environ
@@ -312,26 +312,26 @@ def _filesystem(scheme: str, options: str, bucket: str) -> "FileSystem":
     )
 
 
-def _patiently(location: Location, call: Callable[[], T]) -> T:
+def _retry(location: Location, call: Callable[[], T]) -> T:
     """Calls until the store answers; StorageError where it refuses, or stays away too long."""
     store = f"{location.scheme}://{location.path.split('/')[0]}"
-    deadline, pause, told = time.monotonic() + PATIENCE_S, 0.25, False
+    deadline, pause, told = time.monotonic() + TIMEOUT_S, 0.25, False
     while True:
         try:
             return call()
         except FileNotFoundError:
             raise
         except OSError as error:
-            for answer, sentence in REFUSALS.items():
+            for answer, sentence in NON_RETRYABLE.items():
                 if answer in str(error):
                     raise StorageError(f"{location}: {sentence}.") from None
             if time.monotonic() + pause > deadline:
                 raise StorageError(
-                    f"{store} has not answered for {PATIENCE_S:.0f} s ({_brief(error)}): check the "
+                    f"{store} has not answered for {TIMEOUT_S:.0f} s ({_brief(error)}): check the "
                     "address and the network, then run the same again."
                 ) from None
             if not told:
-                log.warning("%s does not answer; trying again for up to %.0f s.", store, PATIENCE_S)
+                log.warning("%s does not answer; trying again for up to %.0f s.", store, TIMEOUT_S)
                 told = True
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_S)

@@ -1,4 +1,4 @@
-"""A folder of RGB pictures -> a folder of thermal ones, with an exported generator."""
+"""A folder of RGB images -> a folder of thermal ones, with an exported generator."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -39,29 +39,29 @@ def translate_folder(
     celsius: bool = False,
     seed: int = 0,
 ) -> Translated:
-    """Paints the thermal picture of every RGB picture in `source`, as 8-bit PNG of equal stem.
+    """Paints the thermal image of every RGB image in `source`, as 8-bit PNG of equal stem.
 
     With `celsius`, as 16-bit PNG of temperatures: 0.01 kelvin a count, from absolute zero on. The
     generator must be of a 16-bit dataset.
 
-    Pictures have the size of their RGB frame, or the generator's own with `square`. The same seed
-    draws the same latents. Unreadable pictures are left out and named.
+    Images have the size of their RGB frame, or the generator's own with `square`. The same seed
+    draws the same latents. Unreadable images are left out and named.
     """
     translator = export.load(model)
     temperatures = export.load_temperatures(model)
     if celsius and temperatures is None:
         raise DatasetError(
-            f"{model} was trained on 8-bit thermal pictures, which are no temperatures: leave "
+            f"{model} was trained on 8-bit thermal images, which are no temperatures: leave "
             "--celsius out, or train on a dataset prepared with --thermal 16bit."
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     translator.to(device)
     if not source.is_dir():
-        raise DatasetError(f"{source} must be a folder of RGB pictures, but is not a folder.")
+        raise DatasetError(f"{source} must be a folder of RGB images, but is not a folder.")
     paths = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
         known = ", ".join(sorted(SUFFIXES))
-        raise DatasetError(f"{source} holds no pictures ({known}).")
+        raise DatasetError(f"{source} holds no images ({known}).")
     _refuse_equal_stems(paths)
     output.mkdir(parents=True, exist_ok=True)
     done = Translated()
@@ -70,7 +70,7 @@ def translate_folder(
         chunk = list(_read(paths[start : start + BATCH], translator.config.size, done))
         if not chunk:
             continue
-        painted = _paint(translator, [pixels for _, _, pixels in chunk], device, seed + start)
+        painted = _generate(translator, [pixels for _, _, pixels in chunk], device, seed + start)
         for (path, size, _), thermal in zip(chunk, painted, strict=True):
             target = output / f"{path.stem}.png"
             wanted = None if square else size
@@ -81,7 +81,7 @@ def translate_folder(
             else:
                 done.written.append(_write_grey(to_pixels(thermal[0]), wanted, target))
     if not done.written:
-        raise DatasetError(f"{source}: none of its {len(paths)} pictures can be read.")
+        raise DatasetError(f"{source}: none of its {len(paths)} images can be read.")
     return done
 
 
@@ -101,8 +101,8 @@ def _read(
 ) -> Iterator[tuple[Path, tuple[int, int], Tensor]]:
     for path in paths:
         try:
-            with Image.open(path) as picture:
-                rgb = picture.convert("RGB")
+            with Image.open(path) as image:
+                rgb = image.convert("RGB")
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
             done.left_out.append((path, str(error)))
             continue
@@ -112,7 +112,7 @@ def _read(
 
 
 @torch.inference_mode()
-def _paint(
+def _generate(
     translator: Translator, pictures: Sequence[Tensor], device: torch.device, seed: int
 ) -> Tensor:
     rgb = to_network_range(torch.stack(list(pictures)).to(device))
@@ -122,24 +122,24 @@ def _paint(
 
 
 def _write_grey(pixels: Tensor, size: tuple[int, int] | None, path: Path) -> Path:
-    picture = Image.fromarray(pixels.numpy())
-    return _write(picture.resize(size, Image.Resampling.BICUBIC) if size else picture, path)
+    image = Image.fromarray(pixels.numpy())
+    return _write(image.resize(size, Image.Resampling.BICUBIC) if size else image, path)
 
 
 def _write_celsius(celsius: Tensor, size: tuple[int, int] | None, path: Path) -> Path:
     """Counts of 0.01 K, as FLIR's cameras write them in their high gain; the file says so too."""
-    picture = Image.fromarray(celsius.float().numpy())
+    image = Image.fromarray(celsius.float().numpy())
     if size:
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
-    counts = ((np.asarray(picture) - CELSIUS_AT_ZERO) / KELVIN_PER_COUNT).round().clip(0, 65535)
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    counts = ((np.asarray(image) - CELSIUS_AT_ZERO) / KELVIN_PER_COUNT).round().clip(0, 65535)
     told = PngInfo()
     told.add_text("kelvin_per_count", str(KELVIN_PER_COUNT))
     told.add_text("celsius_at_zero", str(CELSIUS_AT_ZERO))
     return _write(Image.fromarray(counts.astype(np.uint16)), path, told)
 
 
-def _write(picture: Image.Image, path: Path, told: PngInfo | None = None) -> Path:
+def _write(image: Image.Image, path: Path, told: PngInfo | None = None) -> Path:
     partial = path.with_name(f"{path.name}.partial")
-    picture.save(partial, format="PNG", pnginfo=told)
+    image.save(partial, format="PNG", pnginfo=told)
     partial.replace(path)
     return path

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import OptimizerConfig
 
 from peers.match import Draw, Match, Networks, Step, full, load_module, squared
 from thermal_search.architectures.cyclegan import through
@@ -13,7 +13,7 @@ from thermal_search.architectures.translator import Turn
 from thermal_search.images import Batch
 from thermal_search.networks import ImagePool
 
-Optimizers = Mapping[str, Optimizer]
+Optimizers = Mapping[str, OptimizerConfig]
 
 
 def freeze(networks: list[nn.Module], frozen: bool) -> None:
@@ -57,7 +57,7 @@ def play_pix2pix(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
     fake = n["g"](batch.rgb)
     judged = logistic(n["d"](torch.cat((batch.rgb, fake.detach()), 1)), 0)
     judged = judged + logistic(n["d"](torch.cat((batch.rgb, batch.thermal), 1)), 1)
-    yield Turn("d", {"judge": judged / 2})
+    yield Turn("d", {"evaluator": judged / 2})
     fooled = logistic(n["d"](torch.cat((batch.rgb, fake), 1)), 1)
     yield Turn("g", {"fool": fooled, "l1": 100 * (fake - batch.thermal).abs().mean()})
 
@@ -68,14 +68,14 @@ def play_pix2pix(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
 def peer_cyclegan(n: Networks, optimizers: Optimizers, draw: Draw) -> Step:
     mse, l1 = nn.MSELoss(), nn.L1Loss()
     pools = ImagePool(50), ImagePool(50)
-    judges = [n["d_a"], n["d_b"]]
+    evaluators = [n["d_a"], n["d_b"]]
 
     def step() -> None:
         batch = draw()
         a, b = batch.rgb, batch.thermal
         fake_b, fake_a = n["g_a"](a), n["g_b"](b)
         again_a, again_b = n["g_b"](fake_b), n["g_a"](fake_a)
-        freeze(judges, True)
+        freeze(evaluators, True)
         optimizers["g"].zero_grad()
         identity = l1(n["g_a"](b), b) * 5 + l1(n["g_b"](a), a) * 5
         score_b, score_a = n["d_a"](fake_b), n["d_b"](fake_a)
@@ -83,13 +83,13 @@ def peer_cyclegan(n: Networks, optimizers: Optimizers, draw: Draw) -> Step:
         cycle = l1(again_a, a) * 10 + l1(again_b, b) * 10
         (fooled + cycle + identity).backward()
         optimizers["g"].step()
-        freeze(judges, False)
+        freeze(evaluators, False)
         optimizers["d"].zero_grad()
-        for judge, real, fake, pool in (
+        for evaluator, real, fake, pool in (
             (n["d_a"], b, fake_b, pools[0]),
             (n["d_b"], a, fake_a, pools[1]),
         ):
-            on_real, on_fake = judge(real), judge(pool.swap(fake).detach())
+            on_real, on_fake = evaluator(real), evaluator(pool.swap(fake).detach())
             judged = mse(on_real, full(on_real, 1.0)) + mse(on_fake, full(on_fake, 0.0))
             (judged * 0.5).backward()
         optimizers["d"].step()
@@ -112,7 +112,7 @@ def play_cyclegan() -> Callable[[Networks, Iterator[Batch]], Iterator[Turn]]:
         on_b, on_fake_b = through(n["d_a"], b, pool_b.swap(fake_b))
         on_a, on_fake_a = through(n["d_b"], a, pool_a.swap(fake_a))
         judged = squared(on_b, 1) + squared(on_fake_b, 0) + squared(on_a, 1) + squared(on_fake_a, 0)
-        yield Turn("d", {"judge": judged / 2})
+        yield Turn("d", {"evaluator": judged / 2})
 
     return play
 
@@ -137,11 +137,11 @@ def matches(checkout: Path, size: int) -> dict[str, Match]:
             name: module.ResnetGenerator(3, 3, 64, norm_layer=norm, n_blocks=9)
             for name in ("g_a", "g_b")
         }
-        judges = {
+        evaluators = {
             name: module.NLayerDiscriminator(3, 64, n_layers=3, norm_layer=norm)
             for name in ("d_a", "d_b")
         }
-        return generators | judges
+        return generators | evaluators
 
     return {
         "pix2pix": Match(pix2pix, {"g": ("g",), "d": ("d",)}, peer_pix2pix, play_pix2pix),

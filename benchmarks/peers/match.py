@@ -12,17 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thermal_search.architectures.translator import Config, Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import (
+    Config,
+    OptimizerConfig,
+    Player,
+    Translator,
+    Turn,
+)
+from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
 from thermal_search.networks.padding import Reflect
-from thermal_search.training.group import Group
-from thermal_search.training.recording import Steps
-from thermal_search.training.step import autocast_for, fastest_format, take_seats
+from thermal_search.training.cuda_graphs import StepRunner
+from thermal_search.training.step import autocast_for, build_optimizers, fastest_memory_format
 
 Networks = nn.ModuleDict
 Step = Callable[[], object]
 Draw = Callable[[], Batch]
-ADAM = Optimizer(algorithm="adam", lr=2e-4, betas=(0.5, 0.999))
+ADAM = OptimizerConfig(algorithm="adam", lr=2e-4, betas=(0.5, 0.999))
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,9 @@ class Match:
     play: Callable[[Networks, Iterator[Batch]], Iterator[Turn]]
     """The same losses as turns, for our trainer."""
 
-    recipe: Optimizer = ADAM
+    recipe: OptimizerConfig = ADAM
     channels: tuple[int, int] = (3, 3)
-    """Of the pictures drawn as RGB and as thermal: the peer's networks decide."""
+    """Of the images drawn as RGB and as thermal: the peer's networks decide."""
 
     views: bool = False
     """Whether its networks look at features as rows, which channels last has not."""
@@ -53,12 +59,12 @@ class Match:
     def our_step(self, draw: Draw, device: torch.device, precision: Any) -> Step:
         translator = _Borrowed(self, _reflecting(self._networks(device)))
         if not self.views:
-            translator.to(memory_format=fastest_format(translator, device))
-        steps = Steps(
+            translator.to(memory_format=fastest_memory_format(translator, device))
+        steps = StepRunner(
             translator,
-            take_seats(translator),
+            build_optimizers(translator),
             iter(draw, None),
-            group=Group(),
+            group=WorkerGroup(),
             autocast=autocast_for(device, precision),
             device=device,
         )
@@ -94,7 +100,7 @@ class _Borrowed(Translator):
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        return self.match.play(self.networks, batches)
+        return self.match.run(self.networks, batches)
 
 
 def _reflecting(networks: Networks) -> Networks:

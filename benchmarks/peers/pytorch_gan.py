@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import OptimizerConfig
 
 from peers.match import (
     ADAM,
@@ -20,13 +20,13 @@ from peers.match import (
     squared,
 )
 from thermal_search.architectures.cyclegan import through
-from thermal_search.architectures.translator import Optimizer as Recipe
+from thermal_search.architectures.translator import OptimizerConfig as ResizeConfig
 from thermal_search.architectures.translator import Turn
 from thermal_search.images import Batch
 from thermal_search.networks import ImagePool
 
 LATENT, CLASSES, CRITIC_TURNS, CLIP, PENALTY = 100, 10, 5, 0.01, 10.0
-Optimizers = Mapping[str, Optimizer]
+Optimizers = Mapping[str, OptimizerConfig]
 
 
 def latent(batch: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def play_classic(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
     real = next(batches).thermal
     fake = n["g"](latent(real))
     yield Turn("g", {"fool": bce(n["d"](fake), 1.0)})
-    yield Turn("d", {"judge": (bce(n["d"](real), 1.0) + bce(n["d"](fake.detach()), 0.0)) / 2})
+    yield Turn("d", {"evaluator": (bce(n["d"](real), 1.0) + bce(n["d"](fake.detach()), 0.0)) / 2})
 
 
 # cgan: on labels of its own, as the script draws them.
@@ -102,7 +102,7 @@ def play_cgan(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
     fake = n["g"](latent(real), wanted)
     yield Turn("g", {"fool": squared(n["d"](fake, wanted), 1)})
     judged = squared(n["d"](real, labels(real)), 1) + squared(n["d"](fake.detach(), wanted), 0)
-    yield Turn("d", {"judge": judged / 2})
+    yield Turn("d", {"evaluator": judged / 2})
 
 
 # wgan, wgan_gp: one step is five critic moves and one of the generator.
@@ -218,7 +218,7 @@ def play_pix2pix(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
     yield Turn("g", {"fool": fooled, "l1": 100 * (fake - batch.thermal).abs().mean()})
     judged = squared(n["d"](batch.thermal, batch.rgb), 1)
     judged = judged + squared(n["d"](fake.detach(), batch.rgb), 0)
-    yield Turn("d", {"judge": judged / 2})
+    yield Turn("d", {"evaluator": judged / 2})
 
 
 # cyclegan
@@ -241,9 +241,9 @@ def peer_cyclegan(n: Networks, optimizers: Optimizers, draw: Draw) -> Step:
         loss.backward()
         optimizers["g"].step()
         for side, real, fake in (("a", a, fake_a), ("b", b, fake_b)):
-            judge, optimizer = n[f"d_{side}"], optimizers[f"d_{side}"]
+            evaluator, optimizer = n[f"d_{side}"], optimizers[f"d_{side}"]
             optimizer.zero_grad()
-            on_real, on_fake = judge(real), judge(pools[side].swap(fake.detach()))
+            on_real, on_fake = evaluator(real), evaluator(pools[side].swap(fake.detach()))
             judged = mse(on_real, full(on_real, 1.0)) + mse(on_fake, full(on_fake, 0.0))
             (judged / 2).backward()
             optimizer.step()
@@ -266,10 +266,10 @@ def play_cyclegan() -> Callable[[Networks, Iterator[Batch]], Iterator[Turn]]:
         yield Turn("g", {"fool": fooled / 2, "cycle": 5 * cycle, "identity": 2.5 * identity})
         on_a, on_fake_a = through(n["d_a"], a, pool_a.swap(fake_a))
         judged = squared(on_a, 1) + squared(on_fake_a, 0)
-        yield Turn("d_a", {"judge": judged / 2})
+        yield Turn("d_a", {"evaluator": judged / 2})
         on_b, on_fake_b = through(n["d_b"], b, pool_b.swap(fake_b))
         judged = squared(on_b, 1) + squared(on_fake_b, 0)
-        yield Turn("d_b", {"judge": judged / 2})
+        yield Turn("d_b", {"evaluator": judged / 2})
 
     return play
 
@@ -323,7 +323,7 @@ def play_unit(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
     yield Turn("g", terms)
     for side, real, fake in (("d_a", batch.rgb, fake_a), ("d_b", batch.thermal, fake_b)):
         judged = squared(n[side](real), 1) + squared(n[side](fake.detach()), 0)
-        yield Turn(side, {"judge": judged})
+        yield Turn(side, {"evaluator": judged})
 
 
 def matches(checkout: Path, size: int) -> dict[str, Match]:
@@ -358,8 +358,8 @@ def matches(checkout: Path, size: int) -> dict[str, Match]:
         shared_e, shared_g = (module.ResidualBlock(features=256) for _ in range(2))
         encoders = {name: module.Encoder(shared_block=shared_e) for name in ("e_a", "e_b")}
         generators = {name: module.Generator(shared_block=shared_g) for name in ("g_a", "g_b")}
-        judges = {name: module.Discriminator((3, size, size)) for name in ("d_a", "d_b")}
-        return encoders | generators | judges
+        evaluators = {name: module.Discriminator((3, size, size)) for name in ("d_a", "d_b")}
+        return encoders | generators | evaluators
 
     two = {"g": ("g",), "d": ("d",)}
     single = (3, 1)
@@ -374,7 +374,7 @@ def matches(checkout: Path, size: int) -> dict[str, Match]:
             two,
             peer_wgan,
             play_wgan,
-            Recipe(algorithm="rmsprop", lr=5e-5),
+            ResizeConfig(algorithm="rmsprop", lr=5e-5),
             channels=single,
         ),
         "wgan_gp": Match(scripted("wgan_gp"), two, peer_wgan_gp, play_wgan_gp, channels=single),

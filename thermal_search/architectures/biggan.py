@@ -3,7 +3,7 @@
 Brock et al., ICLR 2019. https://arxiv.org/abs/1809.11096
 
 Residual networks under spectral normalization with self-attention, trained on very large batches
-with the hinge loss. The RGB picture stands where the paper has a class: its embedding, with a share
+with the hinge loss. The RGB image stands where the paper has a class: its embedding, with a share
 of the latent, conditions every normalization of the generator, and there also place by place; the
 discriminator projects it onto what it sees.
 """
@@ -20,14 +20,14 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import hinge, pixel_loss
 from thermal_search.networks import ConditionPyramid
 from thermal_search.networks.attention import SelfAttention
-from thermal_search.networks.spectral import SpectralNetwork
+from thermal_search.networks.spectral_norm import SpectralNetwork
 
-ROOT = 4
+BASE_RESOLUTION = 4
 """Height and width of the smallest features."""
 
 GENERATOR_MULTIPLES = {
@@ -37,7 +37,7 @@ GENERATOR_MULTIPLES = {
     256: (16, 8, 8, 4, 2, 1),
     512: (16, 8, 8, 4, 2, 1, 1),
 }
-"""Channels of each block's output, in multiples of the width, by the picture's size."""
+"""Channels of each block's output, in multiples of the width, by the image's size."""
 
 DISCRIMINATOR_MULTIPLES = {
     32: (4, 4, 4, 4),
@@ -60,14 +60,14 @@ class BigGAN(Translator):
         beta1: float = 0.0
         """Adam's first decay rate, of both players; the second is 0.999."""
 
-        discriminator_turns: int = 2
+        n_discriminator: int = 2
         """Discriminator turns for one of the generator, each on fresh images."""
 
         width: int = 64
         """Channels at full size. The paper's is 96."""
 
         attention: int = 64
-        """Resolution at which both networks attend to the whole picture, at most half the size;
+        """Resolution at which both networks attend to the whole image, at most half the size;
         0: nowhere."""
 
         latent_chunk: int = 20
@@ -79,16 +79,16 @@ class BigGAN(Translator):
 
         orthogonal_weight: float = 1e-4
         projection: Literal["spatial", "vector"] = "spatial"
-        """Whether the RGB picture is compared place by place, or only as a whole."""
+        """Whether the RGB image is compared place by place, or only as a whole."""
 
         condition_channels: int = 32
-        """Channels by which normalization sees the RGB picture at each scale; 0: its 3 colours."""
+        """Channels by which normalization sees the RGB image at each scale; 0: its 3 colors."""
 
         truncation: float = 0.0
         """Above 0: latent entries beyond it are drawn again when a trained network paints."""
 
         l1: bool = False
-        """Whether the generator also minimises the absolute error; no part of the paper."""
+        """Whether the generator also minimizes the absolute error; no part of the paper."""
 
         l1_weight: float = 100.0
         batch_size: int = 256
@@ -144,31 +144,32 @@ class BigGAN(Translator):
         return {
             "discriminator": Player(
                 (self.discriminator,),
-                Optimizer(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+                OptimizerConfig(algorithm="adam", lr=config.discriminator_lr, betas=betas),
             ),
             "generator": Player(
-                (self.generator,), Optimizer(algorithm="adam", lr=config.generator_lr, betas=betas)
+                (self.generator,),
+                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
             ),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        for _ in range(self.config.discriminator_turns):
+        for _ in range(self.config.n_discriminator):
             for part, share, is_last in self._parts(next(batches)):
                 with torch.no_grad():
                     fake = self.translate(part.rgb)
-                loss = share * self._judge(part, fake)
-                yield Turn("discriminator", {"adversarial": loss}, moves=is_last)
+                loss = share * self._discriminator_loss(part, fake)
+                yield Turn("discriminator", {"adversarial": loss}, steps_optimizer=is_last)
 
         for part, share, is_last in self._parts(next(batches)):
             fake = self.translate(part.rgb)
-            terms = {"adversarial": share * hinge.fool(self.discriminator(part.rgb, fake))}
+            terms = {"adversarial": share * hinge.generator(self.discriminator(part.rgb, fake))}
             if self.config.l1:
                 terms["l1"] = share * pixel_loss(fake, part.thermal, self.config.l1_weight)
             if self.config.orthogonal and is_last:
                 assert isinstance(self.generator, AdaptiveGenerator)
-                likeness = self.generator.likeness()
-                terms["orthogonal"] = self.config.orthogonal_weight * likeness
-            yield Turn("generator", terms, moves=is_last)
+                orthogonality_penalty = self.generator.orthogonality_penalty()
+                terms["orthogonal"] = self.config.orthogonal_weight * orthogonality_penalty
+            yield Turn("generator", terms, steps_optimizer=is_last)
 
     def _parts(self, batch: Batch) -> Iterator[tuple[Batch, float, bool]]:
         """Each part of a batch, its share of it, and whether it is the last."""
@@ -177,16 +178,16 @@ class BigGAN(Translator):
         for number, (x, y) in enumerate(zip(rgb, thermal, strict=True), 1):
             yield Batch(x, y), len(x) / len(batch.rgb), number == len(rgb)
 
-    def _judge(self, batch: Batch, fake: Thermal) -> Tensor:
+    def _discriminator_loss(self, batch: Batch, fake: Thermal) -> Tensor:
         # One pass for both: nothing in the discriminator couples images.
         rgb = torch.cat([batch.rgb, batch.rgb])
         score = self.discriminator(rgb, torch.cat([batch.thermal, fake]))
         real_score, fake_score = score.chunk(2)
-        return hinge.judge(real_score, fake_score)
+        return hinge.discriminator(real_score, fake_score)
 
 
 class AdaptiveGenerator(SpectralNetwork):
-    """Residual blocks that double the size; the RGB picture enters through their norms alone.
+    """Residual blocks that double the size; the RGB image enters through their norms alone.
 
     With `condition_channels` None it is the paper's network, and `embed` is left to the caller.
     """
@@ -207,11 +208,11 @@ class AdaptiveGenerator(SpectralNetwork):
         channels = [width * multiple for multiple in (multiples[0], *multiples)]
         self.latent_chunk = latent_chunk
         code_size = embedding_size + latent_chunk
-        self.root = nn.Linear(latent_chunk, channels[0] * ROOT**2)
+        self.root = nn.Linear(latent_chunk, channels[0] * BASE_RESOLUTION**2)
         self.blocks, self.attention = nn.ModuleList(), nn.ModuleDict()
         for number, (before, wide) in enumerate(itertools.pairwise(channels)):
-            self.blocks.append(DoublingBlock(before, wide, code_size))
-            if ROOT * 2 ** (number + 1) == attention:
+            self.blocks.append(UpBlock(before, wide, code_size))
+            if BASE_RESOLUTION * 2 ** (number + 1) == attention:
                 self.attention[str(number)] = SelfAttention(wide)
         self.output = nn.Sequential(
             nn.BatchNorm2d(channels[-1]),
@@ -224,7 +225,7 @@ class AdaptiveGenerator(SpectralNetwork):
         self.condition = self.embed = None
         if condition_channels is not None:
             self.condition = ConditionPyramid(
-                [ROOT * 2**level for level in range(len(channels))], condition_channels
+                [BASE_RESOLUTION * 2**level for level in range(len(channels))], condition_channels
             )
             for module in self.modules():
                 if isinstance(module, AdaptiveNorm):
@@ -246,7 +247,7 @@ class AdaptiveGenerator(SpectralNetwork):
             embedding = self.embed(rgb)
             seen = [self._seen(rgb, level) for level in range(len(self.blocks) + 1)]
             root, *chunks = z.split(self.latent_chunk, dim=1)
-            features = self.root(root).unflatten(1, (-1, ROOT, ROOT))
+            features = self.root(root).unflatten(1, (-1, BASE_RESOLUTION, BASE_RESOLUTION))
             for number, (block, chunk) in enumerate(zip(self.blocks, chunks, strict=True)):
                 code = torch.cat([embedding, chunk], dim=1)
                 features = block(features, code, seen[number], seen[number + 1])
@@ -255,7 +256,7 @@ class AdaptiveGenerator(SpectralNetwork):
             return self.output(features).float()
 
     def _seen(self, rgb: Rgb, level: int) -> Tensor | None:
-        return self.condition.at(rgb, ROOT * 2**level) if self.condition else None
+        return self.condition.at(rgb, BASE_RESOLUTION * 2**level) if self.condition else None
 
 
 class AdaptiveNorm(nn.Module):
@@ -282,7 +283,7 @@ class AdaptiveNorm(nn.Module):
         return torch.addcmul(bias.to(features.dtype), self.norm(features), gain.to(features.dtype))
 
 
-class DoublingBlock(nn.Module):
+class UpBlock(nn.Module):
     """Twice the size, between two adaptive norms, beside a 1 x 1 convolution."""
 
     def __init__(self, before: int, wide: int, code_size: int) -> None:
@@ -305,7 +306,7 @@ class DoublingBlock(nn.Module):
 
 
 class ProjectionDiscriminator(SpectralNetwork):
-    """Scores a thermal picture by itself, and by how it agrees with what is seen in the RGB."""
+    """Scores a thermal image by itself, and by how it agrees with what is seen in the RGB."""
 
     def __init__(
         self,
@@ -319,11 +320,11 @@ class ProjectionDiscriminator(SpectralNetwork):
     ) -> None:
         super().__init__()
         self.is_spatial = is_spatial
-        self.look, wide = _halvings(in_channels, size, width, attention)
+        self.look, wide = _downsampling(in_channels, size, width, attention)
         self.head = nn.Linear(wide, 1)
         self.see = None
         if is_conditional:
-            tower, narrow = _halvings(3, size, max(1, width // 4), attention)
+            tower, narrow = _downsampling(3, size, max(1, width // 4), attention)
             self.see = tower.append(nn.ReLU()).append(nn.Conv2d(narrow, wide, 1))
         self.normalize_weights()
 
@@ -342,7 +343,7 @@ class ProjectionDiscriminator(SpectralNetwork):
         return (features.sum((2, 3)) * seen.mean((2, 3))).sum(1)
 
 
-class HalvingBlock(nn.Module):
+class DownBlock(nn.Module):
     """Two convolutions beside one of 1 x 1, to half the size where it halves."""
 
     def __init__(self, before: int, wide: int, *, is_first: bool, halves: bool) -> None:
@@ -361,14 +362,14 @@ class HalvingBlock(nn.Module):
         return hidden + self.shortcut(features)
 
 
-def _halvings(before: int, size: int, width: int, attention: int) -> tuple[nn.Sequential, int]:
-    """The discriminator's blocks for a picture of `size`, and the channels they end with."""
+def _downsampling(before: int, size: int, width: int, attention: int) -> tuple[nn.Sequential, int]:
+    """The discriminator's blocks for an image of `size`, and the channels they end with."""
     multiples = DISCRIMINATOR_MULTIPLES[size]
     halving = len(multiples) - BLOCKS_OF_EQUAL_SIZE.get(size, 1)
     layers = nn.Sequential()
     for number, multiple in enumerate(multiples):
         wide, halves = width * multiple, number < halving
-        layers.append(HalvingBlock(before, wide, is_first=number == 0, halves=halves))
+        layers.append(DownBlock(before, wide, is_first=number == 0, halves=halves))
         if halves and size // 2 ** (number + 1) == attention:
             layers.append(SelfAttention(wide))
         before = wide

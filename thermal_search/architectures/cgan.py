@@ -4,8 +4,8 @@ Mirza & Osindero 2014. https://arxiv.org/abs/1411.1784
 Reed et al., Generative Adversarial Text to Image Synthesis, ICML 2016 (GAN-CLS).
 https://arxiv.org/abs/1605.05396
 
-Both networks code the RGB picture by themselves and join it late. The discriminator sees three
-kinds of pairs: real, painted, and real pictures that do not belong together, so that looking real
+Both networks code the RGB image by themselves and join it late. The discriminator sees three
+kinds of pairs: real, painted, and real images that do not belong together, so that looking real
 is not enough.
 """
 
@@ -19,18 +19,18 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import pixel_loss
 from thermal_search.networks import ConditionPyramid, initialize
-from thermal_search.networks.dcgan import halvings, ladder
+from thermal_search.networks.deep_convolutional import channels_by_resolution, downsampling
 
 CODE = 4
-"""Height and width of the coded RGB picture, where it joins."""
+"""Height and width of the coded RGB image, where it joins."""
 
 ALIKE = 0.05
-"""Pairs whose thermal pictures differ by less (mean absolute, in network range) are no mismatch:
-neighbouring frames of a recording would teach the discriminator that a true pair is false."""
+"""Pairs whose thermal images differ by less (mean absolute, in network range) are no mismatch:
+neighboring frames of a recording would teach the discriminator that a true pair is false."""
 
 
 @final
@@ -46,22 +46,22 @@ class CGAN(Translator):
         """Weight of real but mismatched pairs among the false ones; painted pairs have the rest."""
 
         code_size: int = 128
-        """Channels of the coded RGB picture."""
+        """Channels of the coded RGB image."""
 
         interpolate: bool = False
-        """Whether the generator also learns from codes between two pictures' (GAN-INT)."""
+        """Whether the generator also learns from codes between two images' (GAN-INT)."""
 
         interpolate_weight: float = 1.0
         latent_size: int = 100
         width: int = 64
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
+        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
 
         lr_halving_images: int = 354_000
         """Images after which the learning rates halve: 40 epochs of Reed's 8,855 birds."""
 
         l1: bool = False
-        """Whether the generator also minimises the absolute error; no part of the paper."""
+        """Whether the generator also minimizes the absolute error; no part of the paper."""
 
         l1_weight: float = 100.0
         batch_size: int = 64
@@ -100,10 +100,11 @@ class CGAN(Translator):
         return {
             "discriminator": Player(
                 (self.discriminator,),
-                Optimizer(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+                OptimizerConfig(algorithm="adam", lr=config.discriminator_lr, betas=betas),
             ),
             "generator": Player(
-                (self.generator,), Optimizer(algorithm="adam", lr=config.generator_lr, betas=betas)
+                (self.generator,),
+                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
             ),
         }
 
@@ -131,7 +132,7 @@ class CGAN(Translator):
         yield Turn("generator", terms)
 
     def _fool_between(self, rgb: Rgb) -> Tensor:
-        """The loss of what is painted from codes half-way between two pictures': there is no real
+        """The loss of what is painted from codes half-way between two images': there is no real
         partner, and none is needed."""
         fake = self.generator(rgb, self.latent_for(rgb, None), is_between=True)
         return F.softplus(-self.discriminator(rgb, fake, is_between=True)).mean()
@@ -141,7 +142,7 @@ class CGAN(Translator):
 
 
 def mismatched(thermal: Thermal) -> tuple[Thermal, Float[Tensor, "batch"]]:
-    """Real thermal pictures of which none is in its own place, and 1 where it truly is another.
+    """Real thermal images of which none is in its own place, and 1 where it truly is another.
 
     Rolled by a random number of places; 0 marks pairs that show nearly the same (see ALIKE).
     """
@@ -162,16 +163,16 @@ def _normed(convolution: nn.Module, channels: int, activation: nn.Module) -> nn.
 
 
 class ConditionCode(nn.Module):
-    """The RGB picture as a code of 4 x 4 places."""
+    """The RGB image as a code of 4 x 4 places."""
 
     def __init__(self, *, size: int, code_size: int, width: int) -> None:
         super().__init__()
-        channels = ladder(size, width // 2, cap=16)
-        self.layers = halvings(3, channels)
+        channels = channels_by_resolution(size, width // 2, cap=16)
+        self.layers = downsampling(3, channels)
         self.code = nn.Sequential(nn.Conv2d(channels[CODE], code_size, 1), nn.LeakyReLU(0.2))
 
     def forward(self, rgb: Rgb, *, is_between: bool = False) -> Float[Tensor, "batch code 4 4"]:
-        """`is_between`: half-way to the code of the picture before it in the batch."""
+        """`is_between`: half-way to the code of the image before it in the batch."""
         code = self.code(self.layers(rgb))
         return _between(code) if is_between else code
 
@@ -195,7 +196,7 @@ class Bottleneck(nn.Module):
 
 
 class CodeGenerator(nn.Module):
-    """Noise and code, each through layers of its own, join at 4 x 4 and double to the picture."""
+    """Noise and code, each through layers of its own, join at 4 x 4 and double to the image."""
 
     def __init__(
         self,
@@ -207,7 +208,7 @@ class CodeGenerator(nn.Module):
         condition_channels: int = 32,
     ) -> None:
         super().__init__()
-        channels = ladder(size, width, cap=8)
+        channels = channels_by_resolution(size, width, cap=8)
         root = channels[CODE]
         self.see = ConditionCode(size=size, code_size=code_size, width=width)
         self.condition = ConditionPyramid([r for r in channels if r > CODE], condition_channels)
@@ -245,13 +246,13 @@ class CodeGenerator(nn.Module):
 
 
 class LateDiscriminator(nn.Module):
-    """Looks at the thermal picture alone; only at 4 x 4 does the coded RGB picture join it."""
+    """Looks at the thermal image alone; only at 4 x 4 does the coded RGB image join it."""
 
     def __init__(self, *, size: int, code_size: int = 128, width: int = 64) -> None:
         super().__init__()
-        channels = ladder(size, width, cap=8)
+        channels = channels_by_resolution(size, width, cap=8)
         wide = channels[CODE]
-        self.look = halvings(1, channels)
+        self.look = downsampling(1, channels)
         self.look.append(Bottleneck(wide, nn.LeakyReLU(0.2)))
         self.see = ConditionCode(size=size, code_size=code_size, width=width)
         self.join = nn.Sequential(

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import OBJECTIVES
+from thermal_search.losses import ADVERSARIAL_LOSSES
 from thermal_search.networks import ImagePool, PatchDiscriminator, ResidualTranslator, initialize
 from thermal_search.networks.patch import fitting_layers
 
@@ -47,7 +47,7 @@ class CycleGAN(Translator):
         generator_width: int = 64
         discriminator_width: int = 64
         patch_layers: int = 3
-        """Strided layers of the discriminators; fewer where the picture is too small for them."""
+        """Strided layers of the discriminators; fewer where the image is too small for them."""
 
         decay_start: float = 0.5
         """Share of the budget after which the learning rates fall linearly to 0."""
@@ -88,22 +88,22 @@ class CycleGAN(Translator):
         return {
             "generators": Player(
                 (self.generator, self.return_generator),
-                Optimizer(algorithm="adam", lr=config.generator_lr, betas=betas),
+                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
             ),
             "discriminators": Player(
                 (self.thermal_discriminator, self.rgb_discriminator),
-                Optimizer(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+                OptimizerConfig(algorithm="adam", lr=config.discriminator_lr, betas=betas),
             ),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        config, game = self.config, OBJECTIVES[self.config.gan_mode]
+        config, game = self.config, ADVERSARIAL_LOSSES[self.config.gan_mode]
         batch = next(batches)
         rgb, thermal = batch.rgb, batch.thermal
         # Both generators look at three channels; thermal is repeated.
         thermal_seen = thermal.expand(-1, 3, -1, -1)
 
-        # What one network sees goes through it as one batch as far as it is known. It normalises
+        # What one network sees goes through it as one batch as far as it is known. It normalizes
         # each image by itself, so nothing changes but the time.
         weight = config.cycle_weight * config.identity_ratio
         identity: dict[str, Tensor] = {}
@@ -121,8 +121,8 @@ class CycleGAN(Translator):
             )
         returned_thermal = self.generator(fake_rgb)
         terms = {
-            "adversarial_thermal": game.fool(self.thermal_discriminator(fake_thermal)),
-            "adversarial_rgb": game.fool(self.rgb_discriminator(fake_rgb)),
+            "adversarial_thermal": game.generator(self.thermal_discriminator(fake_thermal)),
+            "adversarial_rgb": game.generator(self.rgb_discriminator(fake_rgb)),
             "cycle_rgb": config.cycle_weight * F.l1_loss(returned_rgb, rgb),
             "cycle_thermal": config.cycle_weight * F.l1_loss(returned_thermal, thermal),
         }
@@ -131,8 +131,10 @@ class CycleGAN(Translator):
 
         fake_thermal = self.thermal_pool.swap(fake_thermal)
         fake_rgb = self.rgb_pool.swap(fake_rgb)
-        judge_thermal = game.judge(*through(self.thermal_discriminator, thermal, fake_thermal))
-        judge_rgb = game.judge(*through(self.rgb_discriminator, rgb, fake_rgb))
+        judge_thermal = game.discriminator(
+            *through(self.thermal_discriminator, thermal, fake_thermal)
+        )
+        judge_rgb = game.discriminator(*through(self.rgb_discriminator, rgb, fake_rgb))
         # Halved, as in the paper, so that the discriminators learn slower than the generators.
         yield Turn("discriminators", {"thermal": 0.5 * judge_thermal, "rgb": 0.5 * judge_rgb})
 

@@ -4,7 +4,7 @@ Radford et al., ICLR 2016. https://arxiv.org/abs/1511.06434
 
 Strided and transposed convolutions with batch normalization, nothing dense, nothing pooled: the
 networks that made GANs trainable. The generator paints from a latent vector and sees the RGB
-picture at every scale; the discriminator judges the (rgb, thermal) pair.
+image at every scale; the discriminator judges the (rgb, thermal) pair.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Generator
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import pixel_loss, smoothed_cross_entropy
 from thermal_search.networks import DcganDiscriminator, DcganGenerator, initialize
@@ -45,15 +45,15 @@ class DCGAN(Translator):
         """At most so many times `width` channels, at 4 x 4 pixels."""
 
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
+        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
 
-        rgb_joins: Literal["early", "late"] = "early"
-        """Where the RGB picture joins the thermal one in the discriminator: at its input, or at its
-        smallest features, each picture through layers of its own before."""
+        rgb_fusion: Literal["early", "late"] = "early"
+        """Where the RGB image joins the thermal one in the discriminator: at its input, or at its
+        smallest features, each image through layers of its own before."""
 
         init_std: float = 0.02
         l1: bool = False
-        """Whether the generator also minimises the absolute error; no part of the paper."""
+        """Whether the generator also minimizes the absolute error; no part of the paper."""
 
         l1_weight: float = 100.0
         batch_size: int = 128
@@ -79,7 +79,7 @@ class DCGAN(Translator):
                 size=config.size,
                 width=config.width,
                 cap=config.channel_cap,
-                joins_late=config.rgb_joins == "late",
+                late_fusion=config.rgb_fusion == "late",
             ),
             config.init_std,
         )
@@ -100,10 +100,11 @@ class DCGAN(Translator):
         return {
             "discriminator": Player(
                 (self.discriminator,),
-                Optimizer(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+                OptimizerConfig(algorithm="adam", lr=config.discriminator_lr, betas=betas),
             ),
             "generator": Player(
-                (self.generator,), Optimizer(algorithm="adam", lr=config.generator_lr, betas=betas)
+                (self.generator,),
+                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
             ),
         }
 

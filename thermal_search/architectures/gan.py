@@ -3,8 +3,8 @@
 Goodfellow et al., NeurIPS 2014. https://arxiv.org/abs/1406.2661
 
 The first of them: rectifier and sigmoid units paint from noise, a maxout network with dropout
-judges, and nothing is normalised. The discriminator sees the thermal picture alone, so only the
-generator's own wiring ties what it paints to the RGB picture. Sizes follow the authors' CIFAR-10
+judges, and nothing is normalized. The discriminator sees the thermal image alone, so only the
+generator's own wiring ties what it paints to the RGB image. Sizes follow the authors' CIFAR-10
 networks.
 """
 
@@ -19,14 +19,14 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import OBJECTIVES, pixel_loss
+from thermal_search.losses import ADVERSARIAL_LOSSES, pixel_loss
 from thermal_search.networks import ConditionPyramid
-from thermal_search.networks.dcgan import ladder
+from thermal_search.networks.deep_convolutional import channels_by_resolution
 
-GLANCE = 8
-"""Height and width of the RGB picture as the dense layers see it."""
+THUMBNAIL_SIZE = 8
+"""Height and width of the RGB image as the dense layers see it."""
 
 DENSE_UNITS, DENSE_PIECES = 500, 5
 DECAY_PER_UPDATE = 1.000004
@@ -62,10 +62,10 @@ class GAN(Translator):
         generator_width: int = 64
         discriminator_width: int = 32
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
+        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
 
         l1: bool = False
-        """Whether the generator also minimises the absolute error; no part of the paper."""
+        """Whether the generator also minimizes the absolute error; no part of the paper."""
 
         l1_weight: float = 100.0
         batch_size: int = 128
@@ -109,10 +109,10 @@ class GAN(Translator):
         config = self.config
         momentum = 0.5, config.final_momentum
 
-        def recipe(sgd_lr: float, adam_lr: float) -> Optimizer:
+        def recipe(sgd_lr: float, adam_lr: float) -> OptimizerConfig:
             if config.optimizer == "sgd":
-                return Optimizer(algorithm="sgd", lr=sgd_lr, momentum=momentum)
-            return Optimizer(algorithm="adam", lr=adam_lr, betas=(0.5, 0.999))
+                return OptimizerConfig(algorithm="sgd", lr=sgd_lr, momentum=momentum)
+            return OptimizerConfig(algorithm="adam", lr=adam_lr, betas=(0.5, 0.999))
 
         return {
             "discriminator": Player(
@@ -125,16 +125,18 @@ class GAN(Translator):
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        game = OBJECTIVES["vanilla" if self.config.objective == "nonsaturating" else "minimax"]
+        game = ADVERSARIAL_LOSSES[
+            "vanilla" if self.config.objective == "nonsaturating" else "minimax"
+        ]
         batch = next(batches)
         fake = self.translate(batch.rgb)
 
         real_score, fake_score = self.discriminator(
             torch.cat([batch.thermal, fake.detach()])  # nothing in it couples images
         ).chunk(2)
-        yield Turn("discriminator", {"adversarial": game.judge(real_score, fake_score)})
+        yield Turn("discriminator", {"adversarial": game.discriminator(real_score, fake_score)})
 
-        terms = {"adversarial": game.fool(self.discriminator(fake))}
+        terms = {"adversarial": game.generator(self.discriminator(fake))}
         if self.config.l1:
             terms["l1"] = pixel_loss(fake, batch.thermal, self.config.l1_weight)
         yield Turn("generator", terms)
@@ -147,7 +149,7 @@ class GAN(Translator):
 
 
 class SigmoidGenerator(nn.Module):
-    """Dense rectifier and sigmoid units, then transposed convolutions up to the picture."""
+    """Dense rectifier and sigmoid units, then transposed convolutions up to the image."""
 
     def __init__(
         self,
@@ -158,21 +160,25 @@ class SigmoidGenerator(nn.Module):
         condition_channels: int | None = 32,
     ) -> None:
         super().__init__()
-        channels = {r: c for r, c in ladder(size, width, cap=8).items() if r >= GLANCE}
+        channels = {
+            r: c
+            for r, c in channels_by_resolution(size, width, cap=8).items()
+            if r >= THUMBNAIL_SIZE
+        }
         self.condition = None
         extra, seen = 0, 0
         if condition_channels is not None:
             self.condition = ConditionPyramid(list(channels), condition_channels)
-            extra, seen = self.condition.channels, 3 * GLANCE**2
+            extra, seen = self.condition.channels, 3 * THUMBNAIL_SIZE**2
         self.widest = 8 * width
         self.dense = nn.Sequential(
             nn.Linear(latent_size + seen, 16 * width),
             nn.ReLU(),
-            nn.Linear(16 * width, self.widest * GLANCE**2),
+            nn.Linear(16 * width, self.widest * THUMBNAIL_SIZE**2),
             nn.Sigmoid(),
         )
-        fits = channels[GLANCE] == self.widest
-        self.narrow = nn.Identity() if fits else nn.Conv2d(self.widest, channels[GLANCE], 1)
+        fits = channels[THUMBNAIL_SIZE] == self.widest
+        self.narrow = nn.Identity() if fits else nn.Conv2d(self.widest, channels[THUMBNAIL_SIZE], 1)
         self.levels = nn.ModuleList()
         for resolution, wide in channels.items():
             is_last = 2 * resolution == size
@@ -187,9 +193,11 @@ class SigmoidGenerator(nn.Module):
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
         seen = z
         if self.condition:
-            glance = F.adaptive_avg_pool2d(rgb, GLANCE).flatten(1)
+            glance = F.adaptive_avg_pool2d(rgb, THUMBNAIL_SIZE).flatten(1)
             seen = torch.cat([z, glance], dim=1)
-        features = self.narrow(self.dense(seen).unflatten(1, (self.widest, GLANCE, GLANCE)))
+        features = self.narrow(
+            self.dense(seen).unflatten(1, (self.widest, THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+        )
         for level in self.levels:
             features = level(self.condition.beside(features, rgb) if self.condition else features)
         return features.float()
@@ -211,7 +219,7 @@ class MaxoutDiscriminator(nn.Module):
         multiples = (1, 1, 2, 4, 6)
         parts: list[nn.Module] = [nn.Dropout(input_dropout)]
         before, resolution = 1, size
-        for stage in range((size // GLANCE).bit_length() - 1):
+        for stage in range((size // THUMBNAIL_SIZE).bit_length() - 1):
             wide = width * multiples[min(stage, len(multiples) - 1)]
             kernel = 7 if stage < 2 else 5
             parts += [

@@ -2,7 +2,7 @@
 
 Salimans et al., NeurIPS 2016. https://arxiv.org/abs/1606.03498
 
-DCGAN's generator with five remedies: it matches the discriminator's features, is normalised by a
+DCGAN's generator with five remedies: it matches the discriminator's features, is normalized by a
 fixed reference batch, and both players stay near their own past; the discriminator compares the
 images of a batch with each other and is less than certain of real ones.
 """
@@ -18,12 +18,12 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal, to_network_range, to_pixels
 from thermal_search.losses import pixel_loss, smoothed_cross_entropy
 from thermal_search.networks import DcganGenerator, initialize
-from thermal_search.networks.joining import LateJoin
-from thermal_search.networks.virtual import VirtualBatchNorm
+from thermal_search.networks.fusion import LateFusion
+from thermal_search.networks.virtual_batch_norm import VirtualBatchNorm
 
 SMALLEST = 8
 """Height and width of the discriminator's last features."""
@@ -57,7 +57,7 @@ class ImprovedGAN(Translator):
         kernels: int = 100
         kernel_size: int = 5
         references: int = 32
-        """Images of the reference batch that normalises the generator."""
+        """Images of the reference batch that normalizes the generator."""
 
         history: bool = True
         """Whether both players are drawn to the mean of their past weights."""
@@ -70,17 +70,17 @@ class ImprovedGAN(Translator):
         latent_size: int = 100
         width: int = 64
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
+        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
 
-        rgb_joins: Literal["early", "late"] = "early"
-        """Where the RGB picture joins the thermal one in the discriminator: at its input, or at its
-        smallest features, each picture through layers of its own before."""
+        rgb_fusion: Literal["early", "late"] = "early"
+        """Where the RGB image joins the thermal one in the discriminator: at its input, or at its
+        smallest features, each image through layers of its own before."""
 
         decay_start: float = 2 / 3
         """Share of the budget after which the learning rates fall linearly to 0."""
 
         l1: bool = False
-        """Whether the generator also minimises the absolute error; no part of the paper."""
+        """Whether the generator also minimizes the absolute error; no part of the paper."""
 
         l1_weight: float = 100.0
         batch_size: int = 100
@@ -113,10 +113,10 @@ class ImprovedGAN(Translator):
             kernel_size=config.kernel_size,
             input_noise=config.input_noise,
             dropout=config.dropout,
-            joins_late=config.rgb_joins == "late",
+            late_fusion=config.rgb_fusion == "late",
         )
-        self.discriminator_past = Past(self.discriminator) if config.history else None
-        self.generator_past = Past(self.generator) if config.history else None
+        self.discriminator_past = HistoricalAverage(self.discriminator) if config.history else None
+        self.generator_past = HistoricalAverage(self.generator) if config.history else None
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
@@ -126,19 +126,20 @@ class ImprovedGAN(Translator):
     ) -> Latent:
         return torch.rand(count, self.config.latent_size, generator=random, device=device)
 
-    def meet(self, rgb: Rgb) -> None:
+    def init_from_data(self, rgb: Rgb) -> None:
         assert isinstance(self.generator, ReferencedGenerator)
-        self.generator.refer_to(rgb)
+        self.generator.set_reference_batch(rgb)
 
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (self.config.beta1, 0.999)
         return {
             "discriminator": Player(
                 (self.discriminator,),
-                Optimizer(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+                OptimizerConfig(algorithm="adam", lr=config.discriminator_lr, betas=betas),
             ),
             "generator": Player(
-                (self.generator,), Optimizer(algorithm="adam", lr=config.generator_lr, betas=betas)
+                (self.generator,),
+                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
             ),
         }
 
@@ -212,8 +213,8 @@ class ReferencedGenerator(nn.Module):
         self.register_buffer("reference_z", torch.rand(references, latent_size))
         self.register_load_state_dict_post_hook(lambda *_: self._forget())
 
-    def refer_to(self, rgb: Rgb) -> None:
-        """Takes its reference pictures from `rgb`, evenly spread."""
+    def set_reference_batch(self, rgb: Rgb) -> None:
+        """Takes its reference images from `rgb`, evenly spread."""
         wanted = len(self.reference_rgb)
         rows = torch.linspace(0, len(rgb) - 1, wanted).round().long().to(rgb.device)
         self.reference_rgb.copy_(to_pixels(rgb[rows]))
@@ -240,9 +241,9 @@ class ReferencedGenerator(nn.Module):
 
 
 class ComparingDiscriminator(nn.Module):
-    """Weight-normalised convolutions to one feature vector an image, compared within the batch.
+    """Weight-normalized convolutions to one feature vector an image, compared within the batch.
 
-    `joins_late`: the thermal picture alone is halved, the RGB one at half the width, and they join
+    `late_fusion`: the thermal image alone is halved, the RGB one at half the width, and they join
     at 8 x 8.
     """
 
@@ -255,17 +256,17 @@ class ComparingDiscriminator(nn.Module):
         kernel_size: int = 5,
         input_noise: float = 0.2,
         dropout: float = 0.5,
-        joins_late: bool = False,
+        late_fusion: bool = False,
     ) -> None:
         super().__init__()
         self.input_noise = input_noise
-        if joins_late:
-            look, wide = _halvings(1, size, width, dropout)
-            see, narrow = _halvings(3, size, width // 2, dropout)
+        if late_fusion:
+            look, wide = _downsampling(1, size, width, dropout)
+            see, narrow = _downsampling(3, size, width // 2, dropout)
             # The paper's own convolutions of 1 x 1, one layer on, mix what both have seen.
-            halved, joined = nn.Sequential(LateJoin(look, see)), wide + narrow
+            halved, joined = nn.Sequential(LateFusion(look, see)), wide + narrow
         else:
-            halved, wide = _halvings(4, size, width, dropout)
+            halved, wide = _downsampling(4, size, width, dropout)
             joined = wide
         self.layers = nn.Sequential(
             *halved,
@@ -282,7 +283,7 @@ class ComparingDiscriminator(nn.Module):
         self, pair: Float[Tensor, "batch 4 height width"]
     ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch features"]]:
         """Logits, and the features they rest on before images are compared."""
-        # On the RGB picture too: by a clean one the discriminator could know the training pairs.
+        # On the RGB image too: by a clean one the discriminator could know the training pairs.
         if self.training and self.input_noise:
             pair = pair + self.input_noise * torch.randn_like(pair)
         features = self.layers(pair)
@@ -290,7 +291,9 @@ class ComparingDiscriminator(nn.Module):
         return self.head(seen).flatten().float(), features
 
 
-def _halvings(in_channels: int, size: int, width: int, dropout: float) -> tuple[nn.Sequential, int]:
+def _downsampling(
+    in_channels: int, size: int, width: int, dropout: float
+) -> tuple[nn.Sequential, int]:
     """Convolutions from `size` to 8 x 8, doubling `width` up to 8 times; and their channels."""
     layers = nn.Sequential()
     before, wide = in_channels, width
@@ -327,7 +330,7 @@ class MinibatchDiscrimination(nn.Module):
             return torch.exp(-distance).sum(1) - 1  # without itself
 
 
-class Past(nn.Module):
+class HistoricalAverage(nn.Module):
     """The mean of a network's past weights (historical averaging, section 3.3)."""
 
     def __init__(self, network: nn.Module) -> None:

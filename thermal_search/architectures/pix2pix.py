@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import OBJECTIVES
+from thermal_search.losses import ADVERSARIAL_LOSSES
 from thermal_search.networks import PatchDiscriminator, UNet, initialize
 from thermal_search.networks.patch import fitting_layers
 
@@ -39,7 +39,7 @@ class Pix2Pix(Translator):
 
         discriminator_width: int = 64
         patch_layers: int = 3
-        """Strided layers of the discriminator; fewer where the picture is too small for them."""
+        """Strided layers of the discriminator; fewer where the image is too small for them."""
 
         norm: Literal["batch", "instance"] = "batch"
         dropout: float = 0.5
@@ -79,15 +79,16 @@ class Pix2Pix(Translator):
         return {
             "discriminator": Player(
                 (self.discriminator,),
-                Optimizer(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+                OptimizerConfig(algorithm="adam", lr=config.discriminator_lr, betas=betas),
             ),
             "generator": Player(
-                (self.generator,), Optimizer(algorithm="adam", lr=config.generator_lr, betas=betas)
+                (self.generator,),
+                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
             ),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        game = OBJECTIVES[self.config.gan_mode]
+        game = ADVERSARIAL_LOSSES[self.config.gan_mode]
         batch = next(batches)
         fake = self.generator(batch.rgb)
 
@@ -95,14 +96,16 @@ class Pix2Pix(Translator):
         real_score = self.discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
         fake_score = self.discriminator(torch.cat([batch.rgb, fake.detach()], dim=1))
         # Halved, as in the paper, so that the discriminator learns slower than the generator.
-        yield Turn("discriminator", {"adversarial": 0.5 * game.judge(real_score, fake_score)})
+        yield Turn(
+            "discriminator", {"adversarial": 0.5 * game.discriminator(real_score, fake_score)}
+        )
 
         # Judged again: the discriminator has just moved.
         fake_score = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
         yield Turn(
             "generator",
             {
-                "adversarial": game.fool(fake_score),
+                "adversarial": game.generator(fake_score),
                 "l1": self.config.l1_weight * F.l1_loss(fake, batch.thermal),
             },
         )

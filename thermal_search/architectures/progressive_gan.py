@@ -2,8 +2,8 @@
 
 Karras et al., ICLR 2018. https://arxiv.org/abs/1710.10196
 
-Both networks begin with tiny pictures and double their size as training goes on, each new
-resolution fading in. What makes it stable: equalised learning rates, features normalised at each
+Both networks begin with tiny images and double their size as training goes on, each new
+resolution fading in. What makes it stable: equalized learning rates, features normalized at each
 pixel, and a discriminator that sees how much the images of a batch differ. WGAN-GP's game.
 """
 
@@ -17,21 +17,21 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import gradient_penalty, pixel_loss, wasserstein
 from thermal_search.networks import ConditionPyramid
-from thermal_search.networks.karras import (
+from thermal_search.networks.progressive import (
+    BASE_RESOLUTION,
     GAIN,
-    ROOT,
     EqualizedConv2d,
     EqualizedLinear,
     GrowingDiscriminator,
-    Grown,
     Growth,
+    ProgressiveNetwork,
     at_full_size,
+    channels_by_resolution,
     growth_at,
-    ladder,
     pixel_norm,
 )
 
@@ -43,19 +43,19 @@ class ProgressiveGAN(Translator):
         learning_rate: float = 1e-3
         """Of both players, by Adam with decay rates 0 and 0.99."""
 
-        feature_base: int = 8192
-        """Channels times half the resolution, where `feature_most` does not cap them."""
+        channel_base: int = 8192
+        """Channels times half the resolution, where `channel_max` does not cap them."""
 
-        feature_most: int = 512
+        channel_max: int = 512
         latent_size: int = 512
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
+        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
 
         penalty_weight: float = 10.0
         drift_weight: float = 1e-3
         """Weight of the squared score of real pairs, which keeps the scores near 0."""
 
-        critic_turns: int = 1
+        n_critic: int = 1
         growth_share: float = 0.65
         """Share of the budget by whose end full size is reached."""
 
@@ -63,11 +63,11 @@ class ProgressiveGAN(Translator):
         fade_share: float = 0.5
         """Share of each resolution's time in which the next one fades in."""
 
-        deviation_group: int = 4
+        mbstd_group_size: int = 4
         """Images compared with each other by the discriminator; 1: none."""
 
         l1: bool = False
-        """Whether the generator also minimises the absolute error; no part of the paper."""
+        """Whether the generator also minimizes the absolute error; no part of the paper."""
 
         l1_weight: float = 100.0
         batch_size: int = 16
@@ -85,16 +85,16 @@ class ProgressiveGAN(Translator):
             size=config.size,
             start=start,
             latent_size=config.latent_size,
-            base=config.feature_base,
-            most=config.feature_most,
+            base=config.channel_base,
+            most=config.channel_max,
             condition_channels=config.condition_channels,
         )
         self.discriminator = GrowingDiscriminator(
             size=config.size,
             start=start,
-            base=config.feature_base,
-            most=config.feature_most,
-            group=config.deviation_group,
+            base=config.channel_base,
+            most=config.channel_max,
+            group=config.mbstd_group_size,
         )
 
     def _growth(self, share: float) -> Growth:
@@ -114,7 +114,7 @@ class ProgressiveGAN(Translator):
         self.generator.growth = self.discriminator.growth = growth
         return has_doubled
 
-    def pattern(self) -> Hashable:
+    def graph_key(self) -> Hashable:
         return self.discriminator.growth.resolution, self.discriminator.is_fading
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
@@ -126,7 +126,7 @@ class ProgressiveGAN(Translator):
         return torch.randn(count, self.config.latent_size, generator=random, device=device)
 
     def players(self) -> Mapping[str, Player]:
-        recipe = Optimizer(algorithm="adam", lr=self.config.learning_rate, betas=(0.0, 0.99))
+        recipe = OptimizerConfig(algorithm="adam", lr=self.config.learning_rate, betas=(0.0, 0.99))
         return {
             "discriminator": Player((self.discriminator,), recipe),
             "generator": Player((self.generator,), recipe),
@@ -134,38 +134,38 @@ class ProgressiveGAN(Translator):
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         config = self.config
-        for _ in range(config.critic_turns - 1):
+        for _ in range(config.n_critic - 1):
             with torch.no_grad():
-                rgb, real, fake = self._paint(next(batches))
-            yield Turn("discriminator", self._judge(rgb, real, fake))
+                rgb, real, fake = self._generate(next(batches))
+            yield Turn("discriminator", self._discriminator_loss(rgb, real, fake))
 
         # The generator does not move in between: what it painted for this turn stands for its own.
-        rgb, real, fake = self._paint(next(batches))
-        yield Turn("discriminator", self._judge(rgb, real, fake.detach()))
-        terms = {"adversarial": wasserstein.fool(self.discriminator(rgb, fake))}
+        rgb, real, fake = self._generate(next(batches))
+        yield Turn("discriminator", self._discriminator_loss(rgb, real, fake.detach()))
+        terms = {"adversarial": wasserstein.generator(self.discriminator(rgb, fake))}
         if config.l1:
             terms["l1"] = pixel_loss(fake, real, config.l1_weight)
         yield Turn("generator", terms)
 
-    def _paint(self, batch: Batch) -> tuple[Rgb, Thermal, Thermal]:
-        """The pictures at the resolution reached, and a painted one."""
+    def _generate(self, batch: Batch) -> tuple[Rgb, Thermal, Thermal]:
+        """The images at the resolution reached, and a painted one."""
         shown = self.discriminator.shown
         fake = self.generator(batch.rgb, self.latent_for(batch.rgb, None))
         return shown(batch.rgb), shown(batch.thermal), fake
 
-    def _judge(self, rgb: Rgb, real: Thermal, fake: Thermal) -> dict[str, Tensor]:
+    def _discriminator_loss(self, rgb: Rgb, real: Thermal, fake: Thermal) -> dict[str, Tensor]:
         # Apart: the discriminator compares the images of a batch.
         real_score = self.discriminator(rgb, real)
         fake_score = self.discriminator(rgb, fake)
         penalty = gradient_penalty(lambda thermal: self.discriminator(rgb, thermal), real, fake)
         return {
-            "wasserstein": wasserstein.judge(real_score, fake_score),
+            "wasserstein": wasserstein.discriminator(real_score, fake_score),
             "penalty": self.config.penalty_weight * penalty,
             "drift": self.config.drift_weight * real_score.square().mean(),
         }
 
 
-class GrowingGenerator(Grown):
+class GrowingGenerator(ProgressiveNetwork):
     """A latent on the hypersphere becomes 4 x 4 features, doubled to the resolution reached."""
 
     def __init__(
@@ -179,32 +179,35 @@ class GrowingGenerator(Grown):
         condition_channels: int | None = 32,
     ) -> None:
         super().__init__(start)
-        channels = ladder(size, base, most)
+        channels = channels_by_resolution(size, base, most)
         self.condition = None
         extra = 0
         if condition_channels is not None:
             self.condition = ConditionPyramid(list(channels), condition_channels)
             extra = self.condition.channels
         self.root = EqualizedLinear(
-            latent_size, channels[ROOT] * ROOT**2, gain=GAIN / 4, bias=False
+            latent_size, channels[BASE_RESOLUTION] * BASE_RESOLUTION**2, gain=GAIN / 4, bias=False
         )
-        self.root_bias = nn.Parameter(torch.zeros(channels[ROOT], 1, 1))
+        self.root_bias = nn.Parameter(torch.zeros(channels[BASE_RESOLUTION], 1, 1))
         self.first = nn.ModuleDict()
         self.second = nn.ModuleDict()
         self.paint = nn.ModuleDict()
         for resolution, wide in channels.items():
-            before = channels[max(resolution // 2, ROOT)] + extra
+            before = channels[max(resolution // 2, BASE_RESOLUTION)] + extra
             self.first[str(resolution)] = EqualizedConv2d(before, wide, 3)
-            if resolution > ROOT:
+            if resolution > BASE_RESOLUTION:
                 self.second[str(resolution)] = EqualizedConv2d(wide, wide, 3)
             self.paint[str(resolution)] = EqualizedConv2d(wide, 1, 1, gain=1.0)
 
     def forward(self, rgb: Rgb, z: Latent) -> Float[Tensor, "batch 1 rows columns"]:
-        """Pictures of the resolution of `growth`. Linear: only what leaves the trial is clipped."""
+        """Images of the resolution of `growth`. Linear: only what leaves the trial is clipped."""
         resolution = self.growth.resolution
-        root = self.root(pixel_norm(z)).unflatten(1, (-1, ROOT, ROOT)) + self.root_bias
+        root = (
+            self.root(pixel_norm(z)).unflatten(1, (-1, BASE_RESOLUTION, BASE_RESOLUTION))
+            + self.root_bias
+        )
         features = pixel_norm(F.leaky_relu(root, 0.2))
-        coarse, reached = features, ROOT
+        coarse, reached = features, BASE_RESOLUTION
         while True:
             features = self._refine(features, rgb, reached)
             if reached == resolution:
@@ -221,6 +224,6 @@ class GrowingGenerator(Grown):
         if self.condition:
             features = self.condition.beside(features, rgb)
         features = pixel_norm(F.leaky_relu(self.first[str(resolution)](features), 0.2))
-        if resolution > ROOT:
+        if resolution > BASE_RESOLUTION:
             features = pixel_norm(F.leaky_relu(self.second[str(resolution)](features), 0.2))
         return features

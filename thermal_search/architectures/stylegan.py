@@ -2,9 +2,9 @@
 
 Karras et al., CVPR 2019. https://arxiv.org/abs/1812.04948
 
-The latent never enters the picture's own layers: mapped to a style, it sets the mean and spread of
+The latent never enters the image's own layers: mapped to a style, it sets the mean and spread of
 every layer's features, and noise adds the detail that is left to chance. Progressive GAN's growth
-and discriminator, with the logistic game and a penalty on the slope at real pictures (R1).
+and discriminator, with the logistic game and a penalty on the slope at real images (R1).
 """
 
 from collections.abc import Hashable, Iterator, Mapping
@@ -17,28 +17,28 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import pixel_loss, zero_centred_penalty
+from thermal_search.losses import pixel_loss, r1_penalty
 from thermal_search.networks import ConditionPyramid
-from thermal_search.networks.karras import (
-    ROOT,
+from thermal_search.networks.progressive import (
+    BASE_RESOLUTION,
     Blur,
     EqualizedConv2d,
     EqualizedLinear,
     GrowingDiscriminator,
-    Grown,
     Growth,
+    ProgressiveNetwork,
     at_full_size,
+    channels_by_resolution,
     growth_at,
-    ladder,
     pixel_norm,
 )
 
-GLANCE = 8
-"""Height and width of the RGB picture as the mapping sees it."""
+THUMBNAIL_SIZE = 8
+"""Height and width of the RGB image as the mapping sees it."""
 
-STYLE_MEMORY = 0.995
+W_AVG_BETA = 0.995
 """How much of the mean style is kept at each step."""
 
 
@@ -58,24 +58,24 @@ class StyleGAN(Translator):
         mapping_layers: int = 8
         mapping_lr_multiplier: float = 0.01
         condition_mapping: bool = True
-        """Whether the style depends on the RGB picture too. Normalization takes a picture's overall
+        """Whether the style depends on the RGB image too. Normalization takes an image's overall
         level out of the features: only styles can put an absolute temperature back."""
 
         latent_size: int = 512
         style_size: int = 512
         style_mixing: float = 0.9
-        """Share of steps in which a picture's later layers take another latent's style."""
+        """Share of steps in which an image's later layers take another latent's style."""
 
         noise: bool = True
         truncation: float = 1.0
         """How far styles may be from their mean when a trained network paints; 1: as far as they
         are. Never in training."""
 
-        feature_base: int = 8192
+        channel_base: int = 8192
         """Channels times half the resolution, where they are not capped at 512."""
 
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
+        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
 
         growing: bool = True
         growth_share: float = 0.65
@@ -86,7 +86,7 @@ class StyleGAN(Translator):
         """Share of each resolution's time in which the next one fades in."""
 
         l1: bool = False
-        """Whether the generator also minimises the absolute error; no part of the paper."""
+        """Whether the generator also minimizes the absolute error; no part of the paper."""
 
         l1_weight: float = 100.0
         batch_size: int = 16
@@ -108,13 +108,13 @@ class StyleGAN(Translator):
             mapping_lr_multiplier=config.mapping_lr_multiplier,
             condition_mapping=config.condition_mapping,
             condition_channels=config.condition_channels,
-            base=config.feature_base,
+            base=config.channel_base,
             has_noise=config.noise,
             style_mixing=config.style_mixing,
             truncation=config.truncation,
         )
         self.discriminator = GrowingDiscriminator(
-            size=config.size, start=start, base=config.feature_base, blurred=True
+            size=config.size, start=start, base=config.channel_base, blurred=True
         )
         self.steps = 0
         self.is_penalised = True
@@ -140,7 +140,7 @@ class StyleGAN(Translator):
         self.steps += 1
         return has_doubled
 
-    def pattern(self) -> Hashable:
+    def graph_key(self) -> Hashable:
         judge = self.discriminator
         return judge.growth.resolution, judge.is_fading, self.is_penalised
 
@@ -159,13 +159,13 @@ class StyleGAN(Translator):
         return {
             "discriminator": Player(
                 (self.discriminator,),
-                Optimizer(
+                OptimizerConfig(
                     algorithm="adam", lr=config.learning_rate * lazy, betas=(0.0, 0.99**lazy)
                 ),
             ),
             "generator": Player(
                 (self.generator,),
-                Optimizer(algorithm="adam", lr=config.learning_rate, betas=(0.0, 0.99)),
+                OptimizerConfig(algorithm="adam", lr=config.learning_rate, betas=(0.0, 0.99)),
             ),
         }
 
@@ -175,14 +175,14 @@ class StyleGAN(Translator):
         rgb, real = (self.discriminator.shown(images) for images in (batch.rgb, batch.thermal))
         fake = self.generator(batch.rgb, self.latent_for(rgb, None))
 
-        yield Turn("discriminator", self._judge(rgb, real, fake.detach()))
+        yield Turn("discriminator", self._discriminator_loss(rgb, real, fake.detach()))
 
         terms = {"adversarial": F.softplus(-self.discriminator(rgb, fake)).mean()}
         if config.l1:
             terms["l1"] = pixel_loss(fake, real, config.l1_weight)
         yield Turn("generator", terms)
 
-    def _judge(self, rgb: Rgb, real: Thermal, fake: Thermal) -> dict[str, Tensor]:
+    def _discriminator_loss(self, rgb: Rgb, real: Thermal, fake: Thermal) -> dict[str, Tensor]:
         config = self.config
         fake_score = self.discriminator(rgb, fake)
         if not self.is_penalised:
@@ -195,7 +195,7 @@ class StyleGAN(Translator):
         weight = 0.5 * config.r1_gamma * config.r1_every
         return {
             "adversarial": _tell_apart(real_score, fake_score),
-            "penalty": weight * zero_centred_penalty(real_score, real),
+            "penalty": weight * r1_penalty(real_score, real),
         }
 
     def get_extra_state(self) -> dict[str, int]:
@@ -209,7 +209,7 @@ def _tell_apart(real_score: Tensor, fake_score: Tensor) -> Tensor:
     return F.softplus(fake_score).mean() + F.softplus(-real_score).mean()
 
 
-class StyleGenerator(Grown):
+class StyleGenerator(ProgressiveNetwork):
     """A learned constant, doubled to the resolution reached, its layers styled by the latent."""
 
     def __init__(
@@ -237,22 +237,24 @@ class StyleGenerator(Grown):
             lr_multiplier=mapping_lr_multiplier,
             conditional=condition_mapping and condition_channels is not None,
         )
-        channels = ladder(size, base)
+        channels = channels_by_resolution(size, base)
         self.condition = None
         extra = 0
         if condition_channels is not None:
             self.condition = ConditionPyramid(list(channels), condition_channels)
             extra = self.condition.channels
-        self.constant = nn.Parameter(torch.ones(1, channels[ROOT], ROOT, ROOT))
+        self.constant = nn.Parameter(
+            torch.ones(1, channels[BASE_RESOLUTION], BASE_RESOLUTION, BASE_RESOLUTION)
+        )
         self.blur = Blur()
         self.first = nn.ModuleDict()
         self.second = nn.ModuleDict()
         self.styles = nn.ModuleDict()
         self.paint = nn.ModuleDict()
         for resolution, wide in channels.items():
-            r, before = str(resolution), channels[max(resolution // 2, ROOT)]
+            r, before = str(resolution), channels[max(resolution // 2, BASE_RESOLUTION)]
             # At the root the constant stands where elsewhere the first convolution is.
-            if resolution > ROOT:
+            if resolution > BASE_RESOLUTION:
                 self.first[r] = EqualizedConv2d(before + extra, wide, 3)
                 self.second[r] = EqualizedConv2d(wide, wide, 3)
             else:
@@ -263,17 +265,17 @@ class StyleGenerator(Grown):
             self.paint[r] = EqualizedConv2d(wide, 1, 1, gain=1.0)
 
     def forward(self, rgb: Rgb, z: Latent) -> Float[Tensor, "batch 1 rows columns"]:
-        """Pictures of the resolution of `growth`. Linear: only what leaves the trial is clipped."""
+        """Images of the resolution of `growth`. Linear: only what leaves the trial is clipped."""
         resolution = self.growth.resolution
-        styles = self._styles(rgb, z, layers=2 * (resolution // ROOT).bit_length())
+        styles = self._styles(rgb, z, layers=2 * (resolution // BASE_RESOLUTION).bit_length())
         features = self.constant.expand(len(rgb), -1, -1, -1)
-        coarse, reached = features, ROOT
+        coarse, reached = features, BASE_RESOLUTION
         while True:
             r = str(reached)
-            if reached > ROOT:
+            if reached > BASE_RESOLUTION:
                 features = self.blur(self.first[r](self._beside(features, rgb)))
             features = self.styles[f"{r} first"](features, next(styles))
-            if reached == ROOT:
+            if reached == BASE_RESOLUTION:
                 features = self._beside(features, rgb)
             features = self.styles[f"{r} second"](self.second[r](features), next(styles))
             if reached == resolution:
@@ -293,7 +295,7 @@ class StyleGenerator(Grown):
         """One style a layer; in training, often of two latents that meet at a random layer."""
         style = self.map(rgb, z)
         if not self.training:
-            style = torch.lerp(self.map.running_style, style, self.truncation)
+            style = torch.lerp(self.map.running_w, style, self.truncation)
             return iter([style] * layers)
         self.map.remember(style)
         if not self.style_mixing:
@@ -307,7 +309,7 @@ class StyleGenerator(Grown):
 
 
 class StyleMapping(nn.Module):
-    """A latent, and a glance at the RGB picture, to a style."""
+    """A latent, and a glance at the RGB image, to a style."""
 
     def __init__(
         self,
@@ -322,27 +324,27 @@ class StyleMapping(nn.Module):
         self.glance = None
         before = latent_size
         if conditional:
-            self.glance = EqualizedLinear(3 * GLANCE**2, latent_size, gain=1.0)
+            self.glance = EqualizedLinear(3 * THUMBNAIL_SIZE**2, latent_size, gain=1.0)
             before += latent_size
         self.layers = nn.Sequential()
         for _ in range(layers):
             self.layers.append(EqualizedLinear(before, style_size, lr_multiplier=lr_multiplier))
             self.layers.append(nn.LeakyReLU(0.2))
             before = style_size
-        self.running_style: Tensor
-        self.register_buffer("running_style", torch.zeros(style_size))
+        self.running_w: Tensor
+        self.register_buffer("running_w", torch.zeros(style_size))
 
     def forward(self, rgb: Rgb, z: Latent) -> Float[Tensor, "batch style"]:
         seen = pixel_norm(z)
         if self.glance:
-            glance = F.adaptive_avg_pool2d(rgb, GLANCE).flatten(1)
+            glance = F.adaptive_avg_pool2d(rgb, THUMBNAIL_SIZE).flatten(1)
             seen = torch.cat([seen, self.glance(glance)], dim=1)
         return self.layers(seen).float()
 
     @torch.no_grad()
     def remember(self, style: Tensor) -> None:
         """Moves the mean style, which truncation holds on to."""
-        self.running_style.lerp_(style.mean(0), 1 - STYLE_MEMORY)
+        self.running_w.lerp_(style.mean(0), 1 - W_AVG_BETA)
 
 
 class Styled(nn.Module):
@@ -369,7 +371,7 @@ class Styled(nn.Module):
 
     def forward(self, features: Tensor, style: Tensor) -> Tensor:
         if self.noise_strength is not None:
-            # Fixed when judged: a picture is then a function of its RGB and its latent.
+            # Fixed when judged: an image is then a function of its RGB and its latent.
             noise = torch.randn_like(features[:, :1]) if self.training else self.noise
             features = features + self.noise_strength * noise
         features = F.instance_norm(F.leaky_relu(features, 0.2))

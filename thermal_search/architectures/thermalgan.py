@@ -4,9 +4,9 @@ Kniaz et al., ECCV Workshops 2018. https://link.springer.com/chapter/10.1007/978
 Zhu et al., Toward Multimodal Image-to-Image Translation (BicycleGAN), NeurIPS 2017.
 https://arxiv.org/abs/1711.11586
 
-In two stages: a base of few even temperatures, several of which are possible for one RGB picture,
-and the contrast of each place to its base. The authors' base comes from labelled object
-temperatures; FLIR has none, so here it is read off the thermal picture itself. Stage one is
+In two stages: a base of few even temperatures, several of which are possible for one RGB image,
+and the contrast of each place to its base. The authors' base comes from labeled object
+temperatures; FLIR has none, so here it is read off the thermal image itself. Stage one is
 BicycleGAN, stage two pix2pix. Needs aligned pairs.
 """
 
@@ -23,7 +23,7 @@ from torch import Generator, Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import cross_entropy, least_squares, pixel_loss
 from thermal_search.networks import MultiScale, PatchDiscriminator, UNet, initialize
@@ -39,10 +39,10 @@ class ThermalGAN(Translator):
 
         discriminator_lr: float = 2e-4
         base: Literal["levels", "lowpass"] = "levels"
-        """Whether the base is the mean of few grey levels, or the blurred picture."""
+        """Whether the base is the mean of few grey levels, or the blurred image."""
 
         levels: int = 8
-        """Even temperatures of a base picture, at most."""
+        """Even temperatures of a base image, at most."""
 
         contrast_range: float = 0.25
         """Largest difference to the base that stage two paints, of network range: the release's
@@ -65,7 +65,7 @@ class ThermalGAN(Translator):
         """Of stage two."""
 
         patch_layers: int = 3
-        """Strided layers of the discriminators; fewer where the picture is too small for them."""
+        """Strided layers of the discriminators; fewer where the image is too small for them."""
 
         decay_start: float = 0.5
         """Share of the budget after which the learning rates fall linearly to 0."""
@@ -119,8 +119,8 @@ class ThermalGAN(Translator):
 
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (0.5, 0.999)
-        judges = Optimizer(algorithm="adam", lr=config.discriminator_lr, betas=betas)
-        painters = Optimizer(algorithm="adam", lr=config.generator_lr, betas=betas)
+        judges = OptimizerConfig(algorithm="adam", lr=config.discriminator_lr, betas=betas)
+        painters = OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas)
         assert isinstance(self.generator, TwoStageGenerator)
         return {
             "base_discriminators": Player(
@@ -136,22 +136,22 @@ class ThermalGAN(Translator):
         self.sees_painted_base = bool(share) and torch.rand(()).item() < share
         return False
 
-    def pattern(self) -> bool:
+    def graph_key(self) -> bool:
         return self.sees_painted_base
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         batch = next(batches)
         base = self.base_of(batch.thermal)
-        yield from self._paint_base(batch.rgb, base)
-        yield from self._paint_contrast(batch, base)
+        yield from self._generate_base(batch.rgb, base)
+        yield from self._generate_contrast(batch, base)
 
     def base_of(self, thermal: Thermal) -> Thermal:
-        """The base picture that stage one is to paint."""
+        """The base image that stage one is to paint."""
         if self.config.base == "lowpass":
             return _blurred(thermal, self.config.size / 32)
         return even_levels(thermal, self.config.levels)
 
-    def _paint_base(self, rgb: Rgb, base: Thermal) -> Iterator[Turn]:
+    def _generate_base(self, rgb: Rgb, base: Thermal) -> Iterator[Turn]:
         """BicycleGAN: from the true base's code, and from a random one that must be found again."""
         config = self.config
         assert isinstance(self.generator, TwoStageGenerator)
@@ -186,7 +186,7 @@ class ThermalGAN(Translator):
         mean, _ = torch.func.functional_call(self.encoder, frozen, (base,))
         return mean
 
-    def _paint_contrast(self, batch: Batch, base: Thermal) -> Iterator[Turn]:
+    def _generate_contrast(self, batch: Batch, base: Thermal) -> Iterator[Turn]:
         """pix2pix: on the true base, or now and then on the painted one."""
         config = self.config
         assert isinstance(self.generator, TwoStageGenerator)
@@ -203,15 +203,15 @@ class ThermalGAN(Translator):
         clipped = (difference.abs() > 1).float().mean()
         yield Turn(
             "contrast_discriminator",
-            {"adversarial": 0.5 * cross_entropy.judge(real_score, fake_score)},
-            watched={"clipped_share": clipped},
+            {"adversarial": 0.5 * cross_entropy.discriminator(real_score, fake_score)},
+            logged={"clipped_share": clipped},
         )
 
         fake_score = self.contrast_discriminator(torch.cat([seen, fake], dim=1))
         yield Turn(
             "contrast",
             {
-                "adversarial": cross_entropy.fool(fake_score),
+                "adversarial": cross_entropy.generator(fake_score),
                 "l1": pixel_loss(fake, true, config.contrast_l1_weight),
             },
         )
@@ -244,11 +244,11 @@ def _blurred(thermal: Thermal, sigma: float) -> Thermal:
 
 def _judge_scales(judge: MultiScale, real: Thermal, fake: Thermal) -> Tensor:
     pairs = zip(judge(real), judge(fake), strict=True)
-    return torch.stack([0.5 * least_squares.judge(a, b) for a, b in pairs]).sum()
+    return torch.stack([0.5 * least_squares.discriminator(a, b) for a, b in pairs]).sum()
 
 
 def _fool_scales(judge: MultiScale, fake: Thermal) -> Tensor:
-    return torch.stack([least_squares.fool(score) for score in judge(fake)]).sum()
+    return torch.stack([least_squares.generator(score) for score in judge(fake)]).sum()
 
 
 class TwoStageGenerator(nn.Module):
@@ -271,7 +271,7 @@ class TwoStageGenerator(nn.Module):
 
 
 class BaseEncoder(nn.Module):
-    """A base picture to the mean and the logarithm of the variance of its code."""
+    """A base image to the mean and the logarithm of the variance of its code."""
 
     def __init__(self, *, size: int, latent_size: int = 8, width: int = 64) -> None:
         super().__init__()
@@ -279,7 +279,7 @@ class BaseEncoder(nn.Module):
         channels = [width * min(4, level) for level in range(1, blocks + 2)]
         self.layers = nn.Sequential(
             nn.Conv2d(1, width, 4, 2, 1),
-            *(HalvingBlock(before, wide) for before, wide in itertools.pairwise(channels)),
+            *(DownBlock(before, wide) for before, wide in itertools.pairwise(channels)),
             nn.LeakyReLU(0.2),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
@@ -294,7 +294,7 @@ class BaseEncoder(nn.Module):
         return self.mean(features).float(), self.log_variance(features).float()
 
 
-class HalvingBlock(nn.Module):
+class DownBlock(nn.Module):
     """Half the size: two convolutions and a mean over 2 x 2, beside the same of 1 x 1."""
 
     def __init__(self, before: int, wide: int) -> None:

@@ -13,14 +13,14 @@ from thermal_search.images import Batch, Latent, Rgb, Thermal
 
 @dataclass(frozen=True)
 class Turn:
-    """One player's move: the loss terms, already weighted, that it minimises."""
+    """One player's move: the loss terms, already weighted, that it minimizes."""
 
     player: str
     terms: dict[str, Tensor]
-    watched: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """What is logged beside the terms and not minimised."""
+    logged: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What is logged beside the terms and not minimized."""
 
-    moves: bool = True
+    steps_optimizer: bool = True
     """False for all but the last part of a large batch: gradients gather until the player moves."""
 
     @property
@@ -29,7 +29,7 @@ class Turn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer:
+class OptimizerConfig:
     """How a player moves. The trainer builds it (fused, on the right device)."""
 
     algorithm: Literal["adam", "rmsprop", "sgd"]
@@ -49,7 +49,7 @@ class Player:
     """One side of the game: the networks it moves, and how."""
 
     networks: tuple[nn.Module, ...]
-    optimizer: Optimizer
+    optimizer: OptimizerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +127,8 @@ class Translator(nn.Module, ABC):
         assert drawn is not None
         return drawn.to(rgb.device, non_blocking=True)
 
-    def meet(self, rgb: Rgb) -> None:
-        """Shown some training pictures before the first step, the same on every worker.
+    def init_from_data(self, rgb: Rgb) -> None:
+        """Shown some training images before the first step, the same on every worker.
 
         For what must come from the data and stay: buffers, which checkpoints keep.
         """
@@ -140,7 +140,7 @@ class Translator(nn.Module, ABC):
         """
         return False
 
-    def pattern(self) -> Hashable:
+    def graph_key(self) -> Hashable:
         """What the step that has begun depends on, beside weights, buffers, batches, random draws
         and learning rates: steps of equal patterns do the same work."""
         return ()

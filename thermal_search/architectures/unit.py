@@ -2,14 +2,14 @@
 
 Liu et al., NeurIPS 2017. https://arxiv.org/abs/1703.00848
 
-RGB and thermal pictures of one scene are thought to have one code. A variational autoencoder a
+RGB and thermal images of one scene are thought to have one code. A variational autoencoder a
 domain, their inner layers shared, meets there: what one encodes the other decodes, and must be able
 to encode back. Discriminators judge what crosses over, at several scales. Needs no pairs.
 
-Left out: the authors' later code can also compare VGG features of a picture and its crossing
+Left out: the authors' later code can also compare VGG features of an image and its crossing
 (weight 1 from game to city streets, 0 from summer to winter). The paper does not, and a search
 would need a file of ImageNet weights on every machine, for features that were never shown a thermal
-picture.
+image.
 """
 
 import math
@@ -22,9 +22,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import OBJECTIVES, Objective, pixel_loss
+from thermal_search.losses import ADVERSARIAL_LOSSES, AdversarialLoss, pixel_loss
 from thermal_search.networks import MultiScale, ResidualBlock, initialize
 from thermal_search.networks.padding import Reflect
 
@@ -44,7 +44,7 @@ class UNIT(Translator):
         """These five are the authors' later values, the paper's divided by ten."""
 
         recon_weight: float = 10.0
-        """Weight of decoding a picture's own code."""
+        """Weight of decoding an image's own code."""
 
         kl_weight: float = 0.01
         cycle_weight: float = 10.0
@@ -63,7 +63,7 @@ class UNIT(Translator):
         generator_width: int = 64
         discriminator_width: int = 64
         scales: int = 3
-        """Sizes at which a picture is judged; fewer where it is too small for them."""
+        """Sizes at which an image is judged; fewer where it is too small for them."""
 
         patch_layers: int = 4
         """Strided layers of each discriminator."""
@@ -78,7 +78,9 @@ class UNIT(Translator):
         super().__init__()
         self.config = config
         width, blocks, shared = config.generator_width, config.blocks, config.shared_blocks
-        self.generator = _initialize(CrossingGenerator(width, blocks=blocks, shared_blocks=shared))
+        self.generator = _initialize(
+            CrossDomainGenerator(width, blocks=blocks, shared_blocks=shared)
+        )
         self.thermal_encoder = _initialize(encoder(1, width, blocks))
         self.rgb_decoder = _initialize(decoder(3, width, blocks))
         self.thermal_discriminator = self._discriminator(channels=1)
@@ -90,7 +92,7 @@ class UNIT(Translator):
         return initialize(
             MultiScale(
                 [
-                    HalvingDiscriminator(channels, config.discriminator_width, config.patch_layers)
+                    StridedDiscriminator(channels, config.discriminator_width, config.patch_layers)
                     for _ in range(min(config.scales, most))
                 ]
             )
@@ -102,8 +104,8 @@ class UNIT(Translator):
     def players(self) -> Mapping[str, Player]:
         config = self.config
 
-        def recipe(lr: float) -> Optimizer:
-            return Optimizer(
+        def recipe(lr: float) -> OptimizerConfig:
+            return OptimizerConfig(
                 algorithm="adam", lr=lr, betas=(0.5, 0.999), weight_decay=config.weight_decay
             )
 
@@ -120,7 +122,7 @@ class UNIT(Translator):
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        game = OBJECTIVES[self.config.gan_mode]
+        game = ADVERSARIAL_LOSSES[self.config.gan_mode]
         batch = next(batches)
         rgb, thermal = batch.rgb, batch.thermal
         rgb_code, thermal_code = self.encode_rgb(rgb), self.encode_thermal(thermal)
@@ -142,15 +144,15 @@ class UNIT(Translator):
             {
                 "adversarial_thermal": self._weigh(_fool(game, judge_thermal, fake_thermal)),
                 "adversarial_rgb": self._weigh(_fool(game, judge_rgb, fake_rgb)),
-                **self._stay_home(rgb, thermal, rgb_code, thermal_code),
-                **self._there_and_back(rgb, thermal, fake_rgb, fake_thermal),
+                **self._reconstruction_losses(rgb, thermal, rgb_code, thermal_code),
+                **self._cycle_losses(rgb, thermal, fake_rgb, fake_thermal),
             },
         )
 
     def _weigh(self, loss: Tensor) -> Tensor:
         return self.config.gan_weight * loss
 
-    def _stay_home(
+    def _reconstruction_losses(
         self, rgb: Rgb, thermal: Thermal, rgb_code: Code, thermal_code: Code
     ) -> dict[str, Tensor]:
         """The two autoencoders."""
@@ -163,7 +165,7 @@ class UNIT(Translator):
             "kl": config.kl_weight * (_divergence(rgb_code) + _divergence(thermal_code)),
         }
 
-    def _there_and_back(
+    def _cycle_losses(
         self, rgb: Rgb, thermal: Thermal, fake_rgb: Rgb, fake_thermal: Thermal
     ) -> dict[str, Tensor]:
         config = self.config
@@ -178,20 +180,24 @@ class UNIT(Translator):
         }
 
     def encode_rgb(self, rgb: Rgb) -> Code:
-        return self._crossing.shared_encoder(self._crossing.rgb_encoder(rgb))
+        return self._cross_domain_generator.shared_encoder(
+            self._cross_domain_generator.rgb_encoder(rgb)
+        )
 
     def encode_thermal(self, thermal: Thermal) -> Code:
-        return self._crossing.shared_encoder(self.thermal_encoder(thermal))
+        return self._cross_domain_generator.shared_encoder(self.thermal_encoder(thermal))
 
     def decode_rgb(self, code: Code) -> Rgb:
-        return self.rgb_decoder(self._crossing.shared_decoder(code)).float()
+        return self.rgb_decoder(self._cross_domain_generator.shared_decoder(code)).float()
 
     def decode_thermal(self, code: Code) -> Thermal:
-        return self._crossing.thermal_decoder(self._crossing.shared_decoder(code)).float()
+        return self._cross_domain_generator.thermal_decoder(
+            self._cross_domain_generator.shared_decoder(code)
+        ).float()
 
     @property
-    def _crossing(self) -> "CrossingGenerator":
-        assert isinstance(self.generator, CrossingGenerator)
+    def _cross_domain_generator(self) -> "CrossDomainGenerator":
+        assert isinstance(self.generator, CrossDomainGenerator)
         return self.generator
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
@@ -208,16 +214,16 @@ def _divergence(code: Code) -> Tensor:
     return code.float().square().mean()
 
 
-def _judge(game: Objective, judge: MultiScale, real: Tensor, fake: Tensor) -> Tensor:
+def _judge(game: AdversarialLoss, judge: MultiScale, real: Tensor, fake: Tensor) -> Tensor:
     pairs = zip(judge(real), judge(fake.detach()), strict=True)
-    return torch.stack([game.judge(a, b) for a, b in pairs]).sum()
+    return torch.stack([game.discriminator(a, b) for a, b in pairs]).sum()
 
 
-def _fool(game: Objective, judge: MultiScale, fake: Tensor) -> Tensor:
-    return torch.stack([game.fool(score) for score in judge(fake)]).sum()
+def _fool(game: AdversarialLoss, judge: MultiScale, fake: Tensor) -> Tensor:
+    return torch.stack([game.generator(score) for score in judge(fake)]).sum()
 
 
-class CrossingGenerator(nn.Module):
+class CrossDomainGenerator(nn.Module):
     """RGB to code to thermal; the layers at the code belong to the way back too."""
 
     def __init__(self, width: int = 64, *, blocks: int = 3, shared_blocks: int = 1) -> None:
@@ -233,24 +239,24 @@ class CrossingGenerator(nn.Module):
 
 
 def encoder(channels: int, width: int, blocks: int) -> nn.Sequential:
-    """A picture to features of a quarter of its size."""
+    """An image to features of a quarter of its size."""
     return nn.Sequential(
         Reflect(3),
         nn.Conv2d(channels, width, 7),
         nn.InstanceNorm2d(width),
         nn.ReLU(),
-        *_halving(width, 2 * width),
-        *_halving(2 * width, 4 * width),
+        *_downsample(width, 2 * width),
+        *_downsample(2 * width, 4 * width),
         *_residual(4 * width, blocks),
     )
 
 
 def decoder(channels: int, width: int, blocks: int) -> nn.Sequential:
-    """Features to a picture four times their size."""
+    """Features to an image four times their size."""
     return nn.Sequential(
         *_residual(4 * width, blocks),
-        *_doubling(4 * width, 2 * width),
-        *_doubling(2 * width, width),
+        *_upsample(4 * width, 2 * width),
+        *_upsample(2 * width, width),
         Reflect(3),
         nn.Conv2d(width, channels, 7),
         nn.Tanh(),
@@ -261,7 +267,7 @@ def _residual(channels: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
 
 
-def _halving(before: int, wide: int) -> tuple[nn.Module, ...]:
+def _downsample(before: int, wide: int) -> tuple[nn.Module, ...]:
     return (
         Reflect(1),
         nn.Conv2d(before, wide, 4, 2),
@@ -270,7 +276,7 @@ def _halving(before: int, wide: int) -> tuple[nn.Module, ...]:
     )
 
 
-def _doubling(before: int, wide: int) -> tuple[nn.Module, ...]:
+def _upsample(before: int, wide: int) -> tuple[nn.Module, ...]:
     return (
         nn.Upsample(scale_factor=2),
         Reflect(2),
@@ -280,7 +286,7 @@ def _doubling(before: int, wide: int) -> tuple[nn.Module, ...]:
     )
 
 
-class HalvingDiscriminator(nn.Module):
+class StridedDiscriminator(nn.Module):
     """Reflected strided convolutions without any norm, then one of 1 x 1."""
 
     def __init__(self, in_channels: int, width: int = 64, layers: int = 4) -> None:
@@ -303,7 +309,7 @@ class HalvingDiscriminator(nn.Module):
         return self.layers(images)
 
 
-def _initialize(network: nn.Sequential | CrossingGenerator) -> nn.Module:
+def _initialize(network: nn.Sequential | CrossDomainGenerator) -> nn.Module:
     """He's, as in the authors' code."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

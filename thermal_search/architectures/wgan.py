@@ -4,7 +4,7 @@ Arjovsky et al., ICML 2017. https://arxiv.org/abs/1701.07875
 
 DCGAN's networks in another game: a critic, kept nearly Lipschitz by clipping its weights, estimates
 how far painted and real (rgb, thermal) pairs are apart, over several turns for each of the
-generator's. The generator paints from a latent vector and sees the RGB picture at every scale.
+generator's. The generator paints from a latent vector and sees the RGB image at every scale.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,16 +15,16 @@ import torch
 from torch import Generator
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import pixel_loss, wasserstein
 from thermal_search.networks import DcganDiscriminator, DcganGenerator, initialize
 
-WARM_UNTIL = 25
-WARM_EVERY = 500
+WARMUP_GENERATOR_STEPS = 25
+LONG_ROUND_EVERY = 500
 """The critic plays its long rounds in the first 25 generator steps and in every 500th."""
 
-WARM_SHARE = 0.05
+WARMUP_SHARE = 0.05
 """Of the budget, for the images of long rounds: a short trial would be nothing else."""
 
 
@@ -43,10 +43,10 @@ class WGAN(Translator):
         clip: float = 0.01
         """No critic parameter's magnitude exceeds this after a turn."""
 
-        critic_turns: int = 5
+        n_critic: int = 5
         """Critic turns for one generator turn, each on fresh images."""
 
-        warm_critic_turns: int = 100
+        warmup_n_critic: int = 100
         """The same in the first generator steps and now and then."""
 
         latent_size: int = 100
@@ -57,11 +57,11 @@ class WGAN(Translator):
         """At most so many times `width` channels, at 4 x 4 pixels."""
 
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
+        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
 
         generator_norm: Literal["batch", "none"] = "batch"
         l1: bool = False
-        """Whether the generator also minimises the absolute error; no part of the paper."""
+        """Whether the generator also minimizes the absolute error; no part of the paper."""
 
         l1_weight: float = 100.0
         batch_size: int = 64
@@ -87,7 +87,7 @@ class WGAN(Translator):
         )
         self.generator_steps = 0
         self.warm_images = 0
-        self.critic_turns = config.critic_turns
+        self.n_critic = config.n_critic
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
@@ -102,60 +102,60 @@ class WGAN(Translator):
         return {
             "critic": Player(
                 (self.critic,),
-                Optimizer(algorithm=config.optimizer, lr=config.critic_lr, betas=betas),
+                OptimizerConfig(algorithm=config.optimizer, lr=config.critic_lr, betas=betas),
             ),
             "generator": Player(
                 (self.generator,),
-                Optimizer(algorithm=config.optimizer, lr=config.generator_lr, betas=betas),
+                OptimizerConfig(algorithm=config.optimizer, lr=config.generator_lr, betas=betas),
             ),
         }
 
     def begin_step(self, images: int, budget_images: int) -> bool:
-        self.critic_turns = self._critic_turns(budget_images)
+        self.n_critic = self._n_critic(budget_images)
         self.generator_steps += 1
         return False
 
-    def pattern(self) -> int:
-        return self.critic_turns
+    def graph_key(self) -> int:
+        return self.n_critic
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        for _ in range(self.critic_turns):
+        for _ in range(self.n_critic):
             batch = next(batches)
             with torch.no_grad():
                 fake = self.translate(batch.rgb)
-            loss = self._judge(batch, fake)
+            loss = self._discriminator_loss(batch, fake)
             # How far apart the critic finds real and painted pairs: the paper's learning curve.
-            yield Turn("critic", {"wasserstein": loss}, watched={"distance": -loss})
+            yield Turn("critic", {"wasserstein": loss}, logged={"distance": -loss})
             self._clip()
 
         batch = next(batches)
         fake = self.translate(batch.rgb)
         score = self.critic(torch.cat([batch.rgb, fake], dim=1))
-        terms = {"adversarial": wasserstein.fool(score)}
+        terms = {"adversarial": wasserstein.generator(score)}
         if self.config.l1:
             terms["l1"] = pixel_loss(fake, batch.thermal, self.config.l1_weight)
         yield Turn("generator", terms)
 
-    def _judge(self, batch: Batch, fake: Thermal) -> torch.Tensor:
+    def _discriminator_loss(self, batch: Batch, fake: Thermal) -> torch.Tensor:
         # Apart, not as one batch: batch normalization would mix them.
         real_score = self.critic(torch.cat([batch.rgb, batch.thermal], dim=1))
         fake_score = self.critic(torch.cat([batch.rgb, fake], dim=1))
-        return wasserstein.judge(real_score, fake_score)
+        return wasserstein.discriminator(real_score, fake_score)
 
     @torch.no_grad()
     def _clip(self) -> None:
         for parameter in self.critic.parameters():
             parameter.clamp_(-self.config.clip, self.config.clip)
 
-    def _critic_turns(self, budget_images: int) -> int:
+    def _n_critic(self, budget_images: int) -> int:
         config, steps = self.config, self.generator_steps
-        if steps >= WARM_UNTIL and steps % WARM_EVERY:
-            return config.critic_turns
+        if steps >= WARMUP_GENERATOR_STEPS and steps % LONG_ROUND_EVERY:
+            return config.n_critic
         shown = config.batch_size * self.workers
-        left = int(budget_images * WARM_SHARE) - self.warm_images
-        warm = min(config.warm_critic_turns, left // shown)
-        if warm <= config.critic_turns:
-            return config.critic_turns
+        left = int(budget_images * WARMUP_SHARE) - self.warm_images
+        warm = min(config.warmup_n_critic, left // shown)
+        if warm <= config.n_critic:
+            return config.n_critic
         self.warm_images += warm * shown
         return warm
 

@@ -2,8 +2,8 @@
 
 Gulrajani et al., NeurIPS 2017. https://arxiv.org/abs/1704.00028
 
-WGAN's game with a penalty in place of clipping: on the way from a real to a painted picture the
-critic's slope should be 1. Residual networks on both sides; the critic normalises each image by
+WGAN's game with a penalty in place of clipping: on the way from a real to a painted image the
+critic's slope should be 1. Residual networks on both sides; the critic normalizes each image by
 itself, for batch normalization would make the penalty meaningless.
 """
 
@@ -17,12 +17,12 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Optimizer, Player, Translator, Turn
+from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import gradient_penalty, pixel_loss, wasserstein
 from thermal_search.networks import ConditionPyramid
 
-ROOT = 4
+BASE_RESOLUTION = 4
 """Height and width of the smallest features."""
 
 
@@ -40,7 +40,7 @@ class WGANGP(Translator):
         penalty: Literal["two-sided", "one-sided"] = "two-sided"
         """Whether slopes below 1 are penalised too."""
 
-        critic_turns: int = 5
+        n_critic: int = 5
         """Critic turns for one generator turn, each on fresh images."""
 
         critic_norm: Literal["layer", "none"] = "layer"
@@ -49,13 +49,13 @@ class WGANGP(Translator):
         """Channels at full size, of both networks; doubled inwards up to eight times that."""
 
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB picture at each scale; 0: its 3 colours."""
+        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
 
         decay: bool = False
         """Whether the learning rates fall linearly to 0, as in the paper's CIFAR-10 runs."""
 
         l1: bool = False
-        """Whether the generator also minimises the absolute error; no part of the paper."""
+        """Whether the generator also minimizes the absolute error; no part of the paper."""
 
         l1_weight: float = 100.0
         batch_size: int = 64
@@ -90,30 +90,31 @@ class WGANGP(Translator):
         config, betas = self.config, (self.config.beta1, self.config.beta2)
         return {
             "critic": Player(
-                (self.critic,), Optimizer(algorithm="adam", lr=config.critic_lr, betas=betas)
+                (self.critic,), OptimizerConfig(algorithm="adam", lr=config.critic_lr, betas=betas)
             ),
             "generator": Player(
-                (self.generator,), Optimizer(algorithm="adam", lr=config.generator_lr, betas=betas)
+                (self.generator,),
+                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
             ),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         config = self.config
-        for _ in range(config.critic_turns):
+        for _ in range(config.n_critic):
             batch = next(batches)
             with torch.no_grad():
                 fake = self.translate(batch.rgb)
-            yield Turn("critic", self._judge(batch, fake))
+            yield Turn("critic", self._discriminator_loss(batch, fake))
 
         batch = next(batches)
         fake = self.translate(batch.rgb)
         score = self.critic(torch.cat([batch.rgb, fake], dim=1))
-        terms = {"adversarial": wasserstein.fool(score)}
+        terms = {"adversarial": wasserstein.generator(score)}
         if config.l1:
             terms["l1"] = pixel_loss(fake, batch.thermal, config.l1_weight)
         yield Turn("generator", terms)
 
-    def _judge(self, batch: Batch, fake: Thermal) -> dict[str, Tensor]:
+    def _discriminator_loss(self, batch: Batch, fake: Thermal) -> dict[str, Tensor]:
         # One pass for both: nothing in the critic couples images.
         rgb = torch.cat([batch.rgb, batch.rgb])
         pairs = torch.cat([rgb, torch.cat([batch.thermal, fake])], dim=1)
@@ -125,7 +126,7 @@ class WGANGP(Translator):
             one_sided=self.config.penalty == "one-sided",
         )
         return {
-            "wasserstein": wasserstein.judge(real_score, fake_score),
+            "wasserstein": wasserstein.discriminator(real_score, fake_score),
             "penalty": self.config.penalty_weight * penalty,
         }
 
@@ -134,9 +135,11 @@ class WGANGP(Translator):
         return translator.constant_then_linear(images, budget_images, start)
 
 
-def ladder(size: int, width: int) -> dict[int, int]:
+def channels_by_resolution(size: int, width: int) -> dict[int, int]:
     """Channels by resolution, from 4 to `size`: `width` there, doubled inwards up to 8 times."""
-    resolutions = [ROOT * 2**step for step in range((size // ROOT).bit_length())]
+    resolutions = [
+        BASE_RESOLUTION * 2**step for step in range((size // BASE_RESOLUTION).bit_length())
+    ]
     return {r: min(width * size // r, 8 * width) for r in resolutions}
 
 
@@ -152,15 +155,15 @@ class ResidualGenerator(nn.Module):
         condition_channels: int | None = 32,
     ) -> None:
         super().__init__()
-        channels = ladder(size, width)
+        channels = channels_by_resolution(size, width)
         self.condition = None
         extra = 0
         if condition_channels is not None:
             self.condition = ConditionPyramid(list(channels)[:-1], condition_channels)
             extra = self.condition.channels
-        self.root = nn.Linear(latent_size, channels[ROOT] * ROOT**2)
+        self.root = nn.Linear(latent_size, channels[BASE_RESOLUTION] * BASE_RESOLUTION**2)
         self.blocks = nn.ModuleList(
-            DoublingBlock(wide + extra, channels[2 * resolution])
+            UpBlock(wide + extra, channels[2 * resolution])
             for resolution, wide in channels.items()
             if resolution < size
         )
@@ -169,14 +172,14 @@ class ResidualGenerator(nn.Module):
         )
 
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
-        features = self.root(z).unflatten(1, (-1, ROOT, ROOT))
+        features = self.root(z).unflatten(1, (-1, BASE_RESOLUTION, BASE_RESOLUTION))
         for block in self.blocks:
             features = block(self.condition.beside(features, rgb) if self.condition else features)
         return self.output(features).float()
 
 
-class DoublingBlock(nn.Module):
-    """Twice the size: nearest neighbours, then two convolutions beside one of 1 x 1."""
+class UpBlock(nn.Module):
+    """Twice the size: nearest neighbors, then two convolutions beside one of 1 x 1."""
 
     def __init__(self, before: int, wide: int) -> None:
         super().__init__()
@@ -199,16 +202,16 @@ class ResidualCritic(nn.Module):
         self, *, size: int, in_channels: int = 4, width: int = 64, norm: str = "layer"
     ) -> None:
         super().__init__()
-        channels = ladder(size, width)
+        channels = channels_by_resolution(size, width)
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, 1, 1),
             *(
-                HalvingBlock(channels[2 * resolution], wide, norm)
+                DownBlock(channels[2 * resolution], wide, norm)
                 for resolution, wide in reversed(channels.items())
                 if resolution < size
             ),
         )
-        self.head = nn.Linear(channels[ROOT] * ROOT**2, 1)
+        self.head = nn.Linear(channels[BASE_RESOLUTION] * BASE_RESOLUTION**2, 1)
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
@@ -216,7 +219,7 @@ class ResidualCritic(nn.Module):
         return self.head(self.layers(images).flatten(1)).flatten().float()
 
 
-class HalvingBlock(nn.Module):
+class DownBlock(nn.Module):
     """Half the size: two convolutions and a mean over 2 x 2, beside the same of 1 x 1."""
 
     def __init__(self, before: int, wide: int, norm: str) -> None:
@@ -250,7 +253,7 @@ def _initialize(network: nn.Module) -> nn.Module:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     for block in network.modules():
-        if isinstance(block, (DoublingBlock, HalvingBlock)):
+        if isinstance(block, (UpBlock, DownBlock)):
             for module in block.modules():
                 if isinstance(module, nn.Conv2d) and module is not block.shortcut:
                     nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Two pictures drawn as one: what a colour camera sees, and how warm it is."""
+"""Two images drawn as one: what a color camera sees, and how warm it is."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 Point = tuple[float, float]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 SUPERSAMPLING = 2
 
@@ -15,14 +15,14 @@ SUPERSAMPLING = 2
 class Material:
     """What a surface shows to either camera."""
 
-    colour: Colour
+    color: Color
     celsius: float
     glows: bool = False
     """Shines by itself: night does not darken it."""
 
 
 class Canvas:
-    """Draws each shape into an RGB picture and into a map of temperatures, in degrees Celsius."""
+    """Draws each shape into an RGB image and into a map of temperatures, in degrees Celsius."""
 
     def __init__(self, width: int, height: int, *, light: float) -> None:
         self.width, self.height, self.light = width, height, light
@@ -48,23 +48,23 @@ class Canvas:
         self.draw_heat.ellipse(corners, fill=material.celsius)
 
     def photograph(self, random: np.random.Generator) -> Image.Image:
-        """The RGB picture, with the noise of a camera that strains in the dark."""
-        picture = self.rgb.resize((self.width, self.height), Image.Resampling.BOX)
+        """The RGB image, with the noise of a camera that strains in the dark."""
+        image = self.rgb.resize((self.width, self.height), Image.Resampling.BOX)
         noise = random.normal(0, 3 if self.light > 0.5 else 6, (self.height, self.width, 3))
-        return Image.fromarray(np.clip(np.asarray(picture) + noise, 0, 255).astype(np.uint8))
+        return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
 
     def thermogram(
         self, width: int, height: int, coldest: float, hottest: float, random: np.random.Generator
     ) -> Image.Image:
-        """The thermal picture: `coldest` .. `hottest` become 0 .. 255, with blur and noise."""
+        """The thermal image: `coldest` .. `hottest` become 0 .. 255, with blur and noise."""
         heat = self.heat.resize((width, height), Image.Resampling.BOX)
         levels = (np.asarray(heat) - coldest) / (hottest - coldest) * 255
         levels += random.normal(0, 2.5, levels.shape)
-        picture = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
-        return picture.filter(ImageFilter.GaussianBlur(0.6))
+        image = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
+        return image.filter(ImageFilter.GaussianBlur(0.6))
 
-    def _lit(self, material: Material) -> Colour:
+    def _lit(self, material: Material) -> Color:
         if material.glows:
-            return material.colour
-        red, green, blue = (round(value * self.light) for value in material.colour)
+            return material.color
+        red, green, blue = (round(value * self.light) for value in material.color)
         return red, green, blue

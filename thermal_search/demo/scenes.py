@@ -1,8 +1,8 @@
 """Road scenes by day and by night, drawn as RGB and thermal pairs in the FLIR ADAS v2 layout.
 
-Thermal follows from the material and temperature of what is drawn, never from its colour: a
+Thermal follows from the material and temperature of what is drawn, never from its color: a
 person is warm in whatever clothes, a parked car is as cold as the air and a driven one has a hot
-bonnet and hot wheels, glass mirrors the cold sky, houses are warm at night. Inverted grey is a bad
+hood and hot wheels, glass mirrors the cold sky, houses are warm at night. Inverted grey is a bad
 answer.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from thermal_search.demo.canvas import Canvas, Colour, Material
+from thermal_search.demo.canvas import Canvas, Color, Material
 
 RGB_SIZE = (288, 256)
 THERMAL_SIZE = (160, 142)
@@ -22,10 +22,10 @@ THERMAL_SIZE = (160, 142)
 
 CAMERA_HEIGHT_M = 1.4
 FOCAL = 0.9
-"""Focal length as a share of the picture's width."""
+"""Focal length as a share of the image's width."""
 
 NEAREST_M, FARTHEST_M = 4.0, 70.0
-METRES_A_FRAME = 0.7
+METERS_A_FRAME = 0.7
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Weather:
             air=air,
             sky=sky,
             road=Material((grey, grey, grey + 6), road),
-            verge=Material(_colour(random, (70, 110, 50), 25), verge),
+            verge=Material(_color(random, (70, 110, 50), 25), verge),
             light=0.28 if is_night else float(random.uniform(0.8, 1.0)),
         )
 
@@ -80,7 +80,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class View:
-    """Where a thing stands in the picture."""
+    """Where a thing stands in the image."""
 
     x: float
     ground: float
@@ -90,7 +90,7 @@ class View:
     def box(
         self, canvas: Canvas, left: float, low: float, right: float, high: float, material: Material
     ) -> None:
-        """A box in metres, from the thing's middle and up from the ground."""
+        """A box in meters, from the thing's middle and up from the ground."""
         s = self.scale
         canvas.box(
             self.x + left * s,
@@ -121,9 +121,9 @@ def draw_recording(
     frames: int = 24,
     stills: int = 24,
 ) -> None:
-    """Draws `recordings` video pairs of `frames` frames, and `stills` unpaired pictures a kind.
+    """Draws `recordings` video pairs of `frames` frames, and `stills` unpaired images a kind.
 
-    Every second recording is at night. The same seed draws the same pictures.
+    Every second recording is at night. The same seed draws the same images.
     """
     mapping: dict[str, str] = {}
     for number in range(recordings):
@@ -177,7 +177,7 @@ class _Drive:
         return canvas.photograph(self.random), canvas.thermogram(*THERMAL_SIZE, *span, self.random)
 
     def _distance(self, thing: Thing, number: int) -> float:
-        moved = thing.z + (thing.speed - METRES_A_FRAME) * number
+        moved = thing.z + (thing.speed - METERS_A_FRAME) * number
         return NEAREST_M + (moved - NEAREST_M) % (FARTHEST_M - NEAREST_M)
 
     def _view(self, x: float, z: float) -> View:
@@ -195,7 +195,7 @@ class _Drive:
         canvas.polygon([vanishing, (left.x, left.ground), (right.x, right.ground)], weather.road)
         paint = Material((235, 235, 225), weather.road.celsius - 2)
         for mark in range(12):
-            z = 2.5 + (mark * 6 - METRES_A_FRAME * number) % 66
+            z = 2.5 + (mark * 6 - METERS_A_FRAME * number) % 66
             near, far = self._view(0, z), self._view(0, z + 2.5)
             canvas.polygon(
                 [
@@ -211,7 +211,7 @@ class _Drive:
 def _building(random: np.random.Generator, weather: Weather, side: int) -> Thing:
     width, height = float(random.uniform(5, 10)), float(random.uniform(5, 14))
     sunlit = 0.0 if weather.is_night else float(random.uniform(-3, 9))
-    wall = Material(_colour(random, (150, 130, 115), 60), weather.air + 2 + sunlit)
+    wall = Material(_color(random, (150, 130, 115), 60), weather.air + 2 + sunlit)
     is_lit = weather.is_night and random.random() < 0.6
     # By day glass mirrors the cold sky; at night a heated room shines through it.
     pane = Material(
@@ -231,7 +231,7 @@ def _building(random: np.random.Generator, weather: Weather, side: int) -> Thing
 
 def _tree(random: np.random.Generator, weather: Weather, side: int) -> Thing:
     trunk = Material((80, 60, 45), weather.air)
-    crown = Material(_colour(random, (60, 100, 45), 30), weather.air - 1)
+    crown = Material(_color(random, (60, 100, 45), 30), weather.air - 1)
     radius = float(random.uniform(1.2, 2.2))
 
     def draw(canvas: Canvas, view: View) -> None:
@@ -266,11 +266,11 @@ def _car(
     """Seen from the front in the other lane, from behind in ours; parked ones at the kerb."""
     oncoming = random.random() < 0.5
     air, night = weather.air, weather.is_night
-    paint = _colour(random, (130, 130, 130), 120)
+    paint = _color(random, (130, 130, 130), 120)
     body = Material(paint, air + (0 if night else 4))
     glass = Material((40, 50, 60), air - 8)
-    bonnet = Material(paint, air + (20 if is_driven else 1))
-    tyre = Material((25, 25, 28), air + (17 if is_driven else 0))
+    hood = Material(paint, air + (20 if is_driven else 1))
+    tire = Material((25, 25, 28), air + (17 if is_driven else 0))
     under = Material((20, 20, 22), air + (22 if is_driven else -1))
     if oncoming:
         lamps = Material(
@@ -288,12 +288,12 @@ def _car(
     def draw(canvas: Canvas, view: View) -> None:
         view.box(canvas, -0.7, 0.1, 0.7, 0.45, under)
         for side in (-1, 1):
-            view.box(canvas, side * 0.72 - 0.14, 0, side * 0.72 + 0.14, 0.55, tyre)
+            view.box(canvas, side * 0.72 - 0.14, 0, side * 0.72 + 0.14, 0.55, tire)
         view.box(canvas, -0.9, 0.35, 0.9, 0.95, body)
         view.box(canvas, -0.75, 0.9, 0.75, 1.45, body)
         view.box(canvas, -0.65, 0.97, 0.65, 1.38, glass)
         if oncoming:
-            view.box(canvas, -0.62, 0.42, 0.62, 0.86, bonnet)
+            view.box(canvas, -0.62, 0.42, 0.62, 0.86, hood)
         elif is_driven:
             view.ellipse(canvas, -0.62, 0.18, -0.4, 0.38, Material((60, 60, 60), air + 38))
         for side in (-1, 1):
@@ -307,9 +307,9 @@ def _car(
 
 
 def _person(random: np.random.Generator, weather: Weather, half_road: float) -> Thing:
-    coat = Material(_colour(random, (120, 120, 120), 120), max(weather.air + 6, 23))
-    legs = Material(_colour(random, (70, 70, 90), 60), max(weather.air + 4, 21))
-    skin = Material(_colour(random, (190, 150, 120), 40), 33)
+    coat = Material(_color(random, (120, 120, 120), 120), max(weather.air + 6, 23))
+    legs = Material(_color(random, (70, 70, 90), 60), max(weather.air + 4, 21))
+    skin = Material(_color(random, (190, 150, 120), 40), 33)
     height = float(random.uniform(1.55, 1.9))
 
     def draw(canvas: Canvas, view: View) -> None:
@@ -331,11 +331,11 @@ def _anywhere(random: np.random.Generator) -> float:
     return float(random.uniform(NEAREST_M + 1, FARTHEST_M))
 
 
-def _colour(random: np.random.Generator, middle: Colour, spread: int) -> Colour:
+def _color(random: np.random.Generator, middle: Color, spread: int) -> Color:
     red, green, blue = np.clip(np.array(middle) + random.uniform(-spread, spread, 3), 5, 250)
     return int(red), int(green), int(blue)
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, quality=95)
+    image.save(path, quality=95)

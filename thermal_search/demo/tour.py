@@ -1,4 +1,4 @@
-"""The tour: everything the platform does, small, on pictures it draws itself."""
+"""The tour: everything the platform does, small, on images it draws itself."""
 
 import time
 from collections.abc import Sequence
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from thermal_search.dataset.manifest import Manifest
-from thermal_search.dataset.preparation import prepare
+from thermal_search.data.manifest import Manifest
 from thermal_search.demo.scenes import draw_recording
 from thermal_search.errors import SearchError
 from thermal_search.export import export
+from thermal_search.preparation.prepare import prepare
 from thermal_search.storage import Location
 from thermal_search.translation import translate_folder
-from thermal_search.tuning.outcome import describe
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.request import plan_from_flags
 from thermal_search.tuning.search import search
+from thermal_search.tuning.text_report import describe
 
 SIZE = 32
 ARCHITECTURES = ("pix2pix", "cyclegan", "wgan")
@@ -57,7 +57,7 @@ def tour(output: Path) -> None:
     )
     print("hundred images a trial: enough to see how it works, not to see it paint well.")
     print("Look at:")
-    for path in _pictures(manifest, record, grid):
+    for path in _images(manifest, record, grid):
         print(f"  {path}")
     print("Then compare the trials, and go on with your own recording:")
     print(f"  thermal-search ui {found}")
@@ -82,7 +82,7 @@ def _ranking(record: SearchRecord) -> str:
     return describe(record).split("\n\n")[0]
 
 
-def _pictures(manifest: Manifest, record: SearchRecord, grid: Path) -> Sequence[Path | Location]:
+def _images(manifest: Manifest, record: SearchRecord, grid: Path) -> Sequence[Path | Location]:
     """The dataset, the last evaluation of the best trial, and what its generator painted."""
     best = record.best
     assert best
@@ -100,8 +100,8 @@ def _draw_grid(rgb: Path, painted: Sequence[Path], path: Path) -> Path:
         width, height = first.size
     canvas = Image.new("RGB", (len(pairs) * width, 2 * height))
     for column, pair in enumerate(pairs):
-        for row, picture in enumerate(pair):
-            with Image.open(picture) as opened:
+        for row, image in enumerate(pair):
+            with Image.open(image) as opened:
                 canvas.paste(opened.convert("RGB"), (column * width, row * height))
     canvas.save(path)
     return path

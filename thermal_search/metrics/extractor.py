@@ -18,7 +18,7 @@ FeaturesPrecision = Literal["fp32", "bf16"]
 class Extractor:
     """A frozen network: uint8 images to float32 features.
 
-    Thermal has one channel and is repeated, not coloured, so that no palette changes the score.
+    Thermal has one channel and is repeated, not colored, so that no palette changes the score.
     Real and painted images go the same way: bytes, then `prepare`, then the network.
     """
 
@@ -62,7 +62,7 @@ class Extractor:
         return f"{self.name} {self.digest} {self.precision}"
 
     def protocol(self, *, images: int, size: int) -> Protocol:
-        """How numbers on these features are measured, of `images` pictures of `size` pixels."""
+        """How numbers on these features are measured, of `images` images of `size` pixels."""
         return Protocol(
             features=self.name,
             weights=self.digest,
@@ -77,7 +77,7 @@ class Extractor:
     ) -> Float[Tensor, "batch dimensions"]:
         """Features of images in 0 .. 255, of one or three channels; float32 whatever trains."""
         pixels = images.to(self.device).float().expand(-1, 3, -1, -1)
-        with torch.autocast(self.device.type, enabled=False), in_full(self.precision):
+        with torch.autocast(self.device.type, enabled=False), without_tf32(self.precision):
             prepared = self.prepare(pixels).to(self.dtype, memory_format=self.memory_format)
             return self.network(prepared).float()
 
@@ -96,7 +96,7 @@ class Extractor:
 
 
 @contextlib.contextmanager
-def in_full(precision: FeaturesPrecision = "fp32") -> Generator[None]:
+def without_tf32(precision: FeaturesPrecision = "fp32") -> Generator[None]:
     """float32 to the last bit where that is asked for: a GPU's convolutions would round it to ten
     bits of mantissa (TF32), and its numbers would not be a CPU's."""
     rounds = torch.backends.cudnn.allow_tf32

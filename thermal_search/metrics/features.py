@@ -8,7 +8,7 @@ import torch
 
 from thermal_search.errors import MetricError
 from thermal_search.metrics.efficientnet import efficientnet
-from thermal_search.metrics.encoder import SUFFIXES, encoder
+from thermal_search.metrics.encoder_files import SUFFIXES, encoder
 from thermal_search.metrics.extractor import Extractor, FeaturesPrecision
 from thermal_search.metrics.inception import inception
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import alexnet, vgg16
 
 from thermal_search.errors import MetricError, WeightsUnavailable
-from thermal_search.metrics.extractor import in_full
+from thermal_search.metrics.extractor import without_tf32
 
 SMALLEST = 32
 """Pixels a side: what the pooling layers leave something of."""
@@ -71,7 +71,7 @@ class PerceptualDistance:
         values = (values.expand(-1, 3, -1, -1) - self.shift) / self.scale
         distance = torch.zeros(count, device=self.device)
         weights = iter(self.weights)
-        with torch.autocast(self.device.type, enabled=False), in_full():
+        with torch.autocast(self.device.type, enabled=False), without_tf32():
             for number, layer in enumerate(self.layers):
                 values = layer(values)
                 if number in self.compared:

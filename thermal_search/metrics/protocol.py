@@ -9,7 +9,7 @@ class Protocol:
     """What must be equal before two numbers may be compared.
 
     A distance falls with the number of images and changes with the network, its precision and the
-    way pictures are resized, for one and the same generator (Chong & Forsyth 2020, arXiv
+    way images are resized, for one and the same generator (Chong & Forsyth 2020, arXiv
     1911.07023; Parmar et al. 2022, arXiv 2104.11222).
     """
 

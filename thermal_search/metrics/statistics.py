@@ -73,7 +73,7 @@ class Statistics:
 
     def _keep(self, features: Tensor, numbers: Array) -> None:
         if self._last_lot is not None:
-            drawn = np.flatnonzero(_lots(numbers) < self._last_lot)
+            drawn = np.flatnonzero(_priorities(numbers) < self._last_lot)
             features, numbers = features[torch.from_numpy(drawn)], numbers[drawn]
         self._rows.append(features.cpu())
         self._numbers.append(numbers)
@@ -86,7 +86,7 @@ class Statistics:
         rows = torch.cat(self._rows or [torch.zeros(0, self.dimensions)])
         numbers = np.concatenate(self._numbers or [np.zeros(0, np.int64)])
         if len(rows) > self.kept:
-            lots = _lots(numbers)
+            lots = _priorities(numbers)
             chosen = np.argsort(lots)[: self.kept]
             self._last_lot = int(lots[chosen[-1]])
             rows, numbers = rows[torch.from_numpy(chosen)], numbers[chosen]
@@ -213,7 +213,7 @@ class Statistics:
         return statistics
 
 
-def _lots(numbers: Array) -> Array:
+def _priorities(numbers: Array) -> Array:
     """A random number for each image's number, always the same one (SplitMix64's mixing)."""
     lots = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     lots = (lots ^ (lots >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

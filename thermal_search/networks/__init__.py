@@ -1,8 +1,8 @@
 """Network parts that two or more papers share, and the larger networks of one."""
 
 from thermal_search.networks.condition import ConditionPyramid
-from thermal_search.networks.dcgan import DcganDiscriminator, DcganGenerator
-from thermal_search.networks.history import ImagePool
+from thermal_search.networks.deep_convolutional import DcganDiscriminator, DcganGenerator
+from thermal_search.networks.image_pool import ImagePool
 from thermal_search.networks.initialization import initialize
 from thermal_search.networks.patch import MultiScale, PatchDiscriminator
 from thermal_search.networks.residual import ResidualBlock, ResidualTranslator

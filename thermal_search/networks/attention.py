@@ -1,4 +1,4 @@
-"""Attention over the places of a picture (Zhang et al. 2019, arXiv 1805.08318)."""
+"""Attention over the places of an image (Zhang et al. 2019, arXiv 1805.08318)."""
 
 import torch
 import torch.nn.functional as F

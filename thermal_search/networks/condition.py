@@ -1,4 +1,4 @@
-"""How a latent-to-image decoder sees an RGB picture, without becoming an encoder-decoder."""
+"""How a latent-to-image decoder sees an RGB image, without becoming an encoder-decoder."""
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,11 @@ SLOPE = 0.2
 """Of the leaky rectifier behind an eye."""
 
 
-class Eye(nn.Conv2d):
-    """A 3 x 3 convolution that sees the RGB picture.
+class RgbConv(nn.Conv2d):
+    """A 3 x 3 convolution that sees the RGB image.
 
-    Its first weights keep a picture's spread (He et al. 2015, arXiv 1502.01852), and `initialize`
-    leaves them alone: through DCGAN's N(0, 0.02) a picture would count a fifteenth of the latent.
+    Its first weights keep an image's spread (He et al. 2015, arXiv 1502.01852), and `initialize`
+    leaves them alone: through DCGAN's N(0, 0.02) an image would count a fifteenth of the latent.
     """
 
     def __init__(self, channels: int) -> None:
@@ -28,23 +28,25 @@ class Eye(nn.Conv2d):
 
 
 class ConditionPyramid(nn.Module):
-    """The RGB picture beside a decoder's features, at each of its resolutions.
+    """The RGB image beside a decoder's features, at each of its resolutions.
 
     At resolution r: average pooling to r x r, one 3 x 3 convolution to `channels`, leaky ReLU. With
-    0 channels the pooled picture itself. The latent stays at the root, as in the decoder's paper.
+    0 channels the pooled image itself. The latent stays at the root, as in the decoder's paper.
     """
 
     def __init__(self, resolutions: list[int], channels: int = 32) -> None:
         super().__init__()
         self.resolutions, self.channels = resolutions, channels or 3
-        self.eyes = nn.ModuleDict({str(r): Eye(channels) for r in resolutions} if channels else {})
+        self.eyes = nn.ModuleDict(
+            {str(r): RgbConv(channels) for r in resolutions} if channels else {}
+        )
 
     def at(self, rgb: Rgb, resolution: int) -> Float[Tensor, "batch channels rows columns"]:
-        """The picture as it is seen at one of the resolutions."""
+        """The image as it is seen at one of the resolutions."""
         seen = F.adaptive_avg_pool2d(rgb, resolution)
         return F.leaky_relu(self.eyes[str(resolution)](seen), SLOPE) if self.eyes else seen
 
     def beside(self, features: Tensor, rgb: Rgb) -> Tensor:
-        """`features` [batch, c, r, r] with the picture at r concatenated."""
+        """`features` [batch, c, r, r] with the image at r concatenated."""
         seen = self.at(rgb, features.shape[-1])
         return torch.cat([features, seen.to(features.dtype)], dim=1)

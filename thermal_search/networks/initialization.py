@@ -4,8 +4,8 @@ from typing import TypeVar
 
 from torch import nn
 
-from thermal_search.networks.condition import Eye
-from thermal_search.networks.virtual import VirtualBatchNorm
+from thermal_search.networks.condition import RgbConv
+from thermal_search.networks.virtual_batch_norm import VirtualBatchNorm
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -13,10 +13,10 @@ Network = TypeVar("Network", bound=nn.Module)
 def initialize(network: Network, std: float = 0.02) -> Network:
     """Draws convolutions from N(0, std), normalization gains from N(1, std); biases become 0.
 
-    A generator's eyes for the RGB picture (`Eye`) keep their own first weights.
+    A generator's eyes for the RGB image (`RgbConv`) keep their own first weights.
     """
     for module in network.modules():
-        if isinstance(module, Eye):
+        if isinstance(module, RgbConv):
             continue
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.normal_(module.weight, 0.0, std)

@@ -11,7 +11,7 @@ from thermal_search.networks.initialization import normalization
 
 
 def fitting_layers(layers: int, size: int) -> int:
-    """At most so many strided layers that the receptive field stays inside the picture."""
+    """At most so many strided layers that the receptive field stays inside the image."""
     return max(1, min(layers, int(math.log2(size)) - 3))
 
 
@@ -43,7 +43,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class MultiScale(nn.Module):
-    """Discriminators that judge the same picture, each at half the size of the one before.
+    """Discriminators that judge the same image, each at half the size of the one before.
 
     Wang et al. 2018 (pix2pixHD, arXiv 1711.11585).
     """

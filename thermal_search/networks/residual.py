@@ -7,7 +7,7 @@ from thermal_search.networks.padding import Reflect
 
 
 class ResidualTranslator(nn.Module):
-    """Three channels in: two halvings, residual blocks at a quarter of the size, two doublings."""
+    """Three channels in: two downsampling, residual blocks at a quarter of the size, two doublings."""
 
     def __init__(self, *, out_channels: int, width: int = 64, blocks: int = 9) -> None:
         super().__init__()

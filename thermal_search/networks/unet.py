@@ -14,7 +14,7 @@ DROPOUT_LAYERS = 3
 
 
 class UNet(nn.Module):
-    """Halves the picture down to one pixel and doubles it back, each level seeing its mirror.
+    """Halves the image down to one pixel and doubles it back, each level seeing its mirror.
 
     Channels are `width`, doubling to at most eight times that. No normalization at the first
     encoder layer, at the bottleneck (one pixel has no statistics) and at the output. With

@@ -13,23 +13,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer, RMSprop
 
-from thermal_search.architectures.translator import Optimizer as Recipe
-from thermal_search.architectures.translator import Translator
+from thermal_search.architectures.translator import OptimizerConfig, Translator
+from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.errors import TrialDiverged
 from thermal_search.images import Batch
-from thermal_search.networks.karras import Grown
-from thermal_search.training.group import Group
+from thermal_search.networks.progressive import ProgressiveNetwork
 
 Precision = Literal["auto", "bf16", "fp32"]
 
 
 @dataclass(frozen=True)
-class Seat:
+class PlayerOptimizer:
     """A player at the table: what it moves, and the optimizer that moves it."""
 
     parameters: list[nn.Parameter]
     optimizer: Optimizer
-    recipe: Recipe
+    recipe: OptimizerConfig
 
     def schedule(self, lr_factor: float, progress: float) -> None:
         """Sets what changes in the course of the budget, at `progress` (0 .. 1) of it."""
@@ -45,11 +44,11 @@ class Seat:
                 group["momentum"] = round(first + (last - first) * progress, 2)
 
     @property
-    def pattern(self) -> Hashable:
-        """What a recorded step of this player cannot change (see `Translator.pattern`)."""
+    def graph_key(self) -> Hashable:
+        """What a recorded step of this player cannot change (see `Translator.graph_key`)."""
         return tuple(group.get("momentum") for group in self.optimizer.param_groups)
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Drops what the optimizer has gathered, as when a network enters a new resolution."""
         self.optimizer.state.clear()
 
@@ -64,22 +63,22 @@ class Seat:
             group |= kept
 
 
-def take_seats(translator: Translator) -> dict[str, Seat]:
+def build_optimizers(translator: Translator) -> dict[str, PlayerOptimizer]:
     """An optimizer for each player of a translator that is on its device."""
-    seats: dict[str, Seat] = {}
+    optimizers: dict[str, PlayerOptimizer] = {}
     for name, player in translator.players().items():
         parameters = [p for network in player.networks for p in network.parameters()]
         optimizer = _build(player.optimizer, parameters)
-        seats[name] = Seat(parameters, optimizer, player.optimizer)
-    return seats
+        optimizers[name] = PlayerOptimizer(parameters, optimizer, player.optimizer)
+    return optimizers
 
 
 def train_step(
     translator: Translator,
-    seats: Mapping[str, Seat],
+    optimizers: Mapping[str, PlayerOptimizer],
     batches: Iterator[Batch],
     *,
-    group: Group,
+    group: WorkerGroup,
     autocast: contextlib.AbstractContextManager[Any],
 ) -> dict[str, Tensor]:
     """Plays one step and returns its terms, and what else its turns watch, by `player/term`,
@@ -97,20 +96,22 @@ def train_step(
             turn = next(turns, None)
         if turn is None:
             return losses
-        seat = seats[turn.player]
+        player_optimizer = optimizers[turn.player]
         if not gathered:
-            seat.optimizer.zero_grad(set_to_none=True)
-        turn.loss.backward(inputs=seat.parameters)  # no one else's gradients
-        for name, term in {**turn.terms, **turn.watched}.items():
+            player_optimizer.optimizer.zero_grad(set_to_none=True)
+        turn.loss.backward(inputs=player_optimizer.parameters)  # no one else's gradients
+        for name, term in {**turn.terms, **turn.logged}.items():
             gathered[name] = gathered.get(name, 0) + term.detach().float()
-        if not turn.moves:
+        if not turn.steps_optimizer:
             continue
-        terms = group.average_gradients(seat.parameters, torch.stack(list(gathered.values())))
+        terms = group.average_gradients(
+            player_optimizer.parameters, torch.stack(list(gathered.values()))
+        )
         named = {f"{turn.player}/{name}": term for name, term in zip(gathered, terms, strict=True)}
         gathered = {}
         if terms.device.type == "cpu":
             check_finite(named)
-        seat.optimizer.step()
+        player_optimizer.optimizer.step()
         losses |= named
 
 
@@ -145,7 +146,7 @@ def fastest_precision(device: torch.device) -> Literal["bf16", "fp32"]:
     return "bf16" if _time_convolution(torch.bfloat16) < _time_convolution(None) else "fp32"
 
 
-def fastest_format(translator: nn.Module, device: torch.device) -> torch.memory_format:
+def fastest_memory_format(translator: nn.Module, device: torch.device) -> torch.memory_format:
     """How the weights of convolutions lie in memory, and with them the features.
 
     A GPU's matrix units take channels last without turning them around, which pays beside batch
@@ -156,13 +157,13 @@ def fastest_format(translator: nn.Module, device: torch.device) -> torch.memory_
     return torch.channels_last if is_last else torch.contiguous_format
 
 
-def times_algorithms(translator: nn.Module, device: torch.device) -> bool:
+def use_cudnn_benchmark(translator: nn.Module, device: torch.device) -> bool:
     """Whether cudnn is to try its algorithms for each new shape and keep the quickest.
 
     It takes seconds for each, which thousands of steps give back; a network that grows meets new
     shapes at each resolution.
     """
-    grows = any(isinstance(m, Grown) for m in translator.modules())
+    grows = any(isinstance(m, ProgressiveNetwork) for m in translator.modules())
     return device.type == "cuda" and not grows
 
 
@@ -177,7 +178,7 @@ def _time_convolution(dtype: torch.dtype | None) -> float:
     return min(times)
 
 
-def _build(recipe: Recipe, parameters: list[nn.Parameter]) -> Optimizer:
+def _build(recipe: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimizer:
     device = parameters[0].device
     is_gpu = device.type == "cuda"
     # On a GPU a recorded step reads its learning rate from the device.

@@ -12,29 +12,29 @@ from torch import Tensor, nn
 
 from thermal_search import architectures, checkpoint
 from thermal_search.architectures.translator import Translator
-from thermal_search.dataset.batches import Batches, PairedBatches, UnpairedBatches
-from thermal_search.dataset.frames import WorkerFrames
+from thermal_search.data.batches import Batches, PairedBatches, UnpairedBatches
+from thermal_search.data.frames import WorkerFrames
+from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.errors import SearchError, TrialDiverged
+from thermal_search.evaluation.evaluator import EvaluationResult, Evaluator
 from thermal_search.images import Rgb, to_network_range
 from thermal_search.storage import Location
-from thermal_search.training.evaluation import Judge, Judgement
-from thermal_search.training.group import Group
-from thermal_search.training.recording import Steps
+from thermal_search.training.cuda_graphs import StepRunner
 from thermal_search.training.step import (
     Precision,
     autocast_for,
+    build_optimizers,
     check_finite,
-    fastest_format,
+    fastest_memory_format,
     fastest_precision,
-    take_seats,
-    times_algorithms,
+    use_cudnn_benchmark,
 )
 
 AVERAGE_RAMP = 0.05
 """The moving average's half-life is at most this share of the images shown so far (Karras et al.
 2020, arXiv 1912.04958, the official code)."""
 
-MET_IMAGES = 64
+INIT_IMAGES = 64
 """Training frames an architecture is shown before the first step."""
 
 STANDING_IMAGES = 256
@@ -44,7 +44,7 @@ STANDING_BATCH = 16
 """At least so many of them at once."""
 
 STEPS_BETWEEN_CHECKS = 16
-"""Steps between two looks at the losses on a GPU."""
+"""StepRunner between two looks at the losses on a GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class TrialPlan:
     architecture: str
     parameters: Mapping[str, object]
     folder: Location
-    """Where its checkpoints and pictures go: every worker reaches it."""
+    """Where its checkpoints and images go: every worker reaches it."""
 
     images: int
     """Its full budget, in images shown, over all workers."""
@@ -71,7 +71,7 @@ class TrialPlan:
 
 
 def grid_name(images: int) -> str:
-    """The file of an evaluation's picture grid, in the trial's folder."""
+    """The file of an evaluation's image grid, in the trial's folder."""
     return f"images-{images:08d}.png"
 
 
@@ -92,7 +92,7 @@ class Evaluation:
     """Speed of training since the evaluation before."""
 
     grid: str | None
-    """The picture grid's file name in the trial's folder."""
+    """The image grid's file name in the trial's folder."""
 
 
 @dataclass
@@ -109,31 +109,36 @@ class Trial:
     """A translator, its optimizers, its data and its history; resumes where its folder says."""
 
     def __init__(
-        self, plan: TrialPlan, data: WorkerFrames, judge: Judge, group: Group, device: torch.device
+        self,
+        plan: TrialPlan,
+        data: WorkerFrames,
+        evaluator: Evaluator,
+        group: WorkerGroup,
+        device: torch.device,
     ) -> None:
-        self.plan, self.judge, self.group, self.device = plan, judge, group, device
+        self.plan, self.evaluator, self.group, self.device = plan, evaluator, group, device
         # All workers build the same networks; their random draws differ afterwards.
         torch.manual_seed(plan.seed)
         self.translator = _build(plan, data.size).to(device)
-        self.translator.to(memory_format=fastest_format(self.translator, device))
+        self.translator.to(memory_format=fastest_memory_format(self.translator, device))
         # For the whole process, which has one trial at a time.
-        torch.backends.cudnn.benchmark = times_algorithms(self.translator, device)
+        torch.backends.cudnn.benchmark = use_cudnn_benchmark(self.translator, device)
         self.translator.workers = group.size
         self.batches = _batches(self.translator, plan, data, group, device)
         self.temperatures = data.temperatures
         self.frames, _ = data.paired if self.translator.needs_pairs else data.unpaired
-        self.translator.meet(self._frames_from(0, MET_IMAGES))
-        group.share_start(self.translator)
-        self.seats = take_seats(self.translator)
+        self.translator.init_from_data(self._frames_from(0, INIT_IMAGES))
+        group.broadcast_parameters(self.translator)
+        self.optimizers = build_optimizers(self.translator)
         self.average = _MovingAverage.of(self.translator)
         torch.manual_seed(plan.seed + 1 + group.rank)
         self.progress = _Progress(precision=self._precision())
-        if folder := group.ask_leader(lambda: checkpoint.latest(plan.folder)):
+        if folder := group.broadcast_object(lambda: checkpoint.latest(plan.folder)):
             self._restore(folder)
         self.autocast = autocast_for(device, self.progress.precision)
-        self.steps = Steps(
+        self.steps = StepRunner(
             self.translator,
-            self.seats,
+            self.optimizers,
             self.batches,
             group=group,
             autocast=self.autocast,
@@ -157,7 +162,7 @@ class Trial:
         if self.plan.precision != "auto":
             return self.plan.precision
         # The first worker's answer is everyone's.
-        return self.group.ask_leader(lambda: fastest_precision(self.device))
+        return self.group.broadcast_object(lambda: fastest_precision(self.device))
 
     def _train_to_next_evaluation(self) -> Evaluation:
         plan, progress = self.plan, self.progress
@@ -172,9 +177,11 @@ class Trial:
         except TrialDiverged as divergence:
             raise TrialDiverged(f"{divergence} after {progress.images:,} images") from None
         trained = time.monotonic() - started
-        self.group.average_measured(self.translator)
-        with self.judged():
-            found = self.judge.evaluate(self.translator, plan.folder / grid_name(progress.images))
+        self.group.average_running_stats(self.translator)
+        with self.averaged_weights():
+            found = self.evaluator.evaluate(
+                self.translator, plan.folder / grid_name(progress.images)
+            )
         progress.seconds += time.monotonic() - started
         evaluation = Evaluation(
             images=progress.images,
@@ -194,13 +201,13 @@ class Trial:
         plan, progress = self.plan, self.progress
         is_fresh_start = self.translator.begin_step(progress.images, plan.images)
         factor = self.translator.learning_rate_factor(progress.images, plan.images)
-        for seat in self.seats.values():
-            seat.schedule(factor, min(progress.images / plan.images, 1.0))
+        for player_optimizer in self.optimizers.values():
+            player_optimizer.schedule(factor, min(progress.images / plan.images, 1.0))
             if is_fresh_start:
-                seat.forget()
+                player_optimizer.reset()
         if is_fresh_start:
-            self.steps.forget()
-        losses = self.steps.play()
+            self.steps.reset()
+        losses = self.steps.run()
         shown = self.translator.config.batch_size * self.group.size
         progress.images += shown
         if self.average:
@@ -208,18 +215,18 @@ class Trial:
         return losses
 
     def _frames_from(self, start: int, count: int) -> Rgb:
-        """Training pictures in their stored order, from the first again after the last."""
+        """Training images in their stored order, from the first again after the last."""
         numbers = [number % len(self.frames) for number in range(start, start + count)]
         return to_network_range(self.frames.take(numbers).to(self.device))
 
     @contextlib.contextmanager
-    def judged(self) -> Generator[None]:
+    def averaged_weights(self) -> Generator[None]:
         """Puts the moving average, where the trial keeps one, in the generator's place."""
         live = self.translator.generator
         if self.average:
             self.translator.generator = self.average.network
             self._measure_normalization(self.average.network)
-            self.group.average_measured(self.average.network)
+            self.group.average_running_stats(self.average.network)
         try:
             yield
         finally:
@@ -248,10 +255,10 @@ class Trial:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
-    def judge_by(self, judge: Judge, grid: Location) -> Judgement:
-        """Judges what the trial would be exported as, on another split than that of its history."""
-        with self.judged():
-            return judge.evaluate(self.translator, grid)
+    def evaluate_on(self, evaluator: Evaluator, grid: Location) -> EvaluationResult:
+        """Evaluators what the trial would be exported as, on another split than that of its history."""
+        with self.averaged_weights():
+            return evaluator.evaluate(self.translator, grid)
 
     def _save(self) -> None:
         plan, group = self.plan, self.group
@@ -263,10 +270,13 @@ class Trial:
             {"translator": own, "batches": self.batches.state_dict(), "random": _random_state()},
             folder / f"worker-{group.rank}.pt",
         )
-        if group.leads:
+        if group.is_rank_zero:
             shared: checkpoint.State = {
                 "translator": network,
-                "optimizers": {n: seat.optimizer.state_dict() for n, seat in self.seats.items()},
+                "optimizers": {
+                    n: player_optimizer.optimizer.state_dict()
+                    for n, player_optimizer in self.optimizers.items()
+                },
                 "average": self.average.network.state_dict() if self.average else None,
                 "progress": vars(self.progress),
             }
@@ -280,16 +290,16 @@ class Trial:
                     "temperatures": self.temperatures and asdict(self.temperatures),
                     "images": self.progress.images,
                     "score": self.progress.history[-1]["score"],
-                    "protocol": self.judge.full_protocol,
+                    "protocol": self.evaluator.full_protocol,
                     "generator": generator.state_dict(),
                 },
                 plan.folder / checkpoint.GENERATOR,
             )
-        group.wait()
-        if group.leads:
+        group.barrier()
+        if group.is_rank_zero:
             workers = [f"worker-{rank}.pt" for rank in range(group.size)]
             checkpoint.commit(folder, ["shared.pt", *workers])
-        group.wait()
+        group.barrier()
 
     def _restore(self, folder: Location) -> None:
         shared = checkpoint.load(folder / "shared.pt", self.device)
@@ -301,8 +311,8 @@ class Trial:
         if own:
             network |= own["translator"]
         self.translator.load_state_dict(network)
-        for name, seat in self.seats.items():
-            seat.restore(shared["optimizers"][name])
+        for name, player_optimizer in self.optimizers.items():
+            player_optimizer.restore(shared["optimizers"][name])
         if self.average:
             self.average.network.load_state_dict(shared["average"])
         self.progress = _Progress(**shared["progress"])
@@ -369,7 +379,11 @@ def _build(plan: TrialPlan, size: int) -> Translator:
 
 
 def _batches(
-    translator: Translator, plan: TrialPlan, data: WorkerFrames, group: Group, device: torch.device
+    translator: Translator,
+    plan: TrialPlan,
+    data: WorkerFrames,
+    group: WorkerGroup,
+    device: torch.device,
 ) -> Batches:
     kind = PairedBatches if translator.needs_pairs else UnpairedBatches
     rgb, thermal = data.paired if translator.needs_pairs else data.unpaired

@@ -8,19 +8,19 @@ from typing import Any
 from ray import tune
 from ray.exceptions import RayTaskError
 
+from thermal_search.evaluation.baselines import Baselines
 from thermal_search.storage import Location
-from thermal_search.tracking import SearchLog
-from thermal_search.training.floors import Floors
+from thermal_search.tracking.log_queue import LogQueue
+from thermal_search.tracking.runs import SearchLogger
 from thermal_search.training.trial import grid_name
-from thermal_search.tuning.backlog import Backlog
-from thermal_search.tuning.front import draw_front
+from thermal_search.tuning.final_ranking import decide, told
+from thermal_search.tuning.pareto_plot import draw_pareto_front
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
-from thermal_search.tuning.record import FinalRecord, Kind, SearchRecord, TrialRecord
+from thermal_search.tuning.record import Kind, RetrainingRecord, SearchRecord, TrialRecord
 from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE, setting_of
-from thermal_search.tuning.verdict import decide, told
 
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 """How long the end of a search waits for an MLflow server that is away."""
 
 
@@ -41,8 +41,12 @@ def record_of(plan: SearchPlan) -> SearchRecord:
         return record
 
 
-def _flat(floors: Floors) -> dict[str, float]:
-    return {f"floor_{name}/{key}": v for name, floor in floors.items() for key, v in floor.items()}
+def _flat(baselines: Baselines) -> dict[str, float]:
+    return {
+        f"baseline_{name}/{key}": v
+        for name, baseline in baselines.items()
+        for key, v in baseline.items()
+    }
 
 
 class SearchCallback(tune.Callback):
@@ -59,11 +63,11 @@ class SearchCallback(tune.Callback):
     def setup(self, *args: Any, **info: Any) -> None:
         plan = self.plan
         self.record = record_of(plan)
-        self.log = SearchLog(plan.output, plan.id, plan.published())
+        self.log = SearchLogger(plan.output, plan.id, plan.published())
         self.progress = Progress(plan, self.record, self.kind)
-        self.backlog = Backlog(self.progress.warn)
+        self.log_queue = LogQueue(self.progress.warn)
         self.is_reconciled = False
-        self.are_floors_logged = False
+        self.are_baselines_logged = False
         if self.kind == "trials":
             self.log.begin()  # a server that refuses us does so before anything is trained
         else:
@@ -74,9 +78,9 @@ class SearchCallback(tune.Callback):
         setting, id = setting_of(trial.config), trial.trial_id
         architecture: str = setting["architecture"]
         parameters: dict[str, Any] = setting.get(architecture, {})
-        if self.kind == "finals":
+        if self.kind == "retrainings":
             of, seed = setting["configuration"], setting["seed"]
-            self.record.start_final(id, architecture, parameters, configuration=of, seed=seed)
+            self.record.start_retraining(id, architecture, parameters, configuration=of, seed=seed)
         else:
             self.record.start(id, architecture, parameters)
         self._log(lambda: self._start_run(self.record[id]))
@@ -88,9 +92,9 @@ class SearchCallback(tune.Callback):
         metric = self.plan.metric
         if metric not in result or not self.record.evaluate(trial.trial_id, result):
             return
-        if self.record.floors and not self.are_floors_logged:
-            self.are_floors_logged = True
-            self._log(lambda: self.log.decide(_flat(self.record.floors), {}))
+        if self.record.baselines and not self.are_baselines_logged:
+            self.are_baselines_logged = True
+            self._log(lambda: self.log.decide(_flat(self.record.baselines), {}))
         id, images = trial.trial_id, result["images"]
         recorded = self.record[id]
         values = {
@@ -127,7 +131,7 @@ class SearchCallback(tune.Callback):
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         self._finish(trial.trial_id for trial in trials)
 
-    def tell_again(self) -> None:
+    def resend(self) -> None:
         """Tells MLflow what it missed of what has ended long ago."""
         self.setup()
         self._finish(self._known)
@@ -137,26 +141,28 @@ class SearchCallback(tune.Callback):
         metric, best = self.plan.metric, self.record.best
         found = (best.id, self.record.mean(best, metric)) if best else None
         self._log(lambda: self.log.end(metric, found))
-        if self.record.objective.is_front:
-            self._tell_the_front()
-        if self.kind == "finals" and decide(self.record, self.plan.finalists * self.plan.seeds):
+        if self.record.objective.has_two_objectives:
+            self._log_pareto_front()
+        if self.kind == "retrainings" and decide(
+            self.record, self.plan.finalists * self.plan.seeds
+        ):
             values, marks = told(self.record)
             self._log(lambda: self.log.decide(values, marks))
-        if left := self.backlog.close(PATIENCE_S):
+        if left := self.log_queue.close(TIMEOUT_S):
             self.progress.warn(
-                f"MLflow has not answered for {PATIENCE_S:.0f} s: its last {left} entries are not "
+                f"MLflow has not answered for {TIMEOUT_S:.0f} s: its last {left} entries are not "
                 "logged. Nothing else is lost; when the server is back, thermal-search search "
                 f"--output {shlex.quote(str(self.plan.output))} --resume logs them."
             )
         self.progress.close()
 
-    def _tell_the_front(self) -> None:
-        on_front = self.record.front()
+    def _log_pareto_front(self) -> None:
+        on_pareto_front = self.record.front()
         for trial in self.record.ranking():
-            marks = {"on_front": str(trial.id in on_front).lower()}
+            marks = {"on_pareto_front": str(trial.id in on_pareto_front).lower()}
             self._log(lambda id=trial.id, marks=marks: self.log.mark(id, marks))
-        if picture := draw_front(self.record):
-            self._log(lambda: self.log.attach(picture))
+        if image := draw_pareto_front(self.record):
+            self._log(lambda: self.log.attach(image))
 
     def _end(self, trial: Any, status: Any, reason: str) -> None:
         id = trial.trial_id
@@ -199,7 +205,7 @@ class SearchCallback(tune.Callback):
 
     def _start_run(self, trial: TrialRecord) -> None:
         tags: dict[str, str] = {}
-        if isinstance(trial, FinalRecord):
+        if isinstance(trial, RetrainingRecord):
             tags = {"finalist": trial.configuration, "seed": str(trial.seed)}
         self.log.start_trial(trial.id, trial.architecture, trial.parameters, tags)
 
@@ -211,11 +217,11 @@ class SearchCallback(tune.Callback):
 
     @property
     def _known(self) -> Mapping[str, TrialRecord]:
-        return self.record.finals if self.kind == "finals" else self.record.trials
+        return self.record.retrainings if self.kind == "retrainings" else self.record.trials
 
     def _folder(self, id: str) -> Location:
         return self.plan.output / self.kind / id
 
     def _log(self, entry: Callable[[], None]) -> None:
         """An MLflow server that is away costs no trial: it is told later, in order."""
-        self.backlog.add(entry)
+        self.log_queue.add(entry)

@@ -1,4 +1,4 @@
-"""What a search minimises, as its flag says it: fid | kid | fid+10*lpips | pareto:fid,l1."""
+"""What a search minimizes, as its flag says it: fid | kid | fid+10*lpips | pareto:fid,l1."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ TERM = re.compile(r"(?:(\d+(?:\.\d+)?)\*)?([a-z][a-z0-9_]*)")
 
 @dataclass(frozen=True)
 class Sum:
-    """A weighted sum of metrics, to be minimised. Weights of metrics of which more is better are
+    """A weighted sum of metrics, to be minimized. Weights of metrics of which more is better are
     negative."""
 
     terms: tuple[tuple[float, str], ...]
@@ -39,7 +39,7 @@ class Sum:
 
 @dataclass(frozen=True)
 class Objective:
-    """One sum to minimise, or two that are traded against each other (a Pareto front)."""
+    """One sum to minimize, or two that are traded against each other (a Pareto front)."""
 
     text: str
     """As it was asked for."""
@@ -47,7 +47,7 @@ class Objective:
     axes: tuple[Sum, ...]
 
     @property
-    def is_front(self) -> bool:
+    def has_two_objectives(self) -> bool:
         return len(self.axes) > 1
 
     @property
@@ -64,7 +64,7 @@ class Objective:
         where it has none.
 
         The lowest evaluation would be the luckiest one: an evaluation of a GAN in training swings
-        more than neighbouring generators differ.
+        more than neighboring generators differ.
         """
         recent = [self.values(item) for item in history[-last:]]
         return [sum(axis) / len(recent) for axis in zip(*recent, strict=True)]

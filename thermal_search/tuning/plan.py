@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import search_spaces
 from thermal_search import architectures
-from thermal_search.dataset.manifest import Manifest, read_manifest
+from thermal_search.data.manifest import Manifest, read_manifest
 from thermal_search.errors import SearchError
 from thermal_search.metrics import FeaturesPrecision, is_file, metric_name
 from thermal_search.storage import Location
@@ -70,7 +70,7 @@ class SearchPlan:
     """torchvision's AlexNet or VGG-16: where given, LPIPS is measured too."""
 
     objective: str = "fid"
-    """What is minimised, in the words of `tuning/objective.py`."""
+    """What is minimized, in the words of `tuning/objective.py`."""
 
     average_last: int = 1
     """A trial is worth the mean of so many of its evaluations, counted from the last."""
@@ -108,7 +108,7 @@ class SearchPlan:
 
     @property
     def aim(self) -> Objective:
-        """What is minimised; SearchError where `objective` says nothing that can be."""
+        """What is minimized; SearchError where `objective` says nothing that can be."""
         return parse_objective(self.objective, self.features)
 
     def check(self) -> Manifest:
@@ -146,7 +146,7 @@ class SearchPlan:
             )
         if self.finalists < 0:
             raise SearchError(f"--finalists must not be negative, but is {self.finalists}.")
-        if self.aim.is_front and self.finalists:
+        if self.aim.has_two_objectives and self.finalists:
             raise SearchError(
                 f"--finalists {self.finalists} needs one measure to rank by, but {self.objective} "
                 "has two: pass --finalists 0, or a weighted sum."

@@ -26,7 +26,7 @@ class Progress:
     ):
         self.plan, self.record = plan, record
         self.kind: Kind = kind
-        self.total = plan.finalists * plan.seeds if kind == "finals" else plan.trials
+        self.total = plan.finalists * plan.seeds if kind == "retrainings" else plan.trials
         self.console = console or Console()
         self.started = time.monotonic()
         self.images_before = self._images()
@@ -62,7 +62,7 @@ class Progress:
         stopped = sum(trial.status == "stopped" for trial in trials)
         broken = sum(trial.status in ("diverged", "failed") for trial in trials)
         done = len(trials) - running
-        what = "finalists trained again" if self.kind == "finals" else "trials done"
+        what = "finalists trained again" if self.kind == "retrainings" else "trials done"
         words = [f"{done}/{self.total} {what}", f"{running} running"]
         words += [f"{stopped} stopped early"] + ([f"{broken} broke"] if broken else [])
         if best := self.record.best:
@@ -76,8 +76,10 @@ class Progress:
         return ", ".join(words)
 
     def _trials(self) -> Sequence[TrialRecord]:
-        is_final = self.kind == "finals"
-        return list(self.record.finals.values() if is_final else self.record.trials.values())
+        is_retraining = self.kind == "retrainings"
+        return list(
+            self.record.retrainings.values() if is_retraining else self.record.trials.values()
+        )
 
     def _images(self) -> int:
         return sum(trial.images for trial in self._trials())

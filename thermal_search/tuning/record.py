@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from thermal_search.checkpoint import GENERATOR
+from thermal_search.evaluation.baselines import TRIVIAL_BASELINE, Baselines
 from thermal_search.storage import Location
-from thermal_search.training.floors import TO_BEAT, Floors
 from thermal_search.tuning.objective import Objective, front, parse_objective
 
-Kind = Literal["trials", "finals"]
+Kind = Literal["trials", "retrainings"]
 """What the search tries, and the finalists' trainings with further seeds; also their folders."""
 
 Status = Literal["running", "completed", "stopped", "diverged", "failed"]
@@ -35,14 +35,14 @@ class TrialRecord:
     """Its last evaluated generator, relative to the output folder; None before there is one."""
 
     worth: dict[str, float] = field(default_factory=dict[str, float])
-    """By what is minimised: its mean over the last evaluations. Empty before the first."""
+    """By what is minimized: its mean over the last evaluations. Empty before the first."""
 
     beats_inverted_grey: bool | None = None
-    """None where the floors are not known yet."""
+    """None where the baselines are not known yet."""
 
 
 @dataclass
-class FinalRecord(TrialRecord):
+class RetrainingRecord(TrialRecord):
     """A finalist's configuration, trained again with another seed."""
 
     configuration: str = ""
@@ -69,11 +69,11 @@ class SearchRecord:
         self.output, self.metric, self.features = Location.of(output), metric, features
         self.objective, self.average_last = objective, average_last
         self.protocol = dict(protocol)
-        self.floors: Floors = {}
-        self.test_floors: Floors = {}
+        self.baselines: Baselines = {}
+        self.test_baselines: Baselines = {}
         self.trials: dict[str, TrialRecord] = {}
-        self.finals: dict[str, FinalRecord] = {}
-        self.verdict: dict[str, Any] | None = None
+        self.retrainings: dict[str, RetrainingRecord] = {}
+        self.final_ranking: dict[str, Any] | None = None
 
     @classmethod
     def load(cls, output: Location | Path) -> "SearchRecord":
@@ -88,10 +88,12 @@ class SearchRecord:
             average_last=content["average_last"],
             protocol=content["protocol"],
         )
-        record.floors, record.test_floors = content["floors"], content["test_floors"]
+        record.baselines, record.test_baselines = content["baselines"], content["test_baselines"]
         record.trials = {trial["id"]: TrialRecord(**trial) for trial in content["trials"]}
-        record.finals = {trial["id"]: FinalRecord(**trial) for trial in content["finals"]}
-        record.verdict = content["verdict"]
+        record.retrainings = {
+            trial["id"]: RetrainingRecord(**trial) for trial in content["retrainings"]
+        }
+        record.final_ranking = content["final_ranking"]
         return record
 
     def save(self) -> None:
@@ -101,13 +103,13 @@ class SearchRecord:
             "objective": self.objective.text,
             "average_last": self.average_last,
             "protocol": self.protocol,
-            "floors": self.floors,
-            "test_floors": self.test_floors,
+            "baselines": self.baselines,
+            "test_baselines": self.test_baselines,
             "trials": [asdict(trial) for trial in self.trials.values()],
             "best": best.id if (best := self.best) else None,
             "front": self.front(),
-            "finals": [asdict(trial) for trial in self.finals.values()],
-            "verdict": self.verdict,
+            "retrainings": [asdict(trial) for trial in self.retrainings.values()],
+            "final_ranking": self.final_ranking,
         }
         (self.output / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
 
@@ -125,7 +127,7 @@ class SearchRecord:
     def front(self) -> list[str]:
         """The trials that no other is better than, where two measures are traded; else none. Only
         those that used their whole budget compete, once there are any."""
-        if not self.objective.is_front:
+        if not self.objective.has_two_objectives:
             return []
         ranking = self.ranking()
         whole = [trial for trial in ranking if _is_whole(trial)]
@@ -146,7 +148,7 @@ class SearchRecord:
         trial.status, trial.reason = "running", ""
         self.save()
 
-    def start_final(
+    def start_retraining(
         self,
         id: str,
         architecture: str,
@@ -156,10 +158,10 @@ class SearchRecord:
         seed: int,
     ) -> None:
         """The same for a finalist's training with a further seed."""
-        new = FinalRecord(
+        new = RetrainingRecord(
             id, architecture, dict(parameters), configuration=configuration, seed=seed
         )
-        trial = self.finals.setdefault(id, new)
+        trial = self.retrainings.setdefault(id, new)
         trial.status, trial.reason = "running", ""
         self.save()
 
@@ -171,13 +173,13 @@ class SearchRecord:
         measured = {self.metric: result[self.metric], **result["beside"]}
         trial.history.append({"images": result["images"], **measured})
         trial.images, trial.seconds = result["images"], result["seconds"]
-        kind = "finals" if isinstance(trial, FinalRecord) else "trials"
+        kind = "retrainings" if isinstance(trial, RetrainingRecord) else "trials"
         trial.checkpoint = f"{kind}/{id}/{GENERATOR}"
         trial.worth = self.objective.named(self.worth(trial))
-        self.floors = result.get("floors") or self.floors
-        if isinstance(trial, FinalRecord) and result.get("test"):
-            trial.test, self.test_floors = result["test"], result["test_floors"]
-        for known in (*self.trials.values(), *self.finals.values()):
+        self.baselines = result.get("baselines") or self.baselines
+        if isinstance(trial, RetrainingRecord) and result.get("test"):
+            trial.test, self.test_baselines = result["test"], result["test_baselines"]
+        for known in (*self.trials.values(), *self.retrainings.values()):
             known.beats_inverted_grey = self._beats_inverted_grey(known)
         self.save()
         return True
@@ -189,7 +191,7 @@ class SearchRecord:
     def forget_all_but(self, ids: Iterable[str], kind: Kind) -> list[str]:
         """Drops trials the scheduler lost in a crash before they were evaluated; returns them."""
         known = set(ids)
-        ours = self.trials if kind == "trials" else self.finals
+        ours = self.trials if kind == "trials" else self.retrainings
         lost = [id for id in ours if id not in known]
         for id in lost:
             del ours[id]
@@ -198,12 +200,12 @@ class SearchRecord:
         return lost
 
     def __getitem__(self, id: str) -> TrialRecord:
-        return self.finals[id] if id in self.finals else self.trials[id]
+        return self.retrainings[id] if id in self.retrainings else self.trials[id]
 
     def _beats_inverted_grey(self, trial: TrialRecord) -> bool | None:
-        if not trial.history or TO_BEAT not in self.floors:
+        if not trial.history or TRIVIAL_BASELINE not in self.baselines:
             return None
-        return self.worth(trial)[0] < self.objective.values(self.floors[TO_BEAT])[0]
+        return self.worth(trial)[0] < self.objective.values(self.baselines[TRIVIAL_BASELINE])[0]
 
 
 def _is_whole(trial: TrialRecord) -> bool:

@@ -31,13 +31,15 @@ def plan_from_flags(flags: Mapping[str, Any], *, resume: bool) -> SearchPlan:
     images = asked.get("images", DEFAULT_IMAGES)
     every = asked.get("evaluate_every", max(images // EVALUATIONS_PER_TRIAL, 1))
     trials = asked.get("trials", DEFAULT_TRIALS)
-    is_front = asked.get("objective", "").strip().startswith(PARETO)
+    has_two_objectives = asked.get("objective", "").strip().startswith(PARETO)
     defaults: dict[str, Any] = {
         "architectures": tuple(search_spaces.names()),
         "trials": trials,
         "images": images,
         "evaluate_every": every,
         "average_last": min(max(images // max(every, 1) // 3, 1), AVERAGED),
-        "finalists": 0 if is_front or trials < TRIALS_FOR_FINALISTS else DEFAULT_FINALISTS,
+        "finalists": 0
+        if has_two_objectives or trials < TRIALS_FOR_FINALISTS
+        else DEFAULT_FINALISTS,
     }
     return SearchPlan(**defaults | asked)

@@ -11,26 +11,26 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
-from thermal_search.dataset.loading import LoadedDataset, load
-from thermal_search.dataset.manifest import Manifest
+from thermal_search.data.manifest import Manifest
+from thermal_search.data.ray_dataset import LoadedDataset, load
 from thermal_search.errors import SearchError
+from thermal_search.evaluation.evaluator import full_protocol
 from thermal_search.metrics import PerceptualDistance, build_extractor
 from thermal_search.storage import Location
-from thermal_search.tracking import require_store
-from thermal_search.training.evaluation import full_protocol
-from thermal_search.training.worker import SlotPlan
-from thermal_search.tuning import machines
+from thermal_search.tracking.runs import require_store
+from thermal_search.tuning import nodes as machines
 from thermal_search.tuning.callback import SearchCallback
-from thermal_search.tuning.fairness import HalvingWithinArchitecture
-from thermal_search.tuning.layout import Layout
-from thermal_search.tuning.machines import Patience
+from thermal_search.tuning.final_ranking import finalists
+from thermal_search.tuning.nodes import NodeWait
+from thermal_search.tuning.placement import SlotPlacement
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import Kind, SearchRecord, TrialRecord
-from thermal_search.tuning.slot import Slot
-from thermal_search.tuning.space import FINALIST, Finals, HonestSearch, searcher
-from thermal_search.tuning.verdict import finalists
+from thermal_search.tuning.scheduler import PerArchitectureASHA
+from thermal_search.tuning.slots.slot import Slot
+from thermal_search.tuning.slots.worker_loop import SlotPlan
+from thermal_search.tuning.space import FINALIST, PruningOptunaSearch, RetrainingQueue, searcher
 
-NAME, FINALS = "search", "finals"
+NAME, RETRAININGS = "search", "retrainings"
 HEAD = "node:__internal_head__"
 """The resource by which Ray marks the machine that leads; there is 1.0 of it."""
 
@@ -43,7 +43,7 @@ def search(
     *,
     address: str = "local",
     resume: bool = False,
-    patience: Patience = Patience(),  # noqa: B008 - immutable
+    patience: NodeWait = NodeWait(),  # noqa: B008 - immutable
 ) -> SearchRecord:
     """Runs a search to its end, or the rest of one, and returns its record.
 
@@ -55,7 +55,7 @@ def search(
     # Before any machine is asked for: a missing weights file is known now.
     protocol = protocol_of(plan, manifest)
     if resume:
-        refuse_another(protocol, plan.protocol)
+        require_same_protocol(protocol, plan.protocol)
     else:
         plan = dataclasses.replace(plan, dataset_digest=manifest.digest, protocol=protocol)
     plan.output.make_folder()
@@ -65,7 +65,7 @@ def search(
     try:
         _quieten()
         layout = machines.wait_for(plan, patience, Console(highlight=False, soft_wrap=True).print)
-        _try_out(plan, manifest, layout, resume)
+        _run_trials(plan, manifest, layout, resume)
         if plan.finalists:
             _decide(plan, manifest, layout)
     finally:
@@ -101,7 +101,7 @@ def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
         )
 
 
-def refuse_another(protocol: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+def require_same_protocol(protocol: Mapping[str, Any], first: Mapping[str, Any]) -> None:
     """Raises SearchError where a search would go on with numbers that are measured otherwise."""
     for name in sorted({*protocol, *first}):
         if protocol.get(name) != first.get(name):
@@ -112,7 +112,7 @@ def refuse_another(protocol: Mapping[str, Any], first: Mapping[str, Any]) -> Non
             )
 
 
-def _try_out(plan: SearchPlan, manifest: Manifest, layout: Layout, resume: bool) -> None:
+def _run_trials(plan: SearchPlan, manifest: Manifest, layout: SlotPlacement, resume: bool) -> None:
     # Held until the search is over: its blocks live as long as the process that loaded them.
     dataset = load(manifest)
     slots = slot_for(plan, manifest, dataset, layout)
@@ -120,23 +120,23 @@ def _try_out(plan: SearchPlan, manifest: Manifest, layout: Layout, resume: bool)
     del dataset
 
 
-def _decide(plan: SearchPlan, manifest: Manifest, layout: Layout) -> None:
-    """Trains the best configurations again with further seeds, judges them on the test split, and
-    writes the verdict down. Goes on where it was stopped."""
+def _decide(plan: SearchPlan, manifest: Manifest, layout: SlotPlacement) -> None:
+    """Trains the best configurations again with further seeds, evaluators them on the test split, and
+    writes the final_ranking down. Goes on where it was stopped."""
     record = SearchRecord.load(plan.output)
     running = any(trial.status == "running" for trial in record.trials.values())
     chosen = finalists(record, plan.finalists)
     plan = dataclasses.replace(plan, finalists=len(chosen))
-    if record.verdict:
+    if record.final_ranking:
         # MLflow may have been away when it was given.
-        SearchCallback(plan, "finals").tell_again()
+        SearchCallback(plan, "retrainings").resend()
         return
     if running or len(record.trials) < plan.trials or not chosen:
         return
     # Only now: while the search chooses, nothing has seen the test split.
     dataset = load(manifest, with_test=True)
-    slots = slot_for(plan, manifest, dataset, layout, kind="finals")
-    _final_tuner(plan, chosen, slots, layout.slots).fit()
+    slots = slot_for(plan, manifest, dataset, layout, kind="retrainings")
+    _retraining_tuner(plan, chosen, slots, layout.slots).fit()
     del dataset
 
 
@@ -144,7 +144,7 @@ def slot_for(
     plan: SearchPlan,
     manifest: Manifest,
     dataset: LoadedDataset,
-    layout: Layout,
+    layout: SlotPlacement,
     kind: Kind = "trials",
 ) -> Any:
     """The trainable of this plan's slots, as Ray Tune takes it."""
@@ -153,7 +153,7 @@ def slot_for(
         shares=dataset.share(plan.workers),
         statistics=manifest.statistics,
         validation_count=manifest.count("pairs", "val"),
-        test_count=tested if kind == "finals" and tested >= 2 else 0,
+        test_count=tested if kind == "retrainings" and tested >= 2 else 0,
         features=plan.features,
         features_precision=plan.features_precision,
         inception_weights=plan.inception_weights,
@@ -189,14 +189,14 @@ def _trial_settings(plan: SearchPlan, kind: Kind) -> dict[str, Any]:
 
 
 def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.Tuner:
-    HonestSearch.at_once = slots
+    PruningOptunaSearch.slots = slots
     if resume and (begun := _restored(plan.output / "tune" / NAME, trainable)):
         return begun
     # A scheduler compares by one measure: trials of a front all run to their end.
     scheduler = (
         FIFOScheduler()
-        if plan.aim.is_front
-        else HalvingWithinArchitecture(
+        if plan.aim.has_two_objectives
+        else PerArchitectureASHA(
             plan.output,
             images=plan.images,
             grace_images=plan.evaluate_every,
@@ -206,7 +206,9 @@ def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.T
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=searcher(plan.architectures, plan.seed, is_front=plan.aim.is_front),
+            search_alg=searcher(
+                plan.architectures, plan.seed, has_two_objectives=plan.aim.has_two_objectives
+            ),
             scheduler=scheduler,
             num_samples=plan.trials,
             reuse_actors=True,
@@ -215,11 +217,11 @@ def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.T
     )
 
 
-def _final_tuner(
+def _retraining_tuner(
     plan: SearchPlan, chosen: Sequence[TrialRecord], trainable: Any, slots: int
 ) -> tune.Tuner:
-    Finals.at_once = slots
-    if begun := _restored(plan.output / "tune" / FINALS, trainable):
+    RetrainingQueue.slots = slots
+    if begun := _restored(plan.output / "tune" / RETRAININGS, trainable):
         return begun
     settings = [
         {
@@ -234,8 +236,8 @@ def _final_tuner(
     return tune.Tuner(
         trainable,
         param_space={FINALIST: tune.grid_search(settings)},
-        tune_config=tune.TuneConfig(search_alg=Finals(), reuse_actors=True),
-        run_config=_run_config(plan, FINALS, "finals"),
+        tune_config=tune.TuneConfig(search_alg=RetrainingQueue(), reuse_actors=True),
+        run_config=_run_config(plan, RETRAININGS, "retrainings"),
     )
 
 

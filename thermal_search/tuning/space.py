@@ -18,7 +18,7 @@ from ray.tune.search.optuna import OptunaSearch
 import search_spaces
 
 OBJECTIVE = "objective"
-"""The key Ray Tune and Optuna minimise: what a trial is worth."""
+"""The key Ray Tune and Optuna minimize: what a trial is worth."""
 
 SECOND_OBJECTIVE = "second_objective"
 """The other axis, where two are traded."""
@@ -47,16 +47,16 @@ class ConditionalSpace:
                 chosen[parameter] = _suggest(trial, name, distribution)
 
 
-class HonestSearch(OptunaSearch):
+class PruningOptunaSearch(OptunaSearch):
     """Tells Optuna of a trial that was stopped early as pruned, and not as one that has ended with
     what it was worth then: TPE ranks it after all that ended, by how far it came."""
 
-    at_once: ClassVar[int] = 1
+    slots: ClassVar[int] = 1
     """Trials that may run at one time: the slots there are now. No part of what is saved, unlike
     Ray Tune's own limit, for a search may be resumed on other machines."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if len(self._ot_trials.keys() - self._completed_trials) >= self.at_once:
+        if len(self._ot_trials.keys() - self._completed_trials) >= self.slots:
             return None  # Ray Tune asks again
         return super().suggest(trial_id)
 
@@ -70,24 +70,26 @@ class HonestSearch(OptunaSearch):
         super().on_trial_complete(trial_id, result, error)
 
 
-class Finals(BasicVariantGenerator):
+class RetrainingQueue(BasicVariantGenerator):
     """Every finalist with every seed, no more at one time than there are slots now."""
 
-    at_once: ClassVar[int] = 1
-    """As HonestSearch's."""
+    slots: ClassVar[int] = 1
+    """As PruningOptunaSearch's."""
 
     def next_trial(self) -> Trial | None:
-        self.max_concurrent = self.at_once
+        self.max_concurrent = self.slots
         return super().next_trial()
 
 
-def searcher(architectures: Sequence[str], seed: int, *, is_front: bool = False) -> HonestSearch:
+def searcher(
+    architectures: Sequence[str], seed: int, *, has_two_objectives: bool = False
+) -> PruningOptunaSearch:
     """TPE over the architectures, each one's published setting before anything else. For a front,
     Optuna's multi-objective TPE, which learns from ended trials alone."""
-    return HonestSearch(
+    return PruningOptunaSearch(
         space=ConditionalSpace(architectures),
-        metric=[OBJECTIVE, SECOND_OBJECTIVE] if is_front else OBJECTIVE,
-        mode=["min", "min"] if is_front else "min",
+        metric=[OBJECTIVE, SECOND_OBJECTIVE] if has_two_objectives else OBJECTIVE,
+        mode=["min", "min"] if has_two_objectives else "min",
         points_to_evaluate=[published_point(name) for name in architectures],
         # Several trials run at once: `constant_liar` keeps the sampler from proposing the same
         # place twice. The seed belongs to the sampler; OptunaSearch's own is ignored beside one.

@@ -1,0 +1,106 @@
+"""Our own training steps, played and recorded, with weights channels first and channels last.
+
+    python benchmarks/cuda_graphs.py [--systems pix2pix cyclegan] [--size 256]
+
+Milliseconds a step at the published setting, but for the batch (`--batch`); growth finished (see
+progressive_steps.py). Without a GPU nothing is recorded, and the two formats alone are compared.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+
+from thermal_search.architectures import ARCHITECTURES, build
+from thermal_search.architectures.translator import Translator
+from thermal_search.distributed.worker_group import WorkerGroup
+from thermal_search.images import Batch
+from thermal_search.training.cuda_graphs import WARMUP_STEPS, StepRunner
+from thermal_search.training.step import (
+    autocast_for,
+    build_optimizers,
+    fastest_precision,
+    use_cudnn_benchmark,
+)
+
+FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
+LEAST_S = 0.25
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--systems", nargs="+", choices=sorted(ARCHITECTURES), default=["pix2pix"])
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=2, help="thermalgan wants an even one")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    print(f"torch {torch.__version__}, {device}, {fastest_precision(device)}")
+    for name in args.systems:
+        for format in FORMATS:
+            for records in (False, True) if device.type == "cuda" else (False,):
+                step = step_of(name, args.size, args.batch, FORMATS[format], records, device)
+                way = "recorded" if records else "played"
+                print(f"{name} {way}, {format}: {milliseconds(step, device):.1f} ms", flush=True)
+
+
+def step_of(
+    name: str,
+    size: int,
+    batch: int,
+    format: torch.memory_format,
+    records: bool,
+    device: torch.device,
+) -> Callable[[], object]:
+    translator, steps = prepared(name, size, batch, format, device)
+    steps.use_cuda_graphs = records
+
+    def step() -> None:
+        translator.begin_step(1, 1)  # at the end of the budget
+        steps.run()
+
+    return step
+
+
+def prepared(
+    name: str, size: int, batch: int, format: torch.memory_format, device: torch.device
+) -> tuple[Translator, StepRunner]:
+    torch.manual_seed(0)
+    settings = {"batch_size": batch} | ({"warmup_n_critic": 0} if name == "wgan" else {})
+    translator = build(name, size, settings).to(device).to(memory_format=format)
+    rgb, thermal = (torch.rand(batch, c, size, size, device=device) * 2 - 1 for c in (3, 1))
+    torch.backends.cudnn.benchmark = use_cudnn_benchmark(translator, device)
+    translator.init_from_data(rgb)
+    steps = StepRunner(
+        translator,
+        build_optimizers(translator),
+        iter(lambda: Batch(rgb, thermal), None),
+        group=WorkerGroup(),
+        autocast=autocast_for(device, fastest_precision(device)),
+        device=device,
+    )
+    return translator, steps
+
+
+def milliseconds(step: Callable[[], object], device: torch.device) -> float:
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    for _ in range(WARMUP_STEPS + 2):
+        step()
+    wait()
+    begun, count = time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - begun < LEAST_S:
+        step()
+        count += 1
+        if count % 4 == 0:
+            wait()
+    wait()
+    return (time.perf_counter() - begun) / count * 1000
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The smallest setting of each architecture that still has all its parts; add yours here."""
+
+from collections.abc import Iterator
+
+import torch
+
+from thermal_search.images import Batch
+
+SIZE, BATCH = 32, 4
+
+TINY: dict[str, dict[str, object]] = {
+    "biggan": {
+        "width": 8,
+        "latent_chunk": 2,
+        "embedding_size": 8,
+        "condition_channels": 4,
+        "part_size": 2,
+        "n_discriminator": 1,
+    },
+    "cgan": {"width": 8, "latent_size": 8, "code_size": 8, "interpolate": True},
+    "cyclegan": {
+        "generator_width": 4,
+        "discriminator_width": 4,
+        "blocks": 1,
+        "pool_size": 3,
+    },
+    "dcgan": {"width": 4, "latent_size": 8},
+    "gan": {"generator_width": 4, "discriminator_width": 4, "latent_size": 8},
+    "improved_gan": {
+        "width": 4,
+        "latent_size": 8,
+        "kernels": 6,
+        "kernel_size": 3,
+        "references": 3,
+    },
+    "pix2pix": {"generator_width": 4, "discriminator_width": 4},
+    "progressive_gan": {"channel_base": 512, "channel_max": 16, "latent_size": 8},
+    "stylegan": {
+        "start_resolution": 4,
+        "channel_base": 64,
+        "latent_size": 8,
+        "style_size": 8,
+        "mapping_layers": 2,
+    },
+    "thermalgan": {"width": 4, "latent_size": 4},
+    "unit": {
+        "generator_width": 4,
+        "discriminator_width": 4,
+        "blocks": 1,
+        "scales": 2,
+        "patch_layers": 2,
+    },
+    "wgan": {"width": 4, "latent_size": 8, "n_critic": 2},
+    "wgan_gp": {"width": 4, "latent_size": 8, "n_critic": 2},
+}
+for setting in TINY.values():
+    setting["batch_size"] = BATCH
+
+
+def random_batches(seed: int = 0, size: int = SIZE, batch: int = BATCH) -> Iterator[Batch]:
+    random = torch.Generator().manual_seed(seed)
+    while True:
+        yield Batch(
+            rgb=torch.rand(batch, 3, size, size, generator=random) * 2 - 1,
+            thermal=torch.rand(batch, 1, size, size, generator=random) * 2 - 1,
+        )

@@ -1,1 +1,0 @@
-"""Which part of an RGB picture shows what the thermal one shows: known, or found by matching."""

@@ -1,0 +1,85 @@
+"""How the workers of a slot find each other, without being found by others."""
+
+import os
+import socket
+import struct
+import sys
+from datetime import timedelta
+from typing import Any
+
+import ray
+import torch.distributed as dist
+from ray.train.backend import Backend, BackendConfig
+from ray.train.torch import TorchConfig
+
+from thermal_search.distributed.worker_group import keep_to_loopback
+
+SIOCGIFADDR = 0x8915
+"""Linux's request for an interface's address (netdevice(7))."""
+
+
+class Rendezvous(TorchConfig):
+    """Ray Train's configuration of torch, for workers that meet at the address by which Ray knows
+    the first one: loopback, on a machine alone. torch's own way listens on all addresses."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:  # pyright: ignore[reportIncompatibleMethodOverride] - Ray calls nothing but what every Backend has
+        return _RendezvousBackend
+
+
+class _RendezvousBackend(Backend):
+    share_cuda_visible_devices = True
+
+    def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        assert isinstance(backend_config, Rendezvous)
+        assert backend_config.backend
+        size = len(worker_group)
+        if size == 1:
+            return
+        place = worker_group.execute_single(0, _listen)
+        timeout = timedelta(seconds=backend_config.timeout_s)
+        asked = (backend_config.backend, place, size, timeout)
+        ray.get([worker_group.execute_single_async(r, _join, r, *asked) for r in range(size)])
+
+
+_listening: list[socket.socket] = []
+"""Of the first worker, until the others are told where."""
+
+
+def _listen() -> tuple[str, int]:
+    address = ray.util.get_node_ip_address()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.create_server((address, 0), family=family)
+    _listening[:] = [listener]
+    return address, listener.getsockname()[1]
+
+
+def _join(rank: int, backend: str, place: tuple[str, int], size: int, timeout: timedelta) -> None:
+    address, port = place
+    if address in ("127.0.0.1", "::1"):
+        keep_to_loopback()
+    elif interface := _interface_of(ray.util.get_node_ip_address()):
+        # gloo asks for the machine's name otherwise, which on Debian is an address of its own loop.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    listener = _listening.pop().detach() if rank == 0 else None
+    store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage] - documented there
+        address, port, size, rank == 0, timeout, wait_for_workers=False, master_listen_fd=listener
+    )
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+
+
+def _interface_of(address: str) -> str | None:
+    """The network interface that has an IPv4 address; None where there is none, or no Linux."""
+    if sys.platform != "linux":
+        return None
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for _, name in socket.if_nameindex():
+            try:
+                found = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()))
+            except OSError:
+                continue  # without an IPv4 address
+            if socket.inet_ntoa(found[20:24]) == address:
+                return name
+    return None

@@ -1,0 +1,1 @@
+"""Measuring a generator: the evaluator, the baselines, and the commands `evaluate` and `fid`."""

@@ -1,0 +1,59 @@
+"""`thermal-search fid`: two folders of images, or their statistics, to one number."""
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from thermal_search.errors import MetricError
+from thermal_search.metrics import FeaturesPrecision, Statistics, build_extractor, frechet_distance
+from thermal_search.metrics.image_folders import images_in, load_statistics, measure_images
+
+
+def distance_between(
+    first: Path,
+    second: Path,
+    *,
+    features: str = "inception",
+    inception_weights: Path | None = None,
+    precision: FeaturesPrecision = "fp32",
+    save: Path | None = None,
+) -> tuple[str, float]:
+    """The metric's key and the Frechet distance between what is at two paths.
+
+    Each is a folder of images or a .npz file of statistics, ours or pytorch-fid's. With `save`,
+    the first one's statistics are kept. MetricError or WeightsUnavailable where it cannot be had.
+    """
+    for path in (first, second):
+        if not (path.is_dir() or (path.is_file() and path.suffix == ".npz")):
+            raise MetricError(
+                f"{path} must be a folder of images or a .npz file of statistics, but is neither."
+            )
+    if save and not first.is_dir():
+        raise MetricError(f"--save keeps what is measured of a folder, but {first} is a file.")
+    if save and save.suffix != ".npz":
+        raise MetricError(f"--save must name a .npz file, but is {save}.")
+    folders = {path: images_in(path) for path in (first, second) if path.is_dir()}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    extractor = build_extractor(
+        features, inception_weights=inception_weights, precision=precision, device=device
+    )
+    kept = {path: load_statistics(path, extractor) for path in (first, second) if path.is_file()}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        for path, images in folders.items():
+            task = progress.add_task(path.name, total=len(images))
+            kept[path] = measure_images(
+                images, extractor, lambda count, task=task: progress.advance(task, count)
+            )
+    if save:
+        measured = kept[first]
+        assert isinstance(measured, Statistics)
+        try:
+            measured.save(save)
+        except OSError as error:
+            raise MetricError(
+                f"--save {save} cannot be written ({error.strerror or error}): pass another."
+            ) from None
+    return extractor.metric, frechet_distance(kept[first], kept[second])

@@ -1,0 +1,125 @@
+"""The Frechet distance between two folders of images, as `python -m pytorch_fid` finds it."""
+
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from thermal_search.errors import MetricError
+from thermal_search.metrics.extractor import Extractor
+from thermal_search.metrics.frechet import Gaussian, Moments
+from thermal_search.metrics.statistics import Statistics
+
+SUFFIXES = {".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+"""What pytorch-fid reads; here in capitals too."""
+
+BATCH = 32
+READERS = 4
+NAMED = 5
+"""Bad files an error names before it only counts them."""
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Its images, sorted; MetricError where there are fewer than two."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if len(paths) < 2:
+        raise MetricError(
+            f"A Frechet distance needs at least 2 images on each side, but {folder} holds "
+            f"{len(paths)} ({', '.join(sorted(SUFFIXES))})."
+        )
+    return paths
+
+
+def measure_images(
+    paths: Sequence[Path], extractor: Extractor, advance: Callable[[int], None]
+) -> Statistics:
+    """Statistics of images of any sizes; `advance` hears how many more are done.
+
+    MetricError where one cannot be read: the number of the others would be another number.
+    """
+    statistics = Statistics(extractor.dimensions, measured_on=extractor.identity)
+    bad: list[str] = []
+    for images in _read_ahead(paths):
+        by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
+        for path, pixels in images:
+            if isinstance(pixels, str):
+                bad.append(f"{path.name}: {pixels}")
+            else:
+                by_shape[pixels.shape].append(pixels)
+        if not bad:
+            for batch in by_shape.values():
+                statistics.add(extractor(torch.stack(batch)))
+        advance(len(images))
+    if bad:
+        named = "; ".join(bad[:NAMED]) + (" and others" if len(bad) > NAMED else "")
+        raise MetricError(
+            f"{len(bad)} of {len(paths)} images in {paths[0].parent} cannot be read ({named}): "
+            "repair or remove them."
+        )
+    return statistics
+
+
+def load_statistics(file: Path, extractor: Extractor) -> Gaussian:
+    """Of a .npz file that we or pytorch-fid wrote; MetricError where it is neither, or was measured
+    on other features than the extractor's."""
+    try:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
+            moments = None
+            if {"mu", "sigma"} <= set(content):
+                moments = Moments(content["mu"].astype(float), content["sigma"].astype(float))
+        gaussian = moments or Statistics.load(file)
+        if moments and moments.covariance.shape != 2 * moments.mean.shape:
+            raise ValueError(f"mu {moments.mean.shape} and sigma {moments.covariance.shape}")
+    except (
+        OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split())[:200]
+        raise MetricError(
+            f"{file} must be statistics that thermal-search or pytorch-fid saved, but cannot be "
+            f"read as that ({reason}): pass the folder of images."
+        ) from None
+    if isinstance(gaussian, Statistics) and gaussian.measured_on != extractor.identity:
+        raise MetricError(
+            f"{file} was measured on {gaussian.measured_on or 'features it does not tell'}, but "
+            f"this distance is on {extractor.identity}: measure both the same way."
+        )
+    if isinstance(gaussian, Moments) and (extractor.metric, extractor.precision) != ("fid", "fp32"):
+        raise MetricError(
+            f"{file} is of pytorch-fid's Inception features in fp32, but this distance is on "
+            f"{extractor.identity}: measure both the same way."
+        )
+    if not (np.isfinite(gaussian.mean).all() and np.isfinite(gaussian.covariance).all()):
+        raise MetricError(f"{file} must hold finite numbers, but some are not: measure it again.")
+    return gaussian
+
+
+def _read_ahead(paths: Sequence[Path]) -> Iterator[list[tuple[Path, Tensor | str]]]:
+    """Batches of decoded images; the next one is read while this one is looked at."""
+    with ThreadPoolExecutor(READERS) as readers:
+        chunks = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+        coming = [readers.submit(_read, path) for path in chunks[0]]
+        for number, chunk in enumerate(chunks):
+            ready = [future.result() for future in coming]
+            following = chunks[number + 1] if number + 1 < len(chunks) else []
+            coming = [readers.submit(_read, path) for path in following]
+            yield list(zip(chunk, ready, strict=True))
+
+
+def _read(path: Path) -> Tensor | str:
+    """[3, height, width] in 0 .. 255; or why not."""
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                return "16 bits a pixel; 8-bit images are read"
+            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        return " ".join(str(error).split())
+    except Image.DecompressionBombError as error:
+        return str(error)

@@ -1,0 +1,1 @@
+"""From a raw recording to resized pairs in Parquet shards."""

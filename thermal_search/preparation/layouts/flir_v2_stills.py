@@ -1,0 +1,137 @@
+"""Pairs among FLIR ADAS v2's stills, which their authors did not pair.
+
+index.json leaves two traces of which RGB and thermal videos ran side by side: the description of a
+thermal video holds `"RGB": "<id of the RGB video>"`, and the file names of the two differ in case,
+spaces and a suffix for the camera. Frames of equal index are then candidates, no more: an audit
+found a third of such pairs to show other scenes, or to drift apart. `verification` decides.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from thermal_search.errors import DatasetError
+from thermal_search.preparation.layouts.source import Source, items, text
+
+POINTER = re.compile(r'"RGB"\s*:\s*"([A-Za-z0-9]+)"')
+EXTENSION = re.compile(r"\.(avi|zip|mp4|mov|mkv)$")
+CAMERA = re.compile(r"(visible|thermal|rgb|ir|cam[0-9]*)$")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One image and the place in its video."""
+
+    video: str
+    index: int
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.video}-{self.index:06d}"
+
+
+@dataclass(frozen=True)
+class Still:
+    rgb: Shot | None
+    thermal: Shot | None
+    recording: str
+    """The RGB video of two that ran side by side: their frames stay in one split."""
+
+    @property
+    def name(self) -> str:
+        shot = self.rgb or self.thermal
+        assert shot
+        return shot.name
+
+
+def pair_stills(
+    source: Source,
+    indices: tuple[Path, Path],
+    shots: tuple[Sequence[Shot], Sequence[Shot]],
+) -> list[Still]:
+    """Every still, with its partner where one can be recovered.
+
+    `indices` are the index.json of RGB and thermal; without them, and where only official pairs
+    are asked for, nothing has a partner.
+    """
+    rgb, thermal = shots
+    present = {shot.video for shot in rgb}, {shot.video for shot in thermal}
+    videos: dict[str, str] = {}
+    if not source.official_only:
+        videos = pair_videos(*(_videos(source, index) for index in indices), present=present)
+    by_place = {(shot.video, shot.index): shot for shot in reversed(rgb)}
+    stills: list[Still] = []
+    used: set[Shot] = set()
+    for shot in thermal:
+        video = videos.get(shot.video)
+        partner = by_place.get((video, shot.index)) if video else None
+        if partner in used:
+            partner = None  # a second image of one moment
+        if partner:
+            used.add(partner)
+        stills.append(Still(partner, shot, video or shot.video))
+    return stills + [Still(shot, None, shot.video) for shot in rgb if shot not in used]
+
+
+def pair_videos(
+    rgb: Iterable[Any], thermal: Iterable[Any], *, present: tuple[set[str], set[str]]
+) -> dict[str, str]:
+    """The RGB video of each thermal video that has one, one to one.
+
+    A pointer in a description counts more than equal names. `present` are the ids that have frames.
+    """
+    rgb, thermal = list(rgb), list(thermal)
+    pointed = [
+        (text(video, "id"), match[1])
+        for video in thermal
+        if (match := POINTER.search(text(video, "description")))
+    ]
+    names = _unique_names(rgb)
+    named = [
+        (video_id, names[name])
+        for name, video_id in _unique_names(thermal).items()
+        if name in names
+    ]
+    pairs: dict[str, str] = {}
+    taken: set[str] = set()
+    for heat, color in [*sorted(pointed), *sorted(named)]:
+        known = color in present[0] and heat in present[1]
+        if known and heat not in pairs and color not in taken:
+            pairs[heat] = color
+            taken.add(color)
+    return pairs
+
+
+def normalized(name: str) -> str:
+    """What the file names of two cameras' videos of one drive have in common."""
+    bare = re.sub(r"[\s_\-()]+", "", EXTENSION.sub("", name.strip().lower()))
+    while (shorter := CAMERA.sub("", bare)) != bare:
+        bare = shorter
+    return bare
+
+
+def _unique_names(videos: Iterable[Any]) -> Mapping[str, str]:
+    """Video ids by normalized name; a name that two videos share tells nothing."""
+    named = [(normalized(text(video, "filename")), text(video, "id")) for video in videos]
+    counts = Counter(name for name, _ in named)
+    return {name: video for name, video in named if name and video and counts[name] == 1}
+
+
+def _videos(source: Source, index: Path) -> list[Any]:
+    # The annotations of ten thousand frames are most of the file: dropped while it is read.
+    if not index.is_file():
+        return []
+    try:
+        return items(source.read_json(index, keep=_slim), "videos")
+    except DatasetError as error:
+        source.leave_out(index, f"unusable, so that its stills have no partners ({error})")
+        return []
+
+
+def _slim(record: dict[str, Any]) -> dict[str, Any]:
+    wanted = ("videos", "id", "filename", "description")
+    return {key: record[key] for key in wanted if key in record}

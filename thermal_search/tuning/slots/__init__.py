@@ -1,0 +1,1 @@
+"""Trial slots: long-lived Ray Train worker groups through which Ray Tune's trials flow."""
