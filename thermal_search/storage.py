@@ -28,6 +28,7 @@ from thermal_search.errors import ThermalSearchError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
+    from pydantic_core import CoreSchema
 
 TIMEOUT_S = 180.0
 """How long a store that does not answer is waited for, by each read and write."""
@@ -102,6 +103,23 @@ class Location:
 
     def __str__(self) -> str:
         return self.uri if self.scheme else self.path
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: Any) -> "CoreSchema":
+        """A field of a validated model: written as its address, read from an address or a path."""
+        from pydantic_core import core_schema
+
+        def parse(value: object) -> Location:
+            if not isinstance(value, (str, Path, Location)):
+                raise ValueError("a location must be a path or an address")
+            try:
+                return cls.of(value)
+            except StorageError as error:
+                raise ValueError(str(error)) from None
+
+        return core_schema.no_info_plain_validator_function(
+            parse, serialization=core_schema.to_string_ser_schema()
+        )
 
     @property
     def uri(self) -> str:
