@@ -142,7 +142,7 @@ def train(name: str, data: WorkerFrames, evaluator: Evaluator, device: torch.dev
     evaluations = []
     for evaluation in trial.evaluations():
         evaluations.append(evaluation)
-        found = f"{evaluation.score:.0f}, L1 {evaluation.beside['l1']:.1f}"
+        found = f"{evaluation.metrics[evaluator.metric]:.0f}, L1 {evaluation.metrics['l1']:.1f}"
         print(f"{name}: {evaluation.images:,} of {images:,} images: {found}", flush=True)
     seconds = clock() - started
     with trial.averaged_weights():
@@ -150,9 +150,9 @@ def train(name: str, data: WorkerFrames, evaluator: Evaluator, device: torch.dev
     torch.save(painted, folder / "painted.pt")
     return {
         "parameters": sum(p.numel() for p in trial.translator.generator.parameters()),
-        "untrained": untrained.score,
-        "distance": evaluations[-1].score,
-        "l1": evaluations[-1].beside["l1"],
+        "untrained": untrained.metrics[evaluator.metric],
+        "distance": evaluations[-1].metrics[evaluator.metric],
+        "l1": evaluations[-1].metrics["l1"],
         "images": evaluations[-1].images,
         "seconds": seconds,
     }

@@ -58,8 +58,10 @@ def test_inverted_grey_is_judged_as_a_generator_would_be(evaluator, baselines, t
     translator.translate = inverted
     found = evaluator.evaluate(translator, tmp_path / "grid.png")
 
-    assert baselines["inverted_grey"][METRIC] == pytest.approx(found.score, rel=0.02, abs=1e-4)
-    assert baselines["inverted_grey"]["l1"] == pytest.approx(found.beside["l1"], abs=1)
+    assert baselines["inverted_grey"][METRIC] == pytest.approx(
+        found.metrics[METRIC], rel=0.02, abs=1e-4
+    )
+    assert baselines["inverted_grey"]["l1"] == pytest.approx(found.metrics["l1"], abs=1)
 
 
 def test_the_mean_picture_is_nearest_in_pixels_and_far_in_distribution(baselines):

@@ -73,7 +73,7 @@ def exported(folder, temperatures):
         "size": 32,
         "temperatures": temperatures,
         "images": 1,
-        "score": 1.0,
+        "metrics": {"fid": 1.0},
         "protocol": {"features": "inception"},
         "generator": translator.generator.state_dict(),
     }

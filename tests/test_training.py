@@ -25,6 +25,7 @@ from thermal_search.storage import Location
 from thermal_search.training.trial import Trial, TrialPlan
 
 CPU = torch.device("cpu")
+METRIC = "fd_efficientnet_lite0"
 
 
 class Pooled(torch.nn.Module):
@@ -83,7 +84,7 @@ def plan_of(folder, architecture="pix2pix", **changes):
 
 def told(evaluations):
     """What must not depend on the clock."""
-    return [(item.images, item.score, item.losses) for item in evaluations]
+    return [(item.images, item.metrics, item.losses) for item in evaluations]
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
@@ -148,8 +149,8 @@ def test_the_generator_kept_is_the_one_of_the_last_evaluation(tmp_path):
     history = list(trial.evaluations())
     kept = checkpoint.load(tmp_path / "generator.pt")
 
-    assert min(item.score for item in history) < history[-1].score
-    assert (kept["images"], kept["score"]) == (40, history[-1].score)
+    assert min(item.metrics[METRIC] for item in history) < history[-1].metrics[METRIC]
+    assert (kept["images"], kept["metrics"]) == (40, history[-1].metrics)
 
 
 def test_the_average_moves_slower_than_the_generator_and_is_what_is_judged(tmp_path):
@@ -254,7 +255,7 @@ def judge_with_two(rank, place, shares):
     _, paired = data.paired
     stills = STILLS.part(*((0, 4), (4, 11))[rank])
     baselines = measure_baselines(evaluator, [paired, stills])
-    Path(place, f"found-{rank}").write_text(json.dumps([found.score, found.beside, baselines]))
+    Path(place, f"found-{rank}").write_text(json.dumps([found.metrics, baselines]))
     dist.destroy_process_group()
 
 
@@ -273,16 +274,15 @@ def test_two_workers_judge_as_one_does(tmp_path, shares):
     two = [json.loads((tmp_path / f"found-{rank}").read_text()) for rank in (0, 1)]
 
     assert two[0] == two[1]
-    assert two[0][0] == pytest.approx(one.score, rel=1e-6)
     suffixed = {f"{name}_efficientnet_lite0" for name in ("kid", "kid_std", "inception_score")}
-    plain = {"fd_efficientnet_lite0_infinity", "l1", "psnr", "ssim"}
-    assert set(two[0][1]) == plain | suffixed
-    assert two[0][1] == pytest.approx(one.beside, rel=1e-6)
+    plain = {METRIC, f"{METRIC}_infinity", "l1", "psnr", "ssim"}
+    assert set(two[0][0]) == plain | suffixed
+    assert two[0][0] == pytest.approx(one.metrics, rel=1e-6)
     _, paired = data.paired
     baselines = measure_baselines(evaluator, [paired, STILLS])
-    assert set(two[0][2]) == set(baselines)
+    assert set(two[0][1]) == set(baselines)
     for name, baseline in baselines.items():
-        assert two[0][2][name] == pytest.approx(baseline, rel=1e-6), name
+        assert two[0][1][name] == pytest.approx(baseline, rel=1e-6), name
 
 
 def test_the_error_is_the_mean_absolute_difference_of_the_pixels(tmp_path):
@@ -292,7 +292,9 @@ def test_the_error_is_the_mean_absolute_difference_of_the_pixels(tmp_path):
     translator.translate = lambda batch, z=None: batch[:, :1]
     found = evaluator_of(data, WorkerGroup()).evaluate(translator, tmp_path / "one.png")
 
-    assert found.beside["l1"] == pytest.approx((rgb[:, :1] - thermal).abs().mean().item(), rel=1e-4)
+    assert found.metrics["l1"] == pytest.approx(
+        (rgb[:, :1] - thermal).abs().mean().item(), rel=1e-4
+    )
 
 
 def test_paired_batches_show_the_same_scene_mirrored_alike():

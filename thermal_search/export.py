@@ -83,7 +83,7 @@ def export(output: Location | Path, destination: Location | Path | None = None) 
         "temperatures": state["temperatures"],
         "trial": best.id,
         "images": state["images"],
-        best.metric: state["score"],
+        "metrics": state["metrics"],
         "worth": best.recorded["worth"],
         "protocol": state["protocol"],
         **({"test": test} if (test := best.recorded.get("test")) else {}),

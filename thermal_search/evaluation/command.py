@@ -194,9 +194,10 @@ def _evaluator(rank: int, request: Request, place: Path, tally: _ProgressCounter
             "split": request.split,
             "metric": extractor.metric,
             "protocol": evaluator.full_protocol,
-            "numbers": {extractor.metric: found.score, **found.beside},
+            "numbers": found.metrics,
             "baselines": baselines,
-            "beats_inverted_grey": found.score < baselines[TRIVIAL_BASELINE][extractor.metric],
+            "beats_inverted_grey": found.metrics[extractor.metric]
+            < baselines[TRIVIAL_BASELINE][extractor.metric],
         }
         (place / "found.json").write_text(json.dumps(content))
 

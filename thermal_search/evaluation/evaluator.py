@@ -41,14 +41,11 @@ GRID_ROWS = 4
 class EvaluationResult:
     """What is found when a generator is judged."""
 
-    score: float
-    """The Frechet distance: what a search minimizes."""
-
-    beside: dict[str, float]
-    """The other numbers, by key. `kid`, its standard error `kid_std`, and `inception_score` where
-    the features' network has classes, each with the features' name at the end where that is not
-    Inception; the distance extrapolated to infinitely many images, `..._infinity`; `l1` (0 .. 255),
-    `psnr`, `ssim`, and `lpips` where its weights are given."""
+    metrics: dict[str, float]
+    """By key: the Frechet distance (`fid` on Inception's features) and its extrapolation to
+    infinitely many images, `..._infinity`; `kid`, its standard error `kid_std` and, if the network
+    has classes, `inception_score`, each with the features' name at the end unless that is Inception;
+    `l1` (0 .. 255), `psnr`, `ssim`, and `lpips` if its weights are given."""
 
     grid: str | None
     """The image grid's file name, on the worker that drew it."""
@@ -123,16 +120,15 @@ class Evaluator:
         was_training = translator.training
         translator.eval()
         with torch.random.fork_rng(devices=_cuda_devices(self.device)):
-            beside = self.measure(seen())
+            metrics = self.measure(seen())
         translator.train(was_training)
         if bad := int(self.group.sum(broken).item()):
             raise TrialDiverged(f"its generator painted {bad} pixels that are not finite numbers")
-        score = beside.pop(self.metric)
         if not self.group.is_rank_zero:
-            return EvaluationResult(score, beside, None)
+            return EvaluationResult(metrics, None)
         grid = Location.of(grid)
         self._draw(torch.cat(painted), grid)
-        return EvaluationResult(score, beside, grid.name)
+        return EvaluationResult(metrics, grid.name)
 
     @torch.inference_mode()
     def measure(self, painted: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:

@@ -80,9 +80,8 @@ class Evaluation:
     """What one evaluation found. This is what travels to Ray Tune, and into the history."""
 
     images: int
-    score: float
-    beside: dict[str, float]
-    """Other measures of what was painted, by name: logged, never searched for."""
+    metrics: dict[str, float]
+    """By key, as in `EvaluationResult`."""
 
     losses: dict[str, float]
     seconds: float
@@ -185,8 +184,10 @@ class Trial:
         progress.seconds += time.monotonic() - started
         evaluation = Evaluation(
             images=progress.images,
-            score=found.score,
-            beside={name: round(value, 6) for name, value in found.beside.items()},
+            metrics={
+                name: value if name == self.evaluator.metric else round(value, 6)
+                for name, value in found.metrics.items()
+            },
             losses=losses,
             seconds=round(progress.seconds, 3),
             images_per_second=round((progress.images - images_before) / trained, 3),
@@ -289,7 +290,7 @@ class Trial:
                     "size": self.translator.config.size,
                     "temperatures": self.temperatures and asdict(self.temperatures),
                     "images": self.progress.images,
-                    "score": self.progress.history[-1]["score"],
+                    "metrics": self.progress.history[-1]["metrics"],
                     "protocol": self.evaluator.full_protocol,
                     "generator": generator.state_dict(),
                 },

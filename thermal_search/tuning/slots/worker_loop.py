@@ -178,7 +178,7 @@ def _train(
                 # Once, when nothing that is chosen can depend on it any more.
                 test, result["test_baselines"] = evaluators.test
                 found = trial.evaluate_on(test, trial.plan.folder / "test.png")
-                result["test"] = {metric: found.score, **found.beside}
+                result["test"] = found.metrics
             if group.broadcast_object(partial(_report, mailbox, job["id"], number, result)):
                 break
         end(None)
@@ -205,8 +205,7 @@ def _result(trial: Trial, evaluation: Evaluation, metric: str) -> Result:
     return {
         "status": "completed" if is_last else "running",
         "images": evaluation.images,
-        metric: evaluation.score,
-        "beside": evaluation.beside,
+        "metrics": evaluation.metrics,
         "losses": evaluation.losses,
         "seconds": evaluation.seconds,
         "images_per_second": evaluation.images_per_second,
