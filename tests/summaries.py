@@ -1,19 +1,19 @@
-"""What the record of every search looks like, wherever it ran."""
+"""The shape of every search's summary.json."""
 
 from typing import Any
 
 KEYS = {
-    "metric", "features", "objective", "average_last", "protocol", "baselines", "test_baselines",
-    "trials", "best", "front", "retrainings", "final_ranking",
+    "version", "metric", "features", "objective", "average_last", "protocol", "baselines",
+    "test_baselines", "trials", "best", "pareto_front", "retrainings", "final_ranking",
 }  # fmt: skip
 TRIAL_KEYS = {
     "id", "architecture", "parameters", "history", "status", "reason", "images", "seconds",
-    "checkpoint", "worth", "beats_inverted_grey",
+    "checkpoint", "objective", "beats_inverted_grey",
 }  # fmt: skip
 
 
-def assert_is_whole(summary: dict[str, Any], *, trials: int, images: int) -> None:
-    """Every trial of a search that has ended, with a budget of so many images each."""
+def assert_is_complete(summary: dict[str, Any], *, trials: int, images: int) -> None:
+    """A search that has ended, of `trials` trials with a budget of `images` images each."""
     assert set(summary) == KEYS
     assert summary["metric"] == "fd_efficientnet_lite0"
     assert len(summary["trials"]) == trials

@@ -1,4 +1,4 @@
-"""A search from a bucket into a bucket: its driver killed, taken up again from the bucket alone."""
+"""A search from a bucket into a bucket: its driver killed, then resumed from the bucket alone."""
 
 import json
 import os
@@ -15,7 +15,8 @@ from object_store import CREDENTIALS, object_store
 from thermal_search.errors import SearchError
 from thermal_search.export import load
 from thermal_search.storage import Location
-from thermal_search.tracking.runs import EXPERIMENT, TRIAL_TAG, store_of
+from thermal_search.tracking.runs import TRIAL_TAG
+from thermal_search.tracking.store import EXPERIMENT, store_of
 
 TRIALS, IMAGES, EVERY = 2, 96, 32
 
@@ -39,7 +40,7 @@ def test_a_bucket_needs_a_tracking_server(monkeypatch):
 
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")  # MLflow's database layer warns of its own affairs
-def test_a_search_lives_in_a_bucket_and_outlives_its_driver(store, dataset, tmp_path):
+def test_search_in_a_bucket_survives_its_driver(store, dataset, tmp_path):
     bucket = Location.of(store.uri("team"))
     bucket.make_folder()
     for file in Location.of(dataset).list(deep=True):
@@ -86,20 +87,20 @@ def test_a_search_lives_in_a_bucket_and_outlives_its_driver(store, dataset, tmp_
     (begun,) = before["trials"][:1]
     first = next(trial for trial in after["trials"] if trial["id"] == begun["id"])
     assert first["history"][: len(begun["history"])] == begun["history"]
-    # Two measures are traded: no trial is stopped, and Optuna and MLflow hear of both.
-    points = {t["id"]: tuple(t["worth"].values()) for t in after["trials"]}
-    assert all(list(t["worth"]) == ["fd_efficientnet_lite0", "l1"] for t in after["trials"])
+    # Two objectives: no trial is stopped, and Optuna and MLflow get both.
+    points = {t["id"]: tuple(t["objective"].values()) for t in after["trials"]}
+    assert all(list(t["objective"]) == ["fd_efficientnet_lite0", "l1"] for t in after["trials"])
     lowest = [
         min(points, key=lambda id: (points[id][axis], points[id][1 - axis])) for axis in (0, 1)
     ]
-    assert {after["front"][0], after["front"][-1]} == set(lowest)
-    assert after["best"] == after["front"][0]
-    assert resumed.stdout.count("on the front") == len(after["front"])
-    assert (output / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert {after["pareto_front"][0], after["pareto_front"][-1]} == set(lowest)
+    assert after["best"] == after["pareto_front"][0]
+    assert resumed.stdout.count("on the Pareto front") == len(after["pareto_front"])
+    assert (output / "pareto_front.png").read_bytes().startswith(b"\x89PNG")
     client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
-    marked = client.search_runs([experiment], "tags.on_pareto_front = 'true'")
-    assert {run.data.tags[TRIAL_TAG] for run in marked} == set(after["front"])
+    tagged = client.search_runs([experiment], "tags.on_pareto_front = 'true'")
+    assert {run.data.tags[TRIAL_TAG] for run in tagged} == set(after["pareto_front"])
     states = {p.parent.name for p in output.list(deep=True) if p.name == "whole.json"}
     assert states == {"state-00000096"}
     assert any(p.name == "images-00000096.png" for p in output.list(deep=True))

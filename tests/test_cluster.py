@@ -20,7 +20,7 @@ from launched_cluster import (
     serve_runs,
     wait_for_server,
 )
-from summaries import assert_is_whole
+from summaries import assert_is_complete
 
 pytestmark = [
     pytest.mark.cluster,
@@ -105,7 +105,7 @@ def test_workers_of_one_search_are_on_every_machine(submitted):
 def test_its_results_have_the_structure_of_a_search_on_one_machine(submitted):
     summary, _, _ = submitted
 
-    assert_is_whole(summary, trials=4, images=IMAGES)
+    assert_is_complete(summary, trials=4, images=IMAGES)
 
 
 def test_its_trials_are_runs_on_the_server_and_its_pictures_in_the_bucket(
@@ -156,7 +156,7 @@ def test_a_job_is_searched_by_the_same_command(cluster, bucket):
         tunnel.wait()
     assert told.returncode == 0, told.stdout[-3000:] + told.stderr[-3000:]
     summary = json.loads(cluster.read(bucket("by job"), "summary.json"))
-    assert_is_whole(summary, trials=1, images=IMAGES)
+    assert_is_complete(summary, trials=1, images=IMAGES)
     assert summary["trials"][0]["status"] == "completed"
 
 

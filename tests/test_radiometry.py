@@ -16,6 +16,7 @@ from thermal_search.errors import DatasetError
 from thermal_search.images import Temperatures
 from thermal_search.storage import Location
 from thermal_search.translation import translate_folder
+from thermal_search.tuning.summary import Summary, TrialRecord
 
 WARM = Temperatures(low=-20.0, high=60.0)
 
@@ -79,10 +80,23 @@ def exported(folder, temperatures):
     }
     folder.mkdir()
     checkpoint.save(best, Location.of(folder / checkpoint.GENERATOR))
-    trial = {"id": "0", "checkpoint": checkpoint.GENERATOR, "worth": {"fid": 1.0}}
-    found = {"best": "0", "trials": [trial], "retrainings": [], "final_ranking": None}
-    summary = {"metric": "fid", "features": "inception", **found}
-    (folder / "summary.json").write_text(json.dumps(summary))
+    trial = TrialRecord(
+        id="0", architecture="pix2pix", parameters={}, checkpoint=checkpoint.GENERATOR
+    )
+    Summary(
+        metric="fid",
+        features="inception",
+        objective="fid",
+        average_last=1,
+        protocol={},
+        baselines={},
+        test_baselines={},
+        trials=[trial],
+        best="0",
+        pareto_front=[],
+        retrainings=[],
+        final_ranking=None,
+    ).write(Location.of(folder / "summary.json"))
     return export.export(folder)
 
 

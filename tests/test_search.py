@@ -1,4 +1,4 @@
-"""A whole search through the command line, with its driver killed on the way, to a translation."""
+"""A whole search from the command line, its driver killed halfway, up to a translation."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import torch
 import torchvision
 from mlflow.tracking import MlflowClient
 from PIL import Image
-from summaries import assert_is_whole
+from summaries import assert_is_complete
 
 from thermal_search.errors import SearchError
 from thermal_search.tracking.runs import SEARCH_TAG, TRIAL_TAG
@@ -45,7 +45,7 @@ def summary_of(output):
 
 @pytest.fixture(scope="module")
 def searched(dataset, tmp_path_factory):
-    """A search whose driver is killed after its first trial, then resumed to its end."""
+    """A search whose driver is killed after its first trial, then resumed until it ends."""
     output = tmp_path_factory.mktemp("search") / "found"
     torch.manual_seed(0)
     layers = torchvision.models.alexnet(weights=None).features
@@ -60,12 +60,12 @@ def searched(dataset, tmp_path_factory):
     )
     deadline = time.monotonic() + 800
 
-    def has_one_finished_and_one_begun():
+    def has_one_completed_and_one_running():
         trials = summary_of(output)["trials"]
         running = [t for t in trials if t["status"] == "running" and t["history"]]
         return len(trials) >= 2 and trials[0]["status"] == "completed" and running
 
-    while not has_one_finished_and_one_begun():
+    while not has_one_completed_and_one_running():
         assert time.monotonic() < deadline, (output.parent / "log").read_text()
         assert driver.poll() is None, (output.parent / "log").read_text()
         time.sleep(0.05)
@@ -96,38 +96,36 @@ def searched(dataset, tmp_path_factory):
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")  # MLflow's database layer warns of its own affairs
 class TestSearch:
-    def test_the_summary_tells_every_trial(self, searched):
+    def test_summary_has_every_trial(self, searched):
         output, _, _ = searched
         summary = summary_of(output)
 
-        assert_is_whole(summary, trials=TRIALS, images=IMAGES)
+        assert_is_complete(summary, trials=TRIALS, images=IMAGES)
         assert summary["protocol"]["lpips"].startswith("alexnet ")
-        measured = [item for trial in summary["trials"] for item in trial["history"]]
-        measured += [
-            baseline for name, baseline in summary["baselines"].items() if "l1" in baseline
-        ]
-        measured += [final["test"] for final in summary["retrainings"]]
-        assert all(item["lpips"] > 0 for item in measured)
+        metrics = [item["metrics"] for trial in summary["trials"] for item in trial["history"]]
+        metrics += [baseline for baseline in summary["baselines"].values() if "l1" in baseline]
+        metrics += [retraining["test_metrics"] for retraining in summary["retrainings"]]
+        assert all(item["lpips"] > 0 for item in metrics)
 
-    def test_published_settings_come_first(self, searched):
+    def test_published_points_run_first(self, searched):
         trials = summary_of(searched[0])["trials"]
 
         assert [t["architecture"] for t in trials[:3]] == ["pix2pix", "cyclegan", "wgan"]
         assert trials[0]["parameters"]["l1_weight"] == 100.0
         assert trials[2]["parameters"]["clip"] == 0.01
 
-    def test_what_was_finished_is_not_run_again_and_what_ran_goes_on(self, searched):
+    def test_completed_trials_are_kept_and_running_ones_resume(self, searched):
         output, before, _ = searched
         after = {trial["id"]: trial for trial in summary_of(output)["trials"]}
 
         for trial in before["trials"]:
             if trial["history"]:
-                kept = after[trial["id"]]["history"]
-                assert kept[: len(trial["history"])] == trial["history"]
+                history = after[trial["id"]]["history"]
+                assert history[: len(trial["history"])] == trial["history"]
             if trial["status"] == "completed":
                 assert after[trial["id"]] == trial
 
-    def test_mlflow_has_one_parent_and_a_child_a_trial(self, searched):
+    def test_mlflow_has_one_parent_run_and_one_child_per_trial(self, searched):
         output, _, _ = searched
         client = MlflowClient(f"sqlite:///{output}/mlflow.db")
         (experiment,) = [e for e in client.search_experiments() if e.name == "thermal-search"]
@@ -144,36 +142,38 @@ class TestSearch:
             assert run.data.tags["status"] == trial["status"]
             history = client.get_metric_history(run.info.run_id, "fd_efficientnet_lite0")
             points = sorted((point.step, point.value) for point in history)
-            told = [(h["images"], h["fd_efficientnet_lite0"]) for h in trial["history"]]
-            assert points == told
-            pictures = client.list_artifacts(run.info.run_id, "images")
-            assert pictures
-            worth = client.get_metric_history(run.info.run_id, "objective")
-            assert worth[-1].value == pytest.approx(next(iter(trial["worth"].values())))
-            assert run.data.tags.get("finalist") == trial.get("configuration")
+            assert points == [
+                (item["images"], item["metrics"]["fd_efficientnet_lite0"])
+                for item in trial["history"]
+            ]
+            assert client.list_artifacts(run.info.run_id, "images")
+            objective = client.get_metric_history(run.info.run_id, "objective")
+            assert objective[-1].value == pytest.approx(next(iter(trial["objective"].values())))
+            assert run.data.tags.get("finalist") == trial.get("finalist")
         assert children == {}
         assert parent.data.params["objective"] == "fid+0.1*l1"
-        assert parent.data.tags["final_ranking"] == summary["final_ranking"]["generator"]
+        assert parent.data.tags["winner_generator"] == summary["final_ranking"]["generator"]
 
-    def test_finalists_are_trained_with_further_seeds_and_judged_on_the_test_split(self, searched):
+    def test_finalists_are_retrained_and_evaluated_on_the_test_split(self, searched):
         output, _, printed = searched
         summary = summary_of(output)
         completed = [t for t in summary["trials"] if t["status"] == "completed"]
-        winner = min(completed, key=lambda trial: trial["worth"]["fd_efficientnet_lite0+0.1*l1"])
-        (final,) = summary["retrainings"]
+        winner = min(completed, key=lambda t: t["objective"]["fd_efficientnet_lite0+0.1*l1"])
+        (retraining,) = summary["retrainings"]
+        (ranked,) = summary["final_ranking"]["ranking"]
 
-        assert final["configuration"] == winner["id"] == summary["final_ranking"]["configuration"]
-        assert final["parameters"] == winner["parameters"]
-        assert (final["seed"], final["status"]) == (1, "completed")
-        assert final["history"] != winner["history"]
-        assert final["test"]["fd_efficientnet_lite0"] != pytest.approx(
-            final["history"][-1]["fd_efficientnet_lite0"]
+        assert retraining["finalist"] == winner["id"] == summary["final_ranking"]["finalist"]
+        assert retraining["parameters"] == winner["parameters"]
+        assert (retraining["seed"], retraining["status"]) == (1, "completed")
+        assert retraining["history"] != winner["history"]
+        assert retraining["test_metrics"]["fd_efficientnet_lite0"] != pytest.approx(
+            retraining["history"][-1]["metrics"]["fd_efficientnet_lite0"]
         )
-        assert all(trial.get("test") is None for trial in summary["trials"])
-        assert summary["final_ranking"]["test"]["l1"]["mean"] == final["test"]["l1"]
-        assert "Verdict, by the mean fd_efficientnet_lite0+0.1*l1" in printed
+        assert not any("test_metrics" in trial for trial in summary["trials"])
+        assert ranked["test_metrics"]["l1"]["mean"] == retraining["test_metrics"]["l1"]
+        assert "Final ranking, by the mean fd_efficientnet_lite0+0.1*l1" in printed
 
-    def test_the_stores_address_is_in_the_output_folder(self, searched):
+    def test_mlflow_artifacts_are_in_the_output_folder(self, searched):
         with sqlite3.connect(searched[0] / "mlflow.db") as database:
             (place,) = database.execute(
                 "select artifact_location from experiments where name = 'thermal-search'"
@@ -182,46 +182,46 @@ class TestSearch:
 
         assert place.startswith((searched[0] / "mlflow-artifacts").as_uri())
 
-    def test_nothing_is_left_half_written(self, searched):
+    def test_no_partial_file_is_left(self, searched):
         assert [p for p in searched[0].rglob("*.partial*")] == []
 
-    def test_the_ranking_is_printed_with_the_next_commands(self, searched):
+    def test_ranking_is_printed_with_the_next_commands(self, searched):
         output, _, printed = searched
 
         assert f"thermal-search export {output}" in printed
         assert printed.count("completed") >= 1
 
-    def test_the_best_is_exported_and_translates(self, searched, recording, tmp_path):
+    def test_best_generator_is_exported_and_translates(self, searched, recording, tmp_path):
         output, _, _ = searched
         exported = run("export", output, "--to", tmp_path / "model")
         assert exported.returncode == 0, exported.stderr
         config = json.loads((tmp_path / "model" / "config.json").read_text())
         (best,) = summary_of(output)["retrainings"]
         assert config["trial"] == best["id"] == summary_of(output)["final_ranking"]["generator"]
-        assert config["test"] == best["test"]
-        assert config["fd_efficientnet_lite0"] == best["history"][-1]["fd_efficientnet_lite0"]
-        assert config["worth"] == best["worth"]
+        assert config["test_metrics"] == best["test_metrics"]
+        assert config["metrics"] == best["history"][-1]["metrics"]
+        assert config["objective"] == best["objective"]
 
         source = tmp_path / "rgb"
         source.mkdir()
         for path in sorted((recording / "images_rgb_val" / "data").iterdir()):
             (source / path.name).write_bytes(path.read_bytes())
         (source / "broken.jpg").write_bytes(b"no image")
-        painted = [tmp_path / "one", tmp_path / "two"]
-        for target in painted:
+        outputs = [tmp_path / "one", tmp_path / "two"]
+        for target in outputs:
             result = run("translate", tmp_path / "model", source, target)
             assert result.returncode == 0, result.stderr
             assert "Left out broken.jpg" in result.stderr
-        names = sorted(p.name for p in painted[0].iterdir())
+        names = sorted(p.name for p in outputs[0].iterdir())
         assert names == sorted(f"{p.stem}.png" for p in source.iterdir() if p.stem != "broken")
         for name in names:
-            with Image.open(painted[0] / name) as image:
+            with Image.open(outputs[0] / name) as image:
                 assert image.mode == "L"
                 assert image.size == (288, 256)
                 assert np.asarray(image).std() > 0
-            assert (painted[0] / name).read_bytes() == (painted[1] / name).read_bytes()
+            assert (outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes()
 
-    def test_a_changed_export_is_refused(self, searched, tmp_path):
+    def test_edited_export_is_refused(self, searched, tmp_path):
         output, _, _ = searched
         assert run("export", output, "--to", tmp_path / "model").returncode == 0
         config = tmp_path / "model" / "config.json"
@@ -233,7 +233,7 @@ class TestSearch:
         assert result.returncode == 1
         assert result.stderr.count("\n") == 1
 
-    def test_another_search_does_not_take_its_folder(self, searched, dataset):
+    def test_another_search_is_refused_in_the_same_folder(self, searched, dataset):
         flags = ["--data", dataset, "--output", searched[0], "--features", "efficientnet-lite0"]
         result = run("search", *flags)
 

@@ -1,4 +1,4 @@
-"""A tracking server that goes away and comes back: nothing is lost, doubled or out of order."""
+"""A tracking server that goes away and comes back: nothing is lost, repeated or out of order."""
 
 import os
 import subprocess
@@ -17,16 +17,19 @@ from ray.tune.experiment import Trial
 from thermal_search.errors import SearchError
 from thermal_search.storage import Location
 from thermal_search.tracking.log_queue import LogQueue
-from thermal_search.tracking.runs import SearchLogger, require_store
+from thermal_search.tracking.runs import SearchLogger
+from thermal_search.tracking.store import require_store
+from thermal_search.training.trial import Evaluation
 from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.request import plan_from_flags
+from thermal_search.tuning.slots.messages import REPORT, TrialReport
 
 METRIC = "fd_efficientnet_lite0"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A real MLflow server that also keeps the images, behind a way that can be closed."""
+    """A real MLflow server that also stores the images, behind a relay that can be closed."""
     folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
@@ -54,23 +57,23 @@ def server(tmp_path_factory):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_server_that_was_away_finds_everything_once_and_in_order(server, monkeypatch, tmp_path):
+def test_server_that_was_unreachable_gets_everything_once_in_order(server, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.port}")
     output = Location.of(tmp_path / "search")
     grid = output / "grid.png"
     with grid.open_output() as file:
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(file, format="png")
     require_store(output)
-    log, said = SearchLogger(output, "a-search", {"trials": 2}), []
+    log, warnings = SearchLogger(output, "a-search", {"trials": 2}), []
     log.open()
-    log_queue = LogQueue(said.append)
+    log_queue = LogQueue(warnings.append)
     log_queue.add(lambda: log.start_trial("trial-1", "pix2pix", {"l1": 100.0}))
     log_queue.add(lambda: log.log_evaluation("trial-1", 10, {"fid": 9.0}, grid))
     assert log_queue.close(60) == 0
 
     server.close()
-    away = LogQueue(said.append)
-    asked = time.monotonic()
+    away = LogQueue(warnings.append)
+    started = time.monotonic()
     for images in (20, 30, 40):
         away.add(
             lambda images=images: log.log_evaluation("trial-1", images, {"fid": 1.0 / images}, grid)
@@ -78,12 +81,12 @@ def test_a_server_that_was_away_finds_everything_once_and_in_order(server, monke
     away.add(lambda: log.start_trial("trial-2", "wgan", {}))
     away.add(lambda: log.log_evaluation("trial-2", 10, {"fid": 2.0}))
     away.add(lambda: log.end_trial("trial-2", "completed", ""))
-    assert time.monotonic() - asked < 1, "the search waited for the server"
-    assert away.close(2) == 6, "nothing can have been told"
-    assert len(said) == 1
-    assert "MLflow does not answer" in said[0]
+    assert time.monotonic() - started < 1, "the search waited for the server"
+    assert away.close(2) == 6, "nothing can have been sent"
+    assert len(warnings) == 1
+    assert "MLflow is unreachable" in warnings[0]
 
-    back = LogQueue(said.append)
+    back = LogQueue(warnings.append)
     for entry in away.entries:
         back.add(entry)
     threading.Timer(1, server.open).start()
@@ -95,28 +98,28 @@ def test_a_server_that_was_away_finds_everything_once_and_in_order(server, monke
     history = client.get_metric_history(log.runs["trial-1"].info.run_id, "fid")
     assert [point.step for point in history] == [10, 20, 30, 40]
     assert client.get_run(log.runs["trial-2"].info.run_id).info.status == "FINISHED"
-    pictures = client.list_artifacts(log.runs["trial-1"].info.run_id, "images")
-    assert len([p for p in pictures if p.path.endswith(".png")]) == 4
+    images = client.list_artifacts(log.runs["trial-1"].info.run_id, "images")
+    assert len([p for p in images if p.path.endswith(".png")]) == 4
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_entry_that_is_refused_does_not_hold_up_the_others(server, monkeypatch, tmp_path):
+def test_rejected_entry_does_not_block_the_others(server, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.port}")
-    log, said = SearchLogger(Location.of(tmp_path / "other"), "b-search", {}), []
+    log, warnings = SearchLogger(Location.of(tmp_path / "other"), "b-search", {}), []
     log.open()
-    log_queue = LogQueue(said.append)
+    log_queue = LogQueue(warnings.append)
     log_queue.add(lambda: log.start_trial("trial-1", "pix2pix", {}))
     log_queue.add(lambda: log.log_evaluation("trial-1", 10, {"no\nname": 1.0}))
     log_queue.add(lambda: log.log_evaluation("trial-1", 20, {"fid": 1.0}))
 
     assert log_queue.close(60) == 0
     assert log.logged_images("trial-1", "fid") == {20}
-    assert len(said) == 1
-    assert "refuses an entry" in said[0]
+    assert len(warnings) == 1
+    assert "rejects an entry" in warnings[0]
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_floors_are_logged_with_the_search(server, monkeypatch, tmp_path):
+def test_baselines_are_logged_to_the_parent_run(server, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.port}")
     asked = {"data": tmp_path, "output": tmp_path / "search", "features": "efficientnet-lite0"}
     plan = plan_from_flags(asked, resume=False)
@@ -126,33 +129,35 @@ def test_the_floors_are_logged_with_the_search(server, monkeypatch, tmp_path):
     trial = Trial("slot", trial_id="trial-1", config={"architecture": "pix2pix"}, stub=True)
     callback.on_trial_start(0, [trial], trial)
     baselines = {"inverted_grey": {METRIC: 9.5, "l1": 4.0}, "train": {METRIC: 2.5, "images": 7.0}}
-    result = {"images": 10, METRIC: 8.0, "beside": {}, "losses": {}, "grid": None}
-    result |= {"seconds": 1.0, "images_per_second": 9.0, "baselines": baselines}
-    callback.on_trial_result(0, [trial], trial, result)
+    evaluation = Evaluation(
+        images=10, metrics={METRIC: 8.0}, losses={}, seconds=1.0, images_per_second=9.0, grid=None
+    )
+    report = TrialReport(status="running", evaluation=evaluation, baselines=baselines)
+    callback.on_trial_result(0, [trial], trial, {REPORT: report})
     assert callback.log_queue.close(60) == 0
     callback.progress.close()
 
-    parent = callback.log.client.get_run(callback.log.parent.info.run_id)
-    told = {
+    parent = callback.logger.client.get_run(callback.logger.parent.info.run_id)
+    logged = {
         f"baseline_{name}/{key}": v
         for name, baseline in baselines.items()
         for key, v in baseline.items()
     }
-    assert parent.data.metrics == told
+    assert parent.data.metrics == logged
 
 
-def test_a_server_that_went_away_is_told_of_without_its_password(monkeypatch, tmp_path):
+def test_warning_about_the_server_hides_its_password(monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:p@geheim@127.0.0.1:{free_port()}")
-    said = []
-    log_queue = LogQueue(said.append)
+    warnings = []
+    log_queue = LogQueue(warnings.append)
     log_queue.add(SearchLogger(Location.of(tmp_path), "c-search", {}).open)
     assert log_queue.close(5) == 1
-    assert "MLflow does not answer" in said[0]
-    assert "127.0.0.1" in said[0]
-    assert "geheim" not in said[0]
+    assert "MLflow is unreachable" in warnings[0]
+    assert "127.0.0.1" in warnings[0]
+    assert "geheim" not in warnings[0]
 
 
-def test_a_server_that_is_not_there_is_one_sentence_without_its_password(monkeypatch, tmp_path):
+def test_missing_server_is_one_sentence_without_its_password(monkeypatch, tmp_path):
     address = f"http://me:geheim@127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(SearchError, match="No tracking server answers at http://127") as caught:
@@ -169,10 +174,8 @@ def test_a_server_that_is_not_there_is_one_sentence_without_its_password(monkeyp
         "postgresql+nodriver://me:geheim@127.0.0.1/runs",
     ],
 )
-def test_a_store_that_refuses_is_one_sentence_without_its_password(
-    server, monkeypatch, tmp_path, store
-):
+def test_refusing_store_is_one_sentence_without_its_password(server, monkeypatch, tmp_path, store):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.format(port=server.port))
-    with pytest.raises(SearchError, match=r"cannot keep runs at .* mend MLFLOW_TRACK") as caught:
+    with pytest.raises(SearchError, match=r"cannot keep runs at .* fix MLFLOW_TRACK") as caught:
         require_store(Location.of(tmp_path), timeout_s=0)
     assert "geheim" not in str(caught.value)

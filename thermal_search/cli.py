@@ -146,7 +146,7 @@ def run_search(args: argparse.Namespace) -> None:
     if minutes is None:
         minutes = 0.0 if args.address == "local" else DEFAULT_WAIT_MINUTES
     patience = NodeWait(args.wait_for_nodes, minutes)
-    record = search(plan, address=args.address, resume=args.resume, patience=patience)
+    record = search(plan, address=args.address, resume=args.resume, wait=patience)
     print(describe(record))
 
 
@@ -227,7 +227,7 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _ui(args: argparse.Namespace) -> None:
-    from thermal_search.tracking.runs import serve_ui
+    from thermal_search.tracking.server import serve_ui
 
     serve_ui(args.output, host=args.host, port=args.port)
 

@@ -31,8 +31,6 @@ class Document(Section):
     REMEDY: ClassVar[str]
     """What to do about such a file: the end of the sentence that names the fault."""
 
-    version: int
-
     @classmethod
     def read(cls, path: Location) -> Self:
         """The document in a file.

@@ -20,6 +20,7 @@ from thermal_search.architectures.translator import Translator
 from thermal_search.errors import ExportMismatch, SearchError
 from thermal_search.images import Temperatures
 from thermal_search.storage import Location
+from thermal_search.tuning.summary import FILE, RetrainingRecord, Summary, TrialRecord
 
 WEIGHTS, CONFIG = "generator.safetensors", "config.json"
 FORMAT = 1
@@ -27,37 +28,33 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Best:
-    """What a search found, as its summary tells: the generator of its final_ranking, or of its best trial
-    where there is no final_ranking."""
+    """The best generator of a search: of the winner of the final ranking, or else of the best
+    trial."""
 
-    id: str
+    trial: TrialRecord
     checkpoint: Location
-    metric: str
-    recorded: dict[str, Any]
-    """All that the summary says of it."""
 
 
 def best_of(output: Location | Path) -> Best:
-    """Reads O/summary.json; SearchError where there is no evaluated trial yet."""
+    """Reads OUTPUT/summary.json; SearchError if there is no evaluated trial yet."""
     output = Location.of(output)
-    summary = output / "summary.json"
     try:
-        content = json.loads(summary.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+        summary = Summary.read(output / FILE)
+    except FileNotFoundError:
         raise SearchError(
-            f"{output} holds no search (summary.json is missing): pass the --output folder of one."
+            f"{output} holds no search ({FILE} is missing): pass the --output folder of one."
         ) from None
-    except ValueError as error:
-        raise SearchError(f"{summary} cannot be read: {error}.") from None
-    if content["best"] is None:
+    final, best = summary.final_ranking, summary.best
+    id = final.generator if final else best
+    trials = {trial.id: trial for trial in (*summary.trials, *summary.retrainings)}
+    if id is None:
         raise SearchError(
             f"{output}: no trial has been evaluated yet, so there is no best generator. "
             "Let the search reach its first evaluation."
         )
-    chosen = content["final_ranking"]["generator"] if content["final_ranking"] else content["best"]
-    known = [*content["trials"], *content["retrainings"]]
-    trial = next(trial for trial in known if trial["id"] == chosen)
-    return Best(trial["id"], output / trial["checkpoint"], content["metric"], trial)
+    if id not in trials or trials[id].checkpoint is None:
+        raise SearchError(f"{output / FILE} is damaged (it has no checkpoint of {id!r}).")
+    return Best(trials[id], output / str(trials[id].checkpoint))
 
 
 def export(output: Location | Path, destination: Location | Path | None = None) -> Location:
@@ -81,12 +78,12 @@ def export(output: Location | Path, destination: Location | Path | None = None) 
         "parameters": state["parameters"],
         "size": state["size"],
         "temperatures": state["temperatures"],
-        "trial": best.id,
+        "trial": best.trial.id,
         "images": state["images"],
         "metrics": state["metrics"],
-        "worth": best.recorded["worth"],
+        "objective": best.trial.objective,
         "protocol": state["protocol"],
-        **({"test": test} if (test := best.recorded.get("test")) else {}),
+        "test_metrics": best.trial.test_metrics if isinstance(best.trial, RetrainingRecord) else {},
     }
     with tempfile.TemporaryDirectory() as checked:
         written = Location.of(checked)

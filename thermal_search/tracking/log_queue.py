@@ -1,4 +1,4 @@
-"""What is still to be told to the tracking server: in order, without anyone waiting for it."""
+"""Entries for the tracking server: sent in order by a thread, retried while it is unreachable."""
 
 import threading
 import time
@@ -8,9 +8,9 @@ from collections.abc import Callable
 from mlflow.exceptions import MlflowException
 from requests.exceptions import RequestException
 
-from thermal_search.tracking.runs import without_password
+from thermal_search.tracking.store import without_password
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 10.0
 
 NON_RETRYABLE = {
     "BAD_REQUEST",
@@ -20,15 +20,15 @@ NON_RETRYABLE = {
     "RESOURCE_DOES_NOT_EXIST",
     "UNAUTHENTICATED",
 }
-"""Answers that asking again does not change. Everything else is a server that is away."""
+"""MLflow error codes that a retry does not change. Any other error means an unreachable server."""
 
 
 class LogQueue:
-    """Entries, told one after another by a thread of its own.
+    """Sends entries one after another, in a thread of its own.
 
-    An entry that fails because the server is away is told again until it succeeds, and those after
-    it wait: a server that comes back misses nothing and finds everything in its order. An entry
-    that the server refuses is left out, with a word to `warn`.
+    An entry that fails because the server is unreachable is retried until it succeeds, and those
+    after it wait: a server that comes back gets everything, in order. An entry that the server
+    rejects is dropped with a warning.
     """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
@@ -36,8 +36,8 @@ class LogQueue:
         self.entries: deque[Callable[[], None]] = deque()
         self.changed = threading.Condition()
         self.is_closed = False
-        # A daemon: a server that stays away must not keep a finished search from ending.
-        threading.Thread(target=self._tell, name="log_queue", daemon=True).start()
+        # A daemon: a server that stays unreachable must not keep a finished search from ending.
+        threading.Thread(target=self._send_all, name="log_queue", daemon=True).start()
 
     def add(self, entry: Callable[[], None]) -> None:
         with self.changed:
@@ -45,15 +45,16 @@ class LogQueue:
             self.changed.notify_all()
 
     def close(self, timeout_s: float) -> int:
-        """Waits until all is told, at most so long; returns how many entries are left."""
+        """Waits until everything is sent, at most `timeout_s` seconds; returns the number of
+        entries left."""
         with self.changed:
             self.changed.wait_for(lambda: not self.entries, timeout=timeout_s)
             self.is_closed = True
             self.changed.notify_all()
             return len(self.entries)
 
-    def _tell(self) -> None:
-        pause = FIRST_PAUSE_S
+    def _send_all(self) -> None:
+        pause = MIN_PAUSE_S
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: self.entries or self.is_closed)
@@ -64,22 +65,23 @@ class LogQueue:
                 entry()
             except (MlflowException, RequestException, OSError) as error:
                 if getattr(error, "error_code", None) not in NON_RETRYABLE:
-                    if pause == FIRST_PAUSE_S:
+                    if pause == MIN_PAUSE_S:
                         self.warn(
-                            f"MLflow does not answer; what it is to know waits: {_first(error)}"
+                            "MLflow is unreachable; entries are queued and retried: "
+                            f"{_first_line(error)}"
                         )
                     time.sleep(pause)
-                    pause = min(2 * pause, LONGEST_PAUSE_S)
+                    pause = min(2 * pause, MAX_PAUSE_S)
                     continue
-                self.warn(f"MLflow refuses an entry, which is left out: {_first(error)}")
-            except Exception as error:  # a fault of ours must not end the telling of all others
-                self.warn(f"An entry for MLflow is left out: {_first(error)}")
-            pause = FIRST_PAUSE_S
+                self.warn(f"MLflow rejects an entry, which is dropped: {_first_line(error)}")
+            except Exception as error:  # a bug in one entry must not end the logging of all others
+                self.warn(f"An entry for MLflow is dropped: {_first_line(error)}")
+            pause = MIN_PAUSE_S
             with self.changed:
                 self.entries.popleft()
                 self.changed.notify_all()
 
 
-def _first(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     line = without_password((str(error).splitlines() or [""])[0])
     return f"{type(error).__name__}: {line[:300]}"

@@ -1,8 +1,7 @@
-"""What Ray Tune tells, written down: the record, MLflow, and the screen."""
+"""What Ray Tune reports, passed on: to the record, to MLflow, and to the screen."""
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from ray import tune
@@ -13,19 +12,21 @@ from thermal_search.storage import Location
 from thermal_search.tracking.log_queue import LogQueue
 from thermal_search.tracking.runs import SearchLogger
 from thermal_search.training.trial import grid_name
-from thermal_search.tuning.final_ranking import decide, told
+from thermal_search.tuning.final_ranking import finalize, mlflow_summary
 from thermal_search.tuning.pareto_plot import draw_pareto_front
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
-from thermal_search.tuning.record import Kind, RetrainingRecord, SearchRecord, TrialRecord
-from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE, setting_of
+from thermal_search.tuning.record import Kind, SearchRecord
+from thermal_search.tuning.slots.messages import REPORT, TrialReport
+from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE, TrialConfig
+from thermal_search.tuning.summary import RetrainingRecord, Status, TrialRecord
 
 TIMEOUT_S = 120.0
-"""How long the end of a search waits for an MLflow server that is away."""
+"""How long the end of a search waits for an MLflow server that is unreachable."""
 
 
-def record_of(plan: SearchPlan) -> SearchRecord:
-    """The record in the plan's output folder, begun where there is none yet."""
+def load_or_create_record(plan: SearchPlan) -> SearchRecord:
+    """The record in the plan's output folder; a new one if there is none."""
     try:
         return SearchRecord.load(plan.output)
     except FileNotFoundError:
@@ -33,7 +34,7 @@ def record_of(plan: SearchPlan) -> SearchRecord:
             plan.output,
             plan.metric,
             plan.features,
-            objective=plan.aim,
+            objective=plan.parsed_objective,
             average_last=plan.average_last,
             protocol=plan.protocol,
         )
@@ -41,17 +42,20 @@ def record_of(plan: SearchPlan) -> SearchRecord:
         return record
 
 
-def _flat(baselines: Baselines) -> dict[str, float]:
+def _flatten(baselines: Baselines) -> dict[str, float]:
     return {
-        f"baseline_{name}/{key}": v
-        for name, baseline in baselines.items()
-        for key, v in baseline.items()
+        f"baseline_{name}/{key}": value
+        for name, metrics in baselines.items()
+        for key, value in metrics.items()
     }
 
 
 class SearchCallback(tune.Callback):
-    """Runs in the process that drives the search. Pickled by Ray before it is set up: only the
-    plan travels, everything else is opened again from the output folder."""
+    """Runs in the process that drives the search.
+
+    Ray pickles it before `setup`: only the plan is pickled, the rest is opened from the output
+    folder.
+    """
 
     def __init__(self, plan: SearchPlan, kind: Kind) -> None:
         self.plan = plan
@@ -62,69 +66,77 @@ class SearchCallback(tune.Callback):
 
     def setup(self, *args: Any, **info: Any) -> None:
         plan = self.plan
-        self.record = record_of(plan)
-        self.log = SearchLogger(plan.output, plan.id, plan.published())
+        self.record = load_or_create_record(plan)
+        self.logger = SearchLogger(plan.output, plan.id, plan.mlflow_params())
         self.progress = Progress(plan, self.record, self.kind)
         self.log_queue = LogQueue(self.progress.warn)
         self.is_reconciled = False
         self.are_baselines_logged = False
         if self.kind == "trials":
-            self.log.begin()  # a server that refuses us does so before anything is trained
+            self.logger.begin()  # a server that refuses does so before anything is trained
         else:
-            self._log(self.log.open)
+            self._log(self.logger.open)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._reconcile(trial.trial_id for trial in trials)
-        setting, id = setting_of(trial.config), trial.trial_id
-        architecture: str = setting["architecture"]
-        parameters: dict[str, Any] = setting.get(architecture, {})
-        if self.kind == "retrainings":
-            of, seed = setting["configuration"], setting["seed"]
-            self.record.start_retraining(id, architecture, parameters, configuration=of, seed=seed)
+        config, id = TrialConfig.of(trial.config), trial.trial_id
+        if config.finalist is not None and config.seed is not None:
+            self.record.start_retraining(
+                id,
+                config.architecture,
+                config.parameters,
+                finalist=config.finalist,
+                seed=config.seed,
+            )
         else:
-            self.record.start(id, architecture, parameters)
+            self.record.start(id, config.architecture, config.parameters)
         self._log(lambda: self._start_run(self.record[id]))
-        self.progress.show(f"{id[-5:]} {architecture} starts")
+        self.progress.show(f"{id[-5:]} {config.architecture} starts")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        metric = self.plan.metric
-        if metric not in result or not self.record.evaluate(trial.trial_id, result):
+        report: TrialReport | None = result.get(REPORT)
+        id = trial.trial_id
+        if report is None or not self.record.add_evaluation(id, report):
             return
+        evaluation = report.evaluation
+        assert evaluation
         if self.record.baselines and not self.are_baselines_logged:
             self.are_baselines_logged = True
-            self._log(lambda: self.log.decide(_flat(self.record.baselines), {}))
-        id, images = trial.trial_id, result["images"]
-        recorded = self.record[id]
+            self._log(lambda: self.logger.log_summary(_flatten(self.record.baselines), {}))
+        record = self.record[id]
         values = {
-            **self._measured(recorded, len(recorded.history)),
-            "seconds": result["seconds"],
-            "images_per_second": result["images_per_second"],
-            **result["losses"],
+            **self._metrics(record, len(record.history)),
+            "seconds": evaluation.seconds,
+            "images_per_second": evaluation.images_per_second,
+            **evaluation.losses,
         }
-        grid = self._folder(id) / result["grid"] if result["grid"] else None
-        self._log(lambda: self.log.log_evaluation(id, images, values, grid))
+        grid = self._folder(id) / evaluation.grid if evaluation.grid else None
+        self._log(lambda: self.logger.log_evaluation(id, evaluation.images, values, grid))
+        metric = self.plan.metric
         self.progress.show(
-            f"{id[-5:]} {recorded.architecture} {images:,} images: "
-            f"{metric} {result[metric]:.2f} ({result['images_per_second']:.1f} images/s)"
+            f"{id[-5:]} {record.architecture} {evaluation.images:,} images: "
+            f"{metric} {evaluation.metrics[metric]:.2f} "
+            f"({evaluation.images_per_second:.1f} images/s)"
         )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        result: dict[str, Any] = trial.last_result
-        status, reason = result.get("status", "running"), result.get("reason", "")
+        report: TrialReport | None = trial.last_result.get(REPORT)
+        status: Status = report.status if report else "running"
+        reason = report.reason if report else ""
         if status == "running":
-            status = "stopped"
+            record, status = self.record[trial.trial_id], "stopped"
             reason = (
-                f"at {result['images']:,} images it was not among the best of the "
-                f"{self.record[trial.trial_id].architecture} trials"
+                f"at {record.images:,} images it was not among the best of the "
+                f"{record.architecture} trials"
             )
         self._end(trial, status, reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = trial.get_pickled_error() if hasattr(trial, "get_pickled_error") else None
         lines = str(error or "its slot was lost").strip().splitlines() or [""]
-        # A traceback ends with what happened; the death of a process begins with it.
+        # A traceback ends with the error; the message of a process that died begins with it.
         line = lines[-1 if isinstance(error, RayTaskError) else 0]
         self._end(trial, "failed", line[:400])
 
@@ -132,39 +144,40 @@ class SearchCallback(tune.Callback):
         self._finish(trial.trial_id for trial in trials)
 
     def resend(self) -> None:
-        """Tells MLflow what it missed of what has ended long ago."""
+        """Logs to MLflow what it missed of a search that has ended."""
         self.setup()
-        self._finish(self._known)
+        self._finish(self._records)
 
     def _finish(self, ids: Iterable[str]) -> None:
-        self._reconcile(ids)  # of a search that had nothing left to run
+        self._reconcile(ids)  # if nothing was left to run, no trial has started
         metric, best = self.plan.metric, self.record.best
-        found = (best.id, self.record.mean(best, metric)) if best else None
-        self._log(lambda: self.log.end(metric, found))
+        logged = (best.id, self.record.metric_mean(best, metric)) if best else None
+        self._log(lambda: self.logger.end(metric, logged))
         if self.record.objective.has_two_objectives:
             self._log_pareto_front()
-        if self.kind == "retrainings" and decide(
-            self.record, self.plan.finalists * self.plan.seeds
-        ):
-            values, marks = told(self.record)
-            self._log(lambda: self.log.decide(values, marks))
+        retrainings = self.plan.finalists * self.plan.seeds
+        if self.kind == "retrainings" and finalize(self.record, retrainings):
+            ranking = self.record.final_ranking
+            assert ranking
+            values, tags = mlflow_summary(ranking)
+            self._log(lambda: self.logger.log_summary(values, tags))
         if left := self.log_queue.close(TIMEOUT_S):
             self.progress.warn(
-                f"MLflow has not answered for {TIMEOUT_S:.0f} s: its last {left} entries are not "
-                "logged. Nothing else is lost; when the server is back, thermal-search search "
-                f"--output {shlex.quote(str(self.plan.output))} --resume logs them."
+                f"MLflow has been unreachable for {TIMEOUT_S:.0f} s: the last {left} entries are "
+                "not logged. Nothing else is lost. When the server is back, run thermal-search "
+                f"search --output {shlex.quote(str(self.plan.output))} --resume to log them."
             )
         self.progress.close()
 
     def _log_pareto_front(self) -> None:
-        on_pareto_front = self.record.front()
+        pareto_front = self.record.pareto_front()
         for trial in self.record.ranking():
-            marks = {"on_pareto_front": str(trial.id in on_pareto_front).lower()}
-            self._log(lambda id=trial.id, marks=marks: self.log.mark(id, marks))
-        if image := draw_pareto_front(self.record):
-            self._log(lambda: self.log.attach(image))
+            tags = {"on_pareto_front": str(trial.id in pareto_front).lower()}
+            self._log(lambda id=trial.id, tags=tags: self.logger.set_tags(id, tags))
+        if figure := draw_pareto_front(self.record):
+            self._log(lambda: self.logger.log_figure(figure))
 
-    def _end(self, trial: Any, status: Any, reason: str) -> None:
+    def _end(self, trial: Any, status: Status, reason: str) -> None:
         id = trial.trial_id
         self.record.end(id, status, reason)
         self._log(lambda: self._end_run(self.record[id]))
@@ -173,55 +186,53 @@ class SearchCallback(tune.Callback):
         )
 
     def _reconcile(self, ids: Iterable[str]) -> None:
-        """After a crash: drops what Ray Tune no longer knows, and tells MLflow what it missed."""
+        """After a crash: drops trials that Ray Tune lost, and logs to MLflow what it missed."""
         if self.is_reconciled:
             return
         self.is_reconciled = True
-        lost = self.record.forget_all_but(ids, self.kind)
-        self._log(lambda: self.log.forget(lost))
-        for trial in self._known.values():
-            # As it is now: what comes later has its own entries.
-            past = replace(trial, history=[*trial.history])
+        lost = self.record.drop_all_but(ids, self.kind)
+        self._log(lambda: self.logger.delete_runs(lost))
+        for trial in self._records.values():
+            # A copy as it is now: what comes later has entries of its own.
+            past = trial.model_copy(update={"history": [*trial.history]})
             self._log(lambda past=past: self._catch_up(past))
 
     def _catch_up(self, trial: TrialRecord) -> None:
         self._start_run(trial)
-        logged = self.log.logged_images(trial.id, self.plan.metric)
-        for count, item in enumerate(trial.history, start=1):
-            if item["images"] not in logged:
-                grid = self._folder(trial.id) / grid_name(item["images"])
-                values = self._measured(trial, count)
-                self.log.log_evaluation(trial.id, item["images"], values, grid)
+        logged = self.logger.logged_images(trial.id, self.plan.metric)
+        for count, evaluation in enumerate(trial.history, start=1):
+            if evaluation.images not in logged:
+                grid = self._folder(trial.id) / grid_name(evaluation.images)
+                values = self._metrics(trial, count)
+                self.logger.log_evaluation(trial.id, evaluation.images, values, grid)
         if trial.status != "running":
             self._end_run(trial)
 
-    def _measured(self, trial: TrialRecord, count: int) -> dict[str, float]:
-        """What was measured at evaluation `count` (from 1), and what the trial was then worth."""
-        worth = self.record.objective.worth(trial.history[:count], self.record.average_last)
-        named = dict(zip((OBJECTIVE, SECOND_OBJECTIVE), worth, strict=False))
-        return {
-            key: value for key, value in trial.history[count - 1].items() if key != "images"
-        } | named
+    def _metrics(self, trial: TrialRecord, count: int) -> dict[str, float]:
+        """The metrics of evaluation `count` (from 1), and the trial's objective at that time."""
+        history = [evaluation.metrics for evaluation in trial.history[:count]]
+        values = self.record.objective.mean_of_last(history, self.record.average_last)
+        return history[-1] | dict(zip((OBJECTIVE, SECOND_OBJECTIVE), values, strict=False))
 
     def _start_run(self, trial: TrialRecord) -> None:
         tags: dict[str, str] = {}
         if isinstance(trial, RetrainingRecord):
-            tags = {"finalist": trial.configuration, "seed": str(trial.seed)}
-        self.log.start_trial(trial.id, trial.architecture, trial.parameters, tags)
+            tags = {"finalist": trial.finalist, "seed": str(trial.seed)}
+        self.logger.start_trial(trial.id, trial.architecture, trial.parameters, tags)
 
     def _end_run(self, trial: TrialRecord) -> None:
         tags: dict[str, str] = {}
         if trial.beats_inverted_grey is not None:
             tags["beats_inverted_grey"] = str(trial.beats_inverted_grey).lower()
-        self.log.end_trial(trial.id, trial.status, trial.reason, tags)
+        self.logger.end_trial(trial.id, trial.status, trial.reason, tags)
 
     @property
-    def _known(self) -> Mapping[str, TrialRecord]:
+    def _records(self) -> Mapping[str, TrialRecord]:
         return self.record.retrainings if self.kind == "retrainings" else self.record.trials
 
     def _folder(self, id: str) -> Location:
         return self.plan.output / self.kind / id
 
     def _log(self, entry: Callable[[], None]) -> None:
-        """An MLflow server that is away costs no trial: it is told later, in order."""
+        """An unreachable MLflow server costs no trial: entries are queued and retried in order."""
         self.log_queue.add(entry)

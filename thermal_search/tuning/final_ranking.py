@@ -1,107 +1,105 @@
-"""The final_ranking of a search: finalists ranked by what further seeds of them are worth."""
+"""The final ranking of a search: finalists by the objective of their retrainings."""
 
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from thermal_search.evaluation.baselines import TRIVIAL_BASELINE
-from thermal_search.tuning.record import RetrainingRecord, SearchRecord, TrialRecord
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.summary import (
+    FinalRanking,
+    MeanAndStd,
+    RankedFinalist,
+    RetrainingRecord,
+    TrialRecord,
+)
 
 
 def finalists(record: SearchRecord, count: int) -> list[TrialRecord]:
-    """The best configurations among the trials that used their whole budget: only these compare
-    with a training that will."""
-    whole = [trial for trial in record.ranking() if trial.status == "completed"]
-    return whole[:count]
+    """The best `count` of the completed trials: only they compare with a full training."""
+    completed = [trial for trial in record.ranking() if trial.status == "completed"]
+    return completed[:count]
 
 
-def decide(record: SearchRecord, retrainings: int) -> bool:
-    """Writes the final_ranking down once so many retrainings have ended; False where there is none to give."""
+def finalize(record: SearchRecord, retrainings: int) -> bool:
+    """Records the final ranking once that many retrainings have ended; False if there is none."""
     if len(record.retrainings) < retrainings or any(
-        final.status == "running" for final in record.retrainings.values()
+        retraining.status == "running" for retraining in record.retrainings.values()
     ):
         return False
-    record.final_ranking = evaluator(record)
+    record.final_ranking = rank_finalists(record)
     record.save()
     return record.final_ranking is not None
 
 
-def told(record: SearchRecord) -> tuple[dict[str, float], dict[str, str]]:
-    """The final_ranking as numbers and marks for the search's own MLflow run."""
-    final_ranking = record.final_ranking
-    assert final_ranking
-    values = {"verdict_mean": final_ranking["mean"], "verdict_spread": final_ranking["spread"]}
-    for key, value in final_ranking["test"].items():
-        values |= {f"test_{key}": value["mean"], f"test_{key}_spread": value["spread"]}
-    marks = {name: str(final_ranking[name]) for name in ("configuration", "architecture")}
-    return (
-        {name: value for name, value in values.items() if value is not None},
-        {"final_ranking": final_ranking["generator"]}
-        | {f"verdict_{k}": v for k, v in marks.items()},
+def rank_finalists(record: SearchRecord) -> FinalRanking | None:
+    """The final ranking over the retrainings that have ended; None if none of them completed.
+
+    A finalist is ranked by the mean over its further seeds. The trial that made it a finalist does
+    not count: it was chosen because it was low, which biases its objective. A finalist with failed
+    retrainings comes after those without. The test split has no influence: it is only reported.
+    """
+    groups: dict[str, list[RetrainingRecord]] = {}
+    for retraining in record.retrainings.values():
+        groups.setdefault(retraining.finalist, []).append(retraining)
+    ranking = [ranked for group in groups.values() if (ranked := _rank(record, group))]
+    if not ranking:
+        return None
+    ranking.sort(key=lambda ranked: (ranked.failed, ranked.objective.mean))
+    winner = ranking[0]
+    completed = [r for r in groups[winner.finalist] if r.status == "completed"]
+    generator = min(completed, key=record.objective_values)
+    return FinalRanking(
+        finalist=winner.finalist,
+        architecture=winner.architecture,
+        generator=generator.id,
+        objective=str(record.objective.axes[0]),
+        beats_inverted_grey=_beats_inverted_grey_on_test(record, generator),
+        ranking=ranking,
     )
 
 
-def evaluator(record: SearchRecord) -> dict[str, Any] | None:
-    """The final_ranking over the finished retrainings; None where there is none to give.
+def mlflow_summary(ranking: FinalRanking) -> tuple[dict[str, float], dict[str, str]]:
+    """Metrics and tags for the search's own MLflow run."""
+    winner = ranking.winner
+    values = {"winner_mean": winner.objective.mean, "winner_std": winner.objective.std}
+    for key, value in winner.test_metrics.items():
+        values |= {f"test_{key}": value.mean, f"test_{key}_std": value.std}
+    tags = {
+        "winner_generator": ranking.generator,
+        "winner_finalist": ranking.finalist,
+        "winner_architecture": ranking.architecture,
+    }
+    return {name: value for name, value in values.items() if value is not None}, tags
 
-    A configuration is ranked by the mean over its further seeds. The trial that made it a finalist
-    does not count: it was chosen for being low, so its score flatters it. One that broke with a
-    seed comes after those that did not. The test split has no say: it is read off the winner.
-    """
-    groups: dict[str, list[RetrainingRecord]] = {}
-    for final in record.retrainings.values():
-        groups.setdefault(final.configuration, []).append(final)
-    ranking = [entry for group in groups.values() if (entry := _entry(record, group))]
-    if not ranking:
+
+def _rank(record: SearchRecord, group: Sequence[RetrainingRecord]) -> RankedFinalist | None:
+    completed = [retraining for retraining in group if retraining.status == "completed"]
+    if not completed:
         return None
-    ranking.sort(key=lambda entry: (entry["broken"], entry["mean"]))
-    winner = ranking[0]
-    sound = [f for f in groups[winner["configuration"]] if f.status == "completed"]
-    generator = min(sound, key=record.worth)
+    values = [record.objective_values(retraining)[0] for retraining in completed]
+    tested = [r.test_metrics for r in completed if r.test_metrics]
+    return RankedFinalist(
+        finalist=completed[0].finalist,
+        architecture=completed[0].architecture,
+        seeds=[retraining.seed for retraining in completed],
+        failed=len(group) - len(completed),
+        values=values,
+        objective=_mean_and_std(values),
+        test_metrics={
+            key: _mean_and_std([metrics[key] for metrics in tested])
+            for key in (tested[0] if tested else ())
+        },
+    )
+
+
+def _beats_inverted_grey_on_test(record: SearchRecord, generator: RetrainingRecord) -> bool | None:
     baseline = record.test_baselines.get(TRIVIAL_BASELINE)
-    beats = None
-    if baseline and generator.test:
-        values = record.objective.values(generator.test), record.objective.values(baseline)
-        beats = values[0] < values[1]
-    return {
-        "configuration": winner["configuration"],
-        "architecture": winner["architecture"],
-        "generator": generator.id,
-        "measure": str(record.objective.axes[0]),
-        "mean": winner["mean"],
-        "spread": winner["spread"],
-        "test": winner["test"],
-        "beats_inverted_grey": beats,
-        "ranking": ranking,
-    }
-
-
-def _entry(record: SearchRecord, group: Sequence[RetrainingRecord]) -> dict[str, Any] | None:
-    sound = [final for final in group if final.status == "completed"]
-    if not sound:
+    if not baseline or not generator.test_metrics:
         return None
-    values = [record.worth(final)[0] for final in sound]
-    tests = [final.test for final in sound if final.test]
-    return {
-        "configuration": sound[0].configuration,
-        "architecture": sound[0].architecture,
-        "seeds": [final.seed for final in sound],
-        "broken": len(group) - len(sound),
-        "values": values,
-        "mean": statistics.fmean(values),
-        "spread": _spread(values),
-        "test": {key: _mean_and_std([test[key] for test in tests]) for key in _keys(tests)},
-    }
+    objective = record.objective
+    return objective.values(generator.test_metrics) < objective.values(baseline)
 
 
-def _keys(tests: Sequence[Mapping[str, float]]) -> list[str]:
-    return list(tests[0]) if tests else []
-
-
-def _mean_and_std(values: Sequence[float]) -> dict[str, float | None]:
-    return {"mean": statistics.fmean(values), "spread": _spread(values)}
-
-
-def _spread(values: Sequence[float]) -> float | None:
-    """The standard deviation over seeds; one seed has none."""
-    return statistics.stdev(values) if len(values) > 1 else None
+def _mean_and_std(values: Sequence[float]) -> MeanAndStd:
+    std = statistics.stdev(values) if len(values) > 1 else None
+    return MeanAndStd(mean=statistics.fmean(values), std=std)

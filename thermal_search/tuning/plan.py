@@ -107,7 +107,7 @@ class SearchPlan:
         return metric_name(self.features)
 
     @property
-    def aim(self) -> Objective:
+    def parsed_objective(self) -> Objective:
         """What is minimized; SearchError where `objective` says nothing that can be."""
         return parse_objective(self.objective, self.features)
 
@@ -139,14 +139,14 @@ class SearchPlan:
                 f"--evaluate-every ({self.evaluate_every}) must not exceed --images "
                 f"({self.images}): a trial that is never evaluated cannot be compared."
             )
-        if "lpips" in self.aim.keys and not self.lpips_weights:
+        if "lpips" in self.parsed_objective.keys and not self.lpips_weights:
             raise SearchError(
                 f"--objective {self.objective} needs LPIPS, which is measured with a file of "
                 "weights only: pass --lpips-weights FILE."
             )
         if self.finalists < 0:
             raise SearchError(f"--finalists must not be negative, but is {self.finalists}.")
-        if self.aim.has_two_objectives and self.finalists:
+        if self.parsed_objective.has_two_objectives and self.finalists:
             raise SearchError(
                 f"--finalists {self.finalists} needs one measure to rank by, but {self.objective} "
                 "has two: pass --finalists 0, or a weighted sum."
@@ -168,7 +168,7 @@ class SearchPlan:
             )
         return manifest
 
-    def published(self) -> dict[str, Any]:
+    def mlflow_params(self) -> dict[str, Any]:
         """What the search's own MLflow run shows; no machine paths."""
         shown = {**self.to_json(), "data": self.data.name, "output": self.output.name}
         if is_file(self.features):
@@ -200,6 +200,14 @@ class SearchPlan:
         except ValueError as error:
             raise SearchError(f"{output / FILE} cannot be read: {error}.") from None
         return cls(**content)
+
+    def started_on(self, digest: str, protocol: dict[str, str | int]) -> "SearchPlan":
+        """This plan, bound to the dataset and the protocol of its first run."""
+        return dataclasses.replace(self, dataset_digest=digest, protocol=protocol)
+
+    def with_finalists(self, count: int) -> "SearchPlan":
+        """This plan with another number of finalists."""
+        return dataclasses.replace(self, finalists=count)
 
     def resumed(self, asked: dict[str, Any]) -> "SearchPlan":
         """This plan with the flags given anew; raises SearchError where one would change it."""

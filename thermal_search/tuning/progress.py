@@ -1,4 +1,4 @@
-"""What a person sees while a search runs."""
+"""The progress of a search on the screen."""
 
 import time
 from collections.abc import Sequence
@@ -9,13 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.record import Kind, SearchRecord, TrialRecord
+from thermal_search.tuning.record import Kind, SearchRecord
+from thermal_search.tuning.summary import TrialRecord
 
 SHOWN_TRIALS = 12
 
 
 class Progress:
-    """A live table on a terminal, one line an event elsewhere."""
+    """A live table on a terminal; elsewhere one line per event."""
 
     def __init__(
         self,
@@ -36,7 +37,7 @@ class Progress:
             self.live.start()
 
     def show(self, event: str) -> None:
-        """Something happened: print it, with where the search stands."""
+        """Prints an event with the status of the search."""
         if self.live:
             self.live.update(self._table())
         else:
@@ -60,14 +61,14 @@ class Progress:
         trials = self._trials()
         running = sum(trial.status == "running" for trial in trials)
         stopped = sum(trial.status == "stopped" for trial in trials)
-        broken = sum(trial.status in ("diverged", "failed") for trial in trials)
+        failed = sum(trial.status in ("diverged", "failed") for trial in trials)
         done = len(trials) - running
-        what = "finalists trained again" if self.kind == "retrainings" else "trials done"
-        words = [f"{done}/{self.total} {what}", f"{running} running"]
-        words += [f"{stopped} stopped early"] + ([f"{broken} broke"] if broken else [])
+        unit = "retrainings done" if self.kind == "retrainings" else "trials done"
+        words = [f"{done}/{self.total} {unit}", f"{running} running"]
+        words += [f"{stopped} stopped early"] + ([f"{failed} failed"] if failed else [])
         if best := self.record.best:
-            worth = self.record.worth(best)[0]
-            words.append(f"best {self.record.objective.axes[0]} {worth:.4g} ({best.architecture})")
+            value = self.record.objective_values(best)[0]
+            words.append(f"best {self.record.objective.axes[0]} {value:.4g} ({best.architecture})")
         shown = self._images() - self.images_before
         if shown:
             speed = shown / (time.monotonic() - self.started)
@@ -85,7 +86,7 @@ class Progress:
         return sum(trial.images for trial in self._trials())
 
     def _images_left(self) -> int:
-        """Images to show if no further trial is stopped early."""
+        """Images to show if no further trial stops early."""
         budget = self.plan.images
         trials = self._trials()
         running = [t for t in trials if t.status == "running"]
@@ -97,7 +98,7 @@ class Progress:
 
     def _table(self) -> Group:
         table = Table(box=None, pad_edge=False)
-        for column in ("trial", "architecture", "status", "images", self.plan.metric, "worth"):
+        for column in ("trial", "architecture", "status", "images", self.plan.metric, "objective"):
             table.add_column(column, justify="left" if column != "images" else "right")
         for trial in self._trials()[-SHOWN_TRIALS:]:
             table.add_row(*self._row(trial))
@@ -105,15 +106,15 @@ class Progress:
 
     def _row(self, trial: TrialRecord) -> tuple[str, ...]:
         metric = self.plan.metric
-        last = f"{trial.history[-1][metric]:.2f}" if trial.history else ""
-        worth = self.record.worth(trial)
+        last = f"{trial.history[-1].metrics[metric]:.2f}" if trial.history else ""
+        objective = self.record.objective_values(trial)
         return (
             trial.id[-5:],
             trial.architecture,
             trial.status,
             f"{trial.images:,}",
             last,
-            f"{worth[0]:.4g}" if worth else "",
+            f"{objective[0]:.4g}" if objective else "",
         )
 
 

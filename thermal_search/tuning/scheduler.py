@@ -1,7 +1,7 @@
-"""Early stopping that compares like with like: successive halving within each architecture.
+"""Early stopping within each architecture: one ASHA (asynchronous successive halving) for each.
 
-Growing and critic-heavy architectures start slowly. Compared across architectures at equal images,
-they would be stopped before they show anything, and the search would find the fastest starter.
+Growing and critic-heavy architectures learn slowly at first. Compared across architectures at equal
+images, they would stop before they show anything, and the search would find the fastest starter.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ from thermal_search.tuning.space import OBJECTIVE
 
 
 class PerArchitectureASHA(FIFOScheduler):
-    """One ASHA an architecture, on images shown.
+    """One ASHA per architecture; its resource is images shown.
 
-    Ray Tune does not save its schedulers. After a crash the rungs are filled again from the record
-    of the search, so that a resumed trial meets the competitors it would have met.
+    Ray Tune does not save its schedulers. When a search resumes, the rungs are filled from its
+    record, so that a resumed trial competes with the trials it would have competed with.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class PerArchitectureASHA(FIFOScheduler):
             "reduction_factor": reduction,
         }
         self.schedulers: dict[str, ASHAScheduler] = {}
-        self.is_recovered = False
+        self.is_restored = False
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         return True
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self._recover()
+        self._restore()
         self._scheduler(trial).on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -51,7 +51,7 @@ class PerArchitectureASHA(FIFOScheduler):
         return self._scheduler(trial).on_trial_result(tune_controller, trial, result)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        # A trial that broke has no say in what counts as good.
+        # Diverged and failed trials do not count in the rungs.
         if result.get("status") in ("running", "completed"):
             self._scheduler(trial).on_trial_complete(tune_controller, trial, result)
 
@@ -60,7 +60,7 @@ class PerArchitectureASHA(FIFOScheduler):
             self._scheduler(trial).on_trial_remove(tune_controller, trial)
 
     def debug_string(self) -> str:
-        return "Successive halving within " + ", ".join(self.schedulers)
+        return "ASHA within " + ", ".join(self.schedulers)
 
     def _scheduler(self, trial: Any) -> ASHAScheduler:
         architecture: str = trial.config["architecture"]
@@ -68,20 +68,23 @@ class PerArchitectureASHA(FIFOScheduler):
             self.schedulers[architecture] = ASHAScheduler(**self.settings)
         return self.schedulers[architecture]
 
-    def _recover(self) -> None:
-        if self.is_recovered:
+    def _restore(self) -> None:
+        if self.is_restored:
             return
-        self.is_recovered = True
+        self.is_restored = True
         try:
             record = SearchRecord.load(self.output)
         except FileNotFoundError:
             return
         for past in record.trials.values():
-            trial = SimpleNamespace(trial_id=past.id, config={"architecture": past.architecture})
-            channels_by_resolution = self._scheduler(trial)
-            channels_by_resolution.on_trial_add(None, trial)  # pyright: ignore[reportArgumentType] - ASHA reads no more of a trial than its id
-            for count, item in enumerate(past.history, start=1):
-                worth, *_ = record.objective.worth(past.history[:count], record.average_last)
-                channels_by_resolution.on_trial_result(
-                    None, trial, {"images": item["images"], OBJECTIVE: worth}
-                )  # pyright: ignore[reportArgumentType]
+            # ASHA reads no more of a trial than its id.
+            trial: Any = SimpleNamespace(
+                trial_id=past.id, config={"architecture": past.architecture}
+            )
+            scheduler, controller = self._scheduler(trial), None
+            scheduler.on_trial_add(controller, trial)  # pyright: ignore[reportArgumentType]
+            history = [evaluation.metrics for evaluation in past.history]
+            for count, evaluation in enumerate(past.history, start=1):
+                value, *_ = record.objective.mean_of_last(history[:count], record.average_last)
+                result = {"images": evaluation.images, OBJECTIVE: value}
+                scheduler.on_trial_result(controller, trial, result)  # pyright: ignore[reportArgumentType]

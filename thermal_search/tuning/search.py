@@ -1,6 +1,5 @@
 """The search itself: Optuna proposes, Ray Tune schedules, slots train, the record remembers."""
 
-import dataclasses
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,26 +15,30 @@ from thermal_search.data.ray_dataset import LoadedDataset, load
 from thermal_search.errors import SearchError
 from thermal_search.evaluation.evaluator import full_protocol
 from thermal_search.metrics import PerceptualDistance, build_extractor
-from thermal_search.storage import Location
-from thermal_search.tracking.runs import require_store
-from thermal_search.tuning import nodes as machines
+from thermal_search.tracking.store import require_store
+from thermal_search.training.trial import TrialPlan
+from thermal_search.tuning import nodes
 from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.final_ranking import finalists
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.placement import SlotPlacement
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.record import Kind, SearchRecord, TrialRecord
+from thermal_search.tuning.record import Kind, SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
-from thermal_search.tuning.slots.slot import Slot
+from thermal_search.tuning.searcher import PruningOptunaSearch, RetrainingQueue, build_searcher
+from thermal_search.tuning.slots.slot import Slot, SlotConfig
 from thermal_search.tuning.slots.worker_loop import SlotPlan
-from thermal_search.tuning.space import FINALIST, PruningOptunaSearch, RetrainingQueue, searcher
+from thermal_search.tuning.space import FINALIST, TrialConfig
+from thermal_search.tuning.summary import TrialRecord
 
-NAME, RETRAININGS = "search", "retrainings"
+TUNE_FOLDERS: dict[Kind, str] = {"trials": "search", "retrainings": "retrainings"}
+"""The folders of Ray Tune's own state, under OUTPUT/tune."""
+
 HEAD = "node:__internal_head__"
-"""The resource by which Ray marks the machine that leads; there is 1.0 of it."""
+"""The resource that Ray gives the head node, 1.0 of it."""
 
 SLOT_LOSSES_PER_TRIAL = 3
-"""Times a trial may lose its whole slot (not only a worker) and be started elsewhere."""
+"""Times a trial may lose its whole slot (not only a worker) and start again in another."""
 
 
 def search(
@@ -43,33 +46,33 @@ def search(
     *,
     address: str = "local",
     resume: bool = False,
-    patience: NodeWait = NodeWait(),  # noqa: B008 - immutable
+    wait: NodeWait = NodeWait(),  # noqa: B008 - immutable
 ) -> SearchRecord:
     """Runs a search to its end, or the rest of one, and returns its record.
 
-    Raises SearchError, DatasetError or WeightsUnavailable before anything is started.
+    Raises SearchError, DatasetError or WeightsUnavailable before anything starts.
     """
     manifest = plan.check()
     _check_output(plan, manifest, resume)
     require_store(plan.output)
-    # Before any machine is asked for: a missing weights file is known now.
+    # Before any machine is requested: a missing weights file is an error now.
     protocol = protocol_of(plan, manifest)
     if resume:
         require_same_protocol(protocol, plan.protocol)
     else:
-        plan = dataclasses.replace(plan, dataset_digest=manifest.digest, protocol=protocol)
+        plan = plan.started_on(manifest.digest, protocol)
     plan.output.make_folder()
     plan.save()
-    was_joined = ray.is_initialized()
-    machines.join(address)
+    was_connected = ray.is_initialized()
+    nodes.join(address)
     try:
-        _quieten()
-        layout = machines.wait_for(plan, patience, Console(highlight=False, soft_wrap=True).print)
-        _run_trials(plan, manifest, layout, resume)
+        _silence_libraries()
+        placement = nodes.wait_for(plan, wait, Console(highlight=False, soft_wrap=True).print)
+        _run_trials(plan, manifest, placement, resume)
         if plan.finalists:
-            _decide(plan, manifest, layout)
+            _retrain_finalists(plan, manifest, placement)
     finally:
-        if not was_joined:
+        if not was_connected:
             ray.shutdown()
     return SearchRecord.load(plan.output)
 
@@ -91,111 +94,111 @@ def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
     if resume:
         if plan.dataset_digest != manifest.digest:
             raise SearchError(
-                f"{plan.data} is not the dataset this search began with: its trials would not "
-                "compare. Pass the same --data, or start a new search."
+                f"{plan.data} is not the dataset this search began with, so its trials would not "
+                "compare: pass the same --data, or start a new search."
             )
     elif plan.output.list():
         raise SearchError(
-            f"{plan.output} must be empty, but holds something already: pass --resume to go on "
-            "with the search in it, or another --output."
+            f"{plan.output} must be empty, but is not: pass --resume to resume the search in it, "
+            "or another --output."
         )
 
 
 def require_same_protocol(protocol: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    """Raises SearchError where a search would go on with numbers that are measured otherwise."""
+    """Raises SearchError if a search would resume with numbers that are measured differently."""
     for name in sorted({*protocol, *first}):
         if protocol.get(name) != first.get(name):
             raise SearchError(
                 f"This search began with {name} {first.get(name)}, but would now measure with "
-                f"{protocol.get(name)}, and its numbers would not compare: go on with what it "
-                "began with, or start a new search."
+                f"{protocol.get(name)}, and its numbers would not compare: use what it began with, "
+                "or start a new search."
             )
 
 
-def _run_trials(plan: SearchPlan, manifest: Manifest, layout: SlotPlacement, resume: bool) -> None:
-    # Held until the search is over: its blocks live as long as the process that loaded them.
+def _run_trials(
+    plan: SearchPlan, manifest: Manifest, placement: SlotPlacement, resume: bool
+) -> None:
+    # Held until the search ends: its blocks live as long as the process that loaded them.
     dataset = load(manifest)
-    slots = slot_for(plan, manifest, dataset, layout)
-    _tuner(plan, slots, layout.slots, resume).fit()
+    trainable = slot_trainable(plan, manifest, dataset, placement)
+    _tuner(plan, trainable, placement.slots, resume).fit()
     del dataset
 
 
-def _decide(plan: SearchPlan, manifest: Manifest, layout: SlotPlacement) -> None:
-    """Trains the best configurations again with further seeds, evaluators them on the test split, and
-    writes the final_ranking down. Goes on where it was stopped."""
+def _retrain_finalists(plan: SearchPlan, manifest: Manifest, placement: SlotPlacement) -> None:
+    """Retrains the best trials with further seeds, evaluates them on the test split, and records
+    the final ranking. Resumes where it was stopped."""
     record = SearchRecord.load(plan.output)
     running = any(trial.status == "running" for trial in record.trials.values())
     chosen = finalists(record, plan.finalists)
-    plan = dataclasses.replace(plan, finalists=len(chosen))
+    plan = plan.with_finalists(len(chosen))
     if record.final_ranking:
-        # MLflow may have been away when it was given.
+        # MLflow may have been unreachable when it was recorded.
         SearchCallback(plan, "retrainings").resend()
         return
     if running or len(record.trials) < plan.trials or not chosen:
         return
-    # Only now: while the search chooses, nothing has seen the test split.
+    # Only now: while trials are compared, nothing reads the test split.
     dataset = load(manifest, with_test=True)
-    slots = slot_for(plan, manifest, dataset, layout, kind="retrainings")
-    _retraining_tuner(plan, chosen, slots, layout.slots).fit()
+    trainable = slot_trainable(plan, manifest, dataset, placement, kind="retrainings")
+    _retraining_tuner(plan, chosen, trainable, placement.slots).fit()
     del dataset
 
 
-def slot_for(
+def slot_trainable(
     plan: SearchPlan,
     manifest: Manifest,
     dataset: LoadedDataset,
-    layout: SlotPlacement,
+    placement: SlotPlacement,
     kind: Kind = "trials",
 ) -> Any:
     """The trainable of this plan's slots, as Ray Tune takes it."""
-    tested = manifest.count("pairs", "test")  # of a single one there is no distance
+    test_count = manifest.count("pairs", "test")  # a single image has no Frechet distance
     slot_plan = SlotPlan(
-        shares=dataset.share(plan.workers),
+        shards=dataset.share(plan.workers),
         statistics=manifest.statistics,
         validation_count=manifest.count("pairs", "val"),
-        test_count=tested if kind == "retrainings" and tested >= 2 else 0,
+        test_count=test_count if kind == "retrainings" and test_count >= 2 else 0,
         features=plan.features,
         features_precision=plan.features_precision,
         inception_weights=plan.inception_weights,
         lpips_weights=plan.lpips_weights,
         protocol=plan.protocol,
-        metric=plan.metric,
-        threads=layout.threads_per_worker,
+        threads=placement.threads_per_worker,
     )
-    slot = tune.with_parameters(
-        Slot,
+    slot = SlotConfig(
         plan=slot_plan,
         workers=plan.workers,
-        layout=layout,
+        placement=placement,
         storage=plan.output / "tune" / "slots",
-        trial_settings=_trial_settings(plan, kind),
-        aim=plan.aim,
+        trial=TrialPlan(
+            id="",
+            architecture="",
+            parameters={},
+            folder=plan.output / kind,
+            images=plan.images,
+            evaluate_every=plan.evaluate_every,
+            seed=plan.seed,
+            precision=plan.precision,
+        ),
+        objective=plan.parsed_objective,
         average_last=plan.average_last,
     )
-    # The slot's own process only waits; its workers hold the resources. It waits on the head, whose
-    # loss is the loss of the cluster anyway: any other machine may then go at any time, and takes
-    # only workers with it, which Ray Train starts again elsewhere.
-    return tune.with_resources(slot, {HEAD: 0.001})
-
-
-def _trial_settings(plan: SearchPlan, kind: Kind) -> dict[str, Any]:
-    return {
-        "folder": plan.output / kind,
-        "images": plan.images,
-        "evaluate_every": plan.evaluate_every,
-        "seed": plan.seed,
-        "precision": plan.precision,
-    }
+    # The slot's own process only waits; its workers hold the resources. It runs on the head node,
+    # whose loss is the loss of the cluster anyway: any other node may then leave at any time, and
+    # takes only workers with it, which Ray Train restarts elsewhere.
+    return tune.with_resources(tune.with_parameters(Slot, slot=slot), {HEAD: 0.001})
 
 
 def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.Tuner:
     PruningOptunaSearch.slots = slots
-    if resume and (begun := _restored(plan.output / "tune" / NAME, trainable)):
-        return begun
-    # A scheduler compares by one measure: trials of a front all run to their end.
+    if resume and (restored := _restored(plan, "trials", trainable)):
+        return restored
+    has_two_objectives = plan.parsed_objective.has_two_objectives
+    # ASHA compares by one objective: with two, every trial runs to its end.
     scheduler = (
         FIFOScheduler()
-        if plan.aim.has_two_objectives
+        if has_two_objectives
         else PerArchitectureASHA(
             plan.output,
             images=plan.images,
@@ -206,14 +209,14 @@ def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.T
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=searcher(
-                plan.architectures, plan.seed, has_two_objectives=plan.aim.has_two_objectives
+            search_alg=build_searcher(
+                plan.architectures, plan.seed, has_two_objectives=has_two_objectives
             ),
             scheduler=scheduler,
             num_samples=plan.trials,
             reuse_actors=True,
         ),
-        run_config=_run_config(plan, NAME, "trials"),
+        run_config=_run_config(plan, "trials"),
     )
 
 
@@ -221,40 +224,38 @@ def _retraining_tuner(
     plan: SearchPlan, chosen: Sequence[TrialRecord], trainable: Any, slots: int
 ) -> tune.Tuner:
     RetrainingQueue.slots = slots
-    if begun := _restored(plan.output / "tune" / RETRAININGS, trainable):
-        return begun
-    settings = [
-        {
-            "architecture": trial.architecture,
-            trial.architecture: trial.parameters,
-            "configuration": trial.id,
-            "seed": plan.seed + further,
-        }
+    if restored := _restored(plan, "retrainings", trainable):
+        return restored
+    configs = [
+        TrialConfig(
+            trial.architecture, trial.parameters, finalist=trial.id, seed=plan.seed + further
+        ).to_tune()
         for further in range(1, plan.seeds + 1)
         for trial in chosen
     ]
     return tune.Tuner(
         trainable,
-        param_space={FINALIST: tune.grid_search(settings)},
+        param_space={FINALIST: tune.grid_search(configs)},
         tune_config=tune.TuneConfig(search_alg=RetrainingQueue(), reuse_actors=True),
-        run_config=_run_config(plan, RETRAININGS, "retrainings"),
+        run_config=_run_config(plan, "retrainings"),
     )
 
 
-def _restored(place: Location, trainable: Any) -> tune.Tuner | None:
-    """What Ray Tune was at work on when it was stopped; None where it had not begun."""
-    filesystem = place.filesystem
-    if not tune.Tuner.can_restore(place.path, storage_filesystem=filesystem):
+def _restored(plan: SearchPlan, kind: Kind, trainable: Any) -> tune.Tuner | None:
+    """The run of Ray Tune that was stopped; None if it had not begun."""
+    folder = plan.output / "tune" / TUNE_FOLDERS[kind]
+    filesystem = folder.filesystem
+    if not tune.Tuner.can_restore(folder.path, storage_filesystem=filesystem):
         return None
     return tune.Tuner.restore(
-        place.path, trainable, resume_errored=True, storage_filesystem=filesystem
+        folder.path, trainable, resume_errored=True, storage_filesystem=filesystem
     )
 
 
-def _run_config(plan: SearchPlan, name: str, kind: Kind) -> tune.RunConfig:
+def _run_config(plan: SearchPlan, kind: Kind) -> tune.RunConfig:
     storage = plan.output / "tune"
     return tune.RunConfig(
-        name=name,
+        name=TUNE_FOLDERS[kind],
         storage_path=storage.path,
         storage_filesystem=storage.filesystem,
         callbacks=[SearchCallback(plan, kind)],
@@ -263,8 +264,8 @@ def _run_config(plan: SearchPlan, name: str, kind: Kind) -> tune.RunConfig:
     )
 
 
-def _quieten() -> None:
-    """Our own progress is what people follow; the engines' notes stay in their log files."""
-    for noisy in ("ray.tune", "ray.train", "ray.data", "optuna"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+def _silence_libraries() -> None:
+    """The search shows its own progress; the libraries' messages stay in their log files."""
+    for name in ("ray.tune", "ray.train", "ray.data", "optuna"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=Warning, module="optuna")

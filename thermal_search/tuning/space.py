@@ -1,7 +1,8 @@
-"""The conditional space of a search: first which architecture, then that one's own parameters."""
+"""The conditional space of a search: first the architecture, then the parameters of that one."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -10,28 +11,58 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import TPESampler
-from ray.tune.experiment import Trial
-from ray.tune.search import BasicVariantGenerator
-from ray.tune.search.optuna import OptunaSearch
 
 import search_spaces
 
 OBJECTIVE = "objective"
-"""The key Ray Tune and Optuna minimize: what a trial is worth."""
+"""The key that Ray Tune and Optuna minimize: the mean over a trial's last evaluations."""
 
 SECOND_OBJECTIVE = "second_objective"
-"""The other axis, where two are traded."""
+"""The other axis, if there are two objectives."""
 
 FINALIST = "finalist"
-"""Where a finalist's setting is in the configuration of its trial."""
+"""The key of a retraining's configuration in the config of its Ray Tune trial."""
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """What a trial of Ray Tune trains."""
+
+    architecture: str
+    parameters: Mapping[str, Any]
+    finalist: str | None = None
+    """Of a retraining: the trial whose parameters these are."""
+
+    seed: int | None = None
+    """Of a retraining: its own seed; None for the search's."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "TrialConfig":
+        """From the config of a Ray Tune trial: as the sampler proposed it, or of a retraining."""
+        chosen = config.get(FINALIST, config)
+        architecture: str = chosen["architecture"]
+        return cls(
+            architecture,
+            chosen.get(architecture, {}),
+            finalist=chosen.get("trial"),
+            seed=chosen.get("seed"),
+        )
+
+    def to_tune(self) -> dict[str, Any]:
+        """The value under FINALIST in the config of a retraining."""
+        return {
+            "architecture": self.architecture,
+            self.architecture: dict(self.parameters),
+            "trial": self.finalist,
+            "seed": self.seed,
+        }
 
 
 class ConditionalSpace:
     """Suggests an architecture and its parameters, under names prefixed by the architecture.
 
     A class and not a closure, because Ray pickles the searcher with its space. The prefixes keep
-    apart what only shares a name, and let Optuna's TPE model each architecture by itself.
+    equal names of different architectures apart, so that Optuna's TPE models each by itself.
     """
 
     def __init__(self, architectures: Sequence[str]) -> None:
@@ -47,63 +78,8 @@ class ConditionalSpace:
                 chosen[parameter] = _suggest(trial, name, distribution)
 
 
-class PruningOptunaSearch(OptunaSearch):
-    """Tells Optuna of a trial that was stopped early as pruned, and not as one that has ended with
-    what it was worth then: TPE ranks it after all that ended, by how far it came."""
-
-    slots: ClassVar[int] = 1
-    """Trials that may run at one time: the slots there are now. No part of what is saved, unlike
-    Ray Tune's own limit, for a search may be resumed on other machines."""
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        if len(self._ot_trials.keys() - self._completed_trials) >= self.slots:
-            return None  # Ray Tune asks again
-        return super().suggest(trial_id)
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        if result and result["status"] == "running":
-            # Ray Tune keeps the evaluation by which a trial was stopped to itself.
-            self.on_trial_result(trial_id, result)
-            result = None
-        super().on_trial_complete(trial_id, result, error)
-
-
-class RetrainingQueue(BasicVariantGenerator):
-    """Every finalist with every seed, no more at one time than there are slots now."""
-
-    slots: ClassVar[int] = 1
-    """As PruningOptunaSearch's."""
-
-    def next_trial(self) -> Trial | None:
-        self.max_concurrent = self.slots
-        return super().next_trial()
-
-
-def searcher(
-    architectures: Sequence[str], seed: int, *, has_two_objectives: bool = False
-) -> PruningOptunaSearch:
-    """TPE over the architectures, each one's published setting before anything else. For a front,
-    Optuna's multi-objective TPE, which learns from ended trials alone."""
-    return PruningOptunaSearch(
-        space=ConditionalSpace(architectures),
-        metric=[OBJECTIVE, SECOND_OBJECTIVE] if has_two_objectives else OBJECTIVE,
-        mode=["min", "min"] if has_two_objectives else "min",
-        points_to_evaluate=[published_point(name) for name in architectures],
-        # Several trials run at once: `constant_liar` keeps the sampler from proposing the same
-        # place twice. The seed belongs to the sampler; OptunaSearch's own is ignored beside one.
-        sampler=TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed),
-    )
-
-
-def setting_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a trial of Ray Tune is to train: as the sampler chose it, or as a finalist was."""
-    return config.get(FINALIST, config)
-
-
 def published_point(architecture: str) -> dict[str, Any]:
-    """The paper's own setting, in the flat form Optuna enqueues."""
+    """The paper's own parameters, in the flat form that Optuna enqueues."""
     published = search_spaces.load(architecture).published
     return {"architecture": architecture} | {f"{architecture}/{k}": v for k, v in published.items()}
 
@@ -129,4 +105,4 @@ def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> 
         case CategoricalDistribution():
             return trial.suggest_categorical(name, distribution.choices)
         case _:
-            raise TypeError(f"{name}: {type(distribution).__name__} is no distribution we know.")
+            raise TypeError(f"{name}: unknown distribution {type(distribution).__name__}.")

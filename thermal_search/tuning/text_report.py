@@ -1,34 +1,35 @@
-"""How a search ended, in words."""
+"""The result of a search as text."""
 
 import shlex
 from collections.abc import Iterator
-from typing import Any
 
 from thermal_search.evaluation.baselines import TRIVIAL_BASELINE
+from thermal_search.tuning.pareto_plot import FILE as PARETO_FRONT
 from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.summary import FinalRanking, MeanAndStd
 
 
 def describe(record: SearchRecord) -> str:
-    """The ranking, best first, the baselines, the final_ranking, and the commands that come next."""
+    """The ranking, the baselines, the final ranking, and the commands that come next."""
     output = shlex.quote(str(record.output))
     lines = list(_ranking(record))
     if any(trial.status == "running" for trial in record.trials.values()):
-        lines.append(f"Not over: thermal-search search --output {output} --resume goes on.")
+        lines.append(f"Not finished: resume with thermal-search search --output {output} --resume.")
     if record.best is None:
         lines.append("No trial reached an evaluation; the reasons are above.")
         return "\n".join(lines)
     if record.objective.has_two_objectives:
-        lines.append(f"The front is drawn in {record.output / 'front.png'}.")
+        lines.append(f"The Pareto front is plotted in {record.output / PARETO_FRONT}.")
     lines += _baselines(record)
     if record.final_ranking:
         lines += ["", *_final_ranking(record.final_ranking)]
     elif record.retrainings:
         lines += ["", _no_final_ranking(record)]
-    what = "the winner of the final_ranking" if record.final_ranking else "the best generator"
+    exported = "the winner of the final ranking" if record.final_ranking else "the best generator"
     lines += [
         "",
         f"thermal-search ui {output}       # compare the trials",
-        f"thermal-search export {output}   # {what}",
+        f"thermal-search export {output}   # {exported}",
     ]
     return "\n".join(lines)
 
@@ -38,17 +39,17 @@ def _ranking(record: SearchRecord) -> Iterator[str]:
     columns = [(name, max(len(name), 9)) for name in names]
     heads = "  ".join(f"{name:>{width}}" for name, width in columns)
     yield f"{'':2} {heads}  {'architecture':15} {'trial':8} {'images':>9}  status"
-    on_pareto_front = record.front()
-    for place, trial in enumerate(record.ranking(), start=1):
-        worth = zip(record.worth(trial), columns, strict=True)
-        values = "  ".join(f"{_shown(value):>{width}}" for value, (_, width) in worth)
+    pareto_front = record.pareto_front()
+    for rank, trial in enumerate(record.ranking(), start=1):
+        objective = zip(record.objective_values(trial), columns, strict=True)
+        values = "  ".join(f"{_format(value):>{width}}" for value, (_, width) in objective)
         remarks = [trial.status]
-        if trial.id in on_pareto_front:
-            remarks.append("on the front")
+        if trial.id in pareto_front:
+            remarks.append("on the Pareto front")
         if trial.beats_inverted_grey is False:
             remarks.append("does not beat inverted grey")
         yield (
-            f"{place:2} {values}  {trial.architecture:15} {trial.id[-5:]:8} {trial.images:9,}  "
+            f"{rank:2} {values}  {trial.architecture:15} {trial.id[-5:]:8} {trial.images:9,}  "
             f"{', '.join(remarks)}"
         )
     for trial in record.trials.values():
@@ -57,53 +58,49 @@ def _ranking(record: SearchRecord) -> Iterator[str]:
 
 
 def _baselines(record: SearchRecord) -> list[str]:
-    """What the numbers are to be read against."""
+    """What the numbers compare with."""
     metric = record.metric
-    known = {
-        name: baseline[metric] for name, baseline in record.baselines.items() if metric in baseline
-    }
-    if not known:
+    values = {name: b[metric] for name, b in record.baselines.items() if metric in b}
+    if not values:
         return []
-    words = ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in known.items())
-    return ["", f"To compare, {metric} of: {words}."]
+    text = ", ".join(f"{name.replace('_', ' ')} {_format(v)}" for name, v in values.items())
+    return ["", f"Baselines, {metric}: {text}."]
 
 
 def _no_final_ranking(record: SearchRecord) -> str:
-    broken = [f for f in record.retrainings.values() if f.status in ("failed", "diverged")]
-    if len(broken) < len(record.retrainings):
-        return "No final_ranking yet: finalists are still to be trained with further seeds."
+    failed = [r for r in record.retrainings.values() if r.status in ("failed", "diverged")]
+    if len(failed) < len(record.retrainings):
+        return "No final ranking yet: finalists are still to be retrained with further seeds."
     return (
-        f"No final_ranking: all {len(broken)} trainings of the finalists with further seeds broke, the "
-        f"first one by {broken[0].reason}."
+        f"No final ranking: all {len(failed)} retrainings of the finalists failed, the first one "
+        f"because of {failed[0].reason}."
     )
 
 
-def _final_ranking(final_ranking: dict[str, Any]) -> list[str]:
-    lines = [f"Verdict, by the mean {final_ranking['measure']} of further seeds on validation:"]
-    for place, entry in enumerate(final_ranking["ranking"], start=1):
+def _final_ranking(final: FinalRanking) -> list[str]:
+    lines = [f"Final ranking, by the mean {final.objective} of further seeds on validation:"]
+    for rank, entry in enumerate(final.ranking, start=1):
         tested = "; test " + ", ".join(
-            f"{key} {_with_spread(value)}" for key, value in entry["test"].items()
+            f"{key} {_format_mean(value)}" for key, value in entry.test_metrics.items()
         )
         lines.append(
-            f"{place:2} {_with_spread(entry)}  {entry['architecture']} "
-            f"{entry['configuration'][-5:]} ({len(entry['seeds'])} seeds"
-            + (f", {entry['broken']} broke" if entry["broken"] else "")
-            + f"){tested if entry['test'] else ''}"
+            f"{rank:2} {_format_mean(entry.objective)}  {entry.architecture} "
+            f"{entry.finalist[-5:]} ({len(entry.seeds)} seeds"
+            + (f", {entry.failed} failed" if entry.failed else "")
+            + f"){tested if entry.test_metrics else ''}"
         )
-    if final_ranking["beats_inverted_grey"] is False:
-        lines.append(
-            f"On the test split the winner does not beat {TRIVIAL_BASELINE.replace('_', ' ')}."
-        )
-    if not final_ranking["test"]:
-        lines.append("The dataset has no test split: the winner was not judged on new recordings.")
+    if final.beats_inverted_grey is False:
+        baseline = TRIVIAL_BASELINE.replace("_", " ")
+        lines.append(f"On the test split the winner does not beat {baseline}.")
+    if not final.winner.test_metrics:
+        lines.append("The dataset has no test split: the winner is not tested on new recordings.")
     return lines
 
 
-def _with_spread(value: dict[str, Any]) -> str:
-    spread = value["spread"]
-    return _shown(value["mean"]) + ("" if spread is None else f" +- {_shown(spread)}")
+def _format_mean(value: MeanAndStd) -> str:
+    return _format(value.mean) + ("" if value.std is None else f" +- {_format(value.std)}")
 
 
-def _shown(value: float) -> str:
-    """Two decimals, or three significant digits of what is small, such as a kernel distance."""
+def _format(value: float) -> str:
+    """Two decimals, or three significant digits of small values, such as KID."""
     return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"

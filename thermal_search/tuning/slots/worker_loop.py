@@ -1,4 +1,4 @@
-"""What every worker of a slot runs, for as long as the search lasts: one trial after another."""
+"""What every worker of a slot runs while the search lasts: one trial after another."""
 
 import gc
 import itertools
@@ -28,10 +28,10 @@ from thermal_search.metrics import (
 )
 from thermal_search.storage import Location
 from thermal_search.training.trial import Evaluation, Trial, TrialPlan
-from thermal_search.tuning.slots.mailbox import Job, Result
+from thermal_search.tuning.slots.messages import TrialReport
 
 IDLE_S = 5.0
-"""Seconds the first worker waits for a trial before it tells the others that all is well."""
+"""Seconds the first worker waits for a trial before it tells the others that it is alive."""
 
 EvaluationSplit = Literal["val", "test"]
 
@@ -40,37 +40,48 @@ EvaluationSplit = Literal["val", "test"]
 class SlotPlan:
     """What a slot's workers keep from trial to trial."""
 
-    shares: list[Share]
-    """One a worker."""
+    shards: list[Share]
+    """The data of each worker."""
 
     statistics: Location
-    """The folder where what is measured of the dataset is kept."""
+    """The folder that caches what is measured of the dataset."""
 
     validation_count: int
-    """Validation pairs over all shares."""
+    """Validation pairs over all workers."""
 
     test_count: int
-    """Test pairs over all shares; 0 where trials are not judged on them."""
+    """Test pairs over all workers; 0 if trials are not evaluated on them."""
 
     features: str
     features_precision: FeaturesPrecision
     inception_weights: Path | None
     lpips_weights: Path | None
     protocol: Mapping[str, str | int]
-    """The search's, for the validation split. A worker with other weights must not evaluator."""
+    """The search's, for the validation split. A worker with other weights must not evaluate."""
 
-    metric: str
     threads: int
-    """CPU threads a worker computes with."""
+    """CPU threads of each worker."""
 
 
 @dataclass(frozen=True)
-class Evaluators:
-    """Who evaluators a slot's trials, each with what its scores are to be read against."""
+class SplitEvaluator:
+    """The evaluator of a split, with the split's baselines."""
 
-    validation: tuple[Evaluator, Baselines]
-    test: tuple[Evaluator, Baselines] | None
-    """Of trials whose training has ended; only where a search decides between its finalists."""
+    evaluator: Evaluator
+    baselines: Baselines
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """What a worker keeps from trial to trial."""
+
+    data: WorkerFrames
+    validation: SplitEvaluator
+    test: SplitEvaluator | None
+    """For retrainings that completed."""
+
+    group: WorkerGroup
+    device: torch.device
 
 
 def worker_loop(config: dict[str, Any]) -> None:
@@ -79,30 +90,11 @@ def worker_loop(config: dict[str, Any]) -> None:
     mailbox = config["mailbox"]
     group = WorkerGroup()
     if group.is_rank_zero:
-        _record_placement_group(config["lease"])
+        _record_placement_group(config["placement_group_file"])
     if not group.broadcast_object(lambda: ray.get(mailbox.start.remote())):
         return
     try:
-        torch.set_num_threads(plan.threads)
-        device = _device()
-        data = open_share(plan.shares[train.get_context().get_world_rank()])
-        extractor = build_extractor(
-            plan.features,
-            inception_weights=plan.inception_weights,
-            precision=plan.features_precision,
-            device=device,
-        )
-        perceptual = PerceptualDistance(plan.lpips_weights, device) if plan.lpips_weights else None
-
-        def evaluator(split: EvaluationSplit) -> Evaluator:
-            return build_evaluator(plan, data, split, extractor, perceptual, group, device)
-
-        evaluators = Evaluators(
-            validation=_with_baselines(evaluator("val"), plan, data, "val"),
-            test=_with_baselines(evaluator("test"), plan, data, "test")
-            if plan.test_count
-            else None,
-        )
+        worker = _prepare_worker(plan, group)
     except WorkerLost:
         raise
     except Exception as error:
@@ -110,24 +102,50 @@ def worker_loop(config: dict[str, Any]) -> None:
         raise
     if group.is_rank_zero:
         ray.get(mailbox.ready.remote())
-    while job := group.broadcast_object(partial(_take, mailbox)):
-        if job != "idle":
-            _train(job, data, evaluators, group, device, plan.metric, mailbox)
-            _free_memory(device)
+    while trial := group.broadcast_object(partial(_take, mailbox)):
+        if trial != "idle":
+            _train(trial, worker, mailbox)
+            _free_memory(worker.device)
+
+
+def _prepare_worker(plan: SlotPlan, group: WorkerGroup) -> _Worker:
+    torch.set_num_threads(plan.threads)
+    device = _device()
+    data = open_share(plan.shards[train.get_context().get_world_rank()])
+    extractor = build_extractor(
+        plan.features,
+        inception_weights=plan.inception_weights,
+        precision=plan.features_precision,
+        device=device,
+    )
+    perceptual = PerceptualDistance(plan.lpips_weights, device) if plan.lpips_weights else None
+
+    def split_evaluator(split: EvaluationSplit) -> SplitEvaluator:
+        evaluator = build_evaluator(plan, data, split, extractor, perceptual, group, device)
+        baselines = load_or_measure_baselines(evaluator, data.thermal, plan.statistics, split)
+        return SplitEvaluator(evaluator, baselines)
+
+    return _Worker(
+        data,
+        validation=split_evaluator("val"),
+        test=split_evaluator("test") if plan.test_count else None,
+        group=group,
+        device=device,
+    )
 
 
 def _device() -> torch.device:
-    """The GPU that Ray gives this worker, or the CPU."""
+    """The GPU that Ray assigns to this worker, or the CPU."""
     device = get_device()
     assert isinstance(device, torch.device)
     if device.type != "cuda":
         return device
     if torch.cuda.is_available():
-        # All GPUs of the machine's workers are visible to each.
+        # Every worker sees all GPUs of its node's workers.
         torch.cuda.set_device(device)
         return device
-    # Ray also counts GPUs that are not there (`ray start --num-gpus`); of real ones it knows the
-    # type.
+    # Ray also counts GPUs that do not exist (`ray start --num-gpus`), but knows the type only of
+    # real ones.
     here = ray.get_runtime_context().get_node_id()
     (resources,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
     if any(name.startswith("accelerator_type:") for name in resources):
@@ -138,85 +156,68 @@ def _device() -> torch.device:
     return torch.device("cpu")
 
 
-def _record_placement_group(lease: Location) -> None:
-    """Writes down which reservation this group holds, for a slot that must clear up after it."""
-    reservation = ray.util.get_current_placement_group()
-    if reservation is not None:
-        lease.write_text(reservation.id.hex())
+def _record_placement_group(path: Location) -> None:
+    """Writes the id of this group's placement group, for a slot that must remove it later."""
+    placement_group = ray.util.get_current_placement_group()
+    if placement_group is not None:
+        path.write_text(placement_group.id.hex())
 
 
-def _take(mailbox: Any) -> Job | Literal["idle"] | None:
-    job: Any = ray.get(mailbox.take.remote(IDLE_S))
-    return job
+def _take(mailbox: Any) -> TrialPlan | Literal["idle"] | None:
+    return ray.get(mailbox.take.remote(IDLE_S))
 
 
-def _train(
-    job: Job,
-    data: WorkerFrames,
-    evaluators: Evaluators,
-    group: WorkerGroup,
-    device: torch.device,
-    metric: str,
-    mailbox: Any,
-) -> None:
-    """Trains one trial to its end, or to where Ray Tune stops it. Its faults stay its own."""
+def _train(plan: TrialPlan, worker: _Worker, mailbox: Any) -> None:
+    """Trains one trial until it completes or Ray Tune stops it. Its errors end it, not the slot."""
+    group = worker.group
 
-    def end(result: Result | None) -> None:
+    def end(report: TrialReport | None) -> None:
         if group.is_rank_zero:
-            ray.get(mailbox.end.remote(job["id"], result))
+            ray.get(mailbox.end.remote(plan.id, report))
 
     try:
-        plan = TrialPlan(**job)
-        evaluator, baselines = evaluators.validation
-        trial = Trial(plan, data, evaluator, group, device)
-        # What an earlier life of this trial found is told again: Tune may have missed the last of
-        # it. The mailbox hands on only what is new.
+        trial = Trial(plan, worker.data, worker.validation.evaluator, group, worker.device)
+        # Evaluations from before a restart are reported again, because Tune may have missed the
+        # last one. The mailbox delivers only new ones.
         evaluations = itertools.chain(trial.history, trial.evaluations())
         for number, evaluation in enumerate(evaluations):
-            result = _result(trial, evaluation, metric) | {"baselines": baselines}
-            if evaluators.test and result["status"] == "completed":
-                # Once, when nothing that is chosen can depend on it any more.
-                test, result["test_baselines"] = evaluators.test
-                found = trial.evaluate_on(test, trial.plan.folder / "test.png")
-                result["test"] = found.metrics
-            if group.broadcast_object(partial(_report, mailbox, job["id"], number, result)):
+            report = _report(trial, evaluation, worker)
+            if group.broadcast_object(partial(_deliver, mailbox, plan.id, number, report)):
                 break
         end(None)
     except TrialDiverged as divergence:
-        end({"status": "diverged", "reason": str(divergence)})
+        end(TrialReport(status="diverged", reason=str(divergence)))
     except WorkerLost:
-        raise  # a fresh group takes the trial up again
+        raise  # a new group resumes the trial
     except Exception as error:
-        # By whichever worker it is, before anything else, so that it is not tried again.
-        ray.get(mailbox.end.remote(job["id"], _failed(error)))
+        # From whichever worker it is, and before anything else, so that it is not retried.
+        failed = TrialReport(status="failed", reason=_describe(error))
+        ray.get(mailbox.end.remote(plan.id, failed))
         if group.size > 1:
-            # The others may be waiting for this one inside a collective: only a fresh group is
-            # sure to be sound.
+            # The others may be waiting for this one in a collective: only a new group is safe.
             raise
 
 
-def _report(mailbox: Any, trial: str, number: int, result: Result) -> bool:
-    """Hands in one evaluation and waits for the answer: True when the trial is to stop."""
-    return ray.get(mailbox.report.remote(trial, number, result))
+def _deliver(mailbox: Any, trial: str, number: int, report: TrialReport) -> bool:
+    """Delivers one evaluation and waits for the answer: True if the trial is to stop."""
+    return ray.get(mailbox.report.remote(trial, number, report))
 
 
-def _result(trial: Trial, evaluation: Evaluation, metric: str) -> Result:
-    is_last = evaluation.images >= trial.plan.images
-    return {
-        "status": "completed" if is_last else "running",
-        "images": evaluation.images,
-        "metrics": evaluation.metrics,
-        "losses": evaluation.losses,
-        "seconds": evaluation.seconds,
-        "images_per_second": evaluation.images_per_second,
-        "grid": evaluation.grid,
-    }
-
-
-def _with_baselines(
-    evaluator: Evaluator, plan: SlotPlan, data: WorkerFrames, split: EvaluationSplit
-) -> tuple[Evaluator, Baselines]:
-    return evaluator, load_or_measure_baselines(evaluator, data.thermal, plan.statistics, split)
+def _report(trial: Trial, evaluation: Evaluation, worker: _Worker) -> TrialReport:
+    baselines = worker.validation.baselines
+    if evaluation.images < trial.plan.images:
+        return TrialReport(status="running", evaluation=evaluation, baselines=baselines)
+    if not worker.test:
+        return TrialReport(status="completed", evaluation=evaluation, baselines=baselines)
+    # Once, when no choice can depend on it any more.
+    tested = trial.evaluate_on(worker.test.evaluator, trial.plan.folder / "test.png")
+    return TrialReport(
+        status="completed",
+        evaluation=evaluation,
+        baselines=baselines,
+        test_metrics=tested.metrics,
+        test_baselines=worker.test.baselines,
+    )
 
 
 def build_evaluator(
@@ -228,28 +229,24 @@ def build_evaluator(
     group: WorkerGroup,
     device: torch.device,
 ) -> Evaluator:
-    """Of a split; MetricError where this worker would measure otherwise than the search does."""
+    """The evaluator of a split; MetricError if this worker would measure by another protocol."""
     pairs, count = (
         (data.validation, plan.validation_count) if split == "val" else (data.test, plan.test_count)
     )
     size = pairs.rgb.shape[-1]
     protocol = full_protocol(extractor.protocol(images=count, size=size), perceptual)
-    if (search := {**plan.protocol, "images": count}) != protocol:
+    if (expected := {**plan.protocol, "images": count}) != protocol:
         raise MetricError(
-            f"This search measures with {search}, but a worker's machine has {protocol}: give all "
-            "machines the same weights."
+            f"This search measures with {expected}, but a worker's machine has {protocol}: give "
+            "all machines the same weights."
         )
     file = cached_statistics_path(plan.statistics, extractor, split, count)
     real = real_statistics(file, pairs, extractor, group)
     return Evaluator(pairs, extractor, real, group, device, perceptual)
 
 
-def _failed(error: BaseException) -> Result:
-    return {"status": "failed", "reason": _describe(error)}
-
-
 def _describe(error: BaseException) -> str:
-    """One line for the record: memory by its name, everything else as it says itself."""
+    """One line for the record: "out of memory" by that name, everything else in its own words."""
     text = " ".join(str(error).split())
     is_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "alloc" in text
     name = "out of memory" if is_memory else type(error).__name__
@@ -257,7 +254,7 @@ def _describe(error: BaseException) -> str:
 
 
 def _free_memory(device: torch.device) -> None:
-    """Gives a trial's memory back before the next one begins."""
+    """Returns a trial's memory before the next trial begins."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

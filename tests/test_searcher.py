@@ -1,39 +1,34 @@
-"""What Optuna is told of trials, without Ray's processes."""
+"""What Optuna learns of trials, and how many run at once. No Ray processes."""
 
 import pytest
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Experiment
 
-from thermal_search.tuning.space import (
-    FINALIST,
-    OBJECTIVE,
-    PruningOptunaSearch,
-    RetrainingQueue,
-    searcher,
-)
+from thermal_search.tuning.searcher import PruningOptunaSearch, RetrainingQueue, build_searcher
+from thermal_search.tuning.space import FINALIST, OBJECTIVE
 
 # Optuna calls grouped, multivariate TPE experimental.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
-def told(search, id, *worths, status):
-    """As Ray Tune tells it: each evaluation but the last, then the end with the last one."""
+def run_trial(search, id, *values, status):
+    """As Ray Tune reports it: each evaluation but the last, then the end with the last one."""
     assert search.suggest(id)
-    for number, worth in enumerate(worths, start=1):
-        result = {OBJECTIVE: worth, "training_iteration": number, "status": "running"}
-        if number < len(worths):
+    for number, value in enumerate(values, start=1):
+        result = {OBJECTIVE: value, "training_iteration": number, "status": "running"}
+        if number < len(values):
             search.on_trial_result(id, result)
     search.on_trial_complete(id, result | {"status": status})
 
 
-def test_a_trial_that_was_stopped_early_is_pruned_for_optuna():
-    search = searcher(["pix2pix"], seed=0)
-    told(search, "whole", 9.0, 7.0, 8.0, status="completed")
-    told(search, "lucky", 2.0, status="running")
-    told(search, "later", 5.0, 4.0, status="running")
-    told(search, "broken", 5.0, 1e6, status="diverged")
-    whole, lucky, later, broken = search._ot_study.trials
+def test_stopped_trial_is_pruned_for_optuna():
+    search = build_searcher(["pix2pix"], seed=0)
+    run_trial(search, "whole", 9.0, 7.0, 8.0, status="completed")
+    run_trial(search, "lucky", 2.0, status="running")
+    run_trial(search, "later", 5.0, 4.0, status="running")
+    run_trial(search, "diverged", 5.0, 1e6, status="diverged")
+    whole, lucky, later, diverged = search._ot_study.trials
 
     assert [t.state for t in (whole, lucky, later)] == [
         TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED,
@@ -41,14 +36,14 @@ def test_a_trial_that_was_stopped_early_is_pruned_for_optuna():
     assert search._ot_study.best_trial == whole
     assert lucky.intermediate_values == {1: 2.0}
     assert later.intermediate_values == {1: 5.0, 2: 4.0}
-    # A large worth and an end: Optuna keeps away, and waits for nothing.
-    assert (broken.state, broken.value) == (TrialState.COMPLETE, 1e6)
+    # A large objective and an end: Optuna avoids the point and waits for nothing.
+    assert (diverged.state, diverged.value) == (TrialState.COMPLETE, 1e6)
 
 
-def test_no_more_trials_run_at_once_than_there_are_slots_now(monkeypatch, tmp_path):
-    """Also where a search goes on with more slots than it began with."""
+def test_no_more_trials_run_than_there_are_slots(monkeypatch, tmp_path):
+    """Also if a search resumes with more slots than it began with."""
     monkeypatch.setattr(PruningOptunaSearch, "slots", 2)
-    search = searcher(["wgan"], seed=0)
+    search = build_searcher(["wgan"], seed=0)
     assert search.suggest("a")
     assert search.suggest("b")
     assert search.suggest("c") is None
@@ -58,14 +53,14 @@ def test_no_more_trials_run_at_once_than_there_are_slots_now(monkeypatch, tmp_pa
 
     search.save(str(tmp_path / "state"))
     PruningOptunaSearch.slots = 3
-    restored = searcher(["wgan"], seed=0)
+    restored = build_searcher(["wgan"], seed=0)
     restored.restore(str(tmp_path / "state"))
     assert restored.suggest("d")
     assert restored.suggest("e") is None
 
 
-def test_no_more_finals_run_at_once_than_there_are_slots_now(monkeypatch, tmp_path):
-    def begun() -> RetrainingQueue:
+def test_no_more_retrainings_run_than_there_are_slots(monkeypatch, tmp_path):
+    def queue() -> RetrainingQueue:
         retrainings = RetrainingQueue()
         experiment = Experiment(
             "retrainings", tune.Trainable, config={FINALIST: tune.grid_search([*"abcd"])}
@@ -74,7 +69,7 @@ def test_no_more_finals_run_at_once_than_there_are_slots_now(monkeypatch, tmp_pa
         return retrainings
 
     monkeypatch.setattr(RetrainingQueue, "slots", 1)
-    retrainings = begun()
+    retrainings = queue()
     assert retrainings.next_trial()
     assert retrainings.next_trial() is None
 
