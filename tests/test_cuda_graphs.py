@@ -145,7 +145,11 @@ def test_how_far_new_layers_count_is_read_from_the_device(growing):
             network.growth = Growth(SIZE, alpha)
             network.alpha.fill_(of_device)
         evaluator = translator.discriminator
-        return [translator.generator(rgb, z), evaluator.shown(thermal), evaluator(rgb, thermal)]
+        return [
+            translator.generator(rgb, z),
+            discriminator.downsample(thermal),
+            evaluator(rgb, thermal),
+        ]
 
     for one, other, third in zip(seen(0.5, 0.5), seen(0.5, 0.9), seen(0.9, 0.9), strict=True):
         assert torch.equal(other, third)

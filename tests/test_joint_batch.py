@@ -26,7 +26,7 @@ UNCOUPLED = {
     "improved_gan": {"minibatch_discrimination": False, "generator_loss": "adversarial", "dropout": 0.0},
     "pix2pix": {"dropout": 0.0},
     "progressive_gan": {"mbstd_group_size": 1},
-    "stylegan": {"style_mixing": 0.0},
+    "stylegan": {"style_mixing_probability": 0.0},
     "thermalgan": {"dropout": 0.0},
     "unit": {},
     "wgan": {},
