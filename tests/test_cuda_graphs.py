@@ -19,7 +19,7 @@ BUDGET = 1000
 FULLY_GROWN = 900
 """Images shown after which progressive growing has ended."""
 
-SET_IN_FORWARD = ("training", "has_measured", "references", "measured")
+SET_IN_FORWARD = ("training", "has_reference_stats", "reference_count", "reference_stats")
 """Attributes that a forward pass sets for the next one within the same step."""
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -24,7 +24,11 @@ UNCOUPLED = {
     "cyclegan": {"pool_size": 0},
     "dcgan": {},
     "gan": {"input_dropout": 0.0, "hidden_dropout": 0.0},
-    "improved_gan": {"minibatch_discrimination": False, "generator_loss": "adversarial", "dropout": 0.0},
+    "improved_gan": {
+        "minibatch_discrimination": False,
+        "generator_loss": "adversarial",
+        "dropout": 0.0,
+    },
     "pix2pix": {"dropout": 0.0},
     "progressive_gan": {"mbstd_group_size": 1},
     "stylegan": {"style_mixing_probability": 0.0},
