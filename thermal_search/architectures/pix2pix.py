@@ -14,12 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import (
-    Player,
-    Translator,
-    Turn,
-    adam_player,
-)
+from thermal_search.architectures.translator import Player, Translator, Turn, adam_player
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import ADVERSARIAL_LOSSES
 from thermal_search.networks import PatchDiscriminator, UNet, initialize

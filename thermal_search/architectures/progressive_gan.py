@@ -76,7 +76,7 @@ class ProgressiveGAN(Translator):
 
         batch_size: int = 16
         ema_half_life_images: int = 11_000
-        """The paper's decay of 0.999 a step, at 16 images a step."""
+        """The paper's decay of 0.999 per step of 16 images."""
 
     config: Config
     needs_pairs: ClassVar[bool] = True

@@ -48,7 +48,7 @@ THUMBNAIL_SIZE = 8
 """Height and width of the RGB image that conditions the mapping network."""
 
 W_AVG_BETA = 0.995
-"""Decay a step of the moving average of w."""
+"""Decay per step of the moving average of w."""
 
 
 @final
@@ -80,9 +80,11 @@ class StyleGAN(Translator):
         """Probability that a step's later layers take the w of another latent."""
 
         noise: bool = True
+        """Whether each layer adds noise."""
+
         truncation: float = 1.0
-        """The truncation psi: distance of w to its mean, relative to what the mapping network
-        gives. It applies outside training only."""
+        """Truncation psi: outside training, w is moved to this fraction of its distance from the
+        mean w; 1: no truncation."""
 
         channel_base: int = 8192
         """Channels times half the resolution, up to 512 channels."""

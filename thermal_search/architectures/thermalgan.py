@@ -46,7 +46,8 @@ class ThermalGAN(Translator):
 
         discriminator_lr: float = 2e-4
         base_method: Literal["levels", "lowpass"] = "levels"
-        """How the base image is computed: gray levels are averaged, or the image is blurred."""
+        """How the base image is computed: as mean temperatures of gray-level ranges, or by blurring
+        the image."""
 
         levels: int = 8
         """Largest number of uniform temperatures in a base image."""
@@ -238,10 +239,11 @@ class ThermalGAN(Translator):
 
 
 def average_levels(thermal: Thermal, levels: int) -> Thermal:
-    """Replaces each pixel by the mean of its gray level; there are at most `levels` of them.
+    """Divides the gray levels of each image into at most `levels` ranges and replaces each pixel by
+    the mean of its range.
 
-    Levels are quantiles, so each covers about as many pixels. They are computed on a blurred copy
-    (sigma: size / 64), so that noise does not fragment them.
+    The ranges are bounded by quantiles, so that each covers about as many pixels. They are taken
+    from a blurred copy (sigma: size / 64), so that noise does not fragment them.
     """
     with torch.autocast(thermal.device.type, enabled=False):
         smooth = _blurred(thermal, thermal.shape[-1] / 64).flatten(1)

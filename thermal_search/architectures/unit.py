@@ -23,12 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import (
-    Player,
-    Translator,
-    Turn,
-    adam_player,
-)
+from thermal_search.architectures.translator import Player, Translator, Turn, adam_player
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import ADVERSARIAL_LOSSES, AdversarialLoss, pixel_loss
 from thermal_search.networks import MultiScale, ResidualBlock, initialize

@@ -151,8 +151,8 @@ class GrowthSchedule:
     """The growth of both networks as a function of the budget used.
 
     The first `growth_fraction` of the budget is divided evenly among the doublings from
-    `start_resolution` to `size`. In each part the networks first train at the resolution reached,
-    then fade in the next one over the last `fade_fraction` of the part.
+    `start_resolution` to `size`. In each of these intervals the networks first train at the
+    resolution reached, then fade in the next one during the last `fade_fraction` of the interval.
     """
 
     size: int
