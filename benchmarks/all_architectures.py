@@ -57,7 +57,7 @@ SETTINGS: dict[str, dict[str, object]] = {
         "latent_size": 64,
         "batch_size": 8,
         "start_resolution": 16,
-        "growth_share": 0.4,
+        "growth_fraction": 0.4,
         "ema_half_life_images": 200,
     },
     "biggan": {
@@ -69,11 +69,11 @@ SETTINGS: dict[str, dict[str, object]] = {
     "stylegan": {
         "channel_base": 1024,
         "latent_size": 64,
-        "style_size": 64,
+        "w_size": 64,
         "mapping_layers": 4,
         "batch_size": 8,
         "start_resolution": 16,
-        "growth_share": 0.4,
+        "growth_fraction": 0.4,
         "ema_half_life_images": 200,
     },
     "thermalgan": {"width": 32, "batch_size": 4},

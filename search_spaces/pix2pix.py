@@ -9,7 +9,7 @@ SPACE = {
     "generator_lr": FloatDistribution(2e-5, 2e-3, log=True),
     "discriminator_lr": FloatDistribution(2e-5, 2e-3, log=True),
     "beta1": FloatDistribution(0.0, 0.9),
-    # Down to 1: on frames that are not aligned to the pixel, a heavy L1 learns blur.
+    # Down to 1: if pairs are not aligned to the pixel, a large L1 weight blurs the images.
     "l1_weight": FloatDistribution(1.0, 1000.0, log=True),
     "gan_mode": CategoricalDistribution(["vanilla", "lsgan"]),
     "generator_width": CategoricalDistribution([32, 48, 64, 96]),

@@ -14,9 +14,9 @@ SPACE = {
     "penalty_weight": FloatDistribution(1.0, 50.0, log=True),
     "drift_weight": FloatDistribution(1e-4, 1e-2, log=True),
     "n_critic": IntDistribution(1, 3),
-    "growth_share": FloatDistribution(0.3, 0.9),
+    "growth_fraction": FloatDistribution(0.3, 0.9),
     "start_resolution": CategoricalDistribution([4, 8, 16]),
-    "fade_share": FloatDistribution(0.2, 0.8),
+    "fade_fraction": FloatDistribution(0.2, 0.8),
     "mbstd_group_size": CategoricalDistribution([1, 2, 4, 8]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
@@ -24,12 +24,12 @@ SPACE = {
     "ema_half_life_images": CategoricalDistribution([1000, 2000, 11_000, 22_000]),
 }
 
-# Suggested only where the other parameter has one of these values.
+# Suggested only if the other parameter has one of these values.
 CONDITIONS = {
     "l1_weight": ("l1", (True,)),
 }
 
-# The settings of Karras et al..
+# The settings of Karras et al.
 PUBLISHED = {
     "learning_rate": 0.001,
     "channel_base": 8192,
@@ -39,9 +39,9 @@ PUBLISHED = {
     "penalty_weight": 10.0,
     "drift_weight": 0.001,
     "n_critic": 1,
-    "growth_share": 0.65,
+    "growth_fraction": 0.65,
     "start_resolution": 4,
-    "fade_share": 0.5,
+    "fade_fraction": 0.5,
     "mbstd_group_size": 4,
     "l1": False,
     "batch_size": 16,

@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 SPACE = {
     "generator_lr": FloatDistribution(2e-5, 2e-3, log=True),
     "discriminator_lr": FloatDistribution(2e-5, 2e-3, log=True),
-    "base": CategoricalDistribution(["levels", "lowpass"]),
+    "base_method": CategoricalDistribution(["levels", "lowpass"]),
     "levels": IntDistribution(4, 32),
     "contrast_range": FloatDistribution(0.1, 0.6),
     "base_l1_weight": FloatDistribution(1.0, 100.0, log=True),
@@ -16,7 +16,7 @@ SPACE = {
     "kl_weight": FloatDistribution(1e-4, 1.0, log=True),
     "latent_weight": FloatDistribution(0.0, 5.0),
     "latent_size": CategoricalDistribution([4, 8, 16, 32]),
-    "predicted_base_share": FloatDistribution(0.0, 1.0),
+    "predicted_base_probability": FloatDistribution(0.0, 1.0),
     "width": CategoricalDistribution([32, 48, 64]),
     "dropout": FloatDistribution(0.0, 0.6),
     "patch_layers": IntDistribution(1, 5),
@@ -25,16 +25,16 @@ SPACE = {
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 
-# Suggested only where the other parameter has one of these values.
+# Suggested only if the other parameter has one of these values.
 CONDITIONS = {
-    "levels": ("base", ("levels",)),
+    "levels": ("base_method", ("levels",)),
 }
 
 # The settings of Kniaz et al., and of BicycleGAN for stage one.
 PUBLISHED = {
     "generator_lr": 0.0002,
     "discriminator_lr": 0.0002,
-    "base": "levels",
+    "base_method": "levels",
     "levels": 8,
     "contrast_range": 0.25,
     "base_l1_weight": 10.0,
@@ -42,7 +42,7 @@ PUBLISHED = {
     "kl_weight": 0.01,
     "latent_weight": 0.5,
     "latent_size": 8,
-    "predicted_base_share": 0.0,
+    "predicted_base_probability": 0.0,
     "width": 64,
     "dropout": 0.5,
     "patch_layers": 3,

@@ -26,7 +26,7 @@ SPACE = {
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 
-# The settings of Liu et al., as they later weighed them.
+# The settings of Liu et al., with the weights of their later code.
 PUBLISHED = {
     "generator_lr": 0.0001,
     "discriminator_lr": 0.0001,

@@ -165,7 +165,7 @@ def real_images(translator, discriminator, batch):
     if discriminator == "rgb_discriminator":
         return batch.rgb
     if isinstance(network := translator.get_submodule(discriminator), ProgressiveNetwork):
-        return network.shown(batch.thermal)
+        return network.downsample(batch.thermal)
     if discriminator in ("encoded_discriminator", "random_discriminator"):
         halves = translator.base_of(batch.thermal).chunk(2)
         return halves[discriminator == "random_discriminator"]
@@ -237,7 +237,7 @@ def test_discriminator_of_pairs_always_gets_the_rgb_image(game, batch):
     rgb = batch.rgb
     if isinstance(network, ProgressiveNetwork):
         assert 0 < network.growth.alpha < 1
-        rgb = network.shown(rgb)
+        rgb = network.downsample(rgb)
 
     for pair in inputs:
         condition = pair[0] if len(pair) == 2 else pair[0][:, :3]
@@ -260,7 +260,7 @@ def test_discriminator_that_couples_images_never_gets_mixed_batches(game, batch)
 
 
 GENERATORS = {
-    "cyclegan": ["generator", "return_generator"],
+    "cyclegan": ["generator", "rgb_generator"],
     "gan": ["generator"],
     "thermalgan": ["generator.base", "generator.contrast"],
     "unit": ["generator.thermal_decoder", "rgb_decoder"],

@@ -1,4 +1,4 @@
-"""StepRunner that a GPU replays: what the architectures promise for it, and on a GPU that it holds."""
+"""CUDA graphs of training steps: what every architecture must guarantee, and replay on a GPU."""
 
 import copy
 from contextlib import nullcontext
@@ -16,11 +16,11 @@ from thermal_search.training.cuda_graphs import WARMUP_STEPS, StepRunner
 from thermal_search.training.step import build_optimizers, train_step, use_cudnn_benchmark
 
 BUDGET = 1000
-GROWN = 900
-"""Images after which no network grows any more."""
+FULLY_GROWN = 900
+"""Images shown after which progressive growing has ended."""
 
-OF_PASSES = ("training", "has_measured", "references", "measured")
-"""What a forward pass of a module leaves to the next, and no step to the next step."""
+SET_IN_FORWARD = ("training", "has_reference_stats", "reference_count", "reference_stats")
+"""Attributes that a forward pass sets for the next one within the same step."""
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -30,18 +30,18 @@ def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-class Game:
+class Training:
     """A tiny translator in training."""
 
     def __init__(
-        self, name: str, device: str, *, steps: type = StepRunner, group: WorkerGroup | None = None
+        self, name: str, device: str, *, runner: type = StepRunner, group: WorkerGroup | None = None
     ) -> None:
         torch.manual_seed(0)
         self.device = torch.device(device)
         self.translator = build(name, SIZE, TINY[name]).to(self.device)
         self.translator.init_from_data(next(random_batches()).rgb.to(self.device))
         self.optimizers = build_optimizers(self.translator)
-        self.steps = steps(
+        self.runner = runner(
             self.translator,
             self.optimizers,
             (Batch(b.rgb.to(device), b.thermal.to(device)) for b in random_batches(1)),
@@ -49,30 +49,29 @@ class Game:
             autocast=nullcontext(),
             device=self.device,
         )
-        self.images = GROWN
-        self.images_a_step = 1
-        """Images of the budget that each step counts for."""
+        self.images = FULLY_GROWN
+        self.images_per_step = 1
 
     def run(self, count: int, factor: float = 1.0) -> list[dict[str, float]]:
-        played = []
+        history = []
         torch.manual_seed(self.images)
         for _ in range(count):
             self.translator.begin_step(self.images, BUDGET)
             for player_optimizer in self.optimizers.values():
                 player_optimizer.schedule(factor, 0.5)
-            losses = self.steps.run()
-            played.append({key: value.item() for key, value in losses.items()})
-            self.images += self.images_a_step
-        return played
+            losses = self.runner.run()
+            history.append({key: value.item() for key, value in losses.items()})
+            self.images += self.images_per_step
+        return history
 
 
-class Unrecorded(StepRunner):
+class EagerRunner(StepRunner):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         self.use_cuda_graphs = False
 
 
-def test_turns_leave_what_is_counted_on_the_host_alone(name):
+def test_turns_change_no_state_on_the_host(name):
     translator = build(name, SIZE, TINY[name])
     translator.init_from_data(next(random_batches()).rgb)
     optimizers = build_optimizers(translator)
@@ -83,37 +82,37 @@ def test_turns_leave_what_is_counted_on_the_host_alone(name):
             (path, key): value
             for path, module in translator.named_modules()
             for key, value in vars(module).items()
-            if isinstance(value, plain) and key not in OF_PASSES
+            if isinstance(value, plain) and key not in SET_IN_FORWARD
         }
 
-    translator.begin_step(GROWN, BUDGET)
-    before, pattern = host_state(), translator.graph_key()
+    translator.begin_step(FULLY_GROWN, BUDGET)
+    before, graph_key = host_state(), translator.graph_key()
     train_step(
         translator, optimizers, random_batches(), group=WorkerGroup(), autocast=nullcontext()
     )
 
     assert host_state() == before
-    assert translator.graph_key() == pattern
+    assert translator.graph_key() == graph_key
 
 
-def test_steps_of_equal_patterns_draw_as_much_and_move_as_often(name):
+def test_steps_with_equal_graph_keys_draw_the_same_batches_and_take_the_same_turns(name):
     translator = build(name, SIZE, TINY[name])
     translator.init_from_data(next(random_batches()).rgb)
-    kinds: dict = {}
+    steps: dict = {}
     for step in range(12):
-        translator.begin_step(GROWN + step, BUDGET)
-        drawn = 0
+        translator.begin_step(FULLY_GROWN + step, BUDGET)
+        count = 0
 
         def counted():
-            nonlocal drawn
+            nonlocal count
             for batch in random_batches():
-                drawn += 1
+                count += 1
                 yield batch
 
-        moves = [(turn.player, *turn.terms) for turn in translator.turns(counted())]
-        kinds.setdefault(translator.graph_key(), set()).add((drawn, *moves))
+        turns = [(turn.player, *turn.terms) for turn in translator.turns(counted())]
+        steps.setdefault(translator.graph_key(), set()).add((count, *turns))
 
-    assert all(len(found) == 1 for found in kinds.values())
+    assert all(len(different) == 1 for different in steps.values())
 
 
 @pytest.fixture(params=["progressive_gan", "stylegan"])
@@ -121,44 +120,49 @@ def growing(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def test_steps_of_one_resolution_differ_only_in_whether_they_fade(growing):
+def test_graph_key_of_a_growing_network_is_resolution_and_fading(growing):
     translator = build(growing, SIZE, TINY[growing])
-    kinds = set()
+    observed = set()
     for images in range(0, BUDGET, 10):
         translator.begin_step(images, BUDGET)
         growth = translator.discriminator.growth
-        kinds.add((growth.resolution, growth.alpha < 1, translator.graph_key()))
+        observed.add((growth.resolution, growth.alpha < 1, translator.graph_key()))
 
-    stages = {(resolution, fades) for resolution, fades, _ in kinds}
-    assert len({pattern for *_, pattern in kinds}) == len(kinds) == len(stages)
-    assert {fades for _, fades in stages} == {True, False}
+    stages = {(resolution, is_fading) for resolution, is_fading, _ in observed}
+    assert len({graph_key for *_, graph_key in observed}) == len(observed) == len(stages)
+    assert {is_fading for _, is_fading in stages} == {True, False}
 
 
-def test_how_far_new_layers_count_is_read_from_the_device(growing):
+def test_alpha_is_read_from_the_device(growing):
     translator = build(growing, SIZE, TINY[growing]).eval()
     batch = next(random_batches())
     rgb, thermal = batch.rgb, batch.thermal
     z = translator.draw_latent(len(rgb))
 
-    def seen(alpha: float, of_device: float) -> list[torch.Tensor]:
-        for network in (translator.generator, translator.discriminator):
+    def outputs(alpha: float, device_alpha: float) -> list[torch.Tensor]:
+        generator, discriminator = translator.generator, translator.discriminator
+        for network in (generator, discriminator):
             network.growth = Growth(SIZE, alpha)
-            network.alpha.fill_(of_device)
-        evaluator = translator.discriminator
-        return [translator.generator(rgb, z), evaluator.shown(thermal), evaluator(rgb, thermal)]
+            network.alpha.fill_(device_alpha)
+        return [generator(rgb, z), discriminator.downsample(thermal), discriminator(rgb, thermal)]
 
-    for one, other, third in zip(seen(0.5, 0.5), seen(0.5, 0.9), seen(0.9, 0.9), strict=True):
+    before, changed_on_device, expected = (
+        outputs(0.5, 0.5),
+        outputs(0.5, 0.9),
+        outputs(0.9, 0.9),
+    )
+    for one, other, third in zip(before, changed_on_device, expected, strict=True):
         assert torch.equal(other, third)
         assert not torch.equal(one, other)
 
 
-def test_an_optimizer_of_a_gpu_goes_on_on_a_cpu(name):
-    # There its learning rate is a tensor, which a recorded step reads from the device.
-    written, goes_on = Game(name, "cpu"), Game(name, "cpu")
-    written.run(2)
-    goes_on.translator.load_state_dict(written.translator.state_dict())
+def test_optimizer_saved_on_a_gpu_resumes_on_a_cpu(name):
+    # On a GPU the learning rate is a tensor, which a CUDA graph reads from the device.
+    saved, resumed = Training(name, "cpu"), Training(name, "cpu")
+    saved.run(2)
+    resumed.translator.load_state_dict(saved.translator.state_dict())
     for player_optimizer, other in zip(
-        written.optimizers.values(), goes_on.optimizers.values(), strict=True
+        saved.optimizers.values(), resumed.optimizers.values(), strict=True
     ):
         state = copy.deepcopy(player_optimizer.optimizer.state_dict())
         for group in state["param_groups"]:
@@ -167,113 +171,121 @@ def test_an_optimizer_of_a_gpu_goes_on_on_a_cpu(name):
                 group["capturable"] = True
         other.restore(state)
 
-    goes_on.images = written.images
-    written.steps.batches = random_batches(2)
-    expected = written.run(1)
-    goes_on.steps.batches = random_batches(2)
-    assert goes_on.run(1) == expected
+    resumed.images = saved.images
+    saved.runner.batches = random_batches(2)
+    expected = saved.run(1)
+    resumed.runner.batches = random_batches(2)
+    assert resumed.run(1) == expected
+
+
+def assert_close(losses: list[dict[str, float]], expected: list[dict[str, float]]) -> None:
+    # A GPU adds in no fixed order, and an adversarial game amplifies the rounding errors.
+    for one, other in zip(losses, expected, strict=True):
+        assert one == pytest.approx(other, rel=2e-2, abs=2e-3)
 
 
 @pytest.mark.gpu
 @on_gpu
-def test_replayed_steps_are_the_steps_that_would_be_played(name):
-    # Dropout, latents and pools go on drawing where a played step would have left them.
-    recorded, played = Game(name, "cuda"), Game(name, "cuda", steps=Unrecorded)
-    # Few: a game makes much of the last bit of a sum, which a GPU adds up in any order.
+def test_replayed_steps_equal_eager_steps(name):
+    # Dropout, latents and image pools must draw the same random numbers as in eager steps.
+    graphed, eager = Training(name, "cuda"), Training(name, "cuda", runner=EagerRunner)
+    # Few steps, because the differences grow.
     count = WARMUP_STEPS + 3
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        ours, expected = recorded.run(count), played.run(count)
+        losses, expected = graphed.run(count), eager.run(count)
 
-    assert recorded.steps.graphs, "not recorded"
-    for one, other in zip(ours, expected, strict=True):
-        assert one == pytest.approx(other, rel=2e-2, abs=2e-3)
-    a, b = (torch.cat([p.flatten() for p in g.translator.parameters()]) for g in (recorded, played))
+    assert graphed.runner.graphs, "no graph was captured"
+    assert_close(losses, expected)
+    a, b = (torch.cat([p.flatten() for p in t.translator.parameters()]) for t in (graphed, eager))
     assert (a - b).abs().mean() < 0.05 * a.abs().mean()
 
 
 @pytest.mark.gpu
 @on_gpu
-def test_a_replayed_step_fades_as_far_as_growth_has_come(growing):
-    recorded, played = Game(growing, "cuda"), Game(growing, "cuda", steps=Unrecorded)
-    for game in (recorded, played):
-        # The last doubling fades in from 542 of the budget's 1000 images to 650.
-        game.images, game.images_a_step = 550, 12
+def test_replayed_steps_follow_alpha(growing):
+    graphed, eager = Training(growing, "cuda"), Training(growing, "cuda", runner=EagerRunner)
+    for training in (graphed, eager):
+        # The last doubling fades in from 542 to 650 of the budget's 1000 images.
+        training.images, training.images_per_step = 550, 12
     count = WARMUP_STEPS + 4
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        ours, expected = recorded.run(count), played.run(count)
+        losses, expected = graphed.run(count), eager.run(count)
 
-    assert recorded.steps.graphs, "not recorded"
-    assert 0 < recorded.translator.discriminator.growth.alpha < 1
-    for one, other in zip(ours, expected, strict=True):
-        assert one == pytest.approx(other, rel=2e-2, abs=2e-3)
+    assert graphed.runner.graphs, "no graph was captured"
+    assert 0 < graphed.translator.discriminator.growth.alpha < 1
+    assert_close(losses, expected)
 
 
 @pytest.mark.gpu
 @on_gpu
-def test_what_workers_agree_on_by_nccl_is_recorded_too(tmp_path):
-    place = f"file://{tmp_path / 'meet'}"
-    dist.init_process_group("nccl", init_method=place, rank=0, world_size=1)
+def test_nccl_gradient_averaging_is_captured_too(tmp_path):
+    address = f"file://{tmp_path / 'rendezvous'}"
+    dist.init_process_group("nccl", init_method=address, rank=0, world_size=1)
     try:
         group = WorkerGroup()
-        group.size = 2  # a fellow who never adds anything: the exchange is real
-        recorded = Game("pix2pix", "cuda", group=group)
-        played = Game("pix2pix", "cuda", group=group, steps=Unrecorded)
+        # One process that believes in a second worker: NCCL runs, and adds nothing.
+        group.size = 2
+        graphed = Training("pix2pix", "cuda", group=group)
+        eager = Training("pix2pix", "cuda", group=group, runner=EagerRunner)
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            ours, expected = recorded.run(WARMUP_STEPS + 4), played.run(WARMUP_STEPS + 4)
+            losses, expected = graphed.run(WARMUP_STEPS + 4), eager.run(WARMUP_STEPS + 4)
     finally:
         dist.destroy_process_group()
 
-    assert recorded.steps.graphs
-    assert ours[-1] == pytest.approx(expected[-1], rel=2e-2, abs=2e-3)
+    assert graphed.runner.graphs
+    assert_close(losses[-1:], expected[-1:])
 
 
 @pytest.mark.gpu
 @on_gpu
-def test_a_replayed_step_follows_the_learning_rate(name):
-    game = Game(name, "cuda")
-    game.run(WARMUP_STEPS * 4 + 1)
-    assert game.steps.graphs
-    before = [p.detach().clone() for p in game.translator.parameters()]
-    game.run(1, factor=0.0)
-    assert all(torch.equal(p, q) for p, q in zip(game.translator.parameters(), before, strict=True))
-    game.run(1)
+def test_replayed_steps_follow_the_learning_rate(name):
+    training = Training(name, "cuda")
+    training.run(WARMUP_STEPS * 4 + 1)
+    assert training.runner.graphs
+    before = [p.detach().clone() for p in training.translator.parameters()]
+    training.run(1, factor=0.0)
+    assert all(
+        torch.equal(p, q) for p, q in zip(training.translator.parameters(), before, strict=True)
+    )
+    training.run(1)
     assert not all(
-        torch.equal(p, q) for p, q in zip(game.translator.parameters(), before, strict=True)
+        torch.equal(p, q) for p, q in zip(training.translator.parameters(), before, strict=True)
     )
 
 
 @pytest.mark.gpu
 @on_gpu
-def test_replayed_steps_draw_new_batches_and_new_noise():
-    game = Game("pix2pix", "cuda")
-    losses = game.run(WARMUP_STEPS + 6)
+def test_replayed_steps_use_new_batches_and_new_noise():
+    training = Training("pix2pix", "cuda")
+    losses = training.run(WARMUP_STEPS + 6)
 
-    assert len(game.steps.graphs) == 1
+    assert len(training.runner.graphs) == 1
     assert len({step["generator/l1"] for step in losses}) == len(losses)
 
 
 @pytest.mark.gpu
 @on_gpu
-def test_what_cannot_be_recorded_is_played(caplog):
-    game = Game("pix2pix", "cuda")
-    honest = game.translator.turns
+def test_step_that_cannot_be_captured_runs_eagerly(caplog):
+    training = Training("pix2pix", "cuda")
+    turns = training.translator.turns
 
-    def waits(batches):
-        for turn in honest(batches):
+    def synchronizing_turns(batches):
+        for turn in turns(batches):
             turn.loss.item()
             yield turn
 
-    game.translator.turns = waits
-    losses = game.run(WARMUP_STEPS + 3)
+    training.translator.turns = synchronizing_turns
+    losses = training.run(WARMUP_STEPS + 3)
 
-    assert not game.steps.graphs
+    assert not training.runner.graphs
     assert len({step["generator/l1"] for step in losses}) == WARMUP_STEPS + 3
-    assert "is played without recording" in caplog.text
+    logged = [record.levelname for record in caplog.records if record.name == StepRunner.__module__]
+    assert logged == ["WARNING"]
 
 
-def test_cudnn_tries_algorithms_on_a_gpu_where_shapes_stay():
-    grown, fixed = (build(name, SIZE, TINY[name]) for name in ("progressive_gan", "pix2pix"))
+def test_cudnn_benchmark_is_on_for_fixed_shapes_on_a_gpu():
+    growing, fixed = (build(name, SIZE, TINY[name]) for name in ("progressive_gan", "pix2pix"))
 
     assert use_cudnn_benchmark(fixed, torch.device("cuda"))
     assert not use_cudnn_benchmark(fixed, torch.device("cpu"))
-    assert not use_cudnn_benchmark(grown, torch.device("cuda"))
+    assert not use_cudnn_benchmark(growing, torch.device("cuda"))

@@ -4,10 +4,10 @@ from tiny_settings import SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
-from thermal_search.architectures.cyclegan import through
+from thermal_search.architectures.cyclegan import forward_batched
 from thermal_search.images import Batch
 from thermal_search.networks import ImagePool, ResidualBlock
-from thermal_search.networks.padding import Reflect
+from thermal_search.networks.padding import ReflectionPad
 
 
 def make(**parameters):
@@ -15,8 +15,8 @@ def make(**parameters):
     return build("cyclegan", SIZE, TINY["cyclegan"] | parameters)
 
 
-class Leave(nn.Module):
-    """Returns the first channels of what it is given."""
+class FirstChannels(nn.Module):
+    """Returns the first channels of its input."""
 
     def __init__(self, channels):
         super().__init__()
@@ -26,25 +26,25 @@ class Leave(nn.Module):
         return images[:, : self.channels]
 
 
-def test_generators_move_first_then_discriminators_on_the_fakes_painted_before():
+def test_discriminators_play_second_on_the_generators_fakes():
     translator = make(pool_size=50)
-    judged = []
+    scored = []
     translator.thermal_discriminator.register_forward_hook(
-        lambda _, inputs, __: judged.append(inputs[0])
+        lambda _, inputs, __: scored.append(inputs[0])
     )
     turns = translator.turns(random_batches())
 
     assert next(turns).player == "generators"
-    painted = judged[-1]
+    fake = scored[-1]
     for p in translator.generator.parameters():
         p.data.add_(1.0)
     assert next(turns).player == "discriminators"
-    # After the real ones; and the pool is not full yet: it returns what it is given.
-    assert torch.equal(judged[-1][len(painted) :], painted)
-    assert not judged[-1].requires_grad
+    # Real images come first; the pool is not full yet and returns its input.
+    assert torch.equal(scored[-1][len(fake) :], fake)
+    assert not scored[-1].requires_grad
 
 
-def test_the_loss_does_not_know_which_frames_belong_together():
+def test_loss_does_not_depend_on_which_frames_are_paired():
     batch = next(random_batches())
     swapped = Batch(batch.rgb, batch.thermal.flip(0))
     one = next(make().turns(iter([batch]))).loss
@@ -54,9 +54,9 @@ def test_the_loss_does_not_know_which_frames_belong_together():
     assert not make().needs_pairs
 
 
-def test_generators_that_leave_images_alone_have_no_identity_and_no_cycle_loss():
+def test_generators_that_change_nothing_have_zero_identity_and_cycle_loss():
     translator = make()
-    translator.generator, translator.return_generator = Leave(1), Leave(3)
+    translator.generator, translator.rgb_generator = FirstChannels(1), FirstChannels(3)
     thermal = next(random_batches()).thermal
     batch = Batch(thermal.expand(-1, 3, -1, -1), thermal)
     terms = next(translator.turns(iter([batch]))).terms
@@ -65,7 +65,7 @@ def test_generators_that_leave_images_alone_have_no_identity_and_no_cycle_loss()
         assert terms[name].item() == 0
 
 
-def test_weights_of_the_terms():
+def test_cycle_and_identity_terms_have_their_weights():
     batch = next(random_batches())
     light = next(make(cycle_weight=1.0).turns(iter([batch]))).terms
     heavy = next(make(cycle_weight=10.0, identity_ratio=0.5).turns(iter([batch]))).terms
@@ -75,35 +75,35 @@ def test_weights_of_the_terms():
     assert heavy["identity_thermal"].item() == pytest.approx(5 * expected.item(), rel=1e-4)
 
 
-def test_what_goes_through_a_network_together_is_as_it_was_alone():
+def test_batched_forward_equals_separate_forwards():
     translator = make()
     batch = next(random_batches())
-    thermal_seen = batch.thermal.expand(-1, 3, -1, -1)
-    for network in (translator.generator, translator.return_generator):
-        together = through(network, batch.rgb, thermal_seen[:1])
-        for output, images in zip(together, (batch.rgb, thermal_seen[:1]), strict=True):
+    thermal = batch.thermal.expand(-1, 3, -1, -1)[:1]
+    for network in (translator.generator, translator.rgb_generator):
+        outputs = forward_batched(network, batch.rgb, thermal)
+        for output, images in zip(outputs, (batch.rgb, thermal), strict=True):
             assert torch.allclose(output, network(images), atol=1e-5)
 
 
-def test_without_identity_its_passes_are_not_made():
+def test_identity_ratio_of_zero_leaves_the_identity_terms_out():
     terms = next(make(identity_ratio=0.0).turns(random_batches())).terms
 
     assert not any(name.startswith("identity") for name in terms)
 
 
-def test_instance_normalization_without_gain_and_reflected_borders():
+def test_instance_normalization_has_no_gain_and_borders_are_reflected():
     modules = list(make().modules())
 
     assert not any(isinstance(m, nn.BatchNorm2d) for m in modules)
     assert not any(m.affine for m in modules if isinstance(m, nn.InstanceNorm2d))
-    assert any(isinstance(m, Reflect) for m in modules)
+    assert any(isinstance(m, ReflectionPad) for m in modules)
 
 
-def test_nine_blocks_from_256_pixels_and_six_below():
+def test_generator_has_nine_blocks_from_256_pixels_and_six_below():
     def blocks(size):
         with torch.device("meta"):
             generator = build("cyclegan", size, {"generator_width": 4}).generator
-        return sum(type(m).__name__ == "ResidualBlock" for m in generator.modules())
+        return sum(isinstance(m, ResidualBlock) for m in generator.modules())
 
     assert (blocks(128), blocks(256)) == (6, 9)
 
@@ -112,30 +112,30 @@ def images(values):
     return torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
 
 
-def test_a_pool_returns_what_it_is_given_until_it_is_full():
+def test_pool_returns_its_input_until_it_is_full():
     pool = ImagePool(50)
     for value in range(50):
         assert pool.swap(images([value])).item() == value
     assert len(pool.images) == 50
 
 
-def test_a_full_pool_swaps_about_half_and_never_grows():
+def test_full_pool_swaps_about_half_and_never_grows():
     torch.manual_seed(0)
     pool = ImagePool(50)
     pool.swap(images(range(50)))
-    shown = pool.swap(images(range(50, 1050))).flatten().tolist()
-    old = sum(value != new for value, new in zip(shown, range(50, 1050), strict=True))
+    returned = pool.swap(images(range(50, 1050))).flatten().tolist()
+    old = sum(value != new for value, new in zip(returned, range(50, 1050), strict=True))
 
     assert 430 < old < 570
     assert len(pool.images) == 50
-    assert len(set(shown)) == len(shown)
+    assert len(set(returned)) == len(returned)
 
 
-def test_a_pool_of_none_returns_what_it_is_given():
+def test_pool_of_size_zero_returns_its_input():
     assert ImagePool(0).swap(images([3])).item() == 3
 
 
-def test_a_restored_pool_goes_on_exactly():
+def test_restored_pool_continues_exactly():
     torch.manual_seed(0)
     pool, other = ImagePool(3), ImagePool(3)
     pool.swap(images(range(6)))
@@ -147,7 +147,7 @@ def test_a_restored_pool_goes_on_exactly():
     assert torch.equal(other.swap(images(range(10, 30))), expected)
 
 
-def test_published_setting():
+def test_both_players_use_adam_with_published_settings():
     players = build("cyclegan", SIZE, {}).players()
 
     assert set(players) == {"generators", "discriminators"}
@@ -156,54 +156,54 @@ def test_published_setting():
         assert (player.optimizer.lr, player.optimizer.betas) == (2e-4, (0.5, 0.999))
 
 
-def test_both_generators_learn_from_either_way_round():
+def test_each_cycle_term_trains_both_generators():
     terms = next((translator := make()).turns(random_batches())).terms
     for name in ("cycle_rgb", "cycle_thermal"):
-        for generator in (translator.generator, translator.return_generator):
+        for generator in (translator.generator, translator.rgb_generator):
             weight = generator.layers[1].weight
-            (slope,) = torch.autograd.grad(terms[name], weight, retain_graph=True)
-            assert slope.any(), name
+            (gradient,) = torch.autograd.grad(terms[name], weight, retain_graph=True)
+            assert gradient.any(), name
 
 
-def test_thermal_pictures_are_shown_to_both_generators_with_all_channels_alike():
-    translator, batch, shown = make(), next(random_batches()), []
-    for generator in (translator.return_generator, translator.generator):
-        generator.register_forward_hook(lambda _, x, __: shown.extend(x[0]))
+def test_each_image_enters_both_generators_with_thermal_repeated_to_three_channels():
+    translator, batch, inputs = make(), next(random_batches()), []
+    for generator in (translator.rgb_generator, translator.generator):
+        generator.register_forward_hook(lambda _, x, __: inputs.extend(x[0]))
     next(translator.turns(iter([batch])))
 
-    # To cross, and to stay.
+    # Once to be translated, once for the identity loss.
     for image in (*batch.thermal.expand(-1, 3, -1, -1), *batch.rgb):
-        assert sum(torch.equal(image, other) for other in shown) == 2
+        assert sum(torch.equal(image, other) for other in inputs) == 2
 
 
-def test_both_discriminators_are_reminded_of_old_fakes():
+def test_both_discriminators_score_images_from_their_pools():
     translator = make(pool_size=3)
     list(translator.turns(random_batches()))
 
     assert len(translator.thermal_pool.images) == len(translator.rgb_pool.images) == 3
-    for judge, pool in (
+    for discriminator, pool in (
         (translator.thermal_discriminator, translator.thermal_pool),
         (translator.rgb_discriminator, translator.rgb_pool),
     ):
-        old, shown = list(pool.images), []
-        judge.register_forward_hook(lambda _, x, __, shown=shown: shown.extend(x[0]))
+        old, scored = list(pool.images), []
+        discriminator.register_forward_hook(lambda _, x, __, scored=scored: scored.extend(x[0]))
         torch.manual_seed(1)
         list(translator.turns(random_batches(5)))
-        assert any(torch.equal(a, b) for a in old for b in shown)
+        assert any(torch.equal(a, b) for a in old for b in scored)
 
 
-def test_every_border_is_reflected_but_those_of_halvings_and_doublings():
+def test_only_strided_convolutions_are_zero_padded():
     generator = make().generator
     padded = [m for m in generator.modules() if isinstance(m, nn.Conv2d) and m.padding != (0, 0)]
 
     assert all(m.stride == (2, 2) for m in padded)
     assert len(padded) == 2
     assert not any("Zero" in type(m).__name__ for m in generator.modules())
-    reflected = [m.width for m in generator.modules() if isinstance(m, Reflect)]
+    reflected = [m.width for m in generator.modules() if isinstance(m, ReflectionPad)]
     assert reflected == [3, 1, 1, 3]
 
 
-def test_a_block_adds_to_what_it_was_given():
+def test_residual_block_adds_to_its_input():
     block, features = ResidualBlock(4), torch.randn(2, 4, 8, 8)
     for convolution in (block.layers[1], block.layers[5]):
         nn.init.zeros_(convolution.weight)
@@ -211,8 +211,8 @@ def test_a_block_adds_to_what_it_was_given():
     assert torch.allclose(block(features), features, atol=1e-3)
 
 
-def test_discriminators_normalise_each_image_by_itself():
-    judge = build("cyclegan", 64, {"discriminator_width": 2, "generator_width": 2})
-    for network in (judge.thermal_discriminator, judge.rgb_discriminator):
+def test_discriminators_use_instance_normalization():
+    translator = build("cyclegan", 64, {"discriminator_width": 2, "generator_width": 2})
+    for network in (translator.thermal_discriminator, translator.rgb_discriminator):
         norms = [m for m in network.modules() if isinstance(m, nn.InstanceNorm2d)]
         assert len(norms) == 3

@@ -12,7 +12,11 @@ from thermal_search.networks import (
     ResidualTranslator,
     UNet,
 )
-from thermal_search.networks.progressive import GrowingDiscriminator, Growth, channels_by_resolution
+from thermal_search.networks.progressive import (
+    Growth,
+    ProgressiveDiscriminator,
+    channels_by_resolution,
+)
 
 
 def count(make) -> int:
@@ -47,7 +51,7 @@ def test_cyclegan():
         return count(lambda: getattr(build("cyclegan", 256, {}), name))
 
     assert part("generator") == 11_371_905
-    assert part("return_generator") == 11_378_179
+    assert part("rgb_generator") == 11_378_179
     assert part("thermal_discriminator") == 2_762_689
     assert part("rgb_discriminator") == 2_764_737
 
@@ -134,12 +138,14 @@ def test_progressive_gan():
 def test_progressive_gan_without_the_rgb_image_has_the_official_count():
     full = Growth(1024, 1.0)
     thermal = count(
-        lambda: progressive_gan.GrowingGenerator(size=1024, start=full, condition_channels=None)
+        lambda: progressive_gan.ProgressiveGenerator(size=1024, start=full, condition_channels=None)
     )
     # The official count, 23,079,115, is for three channels: two more at each of nine resolutions.
     widths = sum(channels_by_resolution(1024).values())
     assert thermal + 2 * (widths + 9) == 23_079_115
-    assert count(lambda: GrowingDiscriminator(size=1024, start=full, in_channels=3)) == 23_087_249
+    assert (
+        count(lambda: ProgressiveDiscriminator(size=1024, start=full, in_channels=3)) == 23_087_249
+    )
 
 
 def test_stylegan():

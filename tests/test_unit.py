@@ -18,29 +18,29 @@ def generators_turn(translator, batch=None):
     return turn
 
 
-def test_both_encoders_end_in_the_same_layers_and_both_decoders_begin_with_the_same():
+def test_encoders_share_their_last_and_decoders_their_first_layers():
     translator = make()
     batch = next(random_batches())
-    used = {"shared_encoder": 0, "shared_decoder": 0}
+    calls = {"shared_encoder": 0, "shared_decoder": 0}
 
     def count(name):
         def hook(*_):
-            used[name] += 1
+            calls[name] += 1
 
         return hook
 
-    for name in used:
+    for name in calls:
         getattr(translator.generator, name).register_forward_hook(count(name))
     translator.encode_rgb(batch.rgb)
     code = translator.encode_thermal(batch.thermal)
     translator.decode_rgb(code)
     translator.decode_thermal(code)
 
-    assert used == {"shared_encoder": 2, "shared_decoder": 2}
+    assert calls == {"shared_encoder": 2, "shared_decoder": 2}
     assert sum(p.numel() for p in translator.generator.shared_encoder.parameters()) > 0
 
 
-def test_moving_what_is_shared_moves_both_directions():
+def test_changing_the_shared_encoder_changes_both_codes():
     translator, batch = make().eval(), next(random_batches())
     before = translator.encode_rgb(batch.rgb), translator.encode_thermal(batch.thermal)
     for parameter in translator.generator.shared_encoder.parameters():
@@ -50,7 +50,7 @@ def test_moving_what_is_shared_moves_both_directions():
     assert all(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_a_code_is_drawn_with_unit_variance_around_what_is_encoded():
+def test_code_is_sampled_with_unit_variance_around_its_mean():
     translator, batch = make(), next(random_batches())
     codes = []
     translator.generator.shared_decoder.register_forward_hook(lambda _, x, __: codes.append(x[0]))
@@ -61,7 +61,7 @@ def test_a_code_is_drawn_with_unit_variance_around_what_is_encoded():
     assert noise.mean().item() == pytest.approx(0, abs=0.05)
 
 
-def test_a_step_decodes_each_domains_own_code_and_crosses_both_and_comes_back():
+def test_step_reconstructs_translates_and_cycles_both_domains():
     translator = make()
     decoded = {"rgb": 0, "thermal": 0}
 
@@ -88,7 +88,7 @@ def test_a_step_decodes_each_domains_own_code_and_crosses_both_and_comes_back():
     }
 
 
-def test_the_divergence_is_the_mean_square_of_both_codes():
+def test_kl_term_is_the_mean_square_of_both_codes():
     translator, batch = make(kl_weight=1.0), next(random_batches())
     codes = translator.encode_rgb(batch.rgb), translator.encode_thermal(batch.thermal)
     expected = sum(code.square().mean().item() for code in codes)
@@ -108,7 +108,7 @@ def test_the_divergence_is_the_mean_square_of_both_codes():
         ("cycle_kl_weight", ["cycle_kl"]),
     ],
 )
-def test_each_weight_weighs_its_terms(weight, terms):
+def test_each_weight_scales_its_terms(weight, terms):
     def values(factor):
         translator = make(**{weight: factor})
         torch.manual_seed(1)
@@ -118,13 +118,13 @@ def test_each_weight_weighs_its_terms(weight, terms):
     assert values(6.0) == pytest.approx([3 * value for value in values(2.0)], rel=1e-4)
 
 
-def test_published_weights():
+def test_default_weights_are_the_published_ones():
     config = build("unit", SIZE, {"generator_width": 4}).config
     weights = config.gan_weight, config.recon_weight, config.kl_weight
     assert (*weights, config.cycle_weight, config.cycle_kl_weight) == (1, 10, 0.01, 10, 0.01)
 
 
-def test_discriminators_see_one_domain_at_several_sizes():
+def test_discriminators_score_one_domain_at_several_scales():
     translator = make(scales=2)
     sizes = []
     for scale in translator.thermal_discriminator.scales:
@@ -137,7 +137,7 @@ def test_discriminators_see_one_domain_at_several_sizes():
     assert norms == []
 
 
-def test_small_pictures_are_judged_at_fewer_sizes():
+def test_small_images_have_fewer_scales():
     scales = {
         size: len(
             build("unit", size, {"generator_width": 4, "discriminator_width": 4})
@@ -149,24 +149,23 @@ def test_small_pictures_are_judged_at_fewer_sizes():
     assert scales == {32: 2, 64: 3}
 
 
-def test_pairs_mean_nothing_to_it():
-    # The same frames in another order: every term keeps its value but for the noise drawn.
+def test_loss_does_not_depend_on_which_frames_are_paired():
+    # With the same frames in another order, only the noise changes the losses.
     translator, batch = make(), next(random_batches())
-    terms = []
+    means = []
     for thermal in (batch.thermal, batch.thermal.roll(1, 0)):
-        found = {"judge": [], "fool": []}
+        losses = []
         for seed in range(12):
             torch.manual_seed(seed)
-            judged, fooled = translator.turns(iter([Batch(batch.rgb, thermal)]))
-            found["judge"].append(judged.loss.item())
-            found["fool"].append(fooled.loss.item())
-        terms.append([sum(values) / len(values) for values in found.values()])
+            turns = translator.turns(iter([Batch(batch.rgb, thermal)]))
+            losses.append([turn.loss.item() for turn in turns])
+        means.append(torch.tensor(losses).mean(0).tolist())
 
-    assert terms[0] == pytest.approx(terms[1], rel=0.01)
+    assert means[0] == pytest.approx(means[1], rel=0.01)
     assert not translator.needs_pairs
 
 
-def test_translating_draws_nothing():
+def test_translation_is_deterministic():
     translator = make()
     rgb = next(random_batches()).rgb
 
@@ -174,23 +173,23 @@ def test_translating_draws_nothing():
     assert torch.equal(translator.translate(rgb), translator.translate(rgb))
 
 
-def test_fakes_are_painted_once_for_both_turns():
+def test_both_turns_share_the_generated_images():
     translator = make()
     encoded = []
     translator.generator.rgb_encoder.register_forward_hook(lambda *_: encoded.append(1))
     list(translator.turns(random_batches()))
 
-    assert len(encoded) == 2  # the image, and on the way back
+    assert len(encoded) == 2  # the RGB image and the generated one
 
 
-def test_the_decoders_norm_is_over_the_whole_image():
+def test_decoders_normalize_over_the_whole_image():
     norms = [m for m in make().generator.thermal_decoder.modules() if isinstance(m, nn.GroupNorm)]
 
     assert len(norms) == 2
     assert all(norm.num_groups == 1 for norm in norms)
 
 
-def test_adam_decays_weights_and_rates_halve():
+def test_adam_has_weight_decay_and_learning_rates_halve():
     translator = make()
     for player_optimizer in build_optimizers(translator).values():
         assert player_optimizer.optimizer.defaults["weight_decay"] == 1e-4
@@ -200,56 +199,57 @@ def test_adam_decays_weights_and_rates_halve():
     ] == [1, 0.5, 0.5**9]
 
 
-def test_codes_are_drawn_and_cross_stay_and_come_back():
+def test_codes_are_sampled_and_each_term_compares_the_right_images():
     translator, batch = make(recon_weight=1.0, cycle_weight=1.0), next(random_batches())
-    crossing = translator.generator
-    shown, codes, drawn, painted = [], [], [], []
-    crossing.shared_encoder.register_forward_hook(lambda _, __, out: codes.append(out))
-    crossing.shared_decoder.register_forward_hook(lambda _, x, __: drawn.append(x[0]))
-    for encoder in (crossing.rgb_encoder, translator.thermal_encoder):
-        encoder.register_forward_hook(lambda _, x, __: shown.append(x[0]))
-    for decoder in (crossing.thermal_decoder, translator.rgb_decoder):
-        decoder.register_forward_hook(lambda _, __, out: painted.append(out))
-    judged, turn = translator.turns(iter([batch]))
+    generator = translator.generator
+    encoded, codes, samples, decoded = [], [], [], []
+    generator.shared_encoder.register_forward_hook(lambda _, __, out: codes.append(out))
+    generator.shared_decoder.register_forward_hook(lambda _, x, __: samples.append(x[0]))
+    for encoder in (generator.rgb_encoder, translator.thermal_encoder):
+        encoder.register_forward_hook(lambda _, x, __: encoded.append(x[0]))
+    for decoder in (generator.thermal_decoder, translator.rgb_decoder):
+        decoder.register_forward_hook(lambda _, __, out: decoded.append(out))
+    discriminators_turn, turn = translator.turns(iter([batch]))
     terms = turn.terms
-    fake_thermal, fake_rgb, rgb, thermal, rgb_again, thermal_again = painted
+    fake_thermal, fake_rgb, rgb, thermal, cycled_rgb, cycled_thermal = decoded
 
     expected = [batch.rgb, batch.thermal, fake_thermal, fake_rgb]
-    assert all(torch.equal(a, b) for a, b in zip(shown, expected, strict=True))
-    # Each image's own code is drawn twice, to cross and to stay; what crossed is drawn once.
-    for code, given in zip([*codes[:2], *codes[:2], *codes[2:]], drawn, strict=True):
-        assert (given - code).std().item() == pytest.approx(1, abs=0.05)
-    for name, found, original in (
+    assert all(torch.equal(a, b) for a, b in zip(encoded, expected, strict=True))
+    # The code of a real image is sampled twice (translation, reconstruction), of a fake once.
+    for code, sample in zip([*codes[:2], *codes[:2], *codes[2:]], samples, strict=True):
+        assert (sample - code).std().item() == pytest.approx(1, abs=0.05)
+    for name, output, original in (
         ("recon_rgb", rgb, batch.rgb),
         ("recon_thermal", thermal, batch.thermal),
-        ("cycle_rgb", rgb_again, batch.rgb),
-        ("cycle_thermal", thermal_again, batch.thermal),
+        ("cycle_rgb", cycled_rgb, batch.rgb),
+        ("cycle_thermal", cycled_thermal, batch.thermal),
     ):
-        assert terms[name].item() == pytest.approx((found - original).abs().mean().item(), rel=1e-4)
+        expected = (output - original).abs().mean().item()
+        assert terms[name].item() == pytest.approx(expected, rel=1e-4)
     divergence = sum(code.square().mean().item() for code in codes[2:])
     assert terms["cycle_kl"].item() == pytest.approx(0.01 * divergence, rel=1e-4)
-    # Coming back teaches the way there; judging teaches no one who paints.
+    # The cycle loss trains the first translation too; the discriminators' loss no generator.
     for name, decoder in (
-        ("cycle_rgb", crossing.thermal_decoder),
+        ("cycle_rgb", generator.thermal_decoder),
         ("cycle_thermal", translator.rgb_decoder),
     ):
         weight = decoder[-2].weight
         assert torch.autograd.grad(terms[name], weight, retain_graph=True)[0].any()
-        assert torch.autograd.grad(judged.loss, weight, retain_graph=True, allow_unused=True) == (
-            None,
-        )
+        assert torch.autograd.grad(
+            discriminators_turn.loss, weight, retain_graph=True, allow_unused=True
+        ) == (None,)
 
 
-def test_encoders_normalise_each_image_and_decoders_enlarge_by_repeating():
+def test_encoders_use_instance_normalization_and_decoders_nearest_upsampling():
     translator = make()
     norms = [m for m in translator.thermal_encoder if isinstance(m, nn.InstanceNorm2d)]
-    enlargements = [m.mode for m in translator.rgb_decoder if isinstance(m, nn.Upsample)]
+    modes = [m.mode for m in translator.rgb_decoder if isinstance(m, nn.Upsample)]
 
     assert len(norms) == 3
-    assert enlargements == ["nearest", "nearest"]
+    assert modes == ["nearest", "nearest"]
 
 
-def test_weights_start_with_hes_spread():
+def test_weights_start_with_hes_std():
     torch.manual_seed(0)
     weight = (
         build("unit", SIZE, {"generator_width": 16}).generator.shared_encoder[0].layers[1].weight

@@ -39,7 +39,7 @@ TINY: dict[str, dict[str, object]] = {
         "start_resolution": 4,
         "channel_base": 64,
         "latent_size": 8,
-        "style_size": 8,
+        "w_size": 8,
         "mapping_layers": 2,
     },
     "thermalgan": {"width": 4, "latent_size": 4},

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import OptimizerConfig
 
 from peers.match import Draw, Match, Networks, Step, full, load_module, squared
-from thermal_search.architectures.cyclegan import through
+from thermal_search.architectures.cyclegan import forward_batched
 from thermal_search.architectures.translator import Turn
 from thermal_search.images import Batch
 from thermal_search.networks import ImagePool
@@ -103,14 +103,14 @@ def play_cyclegan() -> Callable[[Networks, Iterator[Batch]], Iterator[Turn]]:
     def play(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
         batch = next(batches)
         a, b = batch.rgb, batch.thermal
-        fake_b, same_b = through(n["g_a"], a, b)
-        fake_a, same_a, again_a = through(n["g_b"], b, a, fake_b)
+        fake_b, same_b = forward_batched(n["g_a"], a, b)
+        fake_a, same_a, again_a = forward_batched(n["g_b"], b, a, fake_b)
         fooled = squared(n["d_a"](fake_b), 1) + squared(n["d_b"](fake_a), 1)
         cycle = (again_a - a).abs().mean() + (n["g_a"](fake_a) - b).abs().mean()
         identity = (same_b - b).abs().mean() + (same_a - a).abs().mean()
         yield Turn("g", {"fool": fooled, "cycle": 10 * cycle, "identity": 5 * identity})
-        on_b, on_fake_b = through(n["d_a"], b, pool_b.swap(fake_b))
-        on_a, on_fake_a = through(n["d_b"], a, pool_a.swap(fake_a))
+        on_b, on_fake_b = forward_batched(n["d_a"], b, pool_b.swap(fake_b))
+        on_a, on_fake_a = forward_batched(n["d_b"], a, pool_a.swap(fake_a))
         judged = squared(on_b, 1) + squared(on_fake_b, 0) + squared(on_a, 1) + squared(on_fake_a, 0)
         yield Turn("d", {"evaluator": judged / 2})
 

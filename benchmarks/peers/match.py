@@ -21,7 +21,7 @@ from thermal_search.architectures.translator import (
 )
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
-from thermal_search.networks.padding import Reflect
+from thermal_search.networks.padding import ReflectionPad
 from thermal_search.training.cuda_graphs import StepRunner
 from thermal_search.training.step import autocast_for, build_optimizers, fastest_memory_format
 
@@ -108,7 +108,7 @@ def _reflecting(networks: Networks) -> Networks:
     for module in list(networks.modules()):
         for name, part in module.named_children():
             if isinstance(part, nn.ReflectionPad2d):
-                module.register_module(name, Reflect(part.padding[0]))
+                module.register_module(name, ReflectionPad(part.padding[0]))
     return networks
 
 

@@ -19,7 +19,7 @@ from peers.match import (
     load_module,
     squared,
 )
-from thermal_search.architectures.cyclegan import through
+from thermal_search.architectures.cyclegan import forward_batched
 from thermal_search.architectures.translator import OptimizerConfig as ResizeConfig
 from thermal_search.architectures.translator import Turn
 from thermal_search.images import Batch
@@ -135,7 +135,8 @@ def play_wgan(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
         real = next(batches).thermal
         with torch.no_grad():
             fake = n["g"](latent(real))
-        on_real, on_fake = through(n["d"], real, fake)  # nothing in this critic couples images
+        # Nothing in this critic couples images.
+        on_real, on_fake = forward_batched(n["d"], real, fake)
         yield Turn("d", {"distance": on_fake.float().mean() - on_real.float().mean()})
         with torch.no_grad():
             for parameter in n["d"].parameters():
@@ -169,7 +170,7 @@ def play_wgan_gp(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
         real = next(batches).thermal
         with torch.no_grad():
             fake = n["g"](latent(real))
-        on_real, on_fake = through(n["d"], real, fake)
+        on_real, on_fake = forward_batched(n["d"], real, fake)
         distance = on_fake.float().mean() - on_real.float().mean()
         with torch.autocast(real.device.type, enabled=False):
             slope = PENALTY * penalty(n["d"], real, fake.float())
@@ -258,16 +259,16 @@ def play_cyclegan() -> Callable[[Networks, Iterator[Batch]], Iterator[Turn]]:
     def play(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
         batch = next(batches)
         a, b = batch.rgb, batch.thermal
-        fake_b, same_b = through(n["g_ab"], a, b)
-        fake_a, same_a, again_a = through(n["g_ba"], b, a, fake_b)
+        fake_b, same_b = forward_batched(n["g_ab"], a, b)
+        fake_a, same_a, again_a = forward_batched(n["g_ba"], b, a, fake_b)
         fooled = squared(n["d_b"](fake_b), 1) + squared(n["d_a"](fake_a), 1)
         cycle = (again_a - a).abs().mean() + (n["g_ab"](fake_a) - b).abs().mean()
         identity = (same_a - a).abs().mean() + (same_b - b).abs().mean()
         yield Turn("g", {"fool": fooled / 2, "cycle": 5 * cycle, "identity": 2.5 * identity})
-        on_a, on_fake_a = through(n["d_a"], a, pool_a.swap(fake_a))
+        on_a, on_fake_a = forward_batched(n["d_a"], a, pool_a.swap(fake_a))
         judged = squared(on_a, 1) + squared(on_fake_a, 0)
         yield Turn("d_a", {"evaluator": judged / 2})
-        on_b, on_fake_b = through(n["d_b"], b, pool_b.swap(fake_b))
+        on_b, on_fake_b = forward_batched(n["d_b"], b, pool_b.swap(fake_b))
         judged = squared(on_b, 1) + squared(on_fake_b, 0)
         yield Turn("d_b", {"evaluator": judged / 2})
 

@@ -2,8 +2,8 @@
 
 Isola et al., CVPR 2017. https://arxiv.org/abs/1611.07004
 
-A U-Net paints the thermal image; a PatchGAN judges the (rgb, thermal) pair in 70 x 70 pixel
-patches. Needs aligned pairs. Dropout, active at test too, is its only noise.
+A U-Net generates the thermal image; a PatchGAN scores the (rgb, thermal) pair in patches of 70 x 70
+pixels. Needs aligned pairs. The only noise is dropout, which stays active at test time.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
+from thermal_search.architectures.translator import Player, Translator, Turn, adam_player
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import ADVERSARIAL_LOSSES
 from thermal_search.networks import PatchDiscriminator, UNet, initialize
@@ -31,7 +31,7 @@ class Pix2Pix(Translator):
         """Adam's first decay rate, of both players; the second is 0.999."""
 
         l1_weight: float = 100.0
-        """Weight of the mean absolute error. The adversarial term has weight 1."""
+        """Weight of the mean absolute error; the adversarial term has weight 1."""
 
         gan_mode: Literal["vanilla", "lsgan"] = "vanilla"
         generator_width: int = 64
@@ -39,13 +39,15 @@ class Pix2Pix(Translator):
 
         discriminator_width: int = 64
         patch_layers: int = 3
-        """Strided layers of the discriminator; fewer where the image is too small for them."""
+        """Strided layers of the discriminator; fewer if the image is too small."""
 
         norm: Literal["batch", "instance"] = "batch"
         dropout: float = 0.5
         test_dropout: bool = True
+        """Whether dropout stays active at test time."""
+
         decay_start: float = 0.5
-        """Share of the budget after which the learning rates fall linearly to 0."""
+        """Fraction of the budget after which the learning rates fall linearly to 0."""
 
     config: Config
     needs_pairs: ClassVar[bool] = True
@@ -77,35 +79,31 @@ class Pix2Pix(Translator):
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (self.config.beta1, 0.999)
         return {
-            "discriminator": Player(
-                (self.discriminator,),
-                OptimizerConfig(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+            "discriminator": adam_player(
+                self.discriminator, lr=config.discriminator_lr, betas=betas
             ),
-            "generator": Player(
-                (self.generator,),
-                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
-            ),
+            "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        game = ADVERSARIAL_LOSSES[self.config.gan_mode]
+        loss = ADVERSARIAL_LOSSES[self.config.gan_mode]
         batch = next(batches)
         fake = self.generator(batch.rgb)
 
-        # Apart, not as one batch: batch normalization would mix them.
+        # Two passes: in one batch, batch normalization would mix real and fake statistics.
         real_score = self.discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
         fake_score = self.discriminator(torch.cat([batch.rgb, fake.detach()], dim=1))
-        # Halved, as in the paper, so that the discriminator learns slower than the generator.
+        # Halved, as in the paper, to slow the discriminator down relative to the generator.
         yield Turn(
-            "discriminator", {"adversarial": 0.5 * game.discriminator(real_score, fake_score)}
+            "discriminator", {"adversarial": 0.5 * loss.discriminator(real_score, fake_score)}
         )
 
-        # Judged again: the discriminator has just moved.
+        # Scored again: the discriminator has just been updated.
         fake_score = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
         yield Turn(
             "generator",
             {
-                "adversarial": game.generator(fake_score),
+                "adversarial": loss.generator(fake_score),
                 "l1": self.config.l1_weight * F.l1_loss(fake, batch.thermal),
             },
         )

@@ -2,16 +2,17 @@
 
 Liu et al., NeurIPS 2017. https://arxiv.org/abs/1703.00848
 
-RGB and thermal images of one scene are thought to have one code. A variational autoencoder a
-domain, their inner layers shared, meets there: what one encodes the other decodes, and must be able
-to encode back. Discriminators judge what crosses over, at several scales. Needs no pairs.
+RGB and thermal images of one scene are assumed to share a latent code. Each domain has a
+variational autoencoder, and the layers next to the code are shared. An image is translated by
+encoding it in its domain and decoding it in the other; translating it back must restore it.
+Multi-scale discriminators score the translations. Needs no pairs.
 
-Left out: the authors' later code can also compare VGG features of an image and its crossing
-(weight 1 from game to city streets, 0 from summer to winter). The paper does not, and a search
-would need a file of ImageNet weights on every machine, for features that were never shown a thermal
-image.
+Left out: the authors' later code can also compare VGG features of an image and of its translation
+(weight 1 for game to city streets, 0 for summer to winter). The paper does not, and a search would
+need a file of ImageNet weights on every machine, for features that never saw a thermal image.
 """
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,11 +23,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
+from thermal_search.architectures.translator import Player, Translator, Turn, adam_player
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import ADVERSARIAL_LOSSES, AdversarialLoss, pixel_loss
 from thermal_search.networks import MultiScale, ResidualBlock, initialize
-from thermal_search.networks.padding import Reflect
+from thermal_search.networks.padding import ReflectionPad
 
 Code = Float[Tensor, "batch channels rows columns"]
 
@@ -38,35 +39,38 @@ class UNIT(Translator):
         generator_lr: float = 1e-4
         discriminator_lr: float = 1e-4
         weight_decay: float = 1e-4
-        """Of Adam, for all networks."""
+        """Adam's L2 penalty, for all networks."""
 
         gan_weight: float = 1.0
-        """These five are the authors' later values, the paper's divided by ten."""
+        """Weight of the adversarial terms. The five weights are the values of the authors' later
+        code: the paper's divided by ten."""
 
         recon_weight: float = 10.0
-        """Weight of decoding an image's own code."""
+        """Weight of the mean absolute error of an image decoded from its own code."""
 
         kl_weight: float = 0.01
         cycle_weight: float = 10.0
-        """Weight of what is lost on the way to the other domain and back."""
+        """Weight of the mean absolute error of an image translated there and back."""
 
         cycle_kl_weight: float = 0.01
+        """Weight of the divergence of the translated images' codes."""
+
         gan_mode: Literal["lsgan", "vanilla"] = "lsgan"
-        """The paper's is vanilla; the authors' later code has lsgan."""
+        """The paper uses vanilla, the authors' later code lsgan."""
 
         blocks: int = 3
-        """Residual blocks that each encoder and decoder has to itself."""
+        """Residual blocks of each encoder and decoder that are not shared."""
 
         shared_blocks: int = 1
-        """Residual blocks that the encoders share, and the decoders."""
+        """Residual blocks that both encoders share; as many that both decoders share."""
 
         generator_width: int = 64
         discriminator_width: int = 64
         scales: int = 3
-        """Sizes at which an image is judged; fewer where it is too small for them."""
+        """Scales of each discriminator; fewer if the image is too small."""
 
         patch_layers: int = 4
-        """Strided layers of each discriminator."""
+        """Strided layers of each discriminator at each scale."""
 
         lr_halving_images: int = 100_000
         """Images after which the learning rates halve."""
@@ -88,12 +92,12 @@ class UNIT(Translator):
 
     def _discriminator(self, channels: int) -> MultiScale:
         config = self.config
-        most = int(math.log2(config.size)) - config.patch_layers + 1
+        max_scales = int(math.log2(config.size)) - config.patch_layers + 1
         return initialize(
             MultiScale(
                 [
                     StridedDiscriminator(channels, config.discriminator_width, config.patch_layers)
-                    for _ in range(min(config.scales, most))
+                    for _ in range(min(config.scales, max_scales))
                 ]
             )
         )
@@ -102,87 +106,85 @@ class UNIT(Translator):
         return self.generator(rgb)
 
     def players(self) -> Mapping[str, Player]:
-        config = self.config
-
-        def recipe(lr: float) -> OptimizerConfig:
-            return OptimizerConfig(
-                algorithm="adam", lr=lr, betas=(0.5, 0.999), weight_decay=config.weight_decay
-            )
-
+        config, betas = self.config, (0.5, 0.999)
         return {
-            "discriminators": Player(
-                (self.thermal_discriminator, self.rgb_discriminator),
-                recipe(config.discriminator_lr),
+            "discriminators": adam_player(
+                self.thermal_discriminator,
+                self.rgb_discriminator,
+                lr=config.discriminator_lr,
+                betas=betas,
+                weight_decay=config.weight_decay,
             ),
-            # What both directions share is the generator's, and so counted once.
-            "generators": Player(
-                (self.generator, self.thermal_encoder, self.rgb_decoder),
-                recipe(config.generator_lr),
+            # The shared layers are part of `generator`: each parameter is listed once.
+            "generators": adam_player(
+                self.generator,
+                self.thermal_encoder,
+                self.rgb_decoder,
+                lr=config.generator_lr,
+                betas=betas,
+                weight_decay=config.weight_decay,
             ),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        game = ADVERSARIAL_LOSSES[self.config.gan_mode]
+        loss, gan_weight = ADVERSARIAL_LOSSES[self.config.gan_mode], self.config.gan_weight
         batch = next(batches)
         rgb, thermal = batch.rgb, batch.thermal
         rgb_code, thermal_code = self.encode_rgb(rgb), self.encode_thermal(thermal)
-        fake_thermal = self.decode_thermal(_with_noise(rgb_code))
-        fake_rgb = self.decode_rgb(_with_noise(thermal_code))
+        fake_thermal = self.decode_thermal(_sample(rgb_code))
+        fake_rgb = self.decode_rgb(_sample(thermal_code))
 
-        judge_thermal, judge_rgb = self.thermal_discriminator, self.rgb_discriminator
+        thermal_loss = _discriminator_loss(loss, self.thermal_discriminator, thermal, fake_thermal)
+        rgb_loss = _discriminator_loss(loss, self.rgb_discriminator, rgb, fake_rgb)
         yield Turn(
             "discriminators",
-            {
-                "thermal": self._weigh(_judge(game, judge_thermal, thermal, fake_thermal)),
-                "rgb": self._weigh(_judge(game, judge_rgb, rgb, fake_rgb)),
-            },
+            {"thermal": gan_weight * thermal_loss, "rgb": gan_weight * rgb_loss},
         )
 
-        # The generators have not moved: what they painted still stands.
+        # The generators have not been updated since: the same fakes serve for their own turn.
+        thermal_loss = _generator_loss(loss, self.thermal_discriminator, fake_thermal)
+        rgb_loss = _generator_loss(loss, self.rgb_discriminator, fake_rgb)
         yield Turn(
             "generators",
             {
-                "adversarial_thermal": self._weigh(_fool(game, judge_thermal, fake_thermal)),
-                "adversarial_rgb": self._weigh(_fool(game, judge_rgb, fake_rgb)),
+                "adversarial_thermal": gan_weight * thermal_loss,
+                "adversarial_rgb": gan_weight * rgb_loss,
                 **self._reconstruction_losses(rgb, thermal, rgb_code, thermal_code),
                 **self._cycle_losses(rgb, thermal, fake_rgb, fake_thermal),
             },
         )
 
-    def _weigh(self, loss: Tensor) -> Tensor:
-        return self.config.gan_weight * loss
-
     def _reconstruction_losses(
         self, rgb: Rgb, thermal: Thermal, rgb_code: Code, thermal_code: Code
     ) -> dict[str, Tensor]:
-        """The two autoencoders."""
+        """The losses of the two variational autoencoders."""
         config = self.config
-        rgb_again = self.decode_rgb(_with_noise(rgb_code))
-        thermal_again = self.decode_thermal(_with_noise(thermal_code))
+        decoded_rgb = self.decode_rgb(_sample(rgb_code))
+        decoded_thermal = self.decode_thermal(_sample(thermal_code))
         return {
-            "recon_rgb": pixel_loss(rgb_again, rgb, config.recon_weight),
-            "recon_thermal": pixel_loss(thermal_again, thermal, config.recon_weight),
+            "recon_rgb": pixel_loss(decoded_rgb, rgb, config.recon_weight),
+            "recon_thermal": pixel_loss(decoded_thermal, thermal, config.recon_weight),
             "kl": config.kl_weight * (_divergence(rgb_code) + _divergence(thermal_code)),
         }
 
     def _cycle_losses(
         self, rgb: Rgb, thermal: Thermal, fake_rgb: Rgb, fake_thermal: Thermal
     ) -> dict[str, Tensor]:
+        """The losses of translating both images back to their own domain."""
         config = self.config
         rgb_code, thermal_code = self.encode_thermal(fake_thermal), self.encode_rgb(fake_rgb)
-        rgb_again = self.decode_rgb(_with_noise(rgb_code))
-        thermal_again = self.decode_thermal(_with_noise(thermal_code))
+        cycled_rgb = self.decode_rgb(_sample(rgb_code))
+        cycled_thermal = self.decode_thermal(_sample(thermal_code))
         return {
-            "cycle_rgb": pixel_loss(rgb_again, rgb, config.cycle_weight),
-            "cycle_thermal": pixel_loss(thermal_again, thermal, config.cycle_weight),
+            "cycle_rgb": pixel_loss(cycled_rgb, rgb, config.cycle_weight),
+            "cycle_thermal": pixel_loss(cycled_thermal, thermal, config.cycle_weight),
             "cycle_kl": config.cycle_kl_weight
             * (_divergence(rgb_code) + _divergence(thermal_code)),
         }
 
     def encode_rgb(self, rgb: Rgb) -> Code:
-        return self._cross_domain_generator.shared_encoder(
-            self._cross_domain_generator.rgb_encoder(rgb)
-        )
+        generator = self._cross_domain_generator
+        return generator.shared_encoder(generator.rgb_encoder(rgb))
 
     def encode_thermal(self, thermal: Thermal) -> Code:
         return self._cross_domain_generator.shared_encoder(self.thermal_encoder(thermal))
@@ -191,9 +193,8 @@ class UNIT(Translator):
         return self.rgb_decoder(self._cross_domain_generator.shared_decoder(code)).float()
 
     def decode_thermal(self, code: Code) -> Thermal:
-        return self._cross_domain_generator.thermal_decoder(
-            self._cross_domain_generator.shared_decoder(code)
-        ).float()
+        generator = self._cross_domain_generator
+        return generator.thermal_decoder(generator.shared_decoder(code)).float()
 
     @property
     def _cross_domain_generator(self) -> "CrossDomainGenerator":
@@ -204,27 +205,32 @@ class UNIT(Translator):
         return translator.halved(images, self.config.lr_halving_images)
 
 
-def _with_noise(code: Code) -> Code:
-    """A draw from N(code, 1): the posterior whose mean the encoder gives."""
+def _sample(code: Code) -> Code:
+    """A sample of the posterior N(code, 1)."""
     return code + torch.randn_like(code)
 
 
 def _divergence(code: Code) -> Tensor:
-    """Of N(code, 1) from N(0, 1), up to a factor, as the authors weigh it: a mean of squares."""
+    """The KL divergence of N(code, 1) from N(0, 1) as the authors compute it: a mean of squares,
+    without the factor 1/2."""
     return code.float().square().mean()
 
 
-def _judge(game: AdversarialLoss, judge: MultiScale, real: Tensor, fake: Tensor) -> Tensor:
-    pairs = zip(judge(real), judge(fake.detach()), strict=True)
-    return torch.stack([game.discriminator(a, b) for a, b in pairs]).sum()
+def _discriminator_loss(
+    loss: AdversarialLoss, discriminator: MultiScale, real: Tensor, fake: Tensor
+) -> Tensor:
+    """The sum over all scales."""
+    scores = zip(discriminator(real), discriminator(fake.detach()), strict=True)
+    return torch.stack([loss.discriminator(*pair) for pair in scores]).sum()
 
 
-def _fool(game: AdversarialLoss, judge: MultiScale, fake: Tensor) -> Tensor:
-    return torch.stack([game.generator(score) for score in judge(fake)]).sum()
+def _generator_loss(loss: AdversarialLoss, discriminator: MultiScale, fake: Tensor) -> Tensor:
+    """The sum over all scales."""
+    return torch.stack([loss.generator(score) for score in discriminator(fake)]).sum()
 
 
 class CrossDomainGenerator(nn.Module):
-    """RGB to code to thermal; the layers at the code belong to the way back too."""
+    """RGB -> code -> thermal; the layers next to the code also serve the opposite direction."""
 
     def __init__(self, width: int = 64, *, blocks: int = 3, shared_blocks: int = 1) -> None:
         super().__init__()
@@ -239,9 +245,9 @@ class CrossDomainGenerator(nn.Module):
 
 
 def encoder(channels: int, width: int, blocks: int) -> nn.Sequential:
-    """An image to features of a quarter of its size."""
+    """Maps an image to 4 * `width` features at a quarter of its size."""
     return nn.Sequential(
-        Reflect(3),
+        ReflectionPad(3),
         nn.Conv2d(channels, width, 7),
         nn.InstanceNorm2d(width),
         nn.ReLU(),
@@ -252,12 +258,12 @@ def encoder(channels: int, width: int, blocks: int) -> nn.Sequential:
 
 
 def decoder(channels: int, width: int, blocks: int) -> nn.Sequential:
-    """Features to an image four times their size."""
+    """Maps 4 * `width` features to an image of `channels` at four times their size."""
     return nn.Sequential(
         *_residual(4 * width, blocks),
         *_upsample(4 * width, 2 * width),
         *_upsample(2 * width, width),
-        Reflect(3),
+        ReflectionPad(3),
         nn.Conv2d(width, channels, 7),
         nn.Tanh(),
     )
@@ -267,41 +273,39 @@ def _residual(channels: int, blocks: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
 
 
-def _downsample(before: int, wide: int) -> tuple[nn.Module, ...]:
+def _downsample(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
     return (
-        Reflect(1),
-        nn.Conv2d(before, wide, 4, 2),
-        nn.InstanceNorm2d(wide),
+        ReflectionPad(1),
+        nn.Conv2d(in_channels, out_channels, 4, 2),
+        nn.InstanceNorm2d(out_channels),
         nn.ReLU(),
     )
 
 
-def _upsample(before: int, wide: int) -> tuple[nn.Module, ...]:
+def _upsample(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
     return (
         nn.Upsample(scale_factor=2),
-        Reflect(2),
-        nn.Conv2d(before, wide, 5),
-        nn.GroupNorm(1, wide),  # over an image's channels and pixels
+        ReflectionPad(2),
+        nn.Conv2d(in_channels, out_channels, 5),
+        nn.GroupNorm(1, out_channels),  # layer normalization: over an image's channels and pixels
         nn.ReLU(),
     )
 
 
 class StridedDiscriminator(nn.Module):
-    """Reflected strided convolutions without any norm, then one of 1 x 1."""
+    """Strided convolutions with reflection padding and without normalization, then one of 1 x 1."""
 
     def __init__(self, in_channels: int, width: int = 64, layers: int = 4) -> None:
         super().__init__()
-        parts: list[nn.Module] = []
-        before = in_channels
-        for layer in range(layers):
-            wide = width * 2**layer
-            parts += [
-                Reflect(1),
-                nn.Conv2d(before, wide, 4, 2),
+        channels = [in_channels, *(width * 2**layer for layer in range(layers))]
+        modules: list[nn.Module] = []
+        for layer_in, layer_out in itertools.pairwise(channels):
+            modules += [
+                ReflectionPad(1),
+                nn.Conv2d(layer_in, layer_out, 4, 2),
                 nn.LeakyReLU(0.2),
             ]
-            before = wide
-        self.layers = nn.Sequential(*parts, nn.Conv2d(before, 1, 1))
+        self.layers = nn.Sequential(*modules, nn.Conv2d(channels[-1], 1, 1))
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
@@ -310,7 +314,7 @@ class StridedDiscriminator(nn.Module):
 
 
 def _initialize(network: nn.Sequential | CrossDomainGenerator) -> nn.Module:
-    """He's, as in the authors' code."""
+    """He's initialization (arXiv 1502.01852), as in the authors' code; biases start at 0."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

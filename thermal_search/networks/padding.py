@@ -1,4 +1,4 @@
-"""Padding by reflection, as in the translators of CycleGAN and UNIT."""
+"""Reflection padding, as in the generators of CycleGAN and UNIT."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Reflect(nn.Module):
-    """Adds `width` rows and columns on every side, mirrored at the border.
+class ReflectionPad(nn.Module):
+    """Pads every side by `width` rows or columns, mirrored at the border, as `nn.ReflectionPad2d`.
 
-    What `nn.ReflectionPad2d` does. On a CPU torch does it in float32 under autocast, though nothing
-    is rounded, and takes its derivative place by place.
+    On a CPU torch pads in float32 under autocast, though padding rounds nothing, and its backward
+    pass is slow. There this class keeps the precision and has a backward pass of its own.
     """
 
     def __init__(self, width: int) -> None:
@@ -20,11 +20,11 @@ class Reflect(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         if features.device.type == "cpu":
-            return _Reflection.apply(features, self.width)  # pyright: ignore[reportReturnType]
+            return _ReflectionPad.apply(features, self.width)  # pyright: ignore[reportReturnType]
         return F.pad(features, [self.width] * 4, mode="reflect")
 
 
-class _Reflection(torch.autograd.Function):
+class _ReflectionPad(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, width: int) -> Tensor:
         ctx.width = width
@@ -38,7 +38,7 @@ class _Reflection(torch.autograd.Function):
 
 
 def _fold(padded: Tensor, width: int, axis: int) -> Tensor:
-    """Adds what lies beyond the border to what it mirrors."""
+    """Removes the padding along `axis` and adds it to the entries that it mirrors."""
     inside = padded.shape[axis] - 2 * width
     folded = padded.narrow(axis, width, inside).clone(memory_format=torch.contiguous_format)
     before, after = padded.narrow(axis, 0, width), padded.narrow(axis, width + inside, width)

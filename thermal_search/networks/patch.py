@@ -11,29 +11,29 @@ from thermal_search.networks.initialization import normalization
 
 
 def fitting_layers(layers: int, size: int) -> int:
-    """At most so many strided layers that the receptive field stays inside the image."""
+    """`layers`, reduced until the receptive field of a patch fits `size` pixels; at least 1."""
     return max(1, min(layers, int(math.log2(size)) - 3))
 
 
 class PatchDiscriminator(nn.Module):
-    """Scores overlapping patches; three strided layers see 70 x 70 pixels each."""
+    """Scores overlapping patches: of 70 x 70 pixels with three strided layers."""
 
     def __init__(
         self, *, in_channels: int, width: int = 64, layers: int = 3, norm: str = "batch"
     ) -> None:
         super().__init__()
+        # The bias of batch normalization replaces that of the convolution before it.
         bias = norm != "batch"
-        parts: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
-        wide = width
+        channels = [width * min(2**layer, 8) for layer in range(layers + 1)]
+        modules: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, 2, 1), nn.LeakyReLU(0.2)]
         for layer in range(1, layers + 1):
-            before, wide = wide, min(width * 2**layer, 8 * width)
             stride = 2 if layer < layers else 1
-            parts += [
-                nn.Conv2d(before, wide, 4, stride, 1, bias=bias),
-                normalization(norm, wide),
+            modules += [
+                nn.Conv2d(channels[layer - 1], channels[layer], 4, stride, 1, bias=bias),
+                normalization(norm, channels[layer]),
                 nn.LeakyReLU(0.2),
             ]
-        self.layers = nn.Sequential(*parts, nn.Conv2d(wide, 1, 4, 1, 1))
+        self.layers = nn.Sequential(*modules, nn.Conv2d(channels[-1], 1, 4, 1, 1))
 
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
@@ -43,7 +43,7 @@ class PatchDiscriminator(nn.Module):
 
 
 class MultiScale(nn.Module):
-    """Discriminators that judge the same image, each at half the size of the one before.
+    """Discriminators that score the same image at several scales, each half as large as the last.
 
     Wang et al. 2018 (pix2pixHD, arXiv 1711.11585).
     """

@@ -1,5 +1,8 @@
-"""What Progressive GAN and StyleGAN share (Karras et al. 2018 and 2019, arXiv 1710.10196 and
-1812.04948): equalized learning rates, pixel normalization, minibatch deviation, and growth."""
+"""What Progressive GAN and StyleGAN share: equalized learning rates, pixel normalization, minibatch
+standard deviation and progressive growing.
+
+Karras et al. 2018 (arXiv 1710.10196) and 2019 (arXiv 1812.04948).
+"""
 
 import math
 from dataclasses import dataclass
@@ -16,47 +19,56 @@ BASE_RESOLUTION = 4
 """Height and width of the smallest features."""
 
 GAIN = math.sqrt(2)
-"""Of weights before a leaky rectifier."""
+"""Gain of weights before a leaky ReLU."""
 
 
-def channels_by_resolution(size: int, base: int = 8192, most: int = 512) -> dict[int, int]:
-    """Channels by resolution, from 4 to `size`: `base` / (resolution / 2), at most `most`."""
+def channels_by_resolution(
+    size: int, channel_base: int = 8192, channel_max: int = 512
+) -> dict[int, int]:
+    """Channels for each resolution from 4 to `size`: `channel_base` / (resolution / 2), at most
+    `channel_max`."""
     resolutions = [
         BASE_RESOLUTION * 2**step for step in range((size // BASE_RESOLUTION).bit_length())
     ]
-    return {r: min(base * 2 // r, most) for r in resolutions}
+    return {r: min(channel_base * 2 // r, channel_max) for r in resolutions}
 
 
 class EqualizedConv2d(nn.Module):
-    """A convolution whose weights are N(0, 1) and scaled when used, so that all learn alike."""
+    """A convolution with an equalized learning rate: weights start at N(0, 1) and are scaled by
+    He's constant in each forward pass."""
 
-    def __init__(self, before: int, wide: int, kernel: int, *, gain: float = GAIN) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, gain: float = GAIN
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(wide, before, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(wide))
-        self.scale = gain / math.sqrt(before * kernel**2)
-        self.padding = kernel // 2
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        self.scale = gain / math.sqrt(in_channels * kernel_size**2)
+        self.padding = kernel_size // 2
 
     def forward(self, features: Tensor) -> Tensor:
         return F.conv2d(features, self.weight * self.scale, self.bias, padding=self.padding)
 
 
 class EqualizedLinear(nn.Module):
-    """The same for a dense layer. `lr_multiplier` slows it down further (StyleGAN's mapping)."""
+    """A linear layer with an equalized learning rate.
+
+    `lr_multiplier` scales its effective learning rate, as in StyleGAN's mapping network.
+    """
 
     def __init__(
         self,
-        before: int,
-        wide: int,
+        in_features: int,
+        out_features: int,
         *,
         gain: float = GAIN,
         lr_multiplier: float = 1.0,
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(wide, before) / lr_multiplier)
-        self.bias = nn.Parameter(torch.zeros(wide)) if bias else None
-        self.scale = gain / math.sqrt(before) * lr_multiplier
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+        self.scale = gain / math.sqrt(in_features) * lr_multiplier
         self.lr_multiplier = lr_multiplier
 
     def forward(self, features: Tensor) -> Tensor:
@@ -65,49 +77,50 @@ class EqualizedLinear(nn.Module):
 
 
 def pixel_norm(features: Tensor) -> Tensor:
-    """Features of unit mean square over the channels, at each place."""
+    """`features` divided at each pixel by their root mean square over the channels, in float32."""
     with torch.autocast(features.device.type, enabled=False):
-        wide = features.float()
-        return wide * (wide.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        features = features.float()
+        return features * (features.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
 class MinibatchStd(nn.Module):
-    """Appends one channel: how far the images of a group differ, so that sameness is seen."""
+    """Appends one channel: the standard deviation over each group of images, averaged over channels
+    and pixels. With it the discriminator can detect mode collapse."""
 
-    def __init__(self, group: int = 4) -> None:
+    def __init__(self, group_size: int = 4) -> None:
         super().__init__()
-        self.group = group
+        self.group_size = group_size
 
     def forward(self, features: Tensor) -> Tensor:
-        group = math.gcd(len(features), self.group)
+        group_size = math.gcd(len(features), self.group_size)
         with torch.autocast(features.device.type, enabled=False):
-            grouped = features.float().unflatten(0, (group, -1))
+            grouped = features.float().unflatten(0, (group_size, -1))
             variance = grouped.var(0, correction=0)
-            deviation = (variance + 1e-8).sqrt().mean((1, 2, 3))
-        channel = deviation.repeat(group)[:, None, None, None].expand(-1, 1, *features.shape[2:])
+            std = (variance + 1e-8).sqrt().mean((1, 2, 3))
+        channel = std.repeat(group_size)[:, None, None, None].expand(-1, 1, *features.shape[2:])
         return torch.cat([features, channel.to(features.dtype)], dim=1)
 
 
 class Blur(nn.Module):
-    """The binomial filter 1 2 1 in both directions."""
+    """The binomial filter [1, 2, 1] / 4 along rows and columns."""
 
     def __init__(self) -> None:
         super().__init__()
         row = torch.tensor([0.25, 0.5, 0.25])
         self.kernel: Tensor
-        # On the device from the start: made anew, every use would wait for it to travel there.
+        # A buffer: a kernel created in each forward pass would wait for a copy to the device.
         self.register_buffer("kernel", torch.outer(row, row), persistent=False)
 
     def forward(self, features: Tensor) -> Tensor:
         kernel = self.kernel.to(features.dtype).expand(features.shape[1], 1, 3, 3)
-        return _Symmetric.apply(features, kernel)  # pyright: ignore[reportReturnType]
+        return _SymmetricFilter.apply(features, kernel)  # pyright: ignore[reportReturnType]
 
 
-class _Symmetric(torch.autograd.Function):
-    """A filter of each channel by a kernel that is the same from both ends.
+class _SymmetricFilter(torch.autograd.Function):
+    """A depthwise convolution with a point-symmetric kernel.
 
-    It is its own transpose, so its derivative is the filter again. torch's own derivatives of a
-    convolution of single channels are many times slower, the second most of all.
+    The filter is its own transpose, so its derivative is the same filter. torch's derivatives of a
+    depthwise convolution are many times slower, above all the second one.
     """
 
     @staticmethod
@@ -119,46 +132,56 @@ class _Symmetric(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (kernel,) = ctx.saved_tensors
-        return _Symmetric.apply(gradients[0], kernel), None  # pyright: ignore[reportReturnType]
+        return _SymmetricFilter.apply(gradients[0], kernel), None  # pyright: ignore[reportReturnType]
 
 
 @dataclass(frozen=True)
 class Growth:
-    """How far a growing network has come."""
+    """The stage that progressive growing has reached."""
 
     resolution: int
-    """Of the images it paints or judges."""
+    """Height and width of the images that the networks generate and score, in pixels."""
 
     alpha: float
-    """0: the new layers count for nothing yet; 1: they have replaced the old ones."""
+    """Weight of the layers of `resolution`: below 1 while they fade in."""
 
 
-def growth_at(
-    share: float, *, start: int, size: int, growing: float = 0.65, fading: float = 0.5
-) -> Growth:
-    """Where growth is at `share` (0 .. 1) of a trial's full budget.
+@dataclass(frozen=True, kw_only=True)
+class GrowthSchedule:
+    """The growth of both networks as a function of the budget used.
 
-    The first `growing` share of the budget is divided evenly among the doublings from `start` to
-    `size`. Each first trains as it is, then fades the next resolution in for its `fading` share.
+    The first `growth_fraction` of the budget is divided evenly among the doublings from
+    `start_resolution` to `size`. In each of these intervals the networks first train at the
+    resolution reached, then fade in the next one during the last `fade_fraction` of the interval.
     """
-    doublings = (size // start).bit_length() - 1
-    if doublings == 0 or share >= growing:
-        return Growth(size, 1.0)
-    number, place = divmod(share / growing * doublings, 1)
-    resolution = start * 2 ** int(number)
-    if place < 1 - fading:
-        return Growth(resolution, 1.0)
-    return Growth(2 * resolution, (place - (1 - fading)) / fading)
+
+    size: int
+    start_resolution: int
+    growth_fraction: float = 0.65
+    fade_fraction: float = 0.5
+
+    def at(self, progress: float) -> Growth:
+        """The growth at `progress` (0 .. 1) of the full budget."""
+        start = min(self.start_resolution, self.size)
+        doublings = (self.size // start).bit_length() - 1
+        if doublings == 0 or progress >= self.growth_fraction:
+            return Growth(self.size, 1.0)
+        completed, position = divmod(progress / self.growth_fraction * doublings, 1)
+        resolution = start * 2 ** int(completed)
+        if position < 1 - self.fade_fraction:
+            return Growth(resolution, 1.0)
+        alpha = (position - (1 - self.fade_fraction)) / self.fade_fraction
+        return Growth(2 * resolution, alpha)
 
 
 class ProgressiveNetwork(nn.Module):
-    """A network that grows. Its growth travels with its weights."""
+    """A progressively growing network; its growth is part of its state_dict."""
 
     def __init__(self, start: Growth) -> None:
         super().__init__()
         self._growth = start
         self.alpha: Tensor
-        # The same number as in `growth`: a step that a GPU replays reads it on the device.
+        # `growth.alpha` on the device, from where a replayed CUDA graph reads it.
         self.register_buffer("alpha", torch.tensor(start.alpha), persistent=False)
 
     @property
@@ -182,31 +205,40 @@ class ProgressiveNetwork(nn.Module):
     def is_fading(self) -> bool:
         return self.growth.alpha < 1
 
-    def mix(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """What the old layers give and what the new ones do, mixed by alpha."""
+    def blend(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """(1 - alpha) * `coarse` + alpha * `fine`."""
         return torch.lerp(coarse.to(fine.dtype), fine, self.alpha.to(fine.dtype))
 
-    def shown(self, images: Tensor) -> Tensor:
-        """Images as the network is to see them: new detail counts as its layers do."""
+    def downsample(self, images: Tensor) -> Tensor:
+        """Images at the resolution reached, blended with half of it while layers fade in."""
         images = F.avg_pool2d(images, images.shape[-1] // self.growth.resolution)
         if not self.is_fading:
             return images
-        return self.mix(F.interpolate(F.avg_pool2d(images, 2), scale_factor=2), images)
+        return self.blend(F.interpolate(F.avg_pool2d(images, 2), scale_factor=2), images)
+
+
+def grow(growth: Growth, *networks: ProgressiveNetwork) -> bool:
+    """Sets the growth of all `networks` and returns whether it has entered a new resolution."""
+    has_doubled = growth.resolution > networks[0].growth.resolution
+    for network in networks:
+        network.growth = growth
+    return has_doubled
 
 
 def at_full_size(
     thermal: Float[Tensor, "batch 1 rows columns"], size: int
 ) -> Float[Tensor, "batch 1 height width"]:
-    """What a growing generator painted, enlarged to `size` and clipped to -1 .. 1."""
+    """Generated images, enlarged to `size` by repeating pixels and clipped to -1 .. 1."""
     factor = size // thermal.shape[-1]
     enlarged = thermal if factor == 1 else F.interpolate(thermal, scale_factor=factor)
     return enlarged.clamp(-1, 1)
 
 
-class GrowingDiscriminator(ProgressiveNetwork):
-    """Evaluators (rgb, thermal) pairs at the resolution that growth has reached.
+class ProgressiveDiscriminator(ProgressiveNetwork):
+    """Scores (rgb, thermal) pairs at the resolution that growth has reached.
 
-    `blurred` filters before each halving, as StyleGAN does.
+    With `blur`, features are filtered before each downsampling, as in StyleGAN. With an
+    `mbstd_group_size` of 1 there is no minibatch standard deviation.
     """
 
     def __init__(
@@ -215,53 +247,57 @@ class GrowingDiscriminator(ProgressiveNetwork):
         size: int,
         start: Growth,
         in_channels: int = 4,
-        base: int = 8192,
-        most: int = 512,
-        group: int = 4,
-        blurred: bool = False,
+        channel_base: int = 8192,
+        channel_max: int = 512,
+        mbstd_group_size: int = 4,
+        blur: bool = False,
     ) -> None:
         super().__init__(start)
-        channels = channels_by_resolution(size, base, most)
-        self.eyes = nn.ModuleDict(
-            {str(r): EqualizedConv2d(in_channels, wide, 1) for r, wide in channels.items()}
+        channels = channels_by_resolution(size, channel_base, channel_max)
+        self.from_image = nn.ModuleDict(
+            {
+                str(r): EqualizedConv2d(in_channels, out_channels, 1)
+                for r, out_channels in channels.items()
+            }
         )
         self.blocks = nn.ModuleDict(
             {
                 str(r): nn.Sequential(
-                    EqualizedConv2d(wide, wide, 3),
+                    EqualizedConv2d(width, width, 3),
                     nn.LeakyReLU(0.2),
-                    Blur() if blurred else nn.Identity(),
-                    EqualizedConv2d(wide, channels[r // 2], 3),
+                    Blur() if blur else nn.Identity(),
+                    EqualizedConv2d(width, channels[r // 2], 3),
                     nn.LeakyReLU(0.2),
                     nn.AvgPool2d(2),
                 )
-                for r, wide in channels.items()
+                for r, width in channels.items()
                 if r > BASE_RESOLUTION
             }
         )
-        wide, dense = channels[BASE_RESOLUTION], min(base, most)
+        width, hidden = channels[BASE_RESOLUTION], min(channel_base, channel_max)
+        has_std = mbstd_group_size > 1
         self.head = nn.Sequential(
-            MinibatchStd(group) if group > 1 else nn.Identity(),
-            EqualizedConv2d(wide + (group > 1), wide, 3),
+            MinibatchStd(mbstd_group_size) if has_std else nn.Identity(),
+            EqualizedConv2d(width + has_std, width, 3),
             nn.LeakyReLU(0.2),
             nn.Flatten(),
-            EqualizedLinear(wide * BASE_RESOLUTION**2, dense),
+            EqualizedLinear(width * BASE_RESOLUTION**2, hidden),
             nn.LeakyReLU(0.2),
-            EqualizedLinear(dense, 1, gain=1.0),
+            EqualizedLinear(hidden, 1, gain=1.0),
         )
 
     def forward(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
-        """Scores pairs of which both images have the resolution of `growth`."""
+        """One score a pair; both images must have the resolution of `growth`."""
         resolution = self.growth.resolution
         pair = torch.cat([rgb, thermal], dim=1)
-        features = self._see(pair, resolution)
+        features = self._features(pair, resolution)
         while resolution > BASE_RESOLUTION:
             features = self.blocks[str(resolution)](features)
             resolution //= 2
             if self.is_fading and 2 * resolution == self.growth.resolution:
-                coarse = self._see(F.avg_pool2d(pair, 2), resolution)
-                features = self.mix(coarse, features)
+                coarse = self._features(F.avg_pool2d(pair, 2), resolution)
+                features = self.blend(coarse, features)
         return self.head(features).flatten().float()
 
-    def _see(self, pair: Tensor, resolution: int) -> Tensor:
-        return F.leaky_relu(self.eyes[str(resolution)](pair), 0.2)
+    def _features(self, pair: Tensor, resolution: int) -> Tensor:
+        return F.leaky_relu(self.from_image[str(resolution)](pair), 0.2)

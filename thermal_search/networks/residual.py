@@ -1,27 +1,30 @@
-"""The residual translator of CycleGAN (Zhu et al. 2017, appendix 7.2; Johnson et al. 2016)."""
+"""The residual generator of CycleGAN (Zhu et al. 2017, appendix 7.2; Johnson et al. 2016)."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thermal_search.networks.padding import Reflect
+from thermal_search.networks.padding import ReflectionPad
 
 
 class ResidualTranslator(nn.Module):
-    """Three channels in: two downsampling, residual blocks at a quarter of the size, two doublings."""
+    """Maps images of three channels to images of `out_channels` and the same size.
+
+    Two strided convolutions, residual blocks at a quarter of the size, two transposed convolutions.
+    """
 
     def __init__(self, *, out_channels: int, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            Reflect(3),
+            ReflectionPad(3),
             nn.Conv2d(3, width, 7),
             nn.InstanceNorm2d(width),
             nn.ReLU(),
-            *_convolution(nn.Conv2d(width, 2 * width, 3, 2, 1), 2 * width),
-            *_convolution(nn.Conv2d(2 * width, 4 * width, 3, 2, 1), 4 * width),
+            *_normalized(nn.Conv2d(width, 2 * width, 3, 2, 1), 2 * width),
+            *_normalized(nn.Conv2d(2 * width, 4 * width, 3, 2, 1), 4 * width),
             *(ResidualBlock(4 * width) for _ in range(blocks)),
-            *_convolution(nn.ConvTranspose2d(4 * width, 2 * width, 3, 2, 1, 1), 2 * width),
-            *_convolution(nn.ConvTranspose2d(2 * width, width, 3, 2, 1, 1), width),
-            Reflect(3),
+            *_normalized(nn.ConvTranspose2d(4 * width, 2 * width, 3, 2, 1, 1), 2 * width),
+            *_normalized(nn.ConvTranspose2d(2 * width, width, 3, 2, 1, 1), width),
+            ReflectionPad(3),
             nn.Conv2d(width, out_channels, 7),
             nn.Tanh(),
         )
@@ -33,16 +36,16 @@ class ResidualTranslator(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Adds what two reflected 3 x 3 convolutions see to what it was given."""
+    """Adds the output of two 3 x 3 convolutions with reflection padding to their input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            Reflect(1),
+            ReflectionPad(1),
             nn.Conv2d(channels, channels, 3),
             nn.InstanceNorm2d(channels),
             nn.ReLU(),
-            Reflect(1),
+            ReflectionPad(1),
             nn.Conv2d(channels, channels, 3),
             nn.InstanceNorm2d(channels),
         )
@@ -51,5 +54,5 @@ class ResidualBlock(nn.Module):
         return features + self.layers(features)
 
 
-def _convolution(convolution: nn.Module, channels: int) -> tuple[nn.Module, ...]:
+def _normalized(convolution: nn.Module, channels: int) -> tuple[nn.Module, ...]:
     return convolution, nn.InstanceNorm2d(channels), nn.ReLU()

@@ -10,16 +10,16 @@ from thermal_search.images import Latent
 from thermal_search.networks.initialization import normalization
 
 DROPOUT_LAYERS = 3
-"""Decoder layers, from the bottleneck up, that drop out."""
+"""Decoder layers with dropout, counted from the bottleneck."""
 
 
 class UNet(nn.Module):
-    """Halves the image down to one pixel and doubles it back, each level seeing its mirror.
+    """An encoder down to one pixel and a decoder back, with a skip connection at each resolution.
 
-    Channels are `width`, doubling to at most eight times that. No normalization at the first
-    encoder layer, at the bottleneck (one pixel has no statistics) and at the output. With
-    `latent_size` every encoder layer is also given a latent vector, the same at each place (as in
-    BicycleGAN, Zhu et al. 2017, arXiv 1711.11586).
+    Channels start at `width` and double up to eight times that. There is no normalization in the
+    first encoder layer, at the bottleneck (one pixel has no statistics) and in the output layer.
+    With `latent_size`, a latent vector is repeated over all pixels and concatenated to the input of
+    every encoder layer (BicycleGAN, Zhu et al. 2017, arXiv 1711.11586).
     """
 
     def __init__(
@@ -37,31 +37,31 @@ class UNet(nn.Module):
         super().__init__()
         depth = int(math.log2(size))
         channels = [min(width * 2**level, 8 * width) for level in range(depth)]
-        # Batch normalization has its own bias.
+        # The bias of batch normalization replaces that of the convolution before it.
         bias = norm != "batch"
         self.encoder = nn.ModuleList()
-        for level, wide in enumerate(channels):
-            before = in_channels if level == 0 else channels[level - 1]
-            is_normed = 0 < level < depth - 1
+        for level in range(depth):
+            input_channels = in_channels if level == 0 else channels[level - 1]
+            is_normalized = 0 < level < depth - 1
             self.encoder.append(
                 nn.Sequential(
                     nn.Identity() if level == 0 else nn.LeakyReLU(0.2),
-                    nn.Conv2d(before + latent_size, wide, 4, 2, 1, bias=bias),
-                    normalization(norm, wide) if is_normed else nn.Identity(),
+                    nn.Conv2d(input_channels + latent_size, channels[level], 4, 2, 1, bias=bias),
+                    normalization(norm, channels[level]) if is_normalized else nn.Identity(),
                 )
             )
         self.decoder = nn.ModuleList()
-        dropping = min(DROPOUT_LAYERS, depth - 2)
+        dropout_layers = min(DROPOUT_LAYERS, depth - 2)
         for step, level in enumerate(reversed(range(1, depth))):
-            below = channels[level] if step == 0 else 2 * channels[level]
-            wide = channels[level - 1]
-            drops = step < dropping and dropout > 0
+            # All but the bottleneck's features are concatenated with those of the skip connection.
+            input_channels = channels[level] if step == 0 else 2 * channels[level]
+            has_dropout = step < dropout_layers and dropout > 0
             self.decoder.append(
                 nn.Sequential(
                     nn.ReLU(),
-                    nn.ConvTranspose2d(below, wide, 4, 2, 1, bias=bias),
-                    normalization(norm, wide),
-                    Dropout(dropout, at_test=test_dropout) if drops else nn.Identity(),
+                    nn.ConvTranspose2d(input_channels, channels[level - 1], 4, 2, 1, bias=bias),
+                    normalization(norm, channels[level - 1]),
+                    Dropout(dropout, at_test=test_dropout) if has_dropout else nn.Identity(),
                 )
             )
         self.output = nn.Sequential(
@@ -70,30 +70,30 @@ class UNet(nn.Module):
 
     def forward(
         self,
-        images: Float[Tensor, "batch channels height width"],
+        images: Float[Tensor, "batch in_channels height width"],
         z: Latent | None = None,
-    ) -> Float[Tensor, "batch painted height width"]:
-        seen: list[Tensor] = []
+    ) -> Float[Tensor, "batch out_channels height width"]:
+        skips: list[Tensor] = []
         features = images
         for layer in self.encoder:
             if z is not None:
-                everywhere = z[:, :, None, None].expand(-1, -1, *features.shape[2:])
-                features = torch.cat([features, everywhere.to(features.dtype)], dim=1)
+                repeated = z[:, :, None, None].expand(-1, -1, *features.shape[2:])
+                features = torch.cat([features, repeated.to(features.dtype)], dim=1)
             features = layer(features)
-            seen.append(features)
-        features = seen.pop()
+            skips.append(features)
+        features = skips.pop()
         for layer in self.decoder:
-            features = torch.cat([layer(features), seen.pop()], dim=1)
+            features = torch.cat([layer(features), skips.pop()], dim=1)
         return self.output(features).float()
 
 
 class Dropout(nn.Module):
-    """Dropout that may stay on when the network is judged: the noise of pix2pix."""
+    """Dropout that can stay active at test time, where it is pix2pix's only noise."""
 
     def __init__(self, probability: float, *, at_test: bool) -> None:
         super().__init__()
         self.probability, self.at_test = probability, at_test
 
     def forward(self, features: Tensor) -> Tensor:
-        active = self.training or self.at_test
-        return nn.functional.dropout(features, self.probability, training=active)
+        is_active = self.training or self.at_test
+        return nn.functional.dropout(features, self.probability, training=is_active)
