@@ -53,6 +53,7 @@ REQUIREMENTS = {
     "literal_error": "must be {expected}",
     "string_type": "must be a text",
     "path_type": "must be a path",
+    "tuple_type": "must be names separated by commas",
     "bool_parsing": "must be true or false",
     "extra_forbidden": "is no setting",
 }
@@ -63,9 +64,10 @@ class Settings(Section, frozen=True):  # pyright: ignore[reportGeneralTypeIssues
     """The settings of a command: each field is a flag, and its docstring is the flag's help.
 
     Values come from flags, from a file of settings or from Python, and are checked here alone: a
-    value that a field cannot have raises SettingsError with one sentence. A validator of a
-    subclass raises ValueError with the end of that sentence ("must be ..."), or with a whole one
-    if it is about several fields.
+    value that a field cannot have raises SettingsError with one sentence. A field's validator in a
+    subclass raises ValueError with the predicate of that sentence ("must be even"), or with a
+    sentence of its own. What must hold between fields belongs to the validator of the last of them,
+    whose `info.data` has the others: a model validator would run outside of this one.
     """
 
     @model_validator(mode="wrap")
@@ -193,17 +195,19 @@ def read_config(app: App, commands: Sequence[str], arguments: ArgumentCollection
 
 def describe_fault(fault: ErrorDetails) -> str:
     """The sentence about one of pydantic's errors: the flag, what must hold, and the value."""
-    text = fault["msg"].removeprefix("Value error, ")
-    if not fault["loc"]:
-        return text
-    flag = "--" + str(fault["loc"][0]).replace("_", "-")
+    flag = "--" + str(next(iter(fault["loc"]), "settings")).replace("_", "-")
+    text = fault["msg"].removeprefix("Value error, ").removesuffix(".")
     if requirement := REQUIREMENTS.get(fault["type"]):
-        text = requirement.format(**fault.get("ctx", {}))
-    if not text.startswith(("must ", "is ")):
-        return f"{flag}: {text}"
+        bounds = {
+            key: f"{bound:g}" if isinstance(bound, float) else bound
+            for key, bound in fault.get("ctx", {}).items()
+        }
+        text = requirement.format(**bounds)
     if fault["type"] in ("missing", "extra_forbidden"):
         return f"{flag} {text}."
-    return f"{flag} {text}, but is {_shorten(fault['input'])}."
+    if text.startswith("must "):
+        return f"{flag} {text}, but is {_shorten(fault['input'])}."
+    return f"{flag}: {text}."
 
 
 def describe_usage(error: CycloptsError) -> str:
@@ -254,7 +258,8 @@ def _flags(argument: Argument) -> list[str]:
 
 def _shorten(value: object) -> str:
     """A value as a message repeats it: on one line, and not too long."""
-    text = " ".join(str(value).split())
+    texts = [str(v) for v in value] if isinstance(value, (list, tuple)) else [str(value)]
+    text = " ".join(",".join(texts).split())
     return (text[:VALUE_CHARACTERS] + ("..." if len(text) > VALUE_CHARACTERS else "")) or "empty"
 
 
