@@ -9,7 +9,11 @@ The same command, with the same flags, as `thermal-search search`.
 from thermal_search.cli import LAUNCH, LaunchFlags, SearchFlags, run_search
 from thermal_search.command_line import create_app, run
 
-app = create_app("search.py", __doc__ or "")
+app = create_app(
+    "search.py",
+    "Searches for the best generator on the cluster that this machine belongs to. The same "
+    "command, with the same flags, as thermal-search search.",
+)
 
 
 @app.default

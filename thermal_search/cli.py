@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from thermal_search.command_line import LocationFlag, WholeNumber, create_app, run
+from thermal_search.command_line import LocationFlag, Switch, WholeNumber, create_app, run
 from thermal_search.errors import SearchError
 from thermal_search.storage import Location
 from thermal_search.tuning.settings import (
@@ -81,8 +81,8 @@ def run_search(settings: SearchSettings, launch: LaunchSettings, *, default_addr
     minutes = launch.wait_minutes
     if minutes is None:
         minutes = 0.0 if address == "local" else CLUSTER_WAIT_MINUTES
-    patience = NodeWait(launch.wait_for_nodes, minutes)
-    record = search(plan, address=address, resume=launch.resume, patience=patience)
+    wait = NodeWait(launch.wait_for_nodes, minutes)
+    record = search(plan, address=address, resume=launch.resume, wait=wait)
     print(describe(record))
 
 
@@ -99,7 +99,7 @@ def ui(output: LocationFlag, /, *, port: WholeNumber = 5000, host: str = "127.0.
     host
         Address that the server listens on; 127.0.0.1 is this machine only.
     """
-    from thermal_search.tracking.runs import serve_ui
+    from thermal_search.tracking.server import serve_ui
 
     serve_ui(output, host=host, port=port)
 
@@ -128,8 +128,8 @@ def translate(
     target: Path,
     /,
     *,
-    square: bool = False,
-    celsius: bool = False,
+    square: Switch = False,
+    celsius: Switch = False,
     seed: WholeNumber = 0,
 ) -> None:
     """Translate a folder of RGB images to thermal images.

@@ -70,6 +70,12 @@ class Settings(Section, frozen=True):  # pyright: ignore[reportGeneralTypeIssues
     whose `info.data` has the others: a model validator would run outside of this one.
     """
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Joins the lines of docstrings: --help breaks lines itself."""
+        for field in cls.model_fields.values():
+            field.description = " ".join((field.description or "").split())
+
     @model_validator(mode="wrap")
     @classmethod
     def _explain(
@@ -99,21 +105,14 @@ def location(_: Any, tokens: Sequence[Token]) -> Location:
         raise ValueError(str(error)) from None
 
 
+Switch = Annotated[bool, Parameter(show_default=False)]
+"""A flag without a value, off by default."""
+
 WholeNumber = Annotated[int, Parameter(converter=whole_number)]
 """For a parameter of a command; a field of Settings is `int`."""
 
 LocationFlag = Annotated[Location, Parameter(converter=location, n_tokens=1, accepts_keys=False)]
 """For a parameter of a command and for a field of Settings."""
-
-ConfigFile = Annotated[
-    Path | None,
-    Parameter(
-        name=CONFIG,
-        help="A YAML file of settings, named like the flags (evaluate_every: 20000). Flags on the "
-        "command line override it.",
-    ),
-]
-"""For the parameter of a command that reads its flags from a file too."""
 
 
 def create_app(name: str, help: str) -> App:
@@ -170,7 +169,8 @@ def run(
 
 
 def read_config(app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
-    """Fills what the command line leaves out from the file named by --config.
+    """Fills what the command line leaves out from the file named by --config, if the command has
+    that flag.
 
     Raises SettingsError if the file cannot be read or holds anything but flags of the command.
     """

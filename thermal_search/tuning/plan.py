@@ -119,6 +119,14 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         """This plan with some fields changed, and checked again."""
         return SearchPlan(**dict(self) | changes)
 
+    def started_on(self, digest: str, protocol: dict[str, str | int]) -> "SearchPlan":
+        """This plan, bound to the dataset and the protocol of its first run."""
+        return self.replace(dataset_digest=digest, protocol=protocol)
+
+    def with_finalists(self, count: int) -> "SearchPlan":
+        """This plan with another number of finalists."""
+        return self.replace(finalists=count)
+
     def save(self) -> None:
         self.write(self.output / FILE)
 

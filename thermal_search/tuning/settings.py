@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 from pydantic import Field, field_validator
 
-from thermal_search.command_line import CONFIG, LocationFlag, Settings
+from thermal_search.command_line import CONFIG, LocationFlag, Settings, Switch
 from thermal_search.storage import Location
 
 ALL = ("all",)
@@ -27,6 +27,9 @@ EVALUATION = Parameter(group=Group("Evaluation", sort_key=4))
 OBJECTIVE = Parameter(group=Group("Objective and finalists", sort_key=5))
 CLUSTER = Parameter(group=Group("Ray cluster", sort_key=6))
 """The groups of flags in --help and in docs/flags.md."""
+
+NAMES = Parameter(show_default=",".join)
+"""Shows a default as people write it."""
 
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Trials = Annotated[int, Field(ge=1, le=MAX_TRIALS)]
@@ -74,8 +77,8 @@ class SearchSettings(MetricSettings, frozen=True):
     output: Annotated[LocationFlag, DATA]
     """The folder or bucket address that the search writes to: empty for a new search."""
 
-    architectures: Annotated[tuple[str, ...], BUDGET, Parameter(negative=())] = ALL
-    """Architectures to search, separated by commas, or all."""
+    architectures: Annotated[tuple[str, ...], BUDGET, NAMES] = ALL
+    """Architectures to search: names separated by commas, or all."""
 
     trials: Annotated[Trials, BUDGET] = 60
     """Number of trials, each with one configuration."""
@@ -161,10 +164,10 @@ class LaunchSettings(Settings, frozen=True):
     """How one run of the search command starts: not a part of the search."""
 
     config: Annotated[Path | None, DATA, Parameter(name=CONFIG)] = None
-    """A YAML file of settings named like the flags, such as `evaluate_every: 20000`. Flags on the
+    """A YAML file of settings named like the flags, such as evaluate_every: 20000. Flags on the
     command line override it."""
 
-    resume: Annotated[bool, DATA] = False
+    resume: Annotated[Switch, DATA] = False
     """Resume the search in --output."""
 
     address: Annotated[str | None, CLUSTER] = None
