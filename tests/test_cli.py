@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import search_spaces
 from thermal_search import command_line
 from thermal_search.cli import app, main
 from thermal_search.errors import SearchError, SettingsError
@@ -301,6 +302,67 @@ class TestSearchFile:
 
         assert params["features"] == "encoder.onnx"
         assert str(tmp_path) not in str(params)
+
+
+class TestDefaults:
+    @pytest.mark.parametrize(
+        ("values", "average_last", "finalists"),
+        [
+            ({}, 3, 3),
+            ({"trials": 7, "images": 192, "evaluate_every": 64}, 1, 0),
+            ({"evaluate_every": 33_000}, 2, 3),
+            ({"objective": "pareto:fid,l1"}, 3, 0),
+            ({"finalists": 2, "trials": 4}, 3, 2),
+        ],
+    )
+    def test_averaging_and_finalists_fit_the_size_of_the_search(
+        self, values, average_last, finalists
+    ):
+        plan = plan_from_settings(SearchSettings(data="data", output="out", **values))
+
+        assert (plan.average_last, plan.finalists) == (average_last, finalists)
+
+    def test_a_trial_is_evaluated_ten_times(self):
+        plan = plan_from_settings(SearchSettings(data="data", output="out", images=500))
+
+        assert plan.evaluate_every == 50
+
+    def test_all_architectures_with_a_search_space_are_searched(self):
+        plan = plan_from_settings(SearchSettings(data="data", output="out"))
+
+        assert plan.architectures == tuple(search_spaces.names())
+
+
+class TestResume:
+    def test_paths_and_resources_may_change(self, tmp_path):
+        output = tmp_path / "out"
+        plan = plan_from_settings(SearchSettings(data=tmp_path, output=output, trials=4))
+        plan.save()
+        changed = SearchSettings(output=output, slots=2, gpus_per_worker=0.5, workers=2)
+        resumed = plan_from_settings(changed, resume=True)
+
+        assert resumed == plan.replace(slots=2, gpus_per_worker=0.5, workers=2)
+
+    @pytest.mark.parametrize(
+        ("change", "sentence"),
+        [
+            ({"objective": "kid"}, "--objective was fid and is now kid"),
+            ({"trials": 5}, "--trials was 4 and is now 5"),
+            ({"architectures": "gan"}, "--architectures was wgan and is now gan"),
+            ({"evaluate_every": 7}, "--evaluate-every was 20000 and is now 7"),
+        ],
+    )
+    def test_what_the_search_computes_may_not_change(self, tmp_path, change, sentence):
+        settings = {"data": tmp_path, "output": tmp_path, "architectures": "wgan", "trials": 4}
+        plan_from_settings(SearchSettings(**settings)).save()
+
+        assert plan_from_settings(SearchSettings(**settings), resume=True)
+        with pytest.raises(SearchError, match=sentence):
+            plan_from_settings(SearchSettings(output=tmp_path, **change), resume=True)
+
+    def test_a_folder_without_a_search_is_one_sentence(self, tmp_path):
+        with pytest.raises(SearchError, match="holds no search"):
+            plan_from_settings(SearchSettings(output=tmp_path), resume=True)
 
 
 numbers = st.one_of(

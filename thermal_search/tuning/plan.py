@@ -150,8 +150,8 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
             before, now = getattr(self, name), getattr(plan, name)
             if name not in CHANGEABLE and before != now:
                 raise SearchError(
-                    f"--resume resumes the same search, but --{name.replace('_', '-')} was "
-                    f"{before} and is now {now}: leave it out, or start a new search in another "
+                    f"--resume needs the settings that the search began with, but --{name.replace('_', '-')} was "
+                    f"{_text(before)} and is now {_text(now)}: leave it out, or start a new search in another "
                     "--output folder."
                 )
         return plan
@@ -186,3 +186,8 @@ def _value(settings: SearchSettings, name: str) -> Any:
     if name == "features" and is_file(value):
         return str(Path(value).absolute())
     return value
+
+
+def _text(value: Any) -> str:
+    """A setting as people write it."""
+    return ",".join(value) if isinstance(value, tuple) else str(value)
