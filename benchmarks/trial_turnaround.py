@@ -23,9 +23,11 @@ from ray.train import RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from thermal_search import checkpoint
+from thermal_search.storage import Location
 from thermal_search.tuning import nodes as machines
-from thermal_search.tuning.request import plan_from_flags
+from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.search import search
+from thermal_search.tuning.settings import SearchSettings
 
 
 def main() -> None:
@@ -41,17 +43,17 @@ def main() -> None:
 
 
 def slots(dataset: Path, output: Path, trials: int) -> list[float]:
-    flags = {
-        "data": dataset,
-        "output": output,
-        "architectures": ("pix2pix",),
-        "trials": trials,
-        "images": 64,
-        "evaluate_every": 32,
-        "slots": 1,
-        "features": "efficientnet-lite0",
-    }
-    record = search(plan_from_flags(flags, resume=False))
+    settings = SearchSettings(
+        data=Location.of(dataset),
+        output=Location.of(output),
+        architectures=("pix2pix",),
+        trials=trials,
+        images=64,
+        evaluate_every=32,
+        slots=1,
+        features="efficientnet-lite0",
+    )
+    record = search(plan_from_settings(settings))
     times: list[tuple[float, float]] = []
     for trial in record.trials.values():
         place = output / "trials" / trial.id

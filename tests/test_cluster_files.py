@@ -1,6 +1,5 @@
 """The files of cluster/, without a cloud: Ray's own check, a stricter one, and rules of ours."""
 
-import argparse
 import copy
 import re
 import shlex
@@ -16,7 +15,7 @@ from jsonschema import Draft202012Validator
 from ray.autoscaler._private.command_runner import _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from thermal_search.cli import add_search_flags
+from thermal_search.cli import app
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = ROOT / "cluster"
@@ -207,11 +206,10 @@ def test_the_image_and_the_manifest_name_one_ray(name):
 
 def test_the_job_asks_for_a_search_that_our_flags_know():
     words = shlex.split(read("kuberay/rayjob.yaml")["spec"]["entrypoint"])
-    parser = argparse.ArgumentParser()
-    add_search_flags(parser, default_address="auto")
+    _, bound, _ = app["search"].parse_args(words[2:], print_error=False, exit_on_error=False)
 
     assert words[:2] == ["python", "/home/ray/thermal-search/cluster/search.py"]
-    assert parser.parse_args(words[2:]).slots == 4
+    assert bound.kwargs["settings"].slots == 4
 
 
 def test_all_launched_clusters_are_set_up_alike():

@@ -3,7 +3,6 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,19 +16,22 @@ from thermal_search.preparation.prepare import prepare
 from thermal_search.tuning import nodes as machines
 from thermal_search.tuning.nodes import NodeWait, wait_for, wanted
 from thermal_search.tuning.placement import place_slots
-from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.plan import plan_from_settings
+from thermal_search.tuning.settings import SearchSettings
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
-PLAN = SearchPlan(
-    data=Path("d"),
-    output=Path("o"),
-    architectures=("wgan",),
-    trials=60,
-    images=10,
-    evaluate_every=5,
+PLAN = plan_from_settings(
+    SearchSettings(
+        data=Path("d"),
+        output=Path("o"),
+        architectures=("wgan",),
+        trials=60,
+        images=10,
+        evaluate_every=5,
+    )
 )
 HEAD, GPU_MACHINE = {"CPU": 0.0, "node:__internal_head__": 1.0}, {"CPU": 8.0, "GPU": 1.0}
-TOO_MANY = replace(PLAN, slots=3, workers=2)
+TOO_MANY = PLAN.replace(slots=3, workers=2)
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +84,13 @@ def test_the_autoscaler_is_asked_for_what_the_search_will_take(
     changes, nodes, machines_wanted, bundles
 ):
     patience = NodeWait(nodes=machines_wanted, minutes=1)
-    assert wanted(replace(PLAN, **changes), nodes, patience) == bundles
+    assert wanted(PLAN.replace(**changes), nodes, patience) == bundles
 
 
 @pytest.mark.parametrize("placement", [None, "pack", "spread"])
 @pytest.mark.parametrize(("workers", "gpus"), [(1, 0.5), (1, 1.0), (2, 0.5), (2, 1.0), (3, 1.0)])
 def test_all_slots_of_a_layout_find_room_at_once(cluster, placement, workers, gpus):
-    plan = replace(PLAN, workers=workers, gpus_per_worker=gpus, placement=placement)
+    plan = PLAN.replace(workers=workers, gpus_per_worker=gpus, placement=placement)
     if placement == "pack" and workers == 3:
         with pytest.raises(SearchError, match="on one machine"):
             place_slots(plan, machines.present())

@@ -1,6 +1,5 @@
 """How slots lie on machines: what fits is counted machine by machine, never in totals."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,17 +8,20 @@ from hypothesis import strategies as st
 
 from thermal_search.errors import SearchError
 from thermal_search.tuning.placement import SHARE_FOR_SLOTS, place_slots
-from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.plan import plan_from_settings
+from thermal_search.tuning.settings import SearchSettings
 
 HEAD = {"CPU": 0.0}
 ONE_GPU, TWO_GPUS, FOUR_GPUS = ({"CPU": 8.0 * n, "GPU": float(n)} for n in (1, 2, 4))
-PLAN = SearchPlan(
-    data=Path("d"),
-    output=Path("o"),
-    architectures=("wgan",),
-    trials=60,
-    images=10,
-    evaluate_every=5,
+PLAN = plan_from_settings(
+    SearchSettings(
+        data=Path("d"),
+        output=Path("o"),
+        architectures=("wgan",),
+        trials=60,
+        images=10,
+        evaluate_every=5,
+    )
 )
 
 
@@ -52,14 +54,14 @@ def test_every_gpu_is_used_where_nothing_else_is_asked_for():
     ],
 )
 def test_slots_are_counted_machine_by_machine(changes, nodes, slots):
-    assert place_slots(replace(PLAN, **changes), nodes).slots == slots
+    assert place_slots(PLAN.replace(**changes), nodes).slots == slots
 
 
 def test_a_machine_with_few_cores_for_its_gpus_sets_the_share_of_all():
     slim, wide = {"CPU": 4.0, "GPU": 4.0}, {"CPU": 64.0, "GPU": 4.0}
 
     assert place_slots(PLAN, [slim, wide]).resources_per_worker == {"CPU": 0.8, "GPU": 1.0}
-    assert place_slots(replace(PLAN, slots=4), [slim, wide]).resources_per_worker["CPU"] == 12.0
+    assert place_slots(PLAN.replace(slots=4), [slim, wide]).resources_per_worker["CPU"] == 12.0
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_a_machine_with_few_cores_for_its_gpus_sets_the_share_of_all():
 )
 def test_what_does_not_fit_is_one_sentence(changes, nodes, sentence):
     with pytest.raises(SearchError, match=sentence):
-        place_slots(replace(PLAN, **changes), nodes)
+        place_slots(PLAN.replace(**changes), nodes)
 
 
 @given(
@@ -88,7 +90,7 @@ def test_what_does_not_fit_is_one_sentence(changes, nodes, sentence):
     together=st.booleans(),
 )
 def test_all_slots_fit_at_once_and_leave_something_for_the_rest(cpus, slots, workers, together):
-    plan = replace(PLAN, slots=slots, workers=workers, placement="pack" if together else None)
+    plan = PLAN.replace(slots=slots, workers=workers, placement="pack" if together else None)
     nodes = [{"CPU": float(count)} for count in cpus]
     share = place_slots(plan, nodes).resources_per_worker["CPU"]
 
@@ -116,4 +118,4 @@ def test_all_slots_fit_at_once_and_leave_something_for_the_rest(cpus, slots, wor
     ],
 )
 def test_gradients_take_nccl_only_between_whole_gpus_that_are_there(changes, node, backend):
-    assert place_slots(replace(PLAN, **changes), [node, node]).backend == backend
+    assert place_slots(PLAN.replace(**changes), [node, node]).backend == backend

@@ -18,8 +18,8 @@ from summaries import assert_is_complete
 
 from thermal_search.errors import SearchError
 from thermal_search.tracking.runs import SEARCH_TAG, TRIAL_TAG
-from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.request import plan_from_flags
+from thermal_search.tuning.plan import SearchPlan, plan_from_settings
+from thermal_search.tuning.settings import SearchSettings
 
 ROOT = Path(__file__).parents[1]
 TRIALS, IMAGES, EVERY = 5, 64, 32
@@ -253,13 +253,16 @@ class TestSearch:
     [
         ({"architectures": ("pixpix",)}, "Unknown architecture 'pixpix'.*biggan, cgan, cyclegan"),
         ({"trials": 0}, "--trials must be at least 1, but is 0"),
-        ({"evaluate_every": 100, "images": 10}, r"--evaluate-every \(100\) must not exceed"),
+        (
+            {"evaluate_every": 100, "images": 10},
+            r"--evaluate-every must not exceed --images \(10\), but is 100",
+        ),
         ({"architectures": ()}, "at least one architecture"),
         ({"architectures": ("wgan", "wgan")}, "each architecture once"),
         ({"reduction": 1.0}, "--reduction must be above 1"),
         ({"objective": "fod"}, "unknown metric 'fod'"),
         ({"objective": "pareto:fid,l1", "finalists": 2}, "needs one measure to rank by"),
-        ({"finalists": -1}, "--finalists must not be negative"),
+        ({"finalists": -1}, "--finalists must be at least 0, but is -1"),
         ({"gpus_per_worker": 1.5}, "a fraction of one GPU or a whole number, but is 1.5"),
         ({"seeds": 0}, "--seeds must be at least 1"),
         ({"average_last": 0}, "--average-last must be at least 1"),
@@ -268,7 +271,7 @@ class TestSearch:
 def test_an_impossible_search_is_one_sentence(dataset, tmp_path, flags, sentence):
     asked = {"data": dataset, "output": tmp_path / "o", "features": "efficientnet-lite0"} | flags
     with pytest.raises(SearchError, match=sentence):
-        plan_from_flags(asked, resume=False).check()
+        plan_from_settings(SearchSettings(**asked)).check()
 
 
 def test_a_search_without_data_is_one_sentence(tmp_path):
@@ -292,15 +295,15 @@ def test_missing_inception_weights_stop_the_search_before_anything_starts(datase
 
 def test_resuming_may_not_change_the_search(dataset, tmp_path):
     asked = {"data": dataset, "output": tmp_path, "features": "efficientnet-lite0", "trials": 4}
-    plan = plan_from_flags(asked, resume=False)
+    plan = plan_from_settings(SearchSettings(**asked))
     plan.save()
 
-    resumed = plan_from_flags({"output": tmp_path, "slots": 2}, resume=True)
+    resumed = plan_from_settings(SearchSettings(output=tmp_path, slots=2), resume=True)
     assert (resumed.slots, resumed.id, resumed.trials) == (2, plan.id, 4)
     with pytest.raises(SearchError, match="--trials was 4 and is now 5"):
-        plan_from_flags({"output": tmp_path, "trials": 5}, resume=True)
+        plan_from_settings(SearchSettings(output=tmp_path, trials=5), resume=True)
     with pytest.raises(SearchError, match="holds no search"):
-        plan_from_flags({"output": tmp_path / "none"}, resume=True)
+        plan_from_settings(SearchSettings(output=tmp_path / "none"), resume=True)
 
 
 @pytest.mark.parametrize("verb", ["export", "ui"])

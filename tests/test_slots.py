@@ -19,9 +19,10 @@ from thermal_search.training.trial import TrialPlan
 from thermal_search.tuning import nodes
 from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.placement import place_slots
-from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.plan import SearchPlan, plan_from_settings
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import protocol_of, search, slot_trainable
+from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.slots.mailbox import Mailbox
 from thermal_search.tuning.slots.messages import SlotFailure, TrialReport
 
@@ -56,10 +57,11 @@ def plan_of(dataset: Path, output: Path, **changes) -> SearchPlan:
         "evaluate_every": 32,
         "features": "efficientnet-lite0",
         "reduction": 2.0,
+        "average_last": 1,
         "slots": 1,
         "gpus_per_worker": 0.0,
     }
-    return SearchPlan(data=dataset, output=output, **settings | changes)
+    return plan_from_settings(SearchSettings(data=dataset, output=output, **settings | changes))
 
 
 def assert_all_resources_are_released():

@@ -21,7 +21,8 @@ from thermal_search.tracking.runs import SearchLogger
 from thermal_search.tracking.store import require_store
 from thermal_search.training.trial import Evaluation
 from thermal_search.tuning.callback import SearchCallback
-from thermal_search.tuning.request import plan_from_flags
+from thermal_search.tuning.plan import plan_from_settings
+from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
 
 METRIC = "fd_efficientnet_lite0"
@@ -121,8 +122,8 @@ def test_rejected_entry_does_not_block_the_others(server, monkeypatch, tmp_path)
 @pytest.mark.filterwarnings("ignore")
 def test_baselines_are_logged_to_the_parent_run(server, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.port}")
-    asked = {"data": tmp_path, "output": tmp_path / "search", "features": "efficientnet-lite0"}
-    plan = plan_from_flags(asked, resume=False)
+    settings = {"data": tmp_path, "output": tmp_path / "search", "features": "efficientnet-lite0"}
+    plan = plan_from_settings(SearchSettings(**settings))
     plan.output.make_folder()
     callback = SearchCallback(plan, "trials")
     callback.setup()

@@ -22,14 +22,14 @@ from thermal_search.tuning.record import SearchRecord
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.filterwarnings("ignore"),  # MLflow and selenium warn of their own affairs
+    pytest.mark.filterwarnings("ignore"),  # warnings of MLflow and selenium
 ]
 WAIT_S = 90
 
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
-    """Two trials, logged as a search logs them."""
+    """A search with two trials, logged as a search logs them."""
     output = Location.of(tmp_path_factory.mktemp("ui") / "search")
     aim = parse_objective("fid", "inception")
     SearchRecord(output, "fid", "inception", objective=aim, average_last=1, protocol={}).save()
@@ -110,7 +110,7 @@ def wait_for(browser, *words):
 def test_two_trials_are_compared_side_by_side(logged, address, browser, tmp_path):
     _, experiment, runs = logged
     browser.get(f"{address}/#/experiments/{experiment}/runs")
-    # The trials fold under their search.
+    # The trials are nested in the run of their search.
     wait_for(browser, "search search", "3 matching runs")
     chosen = ",".join(f'"{run}"' for run in runs)
     browser.get(f'{address}/#/compare-runs?runs=[{chosen}]&experiments=["{experiment}"]')
@@ -120,7 +120,7 @@ def test_two_trials_are_compared_side_by_side(logged, address, browser, tmp_path
     assert Path(tmp_path / "compared.png").stat().st_size > 10_000
 
 
-def test_the_picture_grid_of_a_trial_is_shown(logged, address, browser):
+def test_parameters_of_a_trial_are_shown(logged, address, browser):
     _, experiment, runs = logged
     browser.get(f"{address}/#/experiments/{experiment}/runs/{runs[0]}")
     wait_for(browser, "pix2pix 00000", "generator_lr")

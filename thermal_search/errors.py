@@ -1,29 +1,33 @@
-"""What can go wrong for a user. Every message says what must hold, what came, and what to do."""
+"""Errors meant for people. Every message says what must hold, what came, and what to do."""
 
 
 class ThermalSearchError(Exception):
-    """The base of every error meant for people: the command line prints it as one sentence."""
+    """The base of every error that the command line prints as one sentence."""
 
 
 class DatasetError(ThermalSearchError):
-    """A recording or a prepared dataset is not what it should be."""
+    """A recording or a prepared dataset is invalid."""
 
 
 class SearchError(ThermalSearchError):
-    """A search cannot start or go on: unknown names, impossible budgets, a foreign folder."""
+    """A search cannot start or resume: an unknown name, an impossible budget, a foreign folder."""
+
+
+class SettingsError(SearchError):
+    """A setting has a value that it cannot have, on the command line, in a file or in Python."""
 
 
 class WeightsUnavailable(ThermalSearchError):
-    """The weights of a feature extractor cannot be had on this machine."""
+    """The weights of a feature extractor are not available on this machine."""
 
 
 class MetricError(ThermalSearchError):
-    """A number cannot be measured, or two of them cannot be compared."""
+    """A metric cannot be computed, or two values of it cannot be compared."""
 
 
 class ExportMismatch(ThermalSearchError):
-    """An exported generator does not paint what the trained one paints."""
+    """An exported generator does not generate the same images as the trained one."""
 
 
 class TrialDiverged(Exception):
-    """A loss or a gradient stopped being finite. This is a result of a search, not an accident."""
+    """A loss or a gradient is no longer finite. This is a result of a search, not a failure."""

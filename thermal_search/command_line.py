@@ -1,0 +1,285 @@
+"""Command lines from typed settings: flags, files of settings, and errors of one sentence."""
+
+import difflib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Self
+
+import yaml
+from cyclopts import App, Argument, ArgumentCollection, Group, Parameter, Token
+from cyclopts.config import Dict
+from cyclopts.exceptions import (
+    CoercionError,
+    CycloptsError,
+    MissingArgumentError,
+    RepeatArgumentError,
+    UnknownCommandError,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
+from pydantic import ModelWrapValidatorHandler, ValidationError, ValidationInfo, model_validator
+from pydantic_core import ErrorDetails
+
+from thermal_search.documents import Section
+from thermal_search.errors import SettingsError, ThermalSearchError
+from thermal_search.storage import Location, StorageError
+
+SUCCESS, FAILURE, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+"""Exit codes. USAGE: the command line or a file of settings is wrong, and nothing was started."""
+
+CONFIG = "--config"
+OPTIONS_LAST = 100
+"""Sort key in --help of flags without a group of their own."""
+
+VALUE_CHARACTERS = 60
+"""Longest value that a message repeats."""
+
+REQUIREMENTS = {
+    "missing": "is required",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be {expected}",
+    "string_type": "must be a text",
+    "path_type": "must be a path",
+    "tuple_type": "must be names separated by commas",
+    "bool_parsing": "must be true or false",
+    "extra_forbidden": "is no setting",
+}
+"""By pydantic's type of an error: what must hold."""
+
+
+class Settings(Section, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] - Section has no fields, so none can change
+    """The settings of a command: each field is a flag, and its docstring is the flag's help.
+
+    Values come from flags, from a file of settings or from Python, and are checked here alone: a
+    value that a field cannot have raises SettingsError with one sentence. A field's validator in a
+    subclass raises ValueError with the predicate of that sentence ("must be even"), or with a
+    sentence of its own. What must hold between fields belongs to the validator of the last of them,
+    whose `info.data` has the others: a model validator would run outside of this one.
+    """
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Joins the lines of docstrings: --help breaks lines itself."""
+        for field in cls.model_fields.values():
+            field.description = " ".join((field.description or "").split())
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(
+        cls, values: Any, handler: ModelWrapValidatorHandler[Self], info: ValidationInfo
+    ) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            if info.mode == "json":
+                raise  # A file: its reader names it.
+            raise SettingsError(describe_fault(error.errors(include_url=False)[0])) from None
+
+
+def whole_number(_: Any, tokens: Sequence[Token]) -> int:
+    """Converts a flag's text to int; cyclopts itself would round 1.5."""
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"must be a whole number, but is {_shorten(tokens[0].value)}.") from None
+
+
+def location(_: Any, tokens: Sequence[Token]) -> Location:
+    """Converts a flag's text to a Location, which cyclopts itself would take for three flags."""
+    try:
+        return Location.of(tokens[0].value)
+    except StorageError as error:
+        raise ValueError(str(error)) from None
+
+
+Switch = Annotated[bool, Parameter(show_default=False)]
+"""A flag without a value, off by default."""
+
+WholeNumber = Annotated[int, Parameter(converter=whole_number)]
+"""For a parameter of a command; a field of Settings is `int`."""
+
+LocationFlag = Annotated[Location, Parameter(converter=location, n_tokens=1, accepts_keys=False)]
+"""For a parameter of a command and for a field of Settings."""
+
+
+def create_app(name: str, help: str) -> App:
+    """An empty application: `@app.command` adds a command, `@app.default` the only one."""
+    return App(
+        name=name,
+        help=help,
+        help_format="plaintext",
+        version=version,
+        config=read_config,
+        default_parameter=Parameter(negative=()),
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+        group_parameters=Group("Options", sort_key=OPTIONS_LAST),
+    )
+
+
+def version() -> str:
+    """The version of the installed package."""
+    try:
+        return metadata.version("thermal-search")
+    except metadata.PackageNotFoundError:
+        return "unknown (the package is not installed)"
+
+
+def run(
+    app: App, arguments: Sequence[str] | None = None, *, interrupted: str = "interrupted"
+) -> None:
+    """Runs one command. An error meant for people ends with one sentence and an exit code.
+
+    Args:
+        arguments: by default those of the process.
+        interrupted: what to say after Ctrl-C.
+    """
+    try:
+        app(
+            sys.argv[1:] if arguments is None else list(arguments),
+            print_error=False,
+            exit_on_error=False,
+        )
+    except CycloptsError as error:
+        _exit(app, describe_usage(error), USAGE)
+    except SettingsError as error:
+        _exit(app, str(error), USAGE)
+    except ThermalSearchError as error:
+        sys.exit(f"{app.name[0]}: {error}")
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        _exit(app, interrupted, INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has ended (`| head`); Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
+
+
+def read_config(app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
+    """Fills what the command line leaves out from the file named by --config, if the command has
+    that flag.
+
+    Raises SettingsError if the file cannot be read or holds anything but flags of the command.
+    """
+    flags = {flag: argument for argument in arguments for flag in _flags(argument)}
+    if CONFIG not in flags or not flags[CONFIG].tokens:
+        return
+    path = flags[CONFIG].tokens[0].value
+    known = [flag.removeprefix("--").replace("-", "_") for flag in flags if flag != CONFIG]
+    settings: dict[str, Any] = {}
+    for name, value in _load_yaml(path).items():
+        key = str(name).replace("-", "_")
+        if key not in known:
+            raise SettingsError(
+                f"{CONFIG} {path}: unknown setting {_shorten(name)}: {_suggest(key, known)}"
+            )
+        if isinstance(value, dict):
+            raise SettingsError(f"{CONFIG} {path}: {key} must be one value, but holds settings.")
+        if value is not None:
+            settings[key] = value
+    Dict(settings, source=path, use_commands_as_keys=False)(app, tuple(commands), arguments)
+
+
+def describe_fault(fault: ErrorDetails) -> str:
+    """The sentence about one of pydantic's errors: the flag, what must hold, and the value."""
+    flag = "--" + str(next(iter(fault["loc"]), "settings")).replace("_", "-")
+    text = fault["msg"].removeprefix("Value error, ").removesuffix(".")
+    if requirement := REQUIREMENTS.get(fault["type"]):
+        bounds = {
+            key: f"{bound:g}" if isinstance(bound, float) else bound
+            for key, bound in fault.get("ctx", {}).items()
+        }
+        text = requirement.format(**bounds)
+    if fault["type"] in ("missing", "extra_forbidden"):
+        return f"{flag} {text}."
+    if text.startswith("must "):
+        return f"{flag} {text}, but is {_shorten(fault['input'])}."
+    return f"{flag}: {text}."
+
+
+def describe_usage(error: CycloptsError) -> str:
+    """The sentence about a command line that cannot be understood."""
+    argument, unused = error.argument, error.unused_tokens or [""]
+    name = argument.name if argument else ""
+    match error:
+        case UnknownOptionError():
+            flag = error.token.keyword or error.token.value
+            known = [known for argument in error.argument_collection for known in _flags(argument)]
+            return f"unknown flag {_shorten(flag)}: {_suggest(flag.split('=')[0], known)}"
+        case UnknownCommandError():
+            known = [name for name in error.app or () if not name.startswith("-")]
+            return f"unknown command {_shorten(unused[0])}: {_suggest(unused[0], known)}"
+        case MissingArgumentError():
+            return f"{name} {'needs a value' if error.keyword else 'is required'}: see --help."
+        case RepeatArgumentError():
+            return f"{error.token.keyword} must be given once, but is given several times."
+        case UnusedCliTokensError():
+            return f"unexpected argument {_shorten(unused[0])}: see --help."
+        case CoercionError() if error.token and error.msg is None:
+            return f"{name} must be {_kind(error)}, but is {_shorten(error.token.value)}."
+        case CoercionError() if error.msg is not None:
+            return f"{name}{'' if str(error.msg).startswith('must') else ':'} {error.msg}"
+        case _:
+            return " ".join(str(error).split())
+
+
+def _kind(error: CoercionError) -> str:
+    """What a value must be, in words."""
+    assert error.argument
+    if choices := error.argument.get_choices():
+        return " or ".join(choices)
+    names = {int: "a whole number", float: "a number", bool: "true or false"}
+    return names.get(error.argument.hint, "of another form")
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    """The end of a sentence: the known name that `name` is nearest to, or all of them."""
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"did you mean {near[0]}?"
+    return f"known are {', '.join(known)}."
+
+
+def _flags(argument: Argument) -> list[str]:
+    return [name for name in argument.names if name.startswith("--")] if argument.parse else []
+
+
+def _shorten(value: object) -> str:
+    """A value as a message repeats it: on one line, and not too long."""
+    texts = [str(v) for v in value] if isinstance(value, (list, tuple)) else [str(value)]
+    text = " ".join(",".join(texts).split())
+    return (text[:VALUE_CHARACTERS] + ("..." if len(text) > VALUE_CHARACTERS else "")) or "empty"
+
+
+def _load_yaml(path: str) -> Mapping[Any, Any]:
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise SettingsError(f"{CONFIG} {path} cannot be read: {error.strerror or error}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"{CONFIG} {path} must be a YAML file, but is not: {reason}.") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsError(
+            f"{CONFIG} {path} must hold lines such as `trials: 60`, but holds one value."
+        )
+    return content
+
+
+def _exit(app: App, sentence: str, code: int) -> NoReturn:
+    print(f"{app.name[0]}: {sentence}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,183 @@
+"""The settings of a search, declared once: flags, files of settings, checks and documentation."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+from pydantic import Field, field_validator
+
+from thermal_search.command_line import CONFIG, LocationFlag, Settings, Switch
+from thermal_search.storage import Location
+
+ALL = ("all",)
+"""As `architectures`: every architecture with a search space."""
+
+MAX_COUNT = 10_000
+"""Of slots, workers, GPUs and retrainings: more is a typing error."""
+
+MAX_TRIALS = 1_000_000
+MAX_IMAGES = 10**12
+MAX_SEED = 2**32 - 1
+"""The largest seed that Optuna's samplers accept."""
+
+DATA = Parameter(group=Group("Data and output", sort_key=1))
+BUDGET = Parameter(group=Group("Search space and budget", sort_key=2))
+RESOURCES = Parameter(group=Group("Resources", sort_key=3))
+EVALUATION = Parameter(group=Group("Evaluation", sort_key=4))
+OBJECTIVE = Parameter(group=Group("Objective and finalists", sort_key=5))
+CLUSTER = Parameter(group=Group("Ray cluster", sort_key=6))
+"""The groups of flags in --help and in docs/flags.md."""
+
+NAMES = Parameter(show_default=",".join)
+"""Shows a default as people write it."""
+
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
+Trials = Annotated[int, Field(ge=1, le=MAX_TRIALS)]
+Images = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
+Finalists = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Placement = Literal["pack", "spread"]
+
+
+class FeatureSettings(Settings, frozen=True):
+    """The network whose features the Frechet distance is computed on."""
+
+    features: Annotated[str, EVALUATION] = "inception"
+    """Features of the Frechet distance: inception (the distance is then FID), efficientnet-lite0,
+    or the path of an encoder (.pt2 or .onnx)."""
+
+    features_precision: Annotated[Literal["fp32", "bf16"], EVALUATION] = "fp32"
+    """Precision of the feature network."""
+
+    inception_weights: Annotated[Path | None, EVALUATION] = None
+    """pytorch-fid's file of Inception weights; default: downloaded."""
+
+    @field_validator("inception_weights", "lpips_weights", check_fields=False)
+    @classmethod
+    def _make_absolute(cls, file: Path | None) -> Path | None:
+        return file.absolute() if file else None
+
+
+class MetricSettings(FeatureSettings, frozen=True):
+    """The networks behind all metrics."""
+
+    lpips_weights: Annotated[Path | None, EVALUATION] = None
+    """torchvision's weights of AlexNet or VGG-16; with them LPIPS is computed too."""
+
+
+class SearchSettings(MetricSettings, frozen=True):
+    """What to search for, on what, and with how much of it.
+
+    A field that is None is decided by `plan.plan_from_settings`, or when the machines are known.
+    """
+
+    data: Annotated[LocationFlag | None, DATA] = None
+    """A dataset written by process.py: a folder, or its s3:// or gs:// address. Required for a new
+    search."""
+
+    output: Annotated[LocationFlag, DATA]
+    """The folder or bucket address that the search writes to: empty for a new search."""
+
+    architectures: Annotated[tuple[str, ...], BUDGET, NAMES] = ALL
+    """Architectures to search: names separated by commas, or all."""
+
+    trials: Annotated[Trials, BUDGET] = 60
+    """Number of trials, each with one configuration."""
+
+    images: Annotated[Images, BUDGET] = 200_000
+    """Training budget of a trial, in images shown, over all its workers."""
+
+    evaluate_every: Annotated[Images | None, BUDGET] = None
+    """Images shown between two evaluations of a trial, after each of which the trial may be
+    stopped; default: a tenth of --images."""
+
+    reduction: Annotated[float, Field(gt=1), BUDGET] = 3.0
+    """Reduction factor of successive halving: about one in so many trials of an architecture
+    survives a rung."""
+
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED), BUDGET] = 0
+    """Seed of the sampler and of every trial."""
+
+    slots: Annotated[Count | None, RESOURCES] = None
+    """Trials that run at the same time; default: as many as fit the machines."""
+
+    workers: Annotated[Count, RESOURCES] = 1
+    """Workers that train one trial together."""
+
+    gpus_per_worker: Annotated[float | None, Field(ge=0, le=MAX_COUNT), RESOURCES] = None
+    """GPUs of one worker: a fraction below 1 or a whole number; default: 1 if the machines have
+    GPUs."""
+
+    placement: Annotated[Placement | None, RESOURCES] = None
+    """The workers of a trial all on one machine (pack), or on as many machines as possible
+    (spread); default: on one machine if they fit."""
+
+    precision: Annotated[Literal["auto", "bf16", "fp32"], RESOURCES] = "auto"
+    """Precision of the forward pass in training; auto: bf16 if the hardware supports it."""
+
+    objective: Annotated[str, OBJECTIVE] = "fid"
+    """What to minimize: fid, kid, l1, lpips, psnr, ssim, a weighted sum such as fid+10*lpips, or
+    two of these such as pareto:fid,l1."""
+
+    average_last: Annotated[Trials | None, OBJECTIVE] = None
+    """Number of a trial's last evaluations that its objective value is the mean of; default: 3, but
+    at most a third of its evaluations."""
+
+    finalists: Annotated[Finalists | None, OBJECTIVE] = None
+    """Number of best configurations that are trained again with further seeds and evaluated on the
+    test split; default: 3, or 0 with fewer than 20 trials or two objectives."""
+
+    seeds: Annotated[Count, OBJECTIVE] = 2
+    """Number of further seeds of each finalist."""
+
+    @field_validator("data", "output")
+    @classmethod
+    def _make_locations_absolute(cls, location: Location | None) -> Location | None:
+        return location.absolute() if location else None
+
+    @field_validator("architectures", mode="before")
+    @classmethod
+    def _split_names(cls, names: Any) -> Any:
+        """Names separated by commas, as flags and files have them."""
+        texts = [names] if isinstance(names, str) else names
+        if not isinstance(texts, (list, tuple)) or not all(isinstance(t, str) for t in texts):
+            return names
+        return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
+
+    @field_validator("architectures")
+    @classmethod
+    def _require_distinct_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("must name at least one architecture")
+        if len(set(names)) < len(names):
+            raise ValueError("must name each architecture once")
+        return names
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _require_fraction_or_whole(cls, gpus: float | None) -> float | None:
+        if gpus and gpus > 1 and gpus % 1:
+            raise ValueError("must be a fraction of one GPU or a whole number")
+        return gpus
+
+
+class LaunchSettings(Settings, frozen=True):
+    """How one run of the search command starts: not a part of the search."""
+
+    config: Annotated[Path | None, DATA, Parameter(name=CONFIG)] = None
+    """A YAML file of settings named like the flags, such as evaluate_every: 20000. Flags on the
+    command line override it."""
+
+    resume: Annotated[Switch, DATA] = False
+    """Resume the search in --output."""
+
+    address: Annotated[str | None, CLUSTER] = None
+    """The Ray cluster to join: an address, auto (the cluster of this machine) or local (start Ray
+    on this machine); default: RAY_ADDRESS if it is set, otherwise local, or auto in
+    cluster/search.py."""
+
+    wait_for_nodes: Annotated[Count, CLUSTER] = 1
+    """Number of machines to wait for, the head included."""
+
+    wait_minutes: Annotated[float | None, Field(ge=0, le=MAX_COUNT), CLUSTER] = None
+    """Minutes to wait for these machines, and for the machines that --slots needs; default: 15 on a
+    cluster, 0 on this machine alone."""
