@@ -31,8 +31,10 @@ WAIT_S = 90
 def logged(tmp_path_factory):
     """A search with two trials, logged as a search logs them."""
     output = Location.of(tmp_path_factory.mktemp("ui") / "search")
-    aim = parse_objective("fid", "inception")
-    SearchRecord(output, "fid", "inception", objective=aim, average_last=1, protocol={}).save()
+    objective = parse_objective("fid", "inception")
+    SearchRecord(
+        output, "fid", "inception", objective=objective, average_last=1, protocol={}
+    ).save()
     log = SearchLogger(output, "search-id", {"trials": 2})
     log.open()
     grid = output / "grid.png"
@@ -59,17 +61,17 @@ def address(logged):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    place = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}"
     deadline = time.monotonic() + WAIT_S
     while True:
         try:
-            urllib.request.urlopen(f"{place}/health", timeout=5).close()
+            urllib.request.urlopen(f"{url}/health", timeout=5).close()
             break
         except OSError:
             assert server.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.5)
-    yield place
+    yield url
     server.terminate()
     server.wait(30)
 
