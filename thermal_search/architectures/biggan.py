@@ -20,9 +20,9 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
+from thermal_search.architectures.translator import Player, Translator, Turn, adam_player, l1_terms
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import hinge, pixel_loss
+from thermal_search.losses import hinge
 from thermal_search.networks import ConditionPyramid
 from thermal_search.networks.attention import SelfAttention
 from thermal_search.networks.spectral_norm import SpectralNetwork
@@ -54,7 +54,7 @@ BLOCKS_OF_EQUAL_SIZE = {32: 2}
 @final
 class BigGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.Config):
+    class Config(translator.L1Config):
         generator_lr: float = 5e-5
         discriminator_lr: float = 2e-4
         beta1: float = 0.0
@@ -87,10 +87,6 @@ class BigGAN(Translator):
         truncation: float = 0.0
         """Above 0: latent entries beyond it are drawn again when a trained network paints."""
 
-        l1: bool = False
-        """Whether the generator also minimizes the absolute error; no part of the paper."""
-
-        l1_weight: float = 100.0
         batch_size: int = 256
         """The paper's is 2048."""
 
@@ -142,14 +138,10 @@ class BigGAN(Translator):
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (self.config.beta1, 0.999)
         return {
-            "discriminator": Player(
-                (self.discriminator,),
-                OptimizerConfig(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+            "discriminator": adam_player(
+                self.discriminator, lr=config.discriminator_lr, betas=betas
             ),
-            "generator": Player(
-                (self.generator,),
-                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
-            ),
+            "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
@@ -162,9 +154,9 @@ class BigGAN(Translator):
 
         for part, share, is_last in self._parts(next(batches)):
             fake = self.translate(part.rgb)
-            terms = {"adversarial": share * hinge.generator(self.discriminator(part.rgb, fake))}
-            if self.config.l1:
-                terms["l1"] = share * pixel_loss(fake, part.thermal, self.config.l1_weight)
+            terms = {"adversarial": hinge.generator(self.discriminator(part.rgb, fake))}
+            terms |= l1_terms(self.config, fake, part.thermal)
+            terms = {name: share * term for name, term in terms.items()}
             if self.config.orthogonal and is_last:
                 assert isinstance(self.generator, AdaptiveGenerator)
                 orthogonality_penalty = self.generator.orthogonality_penalty()
@@ -256,7 +248,7 @@ class AdaptiveGenerator(SpectralNetwork):
             return self.output(features).float()
 
     def _seen(self, rgb: Rgb, level: int) -> Tensor | None:
-        return self.condition.at(rgb, BASE_RESOLUTION * 2**level) if self.condition else None
+        return self.condition.features(rgb, BASE_RESOLUTION * 2**level) if self.condition else None
 
 
 class AdaptiveNorm(nn.Module):

@@ -16,12 +16,18 @@ from typing import ClassVar, final
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
+from thermal_search.architectures.translator import (
+    Player,
+    Translator,
+    Turn,
+    adam_player,
+    l1_terms,
+    normal_latent,
+)
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import pixel_loss
 from thermal_search.networks import ConditionPyramid, initialize
 from thermal_search.networks.deep_convolutional import channels_by_resolution, downsampling
 
@@ -36,7 +42,7 @@ neighboring frames of a recording would teach the discriminator that a true pair
 @final
 class CGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.Config):
+    class Config(translator.L1Config):
         generator_lr: float = 2e-4
         discriminator_lr: float = 2e-4
         beta1: float = 0.5
@@ -60,10 +66,6 @@ class CGAN(Translator):
         lr_halving_images: int = 354_000
         """Images after which the learning rates halve: 40 epochs of Reed's 8,855 birds."""
 
-        l1: bool = False
-        """Whether the generator also minimizes the absolute error; no part of the paper."""
-
-        l1_weight: float = 100.0
         batch_size: int = 64
 
     config: Config
@@ -90,22 +92,15 @@ class CGAN(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
 
-    def draw_latent(
-        self, count: int, random: Generator | None = None, device: torch.device | None = None
-    ) -> Latent:
-        return torch.randn(count, self.config.latent_size, generator=random, device=device)
+    draw_latent = normal_latent
 
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (self.config.beta1, 0.999)
         return {
-            "discriminator": Player(
-                (self.discriminator,),
-                OptimizerConfig(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+            "discriminator": adam_player(
+                self.discriminator, lr=config.discriminator_lr, betas=betas
             ),
-            "generator": Player(
-                (self.generator,),
-                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
-            ),
+            "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
@@ -127,8 +122,7 @@ class CGAN(Translator):
         terms = {"adversarial": F.softplus(-judge(rgb, fake)).mean()}
         if config.interpolate:
             terms["interpolated"] = config.interpolate_weight * self._fool_between(rgb)
-        if config.l1:
-            terms["l1"] = pixel_loss(fake, thermal, config.l1_weight)
+        terms |= l1_terms(config, fake, thermal)
         yield Turn("generator", terms)
 
     def _fool_between(self, rgb: Rgb) -> Tensor:
@@ -241,7 +235,7 @@ class CodeGenerator(nn.Module):
             rgb = _between(rgb)  # what the scales show is coded by one convolution only
         for level in self.levels:
             is_root = features.shape[-1] == CODE
-            features = level(features if is_root else self.condition.beside(features, rgb))
+            features = level(features if is_root else self.condition.concatenate(features, rgb))
         return features.float()
 
 

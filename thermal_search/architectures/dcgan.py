@@ -16,16 +16,23 @@ import torch.nn.functional as F
 from torch import Generator
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
+from thermal_search.architectures.translator import (
+    Player,
+    Translator,
+    Turn,
+    adam_player,
+    l1_terms,
+    normal_latent,
+)
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import pixel_loss, smoothed_cross_entropy
+from thermal_search.losses import smoothed_cross_entropy
 from thermal_search.networks import DcganDiscriminator, DcganGenerator, initialize
 
 
 @final
 class DCGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.Config):
+    class Config(translator.L1Config):
         generator_lr: float = 2e-4
         discriminator_lr: float = 2e-4
         beta1: float = 0.5
@@ -52,10 +59,6 @@ class DCGAN(Translator):
         smallest features, each image through layers of its own before."""
 
         init_std: float = 0.02
-        l1: bool = False
-        """Whether the generator also minimizes the absolute error; no part of the paper."""
-
-        l1_weight: float = 100.0
         batch_size: int = 128
 
     config: Config
@@ -90,22 +93,17 @@ class DCGAN(Translator):
     def draw_latent(
         self, count: int, random: Generator | None = None, device: torch.device | None = None
     ) -> Latent:
-        shape = count, self.config.latent_size
         if self.config.latent_prior == "normal":
-            return torch.randn(shape, generator=random, device=device)
-        return torch.rand(shape, generator=random, device=device) * 2 - 1
+            return normal_latent(self, count, random, device)
+        return torch.rand(count, self.config.latent_size, generator=random, device=device) * 2 - 1
 
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (self.config.beta1, 0.999)
         return {
-            "discriminator": Player(
-                (self.discriminator,),
-                OptimizerConfig(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+            "discriminator": adam_player(
+                self.discriminator, lr=config.discriminator_lr, betas=betas
             ),
-            "generator": Player(
-                (self.generator,),
-                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
-            ),
+            "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
@@ -121,6 +119,5 @@ class DCGAN(Translator):
 
         score = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
         terms = {"adversarial": F.softplus(-score).mean()}
-        if config.l1:
-            terms["l1"] = pixel_loss(fake, batch.thermal, config.l1_weight)
+        terms |= l1_terms(config, fake, batch.thermal)
         yield Turn("generator", terms)

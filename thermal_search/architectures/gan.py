@@ -19,9 +19,17 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
+from thermal_search.architectures.translator import (
+    OptimizerConfig,
+    Player,
+    Translator,
+    Turn,
+    adam_player,
+    l1_terms,
+    normal_latent,
+)
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import ADVERSARIAL_LOSSES, pixel_loss
+from thermal_search.losses import ADVERSARIAL_LOSSES
 from thermal_search.networks import ConditionPyramid
 from thermal_search.networks.deep_convolutional import channels_by_resolution
 
@@ -36,7 +44,7 @@ LOWEST_LR = 1e-6
 @final
 class GAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.Config):
+    class Config(translator.L1Config):
         objective: Literal["nonsaturating", "minimax"] = "nonsaturating"
         """The generator's: to raise log D, or, as in the paper's game, to lower log(1 - D)."""
 
@@ -64,10 +72,6 @@ class GAN(Translator):
         condition_channels: int = 32
         """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
 
-        l1: bool = False
-        """Whether the generator also minimizes the absolute error; no part of the paper."""
-
-        l1_weight: float = 100.0
         batch_size: int = 128
 
     config: Config
@@ -100,28 +104,27 @@ class GAN(Translator):
     def draw_latent(
         self, count: int, random: Generator | None = None, device: torch.device | None = None
     ) -> Latent:
-        shape = count, self.config.latent_size
         if self.config.latent_prior == "normal":
-            return torch.randn(shape, generator=random, device=device)
-        return (torch.rand(shape, generator=random, device=device) * 2 - 1) * math.sqrt(3)
+            return normal_latent(self, count, random, device)
+        z = torch.rand(count, self.config.latent_size, generator=random, device=device)
+        return (z * 2 - 1) * math.sqrt(3)
 
     def players(self) -> Mapping[str, Player]:
         config = self.config
-        momentum = 0.5, config.final_momentum
 
-        def recipe(sgd_lr: float, adam_lr: float) -> OptimizerConfig:
-            if config.optimizer == "sgd":
-                return OptimizerConfig(algorithm="sgd", lr=sgd_lr, momentum=momentum)
-            return OptimizerConfig(algorithm="adam", lr=adam_lr, betas=(0.5, 0.999))
+        def player(network: nn.Module, sgd_lr: float, adam_lr: float) -> Player:
+            if config.optimizer == "adam":
+                return adam_player(network, lr=adam_lr, betas=(0.5, 0.999))
+            momentum = 0.5, config.final_momentum
+            return Player(
+                (network,), OptimizerConfig(algorithm="sgd", lr=sgd_lr, momentum=momentum)
+            )
 
         return {
-            "discriminator": Player(
-                (self.discriminator,),
-                recipe(config.discriminator_lr, config.discriminator_adam_lr),
+            "discriminator": player(
+                self.discriminator, config.discriminator_lr, config.discriminator_adam_lr
             ),
-            "generator": Player(
-                (self.generator,), recipe(config.generator_lr, config.generator_adam_lr)
-            ),
+            "generator": player(self.generator, config.generator_lr, config.generator_adam_lr),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
@@ -137,8 +140,7 @@ class GAN(Translator):
         yield Turn("discriminator", {"adversarial": game.discriminator(real_score, fake_score)})
 
         terms = {"adversarial": game.generator(self.discriminator(fake))}
-        if self.config.l1:
-            terms["l1"] = pixel_loss(fake, batch.thermal, self.config.l1_weight)
+        terms |= l1_terms(self.config, fake, batch.thermal)
         yield Turn("generator", terms)
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
@@ -157,7 +159,7 @@ class SigmoidGenerator(nn.Module):
         size: int,
         latent_size: int = 100,
         width: int = 64,
-        condition_channels: int | None = 32,
+        condition_channels: int = 32,
     ) -> None:
         super().__init__()
         channels = {
@@ -165,14 +167,11 @@ class SigmoidGenerator(nn.Module):
             for r, c in channels_by_resolution(size, width, cap=8).items()
             if r >= THUMBNAIL_SIZE
         }
-        self.condition = None
-        extra, seen = 0, 0
-        if condition_channels is not None:
-            self.condition = ConditionPyramid(list(channels), condition_channels)
-            extra, seen = self.condition.channels, 3 * THUMBNAIL_SIZE**2
+        self.condition = ConditionPyramid(list(channels), condition_channels)
+        extra = self.condition.channels
         self.widest = 8 * width
         self.dense = nn.Sequential(
-            nn.Linear(latent_size + seen, 16 * width),
+            nn.Linear(latent_size + 3 * THUMBNAIL_SIZE**2, 16 * width),
             nn.ReLU(),
             nn.Linear(16 * width, self.widest * THUMBNAIL_SIZE**2),
             nn.Sigmoid(),
@@ -191,15 +190,11 @@ class SigmoidGenerator(nn.Module):
             )
 
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
-        seen = z
-        if self.condition:
-            glance = F.adaptive_avg_pool2d(rgb, THUMBNAIL_SIZE).flatten(1)
-            seen = torch.cat([z, glance], dim=1)
-        features = self.narrow(
-            self.dense(seen).unflatten(1, (self.widest, THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-        )
+        thumbnail = F.adaptive_avg_pool2d(rgb, THUMBNAIL_SIZE).flatten(1)
+        dense = self.dense(torch.cat([z, thumbnail], dim=1))
+        features = self.narrow(dense.unflatten(1, (self.widest, THUMBNAIL_SIZE, THUMBNAIL_SIZE)))
         for level in self.levels:
-            features = level(self.condition.beside(features, rgb) if self.condition else features)
+            features = level(self.condition.concatenate(features, rgb))
         return features.float()
 
 

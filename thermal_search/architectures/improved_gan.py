@@ -18,9 +18,9 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
+from thermal_search.architectures.translator import Player, Translator, Turn, adam_player, l1_terms
 from thermal_search.images import Batch, Latent, Rgb, Thermal, to_network_range, to_pixels
-from thermal_search.losses import pixel_loss, smoothed_cross_entropy
+from thermal_search.losses import smoothed_cross_entropy
 from thermal_search.networks import DcganGenerator, initialize
 from thermal_search.networks.fusion import LateFusion
 from thermal_search.networks.virtual_batch_norm import VirtualBatchNorm
@@ -32,7 +32,7 @@ SMALLEST = 8
 @final
 class ImprovedGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.Config):
+    class Config(translator.L1Config):
         generator_lr: float = 3e-4
         discriminator_lr: float = 3e-4
         beta1: float = 0.5
@@ -79,10 +79,6 @@ class ImprovedGAN(Translator):
         decay_start: float = 2 / 3
         """Share of the budget after which the learning rates fall linearly to 0."""
 
-        l1: bool = False
-        """Whether the generator also minimizes the absolute error; no part of the paper."""
-
-        l1_weight: float = 100.0
         batch_size: int = 100
 
     config: Config
@@ -133,14 +129,10 @@ class ImprovedGAN(Translator):
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (self.config.beta1, 0.999)
         return {
-            "discriminator": Player(
-                (self.discriminator,),
-                OptimizerConfig(algorithm="adam", lr=config.discriminator_lr, betas=betas),
+            "discriminator": adam_player(
+                self.discriminator, lr=config.discriminator_lr, betas=betas
             ),
-            "generator": Player(
-                (self.generator,),
-                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
-            ),
+            "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
@@ -172,8 +164,7 @@ class ImprovedGAN(Translator):
         if self.generator_past:
             distance = self.generator_past.distance(self.generator)
             terms["history"] = config.history_weight * distance
-        if config.l1:
-            terms["l1"] = pixel_loss(fake, batch.thermal, config.l1_weight)
+        terms |= l1_terms(config, fake, batch.thermal)
         yield Turn("generator", terms)
         if self.generator_past:
             self.generator_past.append(self.generator)

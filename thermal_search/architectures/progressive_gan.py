@@ -222,7 +222,7 @@ class GrowingGenerator(ProgressiveNetwork):
 
     def _refine(self, features: Tensor, rgb: Rgb, resolution: int) -> Tensor:
         if self.condition:
-            features = self.condition.beside(features, rgb)
+            features = self.condition.concatenate(features, rgb)
         features = pixel_norm(F.leaky_relu(self.first[str(resolution)](features), 0.2))
         if resolution > BASE_RESOLUTION:
             features = pixel_norm(F.leaky_relu(self.second[str(resolution)](features), 0.2))

@@ -289,7 +289,7 @@ class StyleGenerator(ProgressiveNetwork):
         return thermal.float()
 
     def _beside(self, features: Tensor, rgb: Rgb) -> Tensor:
-        return self.condition.beside(features, rgb) if self.condition else features
+        return self.condition.concatenate(features, rgb) if self.condition else features
 
     def _styles(self, rgb: Rgb, z: Latent, layers: int) -> Iterator[Tensor]:
         """One style a layer; in training, often of two latents that meet at a random layer."""

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from thermal_search.images import Batch, Latent, Rgb, Thermal
+from thermal_search.losses import pixel_loss
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Player:
     optimizer: OptimizerConfig
 
 
+def adam_player(
+    *networks: nn.Module, lr: float, betas: tuple[float, float], weight_decay: float = 0.0
+) -> Player:
+    """A player that updates its networks with Adam."""
+    optimizer = OptimizerConfig(algorithm="adam", lr=lr, betas=betas, weight_decay=weight_decay)
+    return Player(networks, optimizer)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What every architecture is told; each adds its own, with the published values as defaults."""
@@ -64,6 +73,22 @@ class Config:
 
     ema_half_life_images: int = 0
     """Images after which a generator weight has half left the moving average; 0: no average."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class L1Config(Config):
+    """The fields of `l1_terms`: an optional pixel loss for papers that have none."""
+
+    l1: bool = False
+    """Whether the generator also minimizes the L1 loss. Not part of the paper."""
+
+    l1_weight: float = 100.0
+    """Weight of the L1 loss. The adversarial term has weight 1."""
+
+
+def l1_terms(config: L1Config, fake: Thermal, real: Thermal) -> dict[str, Tensor]:
+    """The generator's weighted L1 loss as the term `l1`; no term if `config.l1` is off."""
+    return {"l1": pixel_loss(fake, real, config.l1_weight)} if config.l1 else {}
 
 
 class Translator(nn.Module, ABC):
@@ -148,6 +173,19 @@ class Translator(nn.Module, ABC):
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         """What the learning rates are multiplied by, given what `begin_step` is told."""
         return 1.0
+
+
+def normal_latent(
+    self: Translator,
+    count: int,
+    random: Generator | None = None,
+    device: torch.device | None = None,
+) -> Latent:
+    """`draw_latent` of the architectures whose latent is N(0, 1) with `config.latent_size` entries.
+
+    A class takes it by `draw_latent = normal_latent`.
+    """
+    return torch.randn(count, self.config.latent_size, generator=random, device=device)
 
 
 def constant_then_linear(images: int, budget_images: int, decay_start: float) -> float:

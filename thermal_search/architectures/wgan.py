@@ -12,12 +12,19 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
 import torch
-from torch import Generator
+from torch import nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
+from thermal_search.architectures.translator import (
+    OptimizerConfig,
+    Player,
+    Translator,
+    Turn,
+    l1_terms,
+    normal_latent,
+)
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import pixel_loss, wasserstein
+from thermal_search.losses import wasserstein
 from thermal_search.networks import DcganDiscriminator, DcganGenerator, initialize
 
 WARMUP_GENERATOR_STEPS = 25
@@ -31,7 +38,7 @@ WARMUP_SHARE = 0.05
 @final
 class WGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.Config):
+    class Config(translator.L1Config):
         generator_lr: float = 5e-5
         critic_lr: float = 5e-5
         optimizer: Literal["rmsprop", "adam"] = "rmsprop"
@@ -60,10 +67,6 @@ class WGAN(Translator):
         """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
 
         generator_norm: Literal["batch", "none"] = "batch"
-        l1: bool = False
-        """Whether the generator also minimizes the absolute error; no part of the paper."""
-
-        l1_weight: float = 100.0
         batch_size: int = 64
 
     config: Config
@@ -92,22 +95,20 @@ class WGAN(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
 
-    def draw_latent(
-        self, count: int, random: Generator | None = None, device: torch.device | None = None
-    ) -> Latent:
-        return torch.randn(count, self.config.latent_size, generator=random, device=device)
+    draw_latent = normal_latent
 
     def players(self) -> Mapping[str, Player]:
-        config, betas = self.config, (self.config.beta1, 0.999)
+        config = self.config
+
+        def player(network: nn.Module, lr: float) -> Player:
+            betas = config.beta1, 0.999
+            return Player(
+                (network,), OptimizerConfig(algorithm=config.optimizer, lr=lr, betas=betas)
+            )
+
         return {
-            "critic": Player(
-                (self.critic,),
-                OptimizerConfig(algorithm=config.optimizer, lr=config.critic_lr, betas=betas),
-            ),
-            "generator": Player(
-                (self.generator,),
-                OptimizerConfig(algorithm=config.optimizer, lr=config.generator_lr, betas=betas),
-            ),
+            "critic": player(self.critic, config.critic_lr),
+            "generator": player(self.generator, config.generator_lr),
         }
 
     def begin_step(self, images: int, budget_images: int) -> bool:
@@ -132,8 +133,7 @@ class WGAN(Translator):
         fake = self.translate(batch.rgb)
         score = self.critic(torch.cat([batch.rgb, fake], dim=1))
         terms = {"adversarial": wasserstein.generator(score)}
-        if self.config.l1:
-            terms["l1"] = pixel_loss(fake, batch.thermal, self.config.l1_weight)
+        terms |= l1_terms(self.config, fake, batch.thermal)
         yield Turn("generator", terms)
 
     def _discriminator_loss(self, batch: Batch, fake: Thermal) -> torch.Tensor:

@@ -14,12 +14,19 @@ from typing import ClassVar, Literal, final
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import OptimizerConfig, Player, Translator, Turn
+from thermal_search.architectures.translator import (
+    Player,
+    Translator,
+    Turn,
+    adam_player,
+    l1_terms,
+    normal_latent,
+)
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import gradient_penalty, pixel_loss, wasserstein
+from thermal_search.losses import gradient_penalty, wasserstein
 from thermal_search.networks import ConditionPyramid
 
 BASE_RESOLUTION = 4
@@ -29,7 +36,7 @@ BASE_RESOLUTION = 4
 @final
 class WGANGP(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.Config):
+    class Config(translator.L1Config):
         generator_lr: float = 1e-4
         critic_lr: float = 1e-4
         beta1: float = 0.0
@@ -54,10 +61,6 @@ class WGANGP(Translator):
         decay: bool = False
         """Whether the learning rates fall linearly to 0, as in the paper's CIFAR-10 runs."""
 
-        l1: bool = False
-        """Whether the generator also minimizes the absolute error; no part of the paper."""
-
-        l1_weight: float = 100.0
         batch_size: int = 64
 
     config: Config
@@ -81,21 +84,13 @@ class WGANGP(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
 
-    def draw_latent(
-        self, count: int, random: Generator | None = None, device: torch.device | None = None
-    ) -> Latent:
-        return torch.randn(count, self.config.latent_size, generator=random, device=device)
+    draw_latent = normal_latent
 
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (self.config.beta1, self.config.beta2)
         return {
-            "critic": Player(
-                (self.critic,), OptimizerConfig(algorithm="adam", lr=config.critic_lr, betas=betas)
-            ),
-            "generator": Player(
-                (self.generator,),
-                OptimizerConfig(algorithm="adam", lr=config.generator_lr, betas=betas),
-            ),
+            "critic": adam_player(self.critic, lr=config.critic_lr, betas=betas),
+            "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
@@ -110,8 +105,7 @@ class WGANGP(Translator):
         fake = self.translate(batch.rgb)
         score = self.critic(torch.cat([batch.rgb, fake], dim=1))
         terms = {"adversarial": wasserstein.generator(score)}
-        if config.l1:
-            terms["l1"] = pixel_loss(fake, batch.thermal, config.l1_weight)
+        terms |= l1_terms(config, fake, batch.thermal)
         yield Turn("generator", terms)
 
     def _discriminator_loss(self, batch: Batch, fake: Thermal) -> dict[str, Tensor]:
@@ -156,11 +150,8 @@ class ResidualGenerator(nn.Module):
     ) -> None:
         super().__init__()
         channels = channels_by_resolution(size, width)
-        self.condition = None
-        extra = 0
-        if condition_channels is not None:
-            self.condition = ConditionPyramid(list(channels)[:-1], condition_channels)
-            extra = self.condition.channels
+        self.condition = ConditionPyramid(list(channels)[:-1], condition_channels)
+        extra = self.condition.channels
         self.root = nn.Linear(latent_size, channels[BASE_RESOLUTION] * BASE_RESOLUTION**2)
         self.blocks = nn.ModuleList(
             UpBlock(wide + extra, channels[2 * resolution])
@@ -174,7 +165,7 @@ class ResidualGenerator(nn.Module):
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
         features = self.root(z).unflatten(1, (-1, BASE_RESOLUTION, BASE_RESOLUTION))
         for block in self.blocks:
-            features = block(self.condition.beside(features, rgb) if self.condition else features)
+            features = block(self.condition.concatenate(features, rgb))
         return self.output(features).float()
 
 

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from thermal_search.images import Rgb
 
-SLOPE = 0.2
-"""Of the leaky rectifier behind an eye."""
+NEGATIVE_SLOPE = 0.2
+"""Of the leaky ReLU after each `RgbConv`."""
 
 
 class RgbConv(nn.Conv2d):
@@ -22,31 +22,40 @@ class RgbConv(nn.Conv2d):
         super().__init__(3, channels, 3, 1, 1)
 
     def reset_parameters(self) -> None:
-        nn.init.kaiming_normal_(self.weight, a=SLOPE)
+        nn.init.kaiming_normal_(self.weight, a=NEGATIVE_SLOPE)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
 
 class ConditionPyramid(nn.Module):
-    """The RGB image beside a decoder's features, at each of its resolutions.
+    """The RGB image at each resolution of a decoder, to concatenate to its features.
 
     At resolution r: average pooling to r x r, one 3 x 3 convolution to `channels`, leaky ReLU. With
-    0 channels the pooled image itself. The latent stays at the root, as in the decoder's paper.
+    0 channels the pooled image itself, which has 3. With None the decoder is unconditional, as in
+    its paper, and nothing is concatenated.
     """
 
-    def __init__(self, resolutions: list[int], channels: int = 32) -> None:
+    channels: int
+    """How many channels `concatenate` adds."""
+
+    def __init__(self, resolutions: list[int], channels: int | None = 32) -> None:
         super().__init__()
-        self.resolutions, self.channels = resolutions, channels or 3
-        self.eyes = nn.ModuleDict(
+        self.is_conditional = channels is not None
+        self.channels = (channels or 3) if self.is_conditional else 0
+        self.from_rgb = nn.ModuleDict(
             {str(r): RgbConv(channels) for r in resolutions} if channels else {}
         )
 
-    def at(self, rgb: Rgb, resolution: int) -> Float[Tensor, "batch channels rows columns"]:
-        """The image as it is seen at one of the resolutions."""
-        seen = F.adaptive_avg_pool2d(rgb, resolution)
-        return F.leaky_relu(self.eyes[str(resolution)](seen), SLOPE) if self.eyes else seen
+    def features(self, rgb: Rgb, resolution: int) -> Float[Tensor, "batch channels rows columns"]:
+        """The condition's features at one of the resolutions."""
+        pooled = F.adaptive_avg_pool2d(rgb, resolution)
+        if not self.from_rgb:
+            return pooled
+        return F.leaky_relu(self.from_rgb[str(resolution)](pooled), NEGATIVE_SLOPE)
 
-    def beside(self, features: Tensor, rgb: Rgb) -> Tensor:
-        """`features` [batch, c, r, r] with the image at r concatenated."""
-        seen = self.at(rgb, features.shape[-1])
-        return torch.cat([features, seen.to(features.dtype)], dim=1)
+    def concatenate(self, features: Tensor, rgb: Rgb) -> Tensor:
+        """`features` [batch, c, r, r] and the condition at r, [batch, c + channels, r, r]."""
+        if not self.is_conditional:
+            return features
+        condition = self.features(rgb, features.shape[-1])
+        return torch.cat([features, condition.to(features.dtype)], dim=1)

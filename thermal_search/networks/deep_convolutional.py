@@ -20,7 +20,7 @@ def channels_by_resolution(size: int, width: int, cap: int) -> dict[int, int]:
 
 
 def downsampling(in_channels: int, channels: dict[int, int]) -> nn.Sequential:
-    """Strided convolutions inwards through the resolutions of a `channels_by_resolution`, to 4 x 4."""
+    """Strided convolutions through the resolutions of `channels`, largest first, to 4 x 4."""
     layers = nn.Sequential()
     before = in_channels
     for resolution, wide in reversed(channels.items()):
@@ -51,11 +51,8 @@ class DcganGenerator(nn.Module):
         super().__init__()
         channels = channels_by_resolution(size, width, cap)
         bias = norm == "none"
-        self.condition = None
-        extra = 0
-        if condition_channels is not None:
-            self.condition = ConditionPyramid(list(channels), condition_channels)
-            extra = self.condition.channels
+        self.condition = ConditionPyramid(list(channels), condition_channels)
+        extra = self.condition.channels
         self.root = nn.Sequential(
             nn.ConvTranspose2d(latent_size, channels[4], 4, 1, 0, bias=bias),
             normalization(norm, channels[4]),
@@ -80,7 +77,7 @@ class DcganGenerator(nn.Module):
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
         features = self.root(z[:, :, None, None])
         for level in self.levels:
-            features = level(self.condition.beside(features, rgb) if self.condition else features)
+            features = level(self.condition.concatenate(features, rgb))
         return features.float()
 
 
