@@ -40,7 +40,7 @@ SETTINGS: dict[str, dict[str, object]] = {
     "gan": {"generator_width": 32, "discriminator_width": 16, "batch_size": 16},
     "cgan": {"width": 32, "batch_size": 16},
     "dcgan": {"width": 32, "batch_size": 16},
-    "improved_gan": {"width": 32, "batch_size": 16, "references": 16},
+    "improved_gan": {"width": 32, "batch_size": 16, "reference_batch_size": 16},
     "wgan": {
         "width": 32,
         "batch_size": 16,

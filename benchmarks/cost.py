@@ -22,9 +22,9 @@ from thermal_search.training.step import build_optimizers, train_step
 BATCH = 2
 PLAIN: dict[str, dict[str, object]] = {
     # The orthogonal term is paid once a batch of 256: nothing an image.
-    "biggan": {"part_size": BATCH, "orthogonal": False},
+    "biggan": {"microbatch_size": BATCH, "orthogonal_regularization": False},
     # The reference batch is shared by the images of a batch: 1 for 2, as 32 for 100.
-    "improved_gan": {"references": 1},
+    "improved_gan": {"reference_batch_size": 1},
     "wgan": {"warmup_n_critic": 0},
 }
 

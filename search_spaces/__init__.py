@@ -1,8 +1,8 @@
-"""What a search varies: one file an architecture, plain data.
+"""The search spaces: one file per architecture, plain data.
 
-Each holds `SPACE` (fields of the architecture's Config, as Optuna distributions), `PUBLISHED` (the
-paper's own setting, which every search tries first), and, where some parameters mean something only
-beside others, `CONDITIONS`. What is not suggested keeps its published value.
+Each file holds `SPACE` (Optuna distributions by field of the architecture's Config), `PUBLISHED`
+(the paper's setting, which every search tries first), and `CONDITIONS` if some parameters apply
+only with certain values of others. Parameters that are not suggested keep their published value.
 """
 
 import importlib
@@ -18,10 +18,10 @@ class SearchSpace:
     space: Mapping[str, BaseDistribution]
     published: Mapping[str, object]
     conditions: Mapping[str, tuple[str, tuple[object, ...]]]
-    """By parameter: the one it hangs on, and the values of that one for which it is suggested."""
+    """For each conditional parameter: the one it depends on, and the values that activate it."""
 
     def is_active(self, parameter: str, chosen: Mapping[str, object]) -> bool:
-        """Whether `parameter` means anything beside what is `chosen` already."""
+        """Whether `parameter` applies, given the values `chosen` so far."""
         if parameter not in self.conditions:
             return True
         other, values = self.conditions[parameter]
@@ -34,7 +34,7 @@ def names() -> list[str]:
 
 
 def load(name: str) -> SearchSpace:
-    """The search space of one architecture."""
+    """The search space of one architecture. Raises ValueError for an unknown name."""
     if name not in names():
         raise ValueError(f"Unknown architecture {name!r}. Available: {', '.join(names())}.")
     module = importlib.import_module(f"{__name__}.{name}")

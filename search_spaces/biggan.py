@@ -11,11 +11,11 @@ SPACE = {
     "beta1": FloatDistribution(0.0, 0.5),
     "n_discriminator": CategoricalDistribution([1, 2, 4]),
     "width": CategoricalDistribution([16, 32, 48, 64, 96]),
-    "attention": CategoricalDistribution([0, 32, 64, 128]),
-    "latent_chunk": CategoricalDistribution([8, 12, 17, 20]),
+    "attention_resolution": CategoricalDistribution([0, 32, 64, 128]),
+    "latent_chunk_size": CategoricalDistribution([8, 12, 17, 20]),
     "embedding_size": CategoricalDistribution([64, 128, 256]),
-    "orthogonal": CategoricalDistribution([True, False]),
-    "orthogonal_weight": FloatDistribution(1e-6, 1e-3, log=True),
+    "orthogonal_regularization": CategoricalDistribution([True, False]),
+    "orthogonal_regularization_weight": FloatDistribution(1e-6, 1e-3, log=True),
     "projection": CategoricalDistribution(["spatial", "vector"]),
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
     "l1": CategoricalDistribution([False, True]),
@@ -24,24 +24,24 @@ SPACE = {
     "ema_half_life_images": CategoricalDistribution([0, 177_000, 355_000, 1_774_000]),
 }
 
-# Suggested only where the other parameter has one of these values.
+# Suggested only if the other parameter has one of these values.
 CONDITIONS = {
-    "orthogonal_weight": ("orthogonal", (True,)),
+    "orthogonal_regularization_weight": ("orthogonal_regularization", (True,)),
     "l1_weight": ("l1", (True,)),
 }
 
-# The settings of Brock et al., in a smaller width and batch.
+# The settings of Brock et al., with a smaller width and batch.
 PUBLISHED = {
     "generator_lr": 5e-5,
     "discriminator_lr": 0.0002,
     "beta1": 0.0,
     "n_discriminator": 2,
     "width": 64,
-    "attention": 64,
-    "latent_chunk": 20,
+    "attention_resolution": 64,
+    "latent_chunk_size": 20,
     "embedding_size": 128,
-    "orthogonal": True,
-    "orthogonal_weight": 0.0001,
+    "orthogonal_regularization": True,
+    "orthogonal_regularization_weight": 0.0001,
     "projection": "spatial",
     "condition_channels": 32,
     "l1": False,

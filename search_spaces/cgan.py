@@ -10,9 +10,9 @@ SPACE = {
     "discriminator_lr": FloatDistribution(2e-5, 1e-3, log=True),
     "beta1": FloatDistribution(0.0, 0.9),
     "mismatch_weight": FloatDistribution(0.0, 0.9),
-    "code_size": CategoricalDistribution([64, 128, 256]),
-    "interpolate": CategoricalDistribution([False, True]),
-    "interpolate_weight": FloatDistribution(0.05, 1.0),
+    "embedding_size": CategoricalDistribution([64, 128, 256]),
+    "manifold_interpolation": CategoricalDistribution([False, True]),
+    "manifold_interpolation_weight": FloatDistribution(0.05, 1.0),
     "latent_size": CategoricalDistribution([32, 64, 100, 128]),
     "width": CategoricalDistribution([32, 48, 64, 96]),
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
@@ -23,20 +23,20 @@ SPACE = {
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 
-# Suggested only where the other parameter has one of these values.
+# Suggested only if the other parameter has one of these values.
 CONDITIONS = {
-    "interpolate_weight": ("interpolate", (True,)),
+    "manifold_interpolation_weight": ("manifold_interpolation", (True,)),
     "l1_weight": ("l1", (True,)),
 }
 
-# The settings of Reed et al., where Mirza & Osindero leave them open.
+# The settings of Reed et al. Mirza & Osindero do not give all of them.
 PUBLISHED = {
     "generator_lr": 0.0002,
     "discriminator_lr": 0.0002,
     "beta1": 0.5,
     "mismatch_weight": 0.5,
-    "code_size": 128,
-    "interpolate": False,
+    "embedding_size": 128,
+    "manifold_interpolation": False,
     "latent_size": 100,
     "width": 64,
     "condition_channels": 32,

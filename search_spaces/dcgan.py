@@ -13,7 +13,7 @@ SPACE = {
     "latent_size": CategoricalDistribution([32, 64, 100, 128, 256]),
     "latent_prior": CategoricalDistribution(["uniform", "normal"]),
     "width": CategoricalDistribution([32, 64, 96, 128]),
-    "channel_cap": CategoricalDistribution([8, 16]),
+    "max_width_multiplier": CategoricalDistribution([8, 16]),
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
     "rgb_fusion": CategoricalDistribution(["early", "late"]),
     "init_std": FloatDistribution(0.005, 0.05, log=True),
@@ -23,12 +23,12 @@ SPACE = {
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 
-# Suggested only where the other parameter has one of these values.
+# Suggested only if the other parameter has one of these values.
 CONDITIONS = {
     "l1_weight": ("l1", (True,)),
 }
 
-# The settings of Radford et al., at the width of the common ports.
+# The settings of Radford et al., with the width of most ports.
 PUBLISHED = {
     "generator_lr": 0.0002,
     "discriminator_lr": 0.0002,
@@ -37,7 +37,7 @@ PUBLISHED = {
     "latent_size": 100,
     "latent_prior": "uniform",
     "width": 64,
-    "channel_cap": 16,
+    "max_width_multiplier": 16,
     "condition_channels": 32,
     "rgb_fusion": "early",
     "init_std": 0.02,

@@ -6,7 +6,7 @@ thermal-search search --data D --output O --architectures gan
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 SPACE = {
-    "objective": CategoricalDistribution(["nonsaturating", "minimax"]),
+    "generator_loss": CategoricalDistribution(["nonsaturating", "minimax"]),
     "optimizer": CategoricalDistribution(["sgd", "adam"]),
     "generator_lr": FloatDistribution(1e-4, 0.1, log=True),
     "discriminator_lr": FloatDistribution(1e-4, 0.1, log=True),
@@ -27,7 +27,7 @@ SPACE = {
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 
-# Suggested only where the other parameter has one of these values.
+# Suggested only if the other parameter has one of these values.
 CONDITIONS = {
     "generator_lr": ("optimizer", ("sgd",)),
     "discriminator_lr": ("optimizer", ("sgd",)),
@@ -37,9 +37,9 @@ CONDITIONS = {
     "l1_weight": ("l1", (True,)),
 }
 
-# The settings of Goodfellow et al., of their CIFAR-10 networks.
+# The settings of Goodfellow et al. for CIFAR-10.
 PUBLISHED = {
-    "objective": "nonsaturating",
+    "generator_loss": "nonsaturating",
     "optimizer": "sgd",
     "generator_lr": 0.004,
     "discriminator_lr": 0.004,

@@ -10,12 +10,12 @@ SPACE = {
     "critic_lr": FloatDistribution(5e-6, 5e-4, log=True),
     "optimizer": CategoricalDistribution(["rmsprop", "adam"]),
     "beta1": FloatDistribution(0.0, 0.5),
-    "clip": FloatDistribution(1e-3, 0.1, log=True),
+    "weight_clip": FloatDistribution(1e-3, 0.1, log=True),
     "n_critic": IntDistribution(1, 10),
     "warmup_n_critic": CategoricalDistribution([0, 25, 100]),
     "latent_size": CategoricalDistribution([32, 64, 100, 128, 256]),
     "width": CategoricalDistribution([32, 64, 96, 128]),
-    "channel_cap": CategoricalDistribution([8, 16]),
+    "max_width_multiplier": CategoricalDistribution([8, 16]),
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
     "generator_norm": CategoricalDistribution(["batch", "none"]),
     "l1": CategoricalDistribution([False, True]),
@@ -24,7 +24,7 @@ SPACE = {
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 
-# Suggested only where the other parameter has one of these values.
+# Suggested only if the other parameter has one of these values.
 CONDITIONS = {
     "beta1": ("optimizer", ("adam",)),
     "l1_weight": ("l1", (True,)),
@@ -35,12 +35,12 @@ PUBLISHED = {
     "generator_lr": 5e-5,
     "critic_lr": 5e-5,
     "optimizer": "rmsprop",
-    "clip": 0.01,
+    "weight_clip": 0.01,
     "n_critic": 5,
     "warmup_n_critic": 100,
     "latent_size": 100,
     "width": 64,
-    "channel_cap": 16,
+    "max_width_multiplier": 16,
     "condition_channels": 32,
     "generator_norm": "batch",
     "l1": False,

@@ -14,7 +14,7 @@ SPACE = {
     "penalty": CategoricalDistribution(["two-sided", "one-sided"]),
     "n_critic": IntDistribution(1, 10),
     "critic_norm": CategoricalDistribution(["layer", "none"]),
-    "decay": CategoricalDistribution([False, True]),
+    "lr_decay": CategoricalDistribution([False, True]),
     "latent_size": CategoricalDistribution([64, 128, 256]),
     "width": CategoricalDistribution([16, 32, 48, 64]),
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
@@ -24,12 +24,12 @@ SPACE = {
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 
-# Suggested only where the other parameter has one of these values.
+# Suggested only if the other parameter has one of these values.
 CONDITIONS = {
     "l1_weight": ("l1", (True,)),
 }
 
-# The settings of Gulrajani et al..
+# The settings of Gulrajani et al.
 PUBLISHED = {
     "generator_lr": 0.0001,
     "critic_lr": 0.0001,
@@ -39,7 +39,7 @@ PUBLISHED = {
     "penalty": "two-sided",
     "n_critic": 5,
     "critic_norm": "layer",
-    "decay": False,
+    "lr_decay": False,
     "latent_size": 128,
     "width": 64,
     "condition_channels": 32,

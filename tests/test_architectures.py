@@ -1,4 +1,4 @@
-"""Rules every architecture keeps; they run for each line of the table."""
+"""Contract tests that run for every architecture of the table."""
 
 import io
 import itertools
@@ -13,7 +13,7 @@ from tiny_settings import BATCH, SIZE, TINY, random_batches
 
 import search_spaces
 from thermal_search.architectures import ARCHITECTURES, build
-from thermal_search.architectures.biggan import AdaptiveNorm
+from thermal_search.architectures.biggan import ConditionalBatchNorm
 from thermal_search.architectures.translator import Translator
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.networks.attention import SelfAttention
@@ -42,7 +42,7 @@ def play(translator, optimizers, batches, steps=1):
     return {key: value.item() for key, value in losses.items()}
 
 
-def test_paints_one_thermal_channel_in_network_range(translator):
+def test_output_is_one_thermal_channel_in_network_range(translator):
     thermal = translator.translate(next(random_batches()).rgb)
 
     assert thermal.shape == (BATCH, 1, SIZE, SIZE)
@@ -50,7 +50,7 @@ def test_paints_one_thermal_channel_in_network_range(translator):
     assert thermal.abs().max() <= 1
 
 
-def test_stays_in_range_however_large_its_weights(translator):
+def test_output_range_holds_for_large_weights(translator):
     for parameter in translator.generator.parameters():
         parameter.data *= 100
 
@@ -58,20 +58,20 @@ def test_stays_in_range_however_large_its_weights(translator):
 
 
 @pytest.mark.parametrize("size", [64, 128, 256])
-def test_paints_other_sizes(name, size):
-    # StyleGAN's tiny channels_by_resolution would have no channel left at 256 pixels.
+def test_output_has_the_requested_size(name, size):
+    # Tiny StyleGAN would have no channel left at 256 pixels.
     wider = {"channel_base": 512} if name == "stylegan" else {}
     thermal = build(name, size, TINY[name] | wider).translate(torch.zeros(2, 3, size, size))
 
     assert thermal.shape == (2, 1, size, size)
 
 
-def test_as_published_builds_at_512_pixels(name):
+def test_published_setting_builds_at_512_pixels(name):
     with torch.device("meta"):
         assert build(name, 512, {}).config.size == 512
 
 
-def test_what_it_paints_depends_on_the_rgb_picture(translator):
+def test_output_depends_on_the_rgb_image(translator):
     translator.eval()
     one, other = next(random_batches(0)).rgb, next(random_batches(1)).rgb
     z = translator.draw_latent(BATCH, torch.Generator().manual_seed(0))
@@ -84,7 +84,7 @@ def test_what_it_paints_depends_on_the_rgb_picture(translator):
     assert not torch.allclose(first, second)
 
 
-def test_networks_belong_to_exactly_one_player(translator):
+def test_every_parameter_belongs_to_exactly_one_player(translator):
     owned = [
         id(p)
         for player in translator.players().values()
@@ -96,24 +96,12 @@ def test_networks_belong_to_exactly_one_player(translator):
     assert set(owned) == {id(p) for p in translator.parameters()}
 
 
-def test_the_whole_generator_is_moved_by_players(translator):
-    networks = [n for player in translator.players().values() for n in player.networks]
-    moved = {id(p) for network in networks for p in network.parameters()}
-
-    assert {id(p) for p in translator.generator.parameters()} <= moved
-
-
-def test_each_turn_moves_only_its_own_player_and_every_player_moves(translator):
+def test_each_turn_updates_only_its_own_player(translator):
     optimizers = build_optimizers(translator)
-    moved = set()
+    updated = set()
     translator.begin_step(0, 1000)
-    before = {
-        name: [p.clone() for p in player_optimizer.parameters]
-        for name, player_optimizer in optimizers.items()
-    }
     for turn in translator.turns(random_batches()):
-        # Between the turns an architecture may change its own player (clipping): look only at
-        # what the turn itself moves.
+        # Between turns an architecture may change its own player (weight clipping).
         before = {
             name: [p.clone() for p in player_optimizer.parameters]
             for name, player_optimizer in optimizers.items()
@@ -127,55 +115,55 @@ def test_each_turn_moves_only_its_own_player_and_every_player_moves(translator):
                 for a, b in zip(before[name], player_optimizer.parameters, strict=True)
             )
             assert same == (name != turn.player)
-        moved.add(turn.player)
+        updated.add(turn.player)
 
-    assert moved == set(optimizers)
+    assert updated == set(optimizers)
 
 
-def test_only_the_moving_player_gets_gradients(translator):
-    moving = []
+def test_only_the_current_player_gets_gradients(translator):
+    current = []
     optimizers = build_optimizers(translator)
-    game = translator.turns
+    turns = translator.turns
 
-    def logged(batches):
-        for turn in game(batches):
-            moving.append(turn.player)
+    def recorded_turns(batches):
+        for turn in turns(batches):
+            current.append(turn.player)
             yield turn
 
-    translator.turns = logged
-    given = []
+    translator.turns = recorded_turns
+    gradients = []
     for player, player_optimizer in optimizers.items():
         for parameter in player_optimizer.parameters:
             parameter.register_post_accumulate_grad_hook(
-                lambda _, player=player: given.append((player, moving[-1]))
+                lambda _, player=player: gradients.append((player, current[-1]))
             )
     play(translator, optimizers, random_batches())
 
-    assert {receiver for receiver, _ in given} == set(optimizers)
-    assert all(receiver == mover for receiver, mover in given)
+    assert {owner for owner, _ in gradients} == set(optimizers)
+    assert all(owner == player for owner, player in gradients)
 
 
-def test_every_parameter_learns_in_the_course_of_the_budget(translator):
-    for part in translator.modules():
-        # What begins at zero, and until it has moved keeps silent what comes before it.
-        if isinstance(part, SelfAttention):
-            part.gain.data.fill_(0.5)
-        if isinstance(part, AdaptiveNorm) and part.maps:
-            torch.nn.init.normal_(part.maps.weight)
+def test_every_parameter_gets_a_gradient_during_the_budget(translator):
+    for module in translator.modules():
+        # A gain or weight of 0 blocks the gradient of the layers before it.
+        if isinstance(module, SelfAttention):
+            module.gain.data.fill_(0.5)
+        if isinstance(module, ConditionalBatchNorm) and module.spatial:
+            torch.nn.init.normal_(module.spatial.weight)
     optimizers = build_optimizers(translator)
-    # Networks that grow use all their layers only one after another.
-    grows = hasattr(translator.generator, "growth")
-    for images in range(0, 1000, 50 if grows else 1000):
+    # Progressive networks use their layers one after another.
+    is_progressive = hasattr(translator.generator, "growth")
+    for images in range(0, 1000, 50 if is_progressive else 1000):
         translator.begin_step(images, 1000)
         for turn in translator.turns(random_batches()):
             turn.loss.backward(inputs=optimizers[turn.player].parameters)
     idle = {name for name, p in translator.named_parameters() if p.grad is None or not p.grad.any()}
 
-    # A difference of means does not feel what is added to every score.
+    # A constant added to every score cancels in the Wasserstein loss.
     assert idle - {"critic.head.bias"} == set()
 
 
-def test_what_it_paints_depends_on_the_latent_where_there_is_one(translator):
+def test_output_depends_on_the_latent_if_there_is_one(translator):
     translator.eval()
     rgb = next(random_batches()).rgb
     one, other = translator.draw_latent(BATCH), translator.draw_latent(BATCH)
@@ -196,7 +184,7 @@ def test_losses_are_finite_and_named_by_player(translator):
 @pytest.mark.parametrize(
     "name", [n for n, kind in ARCHITECTURES.items() if hasattr(kind.Config(size=32), "l1")]
 )
-def test_the_absolute_error_is_minimised_only_when_asked_for(name):
+def test_l1_is_a_term_only_if_switched_on(name):
     def terms(**parameters):
         translator = build(name, SIZE, TINY[name] | parameters)
         translator.begin_step(0, 1000)
@@ -206,7 +194,7 @@ def test_the_absolute_error_is_minimised_only_when_asked_for(name):
     assert "l1" in terms(l1=True)
 
 
-def test_the_same_seed_gives_the_same_losses(name):
+def test_same_seed_gives_the_same_losses(name):
     def run():
         torch.manual_seed(5)
         translator = build(name, SIZE, TINY[name])
@@ -215,7 +203,7 @@ def test_the_same_seed_gives_the_same_losses(name):
     assert run() == run()
 
 
-def test_a_restored_translator_goes_on_exactly(name):
+def test_restored_translator_resumes_exactly(name):
     torch.manual_seed(5)
     translator = build(name, SIZE, TINY[name])
     optimizers = build_optimizers(translator)
@@ -259,7 +247,7 @@ ON_DEVICES = [
 
 
 @pytest.mark.parametrize("device", ON_DEVICES)
-# As it begins, while a growing network fades in new layers, and at the end.
+# At the start, while a progressive network fades in new layers, and at the end.
 @pytest.mark.parametrize("images", [0, 370, 999])
 def test_trains_under_bf16_with_float32_weights_and_losses(translator, device, images):
     translator.to(device)
@@ -276,7 +264,7 @@ def test_trains_under_bf16_with_float32_weights_and_losses(translator, device, i
     assert all(p.dtype == torch.float32 for p in translator.parameters())
 
 
-def test_the_learning_rate_stays_within_its_published_value(translator):
+def test_learning_rate_never_exceeds_its_published_value(translator):
     factors = [
         translator.learning_rate_factor(images, 10**6) for images in range(0, 10**6 + 1, 10**5)
     ]
@@ -285,7 +273,7 @@ def test_the_learning_rate_stays_within_its_published_value(translator):
     assert all(0 <= later <= earlier for earlier, later in itertools.pairwise(factors))
 
 
-def test_published_settings_lie_inside_the_space(name):
+def test_published_setting_lies_inside_the_space(name):
     loaded = search_spaces.load(name)
     study = optuna.create_study()
     study.enqueue_trial(dict(loaded.published))
@@ -295,14 +283,14 @@ def test_published_settings_lie_inside_the_space(name):
     assert study.ask(fixed_distributions=active).params == loaded.published
 
 
-def test_the_published_setting_names_what_is_active_and_nothing_else(name):
+def test_published_setting_has_exactly_the_active_parameters(name):
     loaded = search_spaces.load(name)
     active = [key for key in loaded.space if loaded.is_active(key, loaded.published)]
 
     assert list(loaded.published) == active
 
 
-def test_conditions_name_a_parameter_that_is_suggested_before(name):
+def test_conditions_refer_to_an_earlier_parameter(name):
     loaded = search_spaces.load(name)
     order = list(loaded.space)
     for parameter, (other, values) in loaded.conditions.items():
@@ -311,7 +299,7 @@ def test_conditions_name_a_parameter_that_is_suggested_before(name):
         assert set(values) < set(distribution.choices)
 
 
-def test_a_suggested_point_builds(name):
+def test_suggested_point_builds(name):
     space = ConditionalSpace([name])
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(3):
@@ -323,26 +311,26 @@ def test_a_suggested_point_builds(name):
                 build(name, size, chosen)
 
 
-def test_the_published_setting_is_the_default_of_every_field(name):
+def test_published_setting_equals_the_default_fields(name):
     defaults = ARCHITECTURES[name].Config(size=256)
 
     for parameter, value in search_spaces.load(name).published.items():
         assert getattr(defaults, parameter) == value, parameter
 
 
-def test_every_searched_parameter_is_a_field(name):
-    known = {field.name for field in fields(ARCHITECTURES[name].Config)} - {"size"}
+def test_every_searched_parameter_is_a_config_field(name):
+    names = {field.name for field in fields(ARCHITECTURES[name].Config)} - {"size"}
 
-    assert set(search_spaces.load(name).space) <= known
+    assert set(search_spaces.load(name).space) <= names
 
 
 def trained(name, parameters):
-    """All that training shows, at the start, in the middle and near the end of a budget."""
+    """Losses, output and weights of three steps: at the start, middle and end of a budget."""
     torch.manual_seed(5)
     translator = build(name, SIZE, TINY[name] | parameters)
     translator.init_from_data(next(random_batches(7, batch=8)).rgb)
     optimizers, batches, budget = build_optimizers(translator), random_batches(), 10**6
-    shown = []
+    values = []
     for images in (0, 400_000, 900_000):
         translator.begin_step(images, budget)
         for player_optimizer in optimizers.values():
@@ -352,7 +340,7 @@ def trained(name, parameters):
         losses = train_step(
             translator, optimizers, batches, group=WorkerGroup(), autocast=nullcontext()
         )
-        shown += [value.item() for value in losses.values()]
+        values += [value.item() for value in losses.values()]
     translator.eval()
     rgb = next(random_batches(3)).rgb
     thermal = translator.translate(rgb, translator.draw_latent(BATCH))
@@ -361,30 +349,34 @@ def trained(name, parameters):
         for player_optimizer in optimizers.values()
         for p in player_optimizer.parameters
     ]
-    return [*shown, thermal.double().mean().item(), *weights]
+    return [*values, thermal.double().mean().item(), *weights]
 
 
 def other_value(distribution, value):
-    """One that may be suggested, small where sizes are meant, other than `value`."""
+    """A value of the distribution other than `value`; the smallest if it is a size."""
     choices = getattr(distribution, "choices", None) or (distribution.low, distribution.high)
     return next(choice for choice in choices if choice != value)
 
 
-def test_a_searched_parameter_changes_training_exactly_where_it_is_suggested(name):
+def test_searched_parameter_changes_training_exactly_if_it_is_active(name):
     loaded = search_spaces.load(name)
     defaults = vars(ARCHITECTURES[name].Config(size=SIZE)) | TINY[name]
-    # A tiny network must not hide one parameter behind another, nor play a hundred turns.
+    # In a tiny network one parameter may mask another, and warm-up takes a hundred turns.
     base = {"wgan": {"warmup_n_critic": 0}, "progressive_gan": {"channel_max": 64}}.get(name, {})
-    known = {}
+    results = {}
 
     def training(parameters):
         key = tuple(sorted(parameters.items()))
-        if key not in known:
-            known[key] = trained(name, parameters)
-        return known[key]
+        if key not in results:
+            results[key] = trained(name, parameters)
+        return results[key]
 
-    # The trial's own for every architecture alike, and what caps large images only.
-    for parameter in loaded.space.keys() - {"batch_size", "ema_half_life_images", "channel_cap"}:
+    # Left out: what the trial itself uses, and a cap that applies to large images only.
+    for parameter in loaded.space.keys() - {
+        "batch_size",
+        "ema_half_life_images",
+        "max_width_multiplier",
+    }:
         distribution = loaded.space[parameter]
         value = (defaults | base)[parameter]
         changed = {parameter: other_value(distribution, value)}
@@ -400,25 +392,25 @@ def test_a_searched_parameter_changes_training_exactly_where_it_is_suggested(nam
 
 
 @pytest.mark.parametrize("name", ["dcgan", "wgan"])
-def test_the_channel_cap_narrows_large_pictures(name):
-    def parameters(cap):
+def test_max_width_multiplier_limits_channels_of_large_images(name):
+    def parameters(multiplier):
         with torch.device("meta"):
-            translator = build(name, 256, {"channel_cap": cap})
+            translator = build(name, 256, {"max_width_multiplier": multiplier})
         return sum(p.numel() for p in translator.generator.parameters())
 
     assert parameters(8) < parameters(16)
 
 
-def test_every_architecture_has_a_space_and_a_tiny_setting():
+def test_every_architecture_has_a_search_space_and_a_tiny_setting():
     assert set(search_spaces.names()) == set(ARCHITECTURES) == set(TINY)
 
 
-def test_an_unknown_architecture_is_named_with_the_known_ones():
+def test_unknown_architecture_error_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"Unknown architecture 'pixpix'.*biggan, cgan, cyclegan"):
         build("pixpix", 64, {})
 
 
-def test_an_unknown_parameter_is_named_with_the_known_ones(name):
+def test_unknown_parameter_error_lists_the_known_ones(name):
     with pytest.raises(
         ValueError, match=rf"Unknown parameters of {name}: speed\. Available: .*batch_size"
     ):
@@ -426,6 +418,6 @@ def test_an_unknown_parameter_is_named_with_the_known_ones(name):
 
 
 @pytest.mark.parametrize("size", [16, 48, 100])
-def test_a_size_that_is_no_power_of_two_is_refused(name, size):
+def test_size_that_is_not_a_power_of_two_is_rejected(name, size):
     with pytest.raises(ValueError, match=f"power of two from 32, but got {size}"):
         build(name, size, {})

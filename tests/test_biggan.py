@@ -8,11 +8,11 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import build
-from thermal_search.architectures.biggan import AdaptiveNorm, DownBlock
+from thermal_search.architectures.biggan import ConditionalBatchNorm, DownBlock
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.losses import hinge
 from thermal_search.networks.attention import SelfAttention
-from thermal_search.networks.spectral_norm import layer_orthogonality
+from thermal_search.networks.spectral_norm import layer_orthogonality_penalty
 from thermal_search.training.step import autocast_for, build_optimizers, train_step
 
 
@@ -31,19 +31,19 @@ def plain_layers(network):
     }
 
 
-def test_every_weight_is_under_the_spectral_norm_but_those_that_are_ours():
+def test_every_weight_of_the_paper_has_spectral_norm():
     translator = make()
 
     assert plain_layers(translator.discriminator) == set()
-    # The embedding, as in the paper, and where the RGB image is seen place by place.
+    # The embedding has none in the paper; the condition and its convolutions are not part of it.
     allowed = ("embed.", "condition.", "blocks.")
     names = plain_layers(translator.generator)
     assert all(name.startswith(allowed) for name in names)
-    assert all(name.endswith(".maps") for name in names if name.startswith("blocks."))
+    assert all(name.endswith(".spatial") for name in names if name.startswith("blocks."))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_largest_singular_value_is_one(precision):
+def test_largest_singular_value_is_one(precision):
     translator = make()
     optimizers = build_optimizers(translator)
     for _ in range(8):
@@ -63,36 +63,38 @@ def test_the_largest_singular_value_is_one(precision):
                 assert 0.95 < largest < 1.05
 
 
-def test_weights_are_measured_once_a_pass():
+def test_forward_pass_normalizes_each_weight_once():
     translator = make()
-    layer = translator.discriminator.look[0].first
-    before = layer.parametrizations.weight[0]._u.clone()
-    used = []
-    layer.parametrizations.weight[0].register_forward_hook(lambda *_: used.append(1))
-    list(translator.discriminator(torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 1, SIZE, SIZE)))
+    computed = []
+    for name, module in translator.discriminator.named_modules():
+        if parametrize.is_parametrized(module, "weight"):
+            module.parametrizations.weight.register_forward_hook(
+                lambda *_, name=name: computed.append(name)
+            )
+    translator.discriminator(torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 1, SIZE, SIZE))
 
-    assert len(used) == 1
-    assert not torch.equal(before, layer.parametrizations.weight[0]._u)
+    assert len(computed) > 10
+    assert len(computed) == len(set(computed))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_weights_are_measured_in_float32_under_bf16():
-    # On a GPU alone: on a CPU, bf16 leaves products of a matrix and a vector as they are.
-    judge = make().discriminator.eval().cuda()
-    exact = judge.look[0].first.weight
+def test_weights_are_normalized_in_float32_under_bf16():
+    # Only on a GPU: on a CPU autocast does not cover products of a matrix and a vector.
+    discriminator = make().discriminator.eval().cuda()
+    exact = discriminator.thermal_branch[0].conv_1.weight
     with parametrize.cached(), torch.autocast("cuda", torch.bfloat16):
-        judge.measure_weights()
-        assert torch.equal(judge.look[0].first.weight, exact)
+        discriminator.cache_weights()
+        assert torch.equal(discriminator.thermal_branch[0].conv_1.weight, exact)
 
 
-def test_weights_start_orthogonal():
-    weight = make().generator.blocks[0].first.parametrizations.weight.original.flatten(1)
+def test_initial_weights_are_orthogonal():
+    weight = make().generator.blocks[0].conv_1.parametrizations.weight.original.flatten(1)
 
     assert torch.allclose(weight @ weight.T, torch.eye(len(weight)), atol=1e-5)
 
 
-def test_attention_is_silent_at_first_then_looks_everywhere():
+def test_attention_is_the_identity_at_first_then_global():
     attention = SelfAttention(16)
     features = torch.randn(2, 16, 8, 8)
     assert torch.equal(attention(features), features)
@@ -101,51 +103,52 @@ def test_attention_is_silent_at_first_then_looks_everywhere():
     changed[:, :, 0, 0] += 5
 
     assert ((attention(changed) - attention(features))[:, :, 7, 7].abs() > 0).any()
-    # Products are not scaled by the number of channels, unlike in transformers.
+    # Dot products are not scaled by the number of channels, unlike in transformers.
     query, key, value = (
-        seen.flatten(2)
-        for seen in (
+        projected.flatten(2)
+        for projected in (
             attention.query(features),
             F.max_pool2d(attention.key(features), 2),
             F.max_pool2d(attention.value(features), 2),
         )
     )
     weights = (query.transpose(1, 2) @ key).softmax(2)
-    found = attention.output((value @ weights.transpose(1, 2)).unflatten(2, (8, 8)))
-    assert torch.allclose(attention(features), features + found, atol=1e-5)
+    attended = attention.output((value @ weights.transpose(1, 2)).unflatten(2, (8, 8)))
+    assert torch.allclose(attention(features), features + attended, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("asked", "resolution"), [(64, SIZE // 2), (16, 16), (0, None)], ids=["capped", "fits", "none"]
+    ("chosen", "resolution"), [(64, SIZE // 2), (16, 16), (0, None)], ids=["capped", "fits", "none"]
 )
-def test_both_networks_attend_at_the_resolution_asked_for(asked, resolution):
-    translator = make(attention=asked)
-    networks = translator.generator, translator.discriminator.look, translator.discriminator.see
-    seen = [set(), set(), set()]
-    for network, resolutions in zip(networks, seen, strict=True):
+def test_both_networks_attend_at_the_chosen_resolution(chosen, resolution):
+    translator = make(attention_resolution=chosen)
+    discriminator = translator.discriminator
+    networks = translator.generator, discriminator.thermal_branch, discriminator.rgb_branch
+    attended = [set(), set(), set()]
+    for network, resolutions in zip(networks, attended, strict=True):
         for module in network.modules():
             if isinstance(module, SelfAttention):
                 module.register_forward_hook(lambda _, x, __, r=resolutions: r.add(x[0].shape[-1]))
     list(translator.turns(random_batches()))
 
-    assert seen == [{resolution} if resolution else set()] * 3
+    assert attended == [{resolution} if resolution else set()] * 3
 
 
-def test_each_chunk_of_the_latent_reaches_its_own_block_and_those_after():
+def test_each_latent_chunk_enters_at_its_own_block():
     translator = make().eval()
     rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
-    chunk = TINY["biggan"]["latent_chunk"]
+    chunk = TINY["biggan"]["latent_chunk_size"]
 
     def features(z):
-        seen = []
+        outputs = []
         handles = [
-            block.register_forward_hook(lambda _, __, out: seen.append(out))
+            block.register_forward_hook(lambda _, __, out: outputs.append(out))
             for block in translator.generator.blocks
         ]
         translator.translate(rgb, z)
         for handle in handles:
             handle.remove()
-        return seen
+        return outputs
 
     plain = features(z)
     assert z.shape[1] == chunk * (len(plain) + 1)
@@ -156,15 +159,15 @@ def test_each_chunk_of_the_latent_reaches_its_own_block_and_those_after():
         assert same == [True] * number + [False] * (len(plain) - number)
 
 
-def test_norms_begin_as_the_papers_and_learn_to_see_the_picture():
-    norm = AdaptiveNorm(4, 3)
-    norm.see(2)
-    features, code, seen = torch.randn(2, 4, 8, 8), torch.zeros(2, 3), torch.randn(2, 2, 8, 8)
+def test_spatial_conditioning_starts_at_zero():
+    norm = ConditionalBatchNorm(4, 3)
+    norm.add_spatial(2)
+    features, code, condition = torch.randn(2, 4, 8, 8), torch.zeros(2, 3), torch.randn(2, 2, 8, 8)
     plain = nn.BatchNorm2d(4, affine=False)(features)
 
-    assert torch.allclose(norm(features, code, seen), plain, atol=1e-6)
-    nn.init.normal_(norm.maps.weight)
-    assert not torch.allclose(norm(features, code, seen), plain)
+    assert torch.allclose(norm(features, code, condition), plain, atol=1e-6)
+    nn.init.normal_(norm.spatial.weight)
+    assert not torch.allclose(norm(features, code, condition), plain)
 
 
 def test_all_norms_share_one_embedding():
@@ -172,7 +175,7 @@ def test_all_norms_share_one_embedding():
     calls, codes = [], []
     translator.generator.embed.register_forward_hook(lambda *_: calls.append(1))
     for module in translator.modules():
-        if isinstance(module, AdaptiveNorm):
+        if isinstance(module, ConditionalBatchNorm):
             module.register_forward_hook(lambda _, x, __: codes.append(x[1][:, :8]))
     translator.translate(next(random_batches()).rgb)
 
@@ -181,27 +184,42 @@ def test_all_norms_share_one_embedding():
     assert all(torch.equal(code, codes[0]) for code in codes)
 
 
-def test_hinge_ignores_what_is_already_told_apart():
+def test_hinge_ignores_scores_beyond_the_margin():
     real, fake = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0])
 
     assert hinge.discriminator(real, fake).item() == pytest.approx(0.25 + 0.5)
     assert hinge.generator(fake).item() == pytest.approx(1.5)
 
 
-def test_scoring_the_same_pair_by_place_and_as_a_whole_differs_only_in_projection():
+@pytest.mark.parametrize("projection", ["spatial", "vector"])
+def test_score_depends_on_the_rgb_image(projection):
     rgb, thermal = torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 1, SIZE, SIZE)
-    for projection in ("spatial", "vector"):
-        judge = make(projection=projection).discriminator.eval()
-        assert not torch.allclose(judge(rgb, thermal), judge(-rgb, thermal))
-    # Where the RGB looks alike at all nine places: the mean of what the other sums.
-    features, seen = torch.randn(2, 5, 3, 3), torch.randn(2, 5, 1, 1).expand(2, 5, 3, 3)
-    agreements = [make(projection=p).discriminator._agreement(features, seen)
-                  for p in ("spatial", "vector")]  # fmt: skip
-    assert torch.allclose(agreements[0], agreements[1] / 9, atol=1e-5)
+    discriminator = make(projection=projection).discriminator.eval()
+
+    assert not torch.allclose(discriminator(rgb, thermal), discriminator(-rgb, thermal))
 
 
-def test_two_discriminator_turns_on_fresh_images_by_default():
-    translator = make(n_discriminator=2, part_size=BATCH)
+def test_spatial_projection_of_constant_rgb_features_is_the_mean_of_the_vector_projection():
+    rgb, thermal = torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 1, SIZE, SIZE)
+
+    def projected(projection):
+        """The part of the score that is due to the RGB image, if its features are constant."""
+        discriminator = make(projection=projection).discriminator.eval()
+        factor = torch.ones(())
+        discriminator.rgb_branch.register_forward_hook(
+            lambda _, __, out: factor * out.mean((2, 3), keepdim=True).expand_as(out)
+        )
+        score = discriminator(rgb, thermal)
+        factor.zero_()
+        return score - discriminator(rgb, thermal)
+
+    positions = 4 * 4
+    assert torch.allclose(projected("spatial"), projected("vector") / positions, atol=1e-5)
+    assert projected("vector").abs().min() > 1e-3
+
+
+def test_discriminator_takes_two_turns_on_new_batches_by_default():
+    translator = make(n_discriminator=2, microbatch_size=BATCH)
     drawn = []
 
     def counted():
@@ -215,12 +233,13 @@ def test_two_discriminator_turns_on_fresh_images_by_default():
     assert build("biggan", SIZE, {"width": 8}).config.n_discriminator == 2
 
 
-def test_parts_of_a_batch_gather_into_one_move():
-    turns = list(make(part_size=2).turns(random_batches()))
-    moves = [(turn.player, turn.steps_optimizer) for turn in turns]
-    assert ["orthogonal" in turn.terms for turn in turns] == [False, False, False, True]
+def test_microbatches_accumulate_into_one_update():
+    turns = list(make(microbatch_size=2).turns(random_batches()))
+    updates = [(turn.player, turn.steps_optimizer) for turn in turns]
+    is_regularized = ["orthogonal_regularization" in turn.terms for turn in turns]
 
-    assert moves == [
+    assert is_regularized == [False, False, False, True]
+    assert updates == [
         ("discriminator", False),
         ("discriminator", True),
         ("generator", False),
@@ -228,11 +247,14 @@ def test_parts_of_a_batch_gather_into_one_move():
     ]
 
 
-def test_gathered_gradients_are_those_of_the_whole_batch():
-    # Judged, no network couples images, so the parts must add up to the whole.
-    def gradients(part_size):
+def test_accumulated_gradients_equal_those_of_the_whole_batch():
+    # In evaluation mode no network couples images, so the microbatches must add up to the batch.
+    def gradients(microbatch_size):
         translator = make(
-            part_size=part_size, orthogonal=False, generator_lr=0.0, discriminator_lr=0.0
+            microbatch_size=microbatch_size,
+            orthogonal_regularization=False,
+            generator_lr=0.0,
+            discriminator_lr=0.0,
         )
         latents = iter(torch.randn(2, BATCH, translator.draw_latent(1).shape[1]).flatten(0, 1))
         translator.draw_latent = lambda n, **_: torch.stack([next(latents) for _ in range(n)])
@@ -250,22 +272,23 @@ def test_gathered_gradients_are_those_of_the_whole_batch():
         assert torch.allclose(parts[player], gradient, atol=1e-5)
 
 
-def test_filters_are_kept_from_being_alike():
+def test_orthogonal_regularization_penalizes_equal_filters():
     translator = make()
     *_, turn = translator.turns(random_batches())
-    layer = translator.generator.blocks[0].first.parametrizations.weight
-    before = turn.terms["orthogonal"].item()
+    layer = translator.generator.blocks[0].conv_1.parametrizations.weight
+    before = turn.terms["orthogonal_regularization"].item()
     layer.original.data[1] = layer.original.data[0]
     *_, turn = translator.turns(random_batches())
 
-    # Two equal filters of unit length: their product stands twice off the diagonal.
-    assert turn.terms["orthogonal"].item() - before == pytest.approx(2 * 1e-4, rel=0.05)
-    *_, without = make(orthogonal=False).turns(random_batches())
-    assert "orthogonal" not in without.terms
+    # The dot product of two equal filters of unit length is twice in the Gram matrix.
+    change = turn.terms["orthogonal_regularization"].item() - before
+    assert change == pytest.approx(2 * 1e-4, rel=0.05)
+    *_, without = make(orthogonal_regularization=False).turns(random_batches())
+    assert "orthogonal_regularization" not in without.terms
 
 
 @pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4)])
-def test_the_likeness_of_filters_is_the_sum_over_all_pairs(shape):
+def test_orthogonality_penalty_sums_over_all_pairs_of_filters(shape):
     filters = torch.randn(shape)
     expected = sum(
         (filters[i] @ filters[j]).item() ** 2
@@ -274,68 +297,68 @@ def test_the_likeness_of_filters_is_the_sum_over_all_pairs(shape):
         if i != j
     )
 
-    assert layer_orthogonality(filters).item() == pytest.approx(expected, rel=1e-4)
+    assert layer_orthogonality_penalty(filters).item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_truncation_bounds_latents_when_judged_only():
+def test_truncation_bounds_latents_in_evaluation_only():
     translator = make(truncation=0.5)
     assert translator.draw_latent(200).abs().max() > 1
     assert translator.eval().draw_latent(200).abs().max() <= 0.5
     assert make().eval().draw_latent(200).abs().max() > 1
 
 
-def test_sizes_without_a_plan_are_refused():
-    with pytest.raises(ValueError, match="biggan paints 32, 64, 128, 256, 512 pixels"):
+def test_unsupported_size_is_rejected():
+    with pytest.raises(ValueError, match="size of 32, 64, 128, 256, 512 pixels, but got 1024"):
         build("biggan", 1024, {})
 
 
-def test_an_averaged_generator_is_judged_with_statistics_of_its_own(tmp_path):
+def test_averaged_generator_is_evaluated_with_its_own_batch_statistics(tmp_path):
     from test_training import plan_of, trial_of
 
     plan = plan_of(tmp_path, "biggan", parameters={"ema_half_life_images": 1000})
     trial = trial_of(plan)
     list(trial.evaluations())
-    kept = torch.load(tmp_path / "generator.pt", weights_only=True)["generator"]
+    exported = torch.load(tmp_path / "generator.pt", weights_only=True)["generator"]
     live = trial.translator.generator.state_dict()
     variances = [name for name in live if name.endswith("running_var")]
 
     assert variances
-    norm, seen = trial.average.network.output[0], []
-    norm.register_forward_hook(lambda _, x, __: seen.append(x[0].mean((0, 2, 3))))
+    norm, means = trial.average.network.output[0], []
+    norm.register_forward_hook(lambda _, x, __: means.append(x[0].mean((0, 2, 3))))
     with trial.averaged_weights():
-        assert len(seen) == 16
-    assert torch.allclose(norm.running_mean, torch.stack(seen).mean(0), atol=1e-5)
+        assert len(means) == 16
+    assert torch.allclose(norm.running_mean, torch.stack(means).mean(0), atol=1e-5)
     assert any(not torch.equal(live[name], trial.average.network.state_dict()[name])
                for name in variances)  # fmt: skip
-    assert all(kept[name].isfinite().all() for name in variances)
+    assert all(exported[name].isfinite().all() for name in variances)
     assert all(n.momentum == 0.1 for n in trial.average.network.modules()
                if isinstance(n, nn.BatchNorm2d))  # fmt: skip
 
 
-def test_the_score_rests_on_the_rectified_features_summed_over_all_places():
-    judge, seen = make().discriminator.eval(), []
-    judge.look.register_forward_hook(lambda _, __, out: seen.append(out))
-    judge.head.register_forward_hook(lambda _, x, __: seen.append(x[0]))
-    judge(torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 1, SIZE, SIZE))
+def test_head_gets_the_sum_of_the_rectified_features():
+    discriminator, features, inputs = make().discriminator.eval(), [], []
+    discriminator.thermal_branch.register_forward_hook(lambda _, __, out: features.append(out))
+    discriminator.head.register_forward_hook(lambda _, x, __: inputs.append(x[0]))
+    discriminator(torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 1, SIZE, SIZE))
 
-    assert torch.allclose(seen[1], seen[0].relu().sum((2, 3)), atol=1e-5)
+    assert torch.allclose(inputs[0], features[0].relu().sum((2, 3)), atol=1e-5)
 
 
-def test_only_the_first_block_of_the_discriminator_sees_what_is_negative():
+def test_only_the_first_discriminator_block_skips_the_first_relu():
     features = -torch.rand(2, 4, 8, 8)
     for is_first in (True, False):
-        block, given = DownBlock(4, 6, is_first=is_first, halves=True), []
-        block.first.register_forward_hook(lambda _, x, __, given=given: given.append(x[0]))
+        block, inputs = DownBlock(4, 6, is_first=is_first, downsamples=True), []
+        block.conv_1.register_forward_hook(lambda _, x, __, inputs=inputs: inputs.append(x[0]))
         block(features)
-        assert torch.equal(given[0], features if is_first else torch.zeros_like(features))
+        assert torch.equal(inputs[0], features if is_first else torch.zeros_like(features))
 
 
-def test_adaptive_norms_normalise_over_the_batch():
+def test_conditional_norm_normalizes_over_the_batch():
     norm, features = (
-        AdaptiveNorm(4, 3),
+        ConditionalBatchNorm(4, 3),
         torch.randn(6, 4, 8, 8) + torch.arange(6.0).view(6, 1, 1, 1),
     )
-    found = norm(features, torch.zeros(6, 3), None)
+    normalized = norm(features, torch.zeros(6, 3), None)
 
-    assert torch.allclose(found.mean((0, 2, 3)), torch.zeros(4), atol=1e-5)
-    assert found.mean((1, 2, 3)).abs().max() > 0.5
+    assert torch.allclose(normalized.mean((0, 2, 3)), torch.zeros(4), atol=1e-5)
+    assert normalized.mean((1, 2, 3)).abs().max() > 0.5

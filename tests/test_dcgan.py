@@ -17,14 +17,14 @@ def make(**parameters):
     return build("dcgan", SIZE, TINY["dcgan"] | parameters)
 
 
-@pytest.mark.parametrize("joins", ["early", "late"])
-def test_nothing_is_dense_and_nothing_is_pooled(joins):
-    for module in make(rgb_fusion=joins).modules():
+@pytest.mark.parametrize("rgb_fusion", ["early", "late"])
+def test_no_layer_is_dense_or_pooling(rgb_fusion):
+    for module in make(rgb_fusion=rgb_fusion).modules():
         assert not isinstance(module, nn.Linear)
         assert "Pool" not in type(module).__name__
 
 
-def test_strides_halve_and_transposed_strides_double():
+def test_convolutions_are_strided():
     translator = make()
     strides = [m.stride for m in translator.discriminator.modules() if isinstance(m, nn.Conv2d)]
     doublings = [
@@ -35,7 +35,7 @@ def test_strides_halve_and_transposed_strides_double():
     assert doublings == [(1, 1)] + [(2, 2)] * 3
 
 
-def test_every_layer_is_normalised_but_the_generators_last_and_the_discriminators_first():
+def test_all_but_the_outermost_layers_are_normalized():
     translator = make()
 
     def norms(network):
@@ -48,7 +48,7 @@ def test_every_layer_is_normalised_but_the_generators_last_and_the_discriminator
     assert not any(isinstance(m, nn.BatchNorm2d) for m in translator.discriminator.features[:3])
 
 
-def test_rectifiers_in_the_generator_leaky_ones_in_the_discriminator():
+def test_generator_has_relu_and_discriminator_leaky_relu():
     translator = make()
     slopes = {
         m.negative_slope for m in translator.discriminator.modules() if isinstance(m, nn.LeakyReLU)
@@ -60,10 +60,10 @@ def test_rectifiers_in_the_generator_leaky_ones_in_the_discriminator():
     assert not any(isinstance(m, nn.ReLU) for m in translator.discriminator.modules())
 
 
-@pytest.mark.parametrize("joins", ["early", "late"])
-def test_weights_start_with_the_papers_spread(joins):
+@pytest.mark.parametrize("rgb_fusion", ["early", "late"])
+def test_initial_weights_have_the_published_std(rgb_fusion):
     torch.manual_seed(0)
-    translator = build("dcgan", SIZE, {"rgb_fusion": joins})
+    translator = build("dcgan", SIZE, {"rgb_fusion": rgb_fusion})
     for network in (translator.generator, translator.discriminator):
         for module in network.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and module.weight.numel() > 1e5:
@@ -73,7 +73,7 @@ def test_weights_start_with_the_papers_spread(joins):
                 assert module.weight.std().item() == pytest.approx(0.02, rel=0.3)
 
 
-def test_adam_as_published():
+def test_adam_has_the_published_settings():
     for player_optimizer in build_optimizers(make()).values():
         assert isinstance(player_optimizer.optimizer, torch.optim.Adam)
         assert player_optimizer.optimizer.defaults["lr"] == 2e-4
@@ -88,7 +88,7 @@ def test_latents_are_uniform_in_minus_one_to_one():
     assert make(latent_prior="normal").draw_latent(2000).abs().max() > 2
 
 
-def test_real_and_painted_pairs_pass_apart():
+def test_real_and_fake_pairs_are_scored_in_separate_passes():
     translator = make()
     sizes = []
     translator.discriminator.register_forward_hook(lambda _, x, __: sizes.append(x[0].shape))
@@ -98,19 +98,19 @@ def test_real_and_painted_pairs_pass_apart():
     assert {shape[1] for shape in sizes} == {4}
 
 
-def test_the_label_of_painted_pairs_stays_zero_when_that_of_real_ones_is_smoothed():
+def test_label_smoothing_leaves_the_fake_target_at_zero():
     real, fake = torch.randn(8), torch.randn(8)
     plain = smoothed_cross_entropy(real, fake, 1.0)
     smoothed = smoothed_cross_entropy(real, fake, 0.9)
 
     assert plain.item() == pytest.approx((F.softplus(-real) + F.softplus(fake)).mean().item())
-    # Only the real part moves, by a tenth of the mean logit.
+    # Only the real pairs' term changes, by a tenth of the mean logit.
     assert (smoothed - plain).item() == pytest.approx(0.1 * real.mean().item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("joins", ["early", "late"])
-def test_a_step_moves_every_weight_wherever_the_rgb_picture_joins(joins):
-    translator = make(rgb_fusion=joins)
+@pytest.mark.parametrize("rgb_fusion", ["early", "late"])
+def test_step_updates_every_weight(rgb_fusion):
+    translator = make(rgb_fusion=rgb_fusion)
     before = [parameter.detach().clone() for parameter in translator.parameters()]
     batches, optimizers = random_batches(), build_optimizers(translator)
     train_step(translator, optimizers, batches, group=WorkerGroup(), autocast=nullcontext())
@@ -118,15 +118,17 @@ def test_a_step_moves_every_weight_wherever_the_rgb_picture_joins(joins):
     assert not any(map(torch.equal, before, translator.parameters()))
 
 
-def test_late_the_rgb_picture_joins_at_four_by_four_and_not_before():
-    discriminator, looked = make(rgb_fusion="late").discriminator, []
-    discriminator.features[0].look.register_forward_hook(lambda _, __, out: looked.append(out))
+def test_late_fusion_is_at_four_by_four():
+    discriminator, thermal_features = make(rgb_fusion="late").discriminator, []
+    discriminator.features[0].thermal_branch.register_forward_hook(
+        lambda _, __, out: thermal_features.append(out)
+    )
     thermal = next(random_batches()).thermal
     scores = [
         discriminator(torch.cat([next(random_batches(seed)).rgb, thermal], dim=1))
         for seed in (1, 2)
     ]
 
-    assert looked[0].shape[2:] == (4, 4)
-    assert torch.equal(*looked)
+    assert thermal_features[0].shape[2:] == (4, 4)
+    assert torch.equal(*thermal_features)
     assert not torch.allclose(*scores, rtol=0.01)

@@ -19,11 +19,11 @@ WORKERS = 2
 
 # What couples images, or is dropped at random, switched off; batch normalization is judged with.
 UNCOUPLED = {
-    "biggan": {"part_size": WORKERS * BATCH},
+    "biggan": {"microbatch_size": WORKERS * BATCH},
     "cyclegan": {"pool_size": 0},
     "dcgan": {},
     "gan": {"input_dropout": 0.0, "hidden_dropout": 0.0},
-    "improved_gan": {"compare": False, "objective": "adversarial", "dropout": 0.0},
+    "improved_gan": {"minibatch_discrimination": False, "generator_loss": "adversarial", "dropout": 0.0},
     "pix2pix": {"dropout": 0.0},
     "progressive_gan": {"mbstd_group_size": 1},
     "stylegan": {"style_mixing": 0.0},

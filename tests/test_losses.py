@@ -6,20 +6,20 @@ import torch
 from thermal_search.losses import ADVERSARIAL_LOSSES, cross_entropy, least_squares, wasserstein
 
 
-def test_cross_entropy_of_undecided_logits_is_log_two():
+def test_cross_entropy_of_zero_logits_is_log_two():
     zero = torch.zeros(3)
 
     assert cross_entropy.generator(zero).item() == pytest.approx(math.log(2))
     assert cross_entropy.discriminator(zero, zero).item() == pytest.approx(2 * math.log(2))
 
 
-def test_least_squares_wants_one_for_real_and_zero_for_fake():
+def test_least_squares_targets_are_one_for_real_and_zero_for_fake():
     assert least_squares.discriminator(torch.ones(2), torch.zeros(2)).item() == 0
     assert least_squares.generator(torch.ones(2)).item() == 0
     assert least_squares.discriminator(torch.zeros(2), torch.ones(2)).item() == 2
 
 
-def test_wasserstein_is_a_difference_of_means():
+def test_wasserstein_loss_is_a_difference_of_means():
     real, fake = torch.tensor([3.0, 5.0]), torch.tensor([1.0, 1.0])
 
     assert wasserstein.discriminator(real, fake).item() == -3

@@ -1,4 +1,4 @@
-"""Exact sizes of the published networks: the cheapest proof that a network is the paper's."""
+"""Exact parameter counts of the published networks."""
 
 import pytest
 import torch
@@ -29,11 +29,11 @@ def test_pix2pix(size, expected):
     assert count(lambda: build("pix2pix", size, {}).generator) == expected
 
 
-def test_unet_256_of_three_channels_is_the_known_one():
+def test_unet_256_of_three_channels_has_the_official_count():
     assert count(lambda: UNet(size=256, out_channels=3)) == 54_413_955
 
 
-def test_unet_512_of_four_channels_is_thermalgans():
+def test_unet_512_of_four_channels_has_thermalgans_count():
     assert count(lambda: UNet(size=512, in_channels=4)) == 66_995_841
 
 
@@ -52,7 +52,7 @@ def test_cyclegan():
     assert part("rgb_discriminator") == 2_764_737
 
 
-def test_residual_translator_of_six_blocks_is_the_known_one():
+def test_residual_translator_of_six_blocks_has_the_official_count():
     assert count(lambda: ResidualTranslator(out_channels=3, blocks=6)) == 7_837_699
 
 
@@ -67,12 +67,12 @@ def test_residual_translator_of_six_blocks_is_the_known_one():
     ],
 )
 def test_dcgan_and_wgan_have_the_same_networks(size, generator, critic):
-    for name, judge in (("dcgan", "discriminator"), ("wgan", "critic")):
+    for name, player in (("dcgan", "discriminator"), ("wgan", "critic")):
         assert count(lambda name=name: build(name, size, {}).generator) == generator
-        assert count(lambda n=name, j=judge: getattr(build(n, size, {}), j)) == critic
+        assert count(lambda n=name, p=player: getattr(build(n, size, {}), p)) == critic
 
 
-def test_dcgan_without_the_rgb_picture_is_the_papers():
+def test_dcgan_without_the_rgb_image_has_the_papers_count():
     assert count(lambda: DcganGenerator(size=64, condition_channels=None)) == 3_574_657
     assert count(lambda: DcganGenerator(size=256, condition_channels=None)) == 29_563_777
     assert count(lambda: DcganDiscriminator(size=64)) == 2_766_657
@@ -81,9 +81,9 @@ def test_dcgan_without_the_rgb_picture_is_the_papers():
 SIZES = (32, 64, 128, 256, 512)
 
 
-def check(name, part, expected):
-    found = [count(lambda size=size: getattr(build(name, size, {}), part)) for size in SIZES]
-    assert found == expected
+def check(name, network, expected):
+    counts = [count(lambda size=size: getattr(build(name, size, {}), network)) for size in SIZES]
+    assert counts == expected
 
 
 def test_gan():
@@ -103,7 +103,7 @@ def test_cgan():
 def test_improved_gan():
     discriminators = [506_341, 1_997_669, 7_831_141, 12_551_781, 17_272_421]
     check("improved_gan", "discriminator", discriminators)
-    # DCGAN's generator, and the length of its last weight apart from the direction.
+    # DCGAN's generator and the gain of its weight-normalized last layer.
     assert count(lambda: build("improved_gan", 256, {}).generator) == 30_585_473 + 1
 
 
@@ -114,7 +114,7 @@ def test_wgan_gp():
     check("wgan_gp", "critic", critics)
 
 
-def test_wgan_gp_without_the_rgb_picture_is_the_papers():
+def test_wgan_gp_without_the_rgb_image_has_the_papers_count():
     def generator(size):
         return wgan_gp.ResidualGenerator(size=size, condition_channels=None)
 
@@ -126,17 +126,17 @@ def test_wgan_gp_without_the_rgb_picture_is_the_papers():
 def test_progressive_gan():
     discriminators = [20_728_833, 22_500_353, 22_943_745, 23_054_849, 23_082_753]
     check("progressive_gan", "discriminator", discriminators)
-    # One bias a channel of the first layer, as the official networks have it.
+    # One bias per channel of the first layer, as in the official networks.
     generators = [21_308_932, 23_153_797, 23_634_310, 23_764_423, 23_802_280]
     check("progressive_gan", "generator", generators)
 
 
-def test_progressive_gan_without_the_rgb_picture_is_the_official_one():
+def test_progressive_gan_without_the_rgb_image_has_the_official_count():
     full = Growth(1024, 1.0)
     thermal = count(
         lambda: progressive_gan.GrowingGenerator(size=1024, start=full, condition_channels=None)
     )
-    # The official printout, 23,079,115, is of three channels: two more at each of nine sizes.
+    # The official count, 23,079,115, is for three channels: two more at each of nine resolutions.
     widths = sum(channels_by_resolution(1024).values())
     assert thermal + 2 * (widths + 9) == 23_079_115
     assert count(lambda: GrowingDiscriminator(size=1024, start=full, in_channels=3)) == 23_087_249
@@ -148,7 +148,7 @@ def test_stylegan():
     assert count(lambda: build("stylegan", 256, {}).discriminator) == 23_054_849
 
 
-def test_stylegan_without_the_rgb_picture_is_the_official_one():
+def test_stylegan_without_the_rgb_image_has_the_official_count():
     def generator(size):
         return stylegan.StyleGenerator(size=size, start=Growth(size, 1.0), condition_channels=None)
 
@@ -167,23 +167,21 @@ def test_stylegan_without_the_rgb_picture_is_the_official_one():
     ],
 )
 def test_biggan(size, generator, discriminator):
-    # Once for all parts: the spectral norm makes it slow to build.
+    # Built once, because spectral norm makes it slow.
     with torch.device("meta"):
         translator = build("biggan", size, {})
-    seeing = count(lambda: translator.discriminator.see)
+    rgb_branch = count(lambda: translator.discriminator.rgb_branch)
 
     assert count(lambda: translator.generator) == generator
-    assert count(lambda: translator.discriminator) - seeing == discriminator
+    assert count(lambda: translator.discriminator) - rgb_branch == discriminator
     if size == 256:
-        assert seeing == 2_979_121
+        assert rgb_branch == 2_979_121
 
 
-def test_biggan_128_of_a_thousand_classes_is_the_known_one():
+def test_biggan_128_of_a_thousand_classes_has_the_official_count():
     embedding = 1000 * 128
     generator = count(
-        lambda: biggan.AdaptiveGenerator(
-            size=128, width=96, out_channels=3, condition_channels=None
-        )
+        lambda: biggan.BigGANGenerator(size=128, width=96, out_channels=3, condition_channels=None)
     )
     projection = 1000 * 16 * 96
     discriminator = count(
@@ -216,10 +214,10 @@ def test_thermalgan():
 
 
 def test_unit():
-    def painters(translator):
-        parts = translator.generator, translator.thermal_encoder, translator.rgb_decoder
-        return sum(p.numel() for part in parts for p in part.parameters())
+    def generators(translator):
+        networks = translator.generator, translator.thermal_encoder, translator.rgb_decoder
+        return sum(p.numel() for network in networks for p in network.parameters())
 
     with torch.device("meta"):
-        assert [painters(build("unit", size, {})) for size in SIZES] == [19_908_100] * 5
+        assert [generators(build("unit", size, {})) for size in SIZES] == [19_908_100] * 5
     assert count(lambda: build("unit", 256, {}).thermal_discriminator) == 8_265_027

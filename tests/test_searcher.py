@@ -1,5 +1,6 @@
 """What Optuna learns of trials, and how many run at once. No Ray processes."""
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 from ray import tune
@@ -12,6 +13,17 @@ from thermal_search.tuning.space import FINALIST, OBJECTIVE
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
+@pytest.fixture
+def studies(monkeypatch) -> list[optuna.Study]:
+    """The studies that searchers create."""
+    created = []
+    create = optuna.study.create_study
+    monkeypatch.setattr(
+        optuna.study, "create_study", lambda **kw: created.append(create(**kw)) or created[-1]
+    )
+    return created
+
+
 def run_trial(search, id, *values, status):
     """As Ray Tune reports it: each evaluation but the last, then the end with the last one."""
     assert search.suggest(id)
@@ -22,18 +34,19 @@ def run_trial(search, id, *values, status):
     search.on_trial_complete(id, result | {"status": status})
 
 
-def test_stopped_trial_is_pruned_for_optuna():
+def test_stopped_trial_is_pruned_for_optuna(studies):
     search = build_searcher(["pix2pix"], seed=0)
     run_trial(search, "whole", 9.0, 7.0, 8.0, status="completed")
     run_trial(search, "lucky", 2.0, status="running")
     run_trial(search, "later", 5.0, 4.0, status="running")
     run_trial(search, "diverged", 5.0, 1e6, status="diverged")
-    whole, lucky, later, diverged = search._ot_study.trials
+    (study,) = studies
+    whole, lucky, later, diverged = study.trials
 
     assert [t.state for t in (whole, lucky, later)] == [
         TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED,
     ]  # fmt: skip
-    assert search._ot_study.best_trial == whole
+    assert study.best_trial == whole
     assert lucky.intermediate_values == {1: 2.0}
     assert later.intermediate_values == {1: 5.0, 2: 4.0}
     # A large objective and an end: Optuna avoids the point and waits for nothing.

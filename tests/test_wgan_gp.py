@@ -14,42 +14,42 @@ def make(**parameters):
     return build("wgan_gp", SIZE, TINY["wgan_gp"] | parameters)
 
 
-def test_a_linear_critics_penalty_is_known():
-    slope = torch.tensor([0.3, -2.0, 1.1, 0.7]).view(1, 1, 2, 2)
+def test_penalty_of_a_linear_critic_is_exact():
+    gradient = torch.tensor([0.3, -2.0, 1.1, 0.7]).view(1, 1, 2, 2)
     real, fake = torch.rand(5, 1, 2, 2), torch.rand(5, 1, 2, 2)
-    penalty = gradient_penalty(lambda y: (slope * y).sum((1, 2, 3)), real, fake)
+    penalty = gradient_penalty(lambda y: (gradient * y).sum((1, 2, 3)), real, fake)
 
-    assert penalty.item() == pytest.approx((slope.norm().item() - 1) ** 2, rel=1e-5)
+    assert penalty.item() == pytest.approx((gradient.norm().item() - 1) ** 2, rel=1e-5)
 
 
-@pytest.mark.parametrize(("steepness", "two", "one"), [(0.5, 0.25, 0.0), (3.0, 4.0, 4.0)])
-def test_one_sided_leaves_gentle_slopes_alone(steepness, two, one):
+@pytest.mark.parametrize(("norm", "two_sided", "one_sided"), [(0.5, 0.25, 0.0), (3.0, 4.0, 4.0)])
+def test_one_sided_penalty_ignores_small_gradients(norm, two_sided, one_sided):
     def critic(y):
-        return steepness * y.flatten(1)[:, 0]
+        return norm * y.flatten(1)[:, 0]
 
     images = torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
+    penalties = [gradient_penalty(critic, *images, one_sided=x).item() for x in (False, True)]
 
-    assert gradient_penalty(critic, *images).item() == pytest.approx(two, abs=1e-4)
-    assert gradient_penalty(critic, *images, one_sided=True).item() == pytest.approx(one, abs=1e-4)
+    assert penalties == pytest.approx([two_sided, one_sided], abs=1e-4)
 
 
-def test_each_image_has_its_own_place_between_real_and_painted():
-    seen = []
+def test_each_image_has_its_own_interpolation_weight():
+    inputs = []
 
     def critic(y):
-        seen.append(y.detach())
+        inputs.append(y.detach())
         return y.sum((1, 2, 3))
 
     gradient_penalty(critic, torch.zeros(64, 1, 2, 2), torch.ones(64, 1, 2, 2))
-    places = seen[0]
+    weights = inputs[0]
 
-    assert (places == places[:, :, :1, :1]).all()
-    assert places[:, 0, 0, 0].unique().numel() == 64
-    assert 0 <= places.min() < 0.2
-    assert 0.8 < places.max() <= 1
+    assert (weights == weights[:, :, :1, :1]).all()
+    assert weights[:, 0, 0, 0].unique().numel() == 64
+    assert 0 <= weights.min() < 0.2
+    assert 0.8 < weights.max() <= 1
 
 
-def test_a_flat_critic_has_a_finite_gradient():
+def test_constant_critic_has_a_finite_gradient():
     weight = torch.zeros(1, requires_grad=True)
     gradient_penalty(
         lambda y: (weight * y).sum((1, 2, 3)), torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
@@ -58,7 +58,7 @@ def test_a_flat_critic_has_a_finite_gradient():
     assert weight.grad.isfinite()
 
 
-def test_the_penalty_teaches_the_critics_first_layer():
+def test_penalty_has_a_gradient_in_the_critics_first_layer():
     translator = make()
     turn = next(translator.turns(random_batches()))
     turn.terms["penalty"].backward()
@@ -67,25 +67,27 @@ def test_the_penalty_teaches_the_critics_first_layer():
 
 
 class Product(nn.Module):
-    """Scores a pair by the product of its red and its thermal channel: with the RGB image held
-    fixed, its slope is the red channel."""
+    """Scores a pair by the product of its red and thermal channels.
+
+    Its gradient by the thermal image is the red channel.
+    """
 
     def forward(self, pair):
         return (pair[:, 0] * pair[:, 3]).sum((1, 2))
 
 
-def test_the_penalty_moves_the_thermal_picture_only():
+def test_penalty_differentiates_by_the_thermal_image_only():
     translator, batch = make(penalty_weight=3.0), next(random_batches())
     translator.critic = Product()
     turn = next(translator.turns(iter([batch])))
-    slope = batch.rgb[:, 0].flatten(1).norm(dim=1)
+    norm = batch.rgb[:, 0].flatten(1).norm(dim=1)
 
     assert turn.terms["penalty"].item() == pytest.approx(
-        3 * (slope - 1).square().mean().item(), rel=1e-4
+        3 * (norm - 1).square().mean().item(), rel=1e-4
     )
 
 
-def test_the_penalty_is_taken_in_float32_under_bf16():
+def test_penalty_is_computed_in_float32_under_bf16():
     translator = make()
     dtypes = []
     translator.critic.layers[0].register_forward_hook(lambda _, __, out: dtypes.append(out.dtype))
@@ -96,7 +98,7 @@ def test_the_penalty_is_taken_in_float32_under_bf16():
 
 
 @pytest.mark.parametrize("norm", ["layer", "none"])
-def test_the_critic_never_couples_images(norm):
+def test_critic_does_not_couple_images(norm):
     translator = make(critic_norm=norm)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in translator.critic.modules())
     pairs = torch.randn(BATCH, 4, SIZE, SIZE, requires_grad=True)
@@ -106,14 +108,14 @@ def test_the_critic_never_couples_images(norm):
     assert pairs.grad[1:].abs().sum() == 0
 
 
-def test_layers_are_normalised_over_the_whole_image():
+def test_layer_norm_covers_the_whole_image():
     norms = [m for m in make().critic.modules() if isinstance(m, nn.GroupNorm)]
 
     assert norms
     assert all(norm.num_groups == 1 for norm in norms)
 
 
-def test_five_critic_turns_on_fresh_images_then_one_of_the_generator():
+def test_critic_takes_five_turns_on_new_batches_before_the_generator():
     drawn = []
 
     def counted():
@@ -127,7 +129,7 @@ def test_five_critic_turns_on_fresh_images_then_one_of_the_generator():
     assert len(drawn) == 6
 
 
-def test_published_game():
+def test_optimizers_have_the_published_settings():
     translator = build("wgan_gp", SIZE, {"width": 4})
 
     assert translator.config.n_critic == 5
@@ -138,7 +140,7 @@ def test_published_game():
         assert player_optimizer.optimizer.defaults["lr"] == 1e-4
 
 
-def test_nothing_is_clipped():
+def test_weights_are_not_clipped():
     translator = make()
     largest = max(p.abs().max().item() for p in translator.critic.parameters())
     list(translator.turns(random_batches()))
@@ -146,12 +148,12 @@ def test_nothing_is_clipped():
     assert max(p.abs().max().item() for p in translator.critic.parameters()) == largest > 0.1
 
 
-def test_rates_fall_only_when_asked_to():
+def test_learning_rates_decay_only_if_switched_on():
     assert make().learning_rate_factor(70, 100) == 1
-    assert make(decay=True).learning_rate_factor(70, 100) == pytest.approx(0.3)
+    assert make(lr_decay=True).learning_rate_factor(70, 100) == pytest.approx(0.3)
 
 
-def test_blocks_normalise_then_rectify_then_convolve():
+def test_blocks_normalize_then_relu_then_convolve():
     kinds = [type(module) for module in DownBlock(4, 6, "layer").layers]
     assert kinds == [nn.GroupNorm, nn.ReLU, nn.Conv2d, nn.GroupNorm, nn.ReLU, nn.Conv2d]
     block = UpBlock(4, 6)
@@ -159,7 +161,7 @@ def test_blocks_normalise_then_rectify_then_convolve():
     assert kinds == [nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Conv2d]
 
 
-def test_residual_convolutions_start_with_hes_spread_the_others_with_glorots():
+def test_residual_convolutions_have_he_initialization_and_others_glorot():
     torch.manual_seed(0)
     critic = build("wgan_gp", 64, {"width": 16}).critic
     block = critic.layers[2]

@@ -1,4 +1,4 @@
-"""The smallest setting of each architecture that still has all its parts; add yours here."""
+"""A tiny setting of each architecture with all its parts; a new architecture needs one here."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ SIZE, BATCH = 32, 4
 TINY: dict[str, dict[str, object]] = {
     "biggan": {
         "width": 8,
-        "latent_chunk": 2,
+        "latent_chunk_size": 2,
         "embedding_size": 8,
         "condition_channels": 4,
-        "part_size": 2,
+        "microbatch_size": 2,
         "n_discriminator": 1,
     },
-    "cgan": {"width": 8, "latent_size": 8, "code_size": 8, "interpolate": True},
+    "cgan": {"width": 8, "latent_size": 8, "embedding_size": 8, "manifold_interpolation": True},
     "cyclegan": {
         "generator_width": 4,
         "discriminator_width": 4,
@@ -29,9 +29,9 @@ TINY: dict[str, dict[str, object]] = {
     "improved_gan": {
         "width": 4,
         "latent_size": 8,
-        "kernels": 6,
-        "kernel_size": 3,
-        "references": 3,
+        "num_kernels": 6,
+        "dim_per_kernel": 3,
+        "reference_batch_size": 3,
     },
     "pix2pix": {"generator_width": 4, "discriminator_width": 4},
     "progressive_gan": {"channel_base": 512, "channel_max": 16, "latent_size": 8},

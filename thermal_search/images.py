@@ -1,12 +1,12 @@
-"""The images that flow through the platform, and the two ranges they live in.
+"""The types of images and their value ranges.
 
 In PNGs:              uint8,   0 .. 255, channels last.
-In shards:            uint8,   0 .. 255, channels first: a batch is read by copying, no more.
+In shards:            uint8,   0 .. 255, channels first, so that a batch is a plain copy.
 In networks:          float32, -1 .. 1,  channels first.
 
-Thermal is one channel. Of 8-bit, gain-controlled pixels -1 is the coldest and +1 the hottest value
-the camera showed, no temperature in degrees. Of 16-bit radiometric counts it is: `Temperatures`
-says which degrees -1 and +1 are.
+Thermal images have one channel. In 8-bit, gain-controlled images -1 is the coldest and +1 the
+hottest value of the camera's own range, not a temperature. In 16-bit radiometric images the values
+are temperatures: `Temperatures` holds the degrees Celsius of -1 and +1.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,7 @@ Latent = Float[Tensor, "batch latent"]
 
 @dataclass(frozen=True)
 class Batch:
-    """Frames in network range. The same frames side by side where an architecture needs pairs,
-    independently drawn ones where it does not."""
+    """Frames in network range: the same frames if the architecture needs pairs, else unrelated."""
 
     rgb: Rgb
     thermal: Thermal
@@ -31,17 +30,16 @@ class Batch:
 
 @dataclass(frozen=True)
 class Temperatures:
-    """What the 16-bit counts of a radiometric camera mean, and where they lie in network range.
+    """The temperatures of a radiometric camera's 16-bit counts, and their network range.
 
-    FLIR's T-linear counts are 0.04 K each in the low gain of its cameras and 0.01 K in the high
-    one, from absolute zero on.
+    FLIR's T-linear counts start at absolute zero. A count is 0.04 K in low gain, 0.01 K in high.
     """
 
     low: float
-    """Degrees Celsius at -1; what is colder is shown as -1."""
+    """Degrees Celsius at -1; lower temperatures are clipped."""
 
     high: float
-    """Degrees Celsius at +1."""
+    """Degrees Celsius at +1; higher temperatures are clipped."""
 
     kelvin_per_count: float = 0.04
     celsius_at_zero: float = -273.15

@@ -1,4 +1,4 @@
-"""The table of architectures: one file a paper, one line here."""
+"""The table of architectures: one file per paper, one line here."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -36,9 +36,9 @@ ARCHITECTURES: dict[str, type[Translator]] = {
 
 
 def build(name: str, size: int, parameters: Mapping[str, object]) -> Translator:
-    """A translator of size x size pixels, with the published value for what is not given.
+    """The architecture `name` for size x size pixels; published values for missing parameters.
 
-    Raises ValueError for names or sizes that do not exist.
+    Raises ValueError for an unknown name or parameter, or for a size it does not support.
     """
     if name not in ARCHITECTURES:
         raise ValueError(

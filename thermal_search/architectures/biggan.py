@@ -2,10 +2,10 @@
 
 Brock et al., ICLR 2019. https://arxiv.org/abs/1809.11096
 
-Residual networks under spectral normalization with self-attention, trained on very large batches
-with the hinge loss. The RGB image stands where the paper has a class: its embedding, with a share
-of the latent, conditions every normalization of the generator, and there also place by place; the
-discriminator projects it onto what it sees.
+Residual networks with spectral normalization and self-attention, trained on very large batches with
+the hinge loss. The RGB image replaces the paper's class: its embedding, with a chunk of the latent,
+conditions every normalization of the generator, and its pyramid does so per position. The
+discriminator projects its features onto those of the RGB image.
 """
 
 import itertools
@@ -37,7 +37,7 @@ GENERATOR_MULTIPLES = {
     256: (16, 8, 8, 4, 2, 1),
     512: (16, 8, 8, 4, 2, 1, 1),
 }
-"""Channels of each block's output, in multiples of the width, by the image's size."""
+"""Output channels of each block, in multiples of the width, by image size."""
 
 DISCRIMINATOR_MULTIPLES = {
     32: (4, 4, 4, 4),
@@ -47,8 +47,8 @@ DISCRIMINATOR_MULTIPLES = {
     512: (1, 1, 2, 4, 8, 8, 16, 16),
 }
 
-BLOCKS_OF_EQUAL_SIZE = {32: 2}
-"""Last blocks of the discriminator that do not halve; one where the size is not named."""
+BLOCKS_WITHOUT_DOWNSAMPLING = {32: 2}
+"""Number of final discriminator blocks that keep the resolution, by image size; otherwise 1."""
 
 
 @final
@@ -58,44 +58,43 @@ class BigGAN(Translator):
         generator_lr: float = 5e-5
         discriminator_lr: float = 2e-4
         beta1: float = 0.0
-        """Adam's first decay rate, of both players; the second is 0.999."""
+        """Adam's beta1, of both players; beta2 is 0.999."""
 
         n_discriminator: int = 2
-        """Discriminator turns for one of the generator, each on fresh images."""
+        """Discriminator turns per generator turn, each on a new batch."""
 
         width: int = 64
-        """Channels at full size. The paper's is 96."""
+        """Channels at full size. The paper has 96."""
 
-        attention: int = 64
-        """Resolution at which both networks attend to the whole image, at most half the size;
-        0: nowhere."""
+        attention_resolution: int = 64
+        """Resolution of the self-attention in both networks, capped at half the size; 0: none."""
 
-        latent_chunk: int = 20
-        """Latent entries that each block of the generator has to itself."""
+        latent_chunk_size: int = 20
+        """Latent entries per generator block, and for its first layer."""
 
         embedding_size: int = 128
-        orthogonal: bool = True
-        """Whether the generator's filters are kept from being alike."""
+        orthogonal_regularization: bool = True
+        """Whether the generator minimizes the dot products between the filters of a layer."""
 
-        orthogonal_weight: float = 1e-4
+        orthogonal_regularization_weight: float = 1e-4
         projection: Literal["spatial", "vector"] = "spatial"
-        """Whether the RGB image is compared place by place, or only as a whole."""
+        """Whether the discriminator projects onto RGB features per position, or onto their mean."""
 
         condition_channels: int = 32
-        """Channels by which normalization sees the RGB image at each scale; 0: its 3 colors."""
+        """Channels of the RGB condition at each resolution of the generator; 0: the 3 of RGB."""
 
         truncation: float = 0.0
-        """Above 0: latent entries beyond it are drawn again when a trained network paints."""
+        """Truncation trick: in evaluation, latent entries beyond it are resampled; 0: off."""
 
         batch_size: int = 256
-        """The paper's is 2048."""
+        """The paper has 2048."""
 
-        part_size: int = 16
-        """Images passed through the networks at once; gradients gather over the batch. Batch
-        normalization sees one part."""
+        microbatch_size: int = 16
+        """Images per forward pass; gradients accumulate over the batch. Batch normalization is
+        computed per microbatch."""
 
         ema_half_life_images: int = 1_774_000
-        """The paper's 0.9999 a step, at 256 images a step."""
+        """The paper's decay of 0.9999 per step, at 256 images per step."""
 
     config: Config
     needs_pairs: ClassVar[bool] = True
@@ -104,21 +103,21 @@ class BigGAN(Translator):
         super().__init__()
         if config.size not in GENERATOR_MULTIPLES:
             sizes = ", ".join(map(str, GENERATOR_MULTIPLES))
-            raise ValueError(f"biggan paints {sizes} pixels, but got size {config.size}.")
+            raise ValueError(f"biggan needs a size of {sizes} pixels, but got {config.size}.")
         self.config = config
-        attention = min(config.attention, config.size // 2)
-        self.generator = AdaptiveGenerator(
+        attention_resolution = min(config.attention_resolution, config.size // 2)
+        self.generator = BigGANGenerator(
             size=config.size,
             width=config.width,
-            attention=attention,
-            latent_chunk=config.latent_chunk,
+            attention_resolution=attention_resolution,
+            latent_chunk_size=config.latent_chunk_size,
             embedding_size=config.embedding_size,
             condition_channels=config.condition_channels,
         )
         self.discriminator = ProjectionDiscriminator(
             size=config.size,
             width=config.width,
-            attention=attention,
+            attention_resolution=attention_resolution,
             is_spatial=config.projection == "spatial",
         )
 
@@ -129,7 +128,7 @@ class BigGAN(Translator):
         self, count: int, random: Generator | None = None, device: torch.device | None = None
     ) -> Latent:
         chunks = len(GENERATOR_MULTIPLES[self.config.size]) + 1
-        z = torch.empty(count, chunks * self.config.latent_chunk, device=device)
+        z = torch.empty(count, chunks * self.config.latent_chunk_size, device=device)
         limit = self.config.truncation
         if limit > 0 and not self.training:
             return nn.init.trunc_normal_(z, a=-limit, b=limit, generator=random)
@@ -146,42 +145,45 @@ class BigGAN(Translator):
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         for _ in range(self.config.n_discriminator):
-            for part, share, is_last in self._parts(next(batches)):
+            for microbatch, fraction, is_last in self._microbatches(next(batches)):
                 with torch.no_grad():
-                    fake = self.translate(part.rgb)
-                loss = share * self._discriminator_loss(part, fake)
+                    fake = self.translate(microbatch.rgb)
+                loss = fraction * self._discriminator_loss(microbatch, fake)
                 yield Turn("discriminator", {"adversarial": loss}, steps_optimizer=is_last)
 
-        for part, share, is_last in self._parts(next(batches)):
-            fake = self.translate(part.rgb)
-            terms = {"adversarial": hinge.generator(self.discriminator(part.rgb, fake))}
-            terms |= l1_terms(self.config, fake, part.thermal)
-            terms = {name: share * term for name, term in terms.items()}
-            if self.config.orthogonal and is_last:
-                assert isinstance(self.generator, AdaptiveGenerator)
-                orthogonality_penalty = self.generator.orthogonality_penalty()
-                terms["orthogonal"] = self.config.orthogonal_weight * orthogonality_penalty
+        for microbatch, fraction, is_last in self._microbatches(next(batches)):
+            fake = self.translate(microbatch.rgb)
+            fake_score = self.discriminator(microbatch.rgb, fake)
+            terms = {"adversarial": hinge.generator(fake_score)}
+            terms |= l1_terms(self.config, fake, microbatch.thermal)
+            terms = {name: fraction * term for name, term in terms.items()}
+            if self.config.orthogonal_regularization and is_last:
+                assert isinstance(self.generator, BigGANGenerator)
+                penalty = self.generator.orthogonality_penalty()
+                weight = self.config.orthogonal_regularization_weight
+                terms["orthogonal_regularization"] = weight * penalty
             yield Turn("generator", terms, steps_optimizer=is_last)
 
-    def _parts(self, batch: Batch) -> Iterator[tuple[Batch, float, bool]]:
-        """Each part of a batch, its share of it, and whether it is the last."""
-        rgb = batch.rgb.split(self.config.part_size)
-        thermal = batch.thermal.split(self.config.part_size)
+    def _microbatches(self, batch: Batch) -> Iterator[tuple[Batch, float, bool]]:
+        """Each microbatch, its fraction of the batch, and whether it is the last."""
+        rgb = batch.rgb.split(self.config.microbatch_size)
+        thermal = batch.thermal.split(self.config.microbatch_size)
         for number, (x, y) in enumerate(zip(rgb, thermal, strict=True), 1):
             yield Batch(x, y), len(x) / len(batch.rgb), number == len(rgb)
 
     def _discriminator_loss(self, batch: Batch, fake: Thermal) -> Tensor:
-        # One pass for both: nothing in the discriminator couples images.
+        # One pass for both, because the discriminator does not couple images.
         rgb = torch.cat([batch.rgb, batch.rgb])
         score = self.discriminator(rgb, torch.cat([batch.thermal, fake]))
         real_score, fake_score = score.chunk(2)
         return hinge.discriminator(real_score, fake_score)
 
 
-class AdaptiveGenerator(SpectralNetwork):
-    """Residual blocks that double the size; the RGB image enters through their norms alone.
+class BigGANGenerator(SpectralNetwork):
+    """Residual blocks that double the resolution; the RGB image conditions their normalization.
 
-    With `condition_channels` None it is the paper's network, and `embed` is left to the caller.
+    With `condition_channels` None it has the layers of the paper's network except the class
+    embedding, and cannot run.
     """
 
     def __init__(
@@ -190,38 +192,38 @@ class AdaptiveGenerator(SpectralNetwork):
         size: int,
         out_channels: int = 1,
         width: int = 64,
-        attention: int = 64,
-        latent_chunk: int = 20,
+        attention_resolution: int = 64,
+        latent_chunk_size: int = 20,
         embedding_size: int = 128,
         condition_channels: int | None = 32,
     ) -> None:
         super().__init__()
         multiples = GENERATOR_MULTIPLES[size]
         channels = [width * multiple for multiple in (multiples[0], *multiples)]
-        self.latent_chunk = latent_chunk
-        code_size = embedding_size + latent_chunk
-        self.root = nn.Linear(latent_chunk, channels[0] * BASE_RESOLUTION**2)
+        self.latent_chunk_size = latent_chunk_size
+        code_size = embedding_size + latent_chunk_size
+        self.root = nn.Linear(latent_chunk_size, channels[0] * BASE_RESOLUTION**2)
         self.blocks, self.attention = nn.ModuleList(), nn.ModuleDict()
-        for number, (before, wide) in enumerate(itertools.pairwise(channels)):
-            self.blocks.append(UpBlock(before, wide, code_size))
-            if BASE_RESOLUTION * 2 ** (number + 1) == attention:
-                self.attention[str(number)] = SelfAttention(wide)
+        for number, (block_in, block_out) in enumerate(itertools.pairwise(channels)):
+            self.blocks.append(UpBlock(block_in, block_out, code_size))
+            if BASE_RESOLUTION * 2 ** (number + 1) == attention_resolution:
+                self.attention[str(number)] = SelfAttention(block_out)
         self.output = nn.Sequential(
             nn.BatchNorm2d(channels[-1]),
             nn.ReLU(),
             nn.Conv2d(channels[-1], out_channels, 3, 1, 1),
             nn.Tanh(),
         )
-        self.normalize_weights()
-        # Ours, so not under the norm: the maps begin at 0 and have no singular value to divide by.
+        self.apply_spectral_norm()
+        # Not part of the paper and without spectral norm, which is undefined for weights of zeros.
         self.condition = self.embed = None
         if condition_channels is not None:
             self.condition = ConditionPyramid(
                 [BASE_RESOLUTION * 2**level for level in range(len(channels))], condition_channels
             )
             for module in self.modules():
-                if isinstance(module, AdaptiveNorm):
-                    module.see(self.condition.channels)
+                if isinstance(module, ConditionalBatchNorm):
+                    module.add_spatial(self.condition.channels)
             self.embed = nn.Sequential(
                 nn.Conv2d(3, 32, 4, 4),
                 nn.ReLU(),
@@ -234,71 +236,77 @@ class AdaptiveGenerator(SpectralNetwork):
 
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
         assert self.embed is not None
+        assert self.condition is not None
         with parametrize.cached():
-            self.measure_weights()
+            self.cache_weights()
             embedding = self.embed(rgb)
-            seen = [self._seen(rgb, level) for level in range(len(self.blocks) + 1)]
-            root, *chunks = z.split(self.latent_chunk, dim=1)
+            conditions = [
+                self.condition.features(rgb, BASE_RESOLUTION * 2**level)
+                for level in range(len(self.blocks) + 1)
+            ]
+            root, *chunks = z.split(self.latent_chunk_size, dim=1)
             features = self.root(root).unflatten(1, (-1, BASE_RESOLUTION, BASE_RESOLUTION))
             for number, (block, chunk) in enumerate(zip(self.blocks, chunks, strict=True)):
                 code = torch.cat([embedding, chunk], dim=1)
-                features = block(features, code, seen[number], seen[number + 1])
+                features = block(features, code, conditions[number], conditions[number + 1])
                 if str(number) in self.attention:
                     features = self.attention[str(number)](features)
             return self.output(features).float()
 
-    def _seen(self, rgb: Rgb, level: int) -> Tensor | None:
-        return self.condition.features(rgb, BASE_RESOLUTION * 2**level) if self.condition else None
 
+class ConditionalBatchNorm(nn.Module):
+    """Batch normalization whose gain and bias depend on a code and, per position, on a condition.
 
-class AdaptiveNorm(nn.Module):
-    """Batch normalization whose gain and bias come from a code, and place by place from the RGB."""
+    The code is the RGB embedding and a chunk of the latent. The condition is the RGB pyramid's.
+    """
 
     def __init__(self, channels: int, code_size: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, affine=False)
         self.gain = nn.Linear(code_size, channels, bias=False)
         self.bias = nn.Linear(code_size, channels, bias=False)
-        self.maps: nn.Conv2d | None = None
+        self.spatial: nn.Conv2d | None = None
 
-    def see(self, condition_channels: int) -> None:
+    def add_spatial(self, condition_channels: int) -> None:
+        """Adds the convolution from the condition to gain and bias maps, which starts at 0."""
         channels = self.norm.num_features
-        self.maps = nn.Conv2d(condition_channels, 2 * channels, 3, 1, 1, bias=False)
-        nn.init.zeros_(self.maps.weight)
+        self.spatial = nn.Conv2d(condition_channels, 2 * channels, 3, 1, 1, bias=False)
+        nn.init.zeros_(self.spatial.weight)
 
-    def forward(self, features: Tensor, code: Tensor, seen: Tensor | None) -> Tensor:
+    def forward(self, features: Tensor, code: Tensor, condition: Tensor | None) -> Tensor:
         gain = 1 + self.gain(code)[:, :, None, None]
         bias = self.bias(code)[:, :, None, None]
-        if self.maps is not None and seen is not None:
-            gain_map, bias_map = self.maps(seen).chunk(2, dim=1)
+        if self.spatial is not None and condition is not None:
+            gain_map, bias_map = self.spatial(condition).chunk(2, dim=1)
             gain, bias = gain + gain_map, bias + bias_map
         return torch.addcmul(bias.to(features.dtype), self.norm(features), gain.to(features.dtype))
 
 
 class UpBlock(nn.Module):
-    """Twice the size, between two adaptive norms, beside a 1 x 1 convolution."""
+    """Doubles the resolution: a residual block with conditional batch normalization."""
 
-    def __init__(self, before: int, wide: int, code_size: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, code_size: int) -> None:
         super().__init__()
-        self.first_norm = AdaptiveNorm(before, code_size)
-        self.first = nn.Conv2d(before, wide, 3, 1, 1)
-        self.second_norm = AdaptiveNorm(wide, code_size)
-        self.second = nn.Conv2d(wide, wide, 3, 1, 1)
-        self.shortcut = nn.Conv2d(before, wide, 1)
+        self.norm_1 = ConditionalBatchNorm(in_channels, code_size)
+        self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, 1, 1)
+        self.norm_2 = ConditionalBatchNorm(out_channels, code_size)
+        self.conv_2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(
-        self, features: Tensor, code: Tensor, seen: Tensor | None, seen_double: Tensor | None
+        self, features: Tensor, code: Tensor, condition: Tensor, upsampled_condition: Tensor
     ) -> Tensor:
-        # 1 x 1 convolution and repetition commute; this way round it costs a quarter.
+        """`condition` at the input's resolution, `upsampled_condition` at the output's."""
+        # Convolved before upsampling, which is equivalent for 1 x 1 and costs a quarter.
         shortcut = F.interpolate(self.shortcut(features), scale_factor=2)
-        hidden = F.relu(self.first_norm(features, code, seen))
-        hidden = self.first(F.interpolate(hidden, scale_factor=2))
-        hidden = F.relu(self.second_norm(hidden, code, seen_double))
-        return shortcut + self.second(hidden)
+        hidden = F.relu(self.norm_1(features, code, condition))
+        hidden = self.conv_1(F.interpolate(hidden, scale_factor=2))
+        hidden = F.relu(self.norm_2(hidden, code, upsampled_condition))
+        return shortcut + self.conv_2(hidden)
 
 
 class ProjectionDiscriminator(SpectralNetwork):
-    """Scores a thermal image by itself, and by how it agrees with what is seen in the RGB."""
+    """The score of the thermal image plus the projection of its features onto the RGB image's."""
 
     def __init__(
         self,
@@ -306,63 +314,74 @@ class ProjectionDiscriminator(SpectralNetwork):
         size: int,
         in_channels: int = 1,
         width: int = 64,
-        attention: int = 64,
+        attention_resolution: int = 64,
         is_spatial: bool = True,
         is_conditional: bool = True,
     ) -> None:
         super().__init__()
         self.is_spatial = is_spatial
-        self.look, wide = _downsampling(in_channels, size, width, attention)
-        self.head = nn.Linear(wide, 1)
-        self.see = None
+        self.thermal_branch, channels = _downsampling(
+            in_channels, size, width, attention_resolution
+        )
+        self.head = nn.Linear(channels, 1)
+        self.rgb_branch = None
         if is_conditional:
-            tower, narrow = _downsampling(3, size, max(1, width // 4), attention)
-            self.see = tower.append(nn.ReLU()).append(nn.Conv2d(narrow, wide, 1))
-        self.normalize_weights()
+            rgb_branch, rgb_channels = _downsampling(
+                3, size, max(1, width // 4), attention_resolution
+            )
+            rgb_branch.append(nn.ReLU()).append(nn.Conv2d(rgb_channels, channels, 1))
+            self.rgb_branch = rgb_branch
+        self.apply_spectral_norm()
 
     def forward(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
         with parametrize.cached():
-            self.measure_weights()
-            features = F.relu(self.look(thermal))
+            self.cache_weights()
+            features = F.relu(self.thermal_branch(thermal))
             score = self.head(features.sum((2, 3))).flatten()
-            if self.see is not None:
-                score = score + self._agreement(features, self.see(rgb))
+            if self.rgb_branch is not None:
+                score = score + self._projection(features, self.rgb_branch(rgb))
             return score.float()
 
-    def _agreement(self, features: Tensor, seen: Tensor) -> Tensor:
+    def _projection(self, features: Tensor, rgb_features: Tensor) -> Tensor:
         if self.is_spatial:
-            return (features * seen).sum(1).mean((1, 2))
-        return (features.sum((2, 3)) * seen.mean((2, 3))).sum(1)
+            return (features * rgb_features).sum(1).mean((1, 2))
+        return (features.sum((2, 3)) * rgb_features.mean((2, 3))).sum(1)
 
 
 class DownBlock(nn.Module):
-    """Two convolutions beside one of 1 x 1, to half the size where it halves."""
+    """A residual block of two convolutions; halves the resolution if `downsamples`."""
 
-    def __init__(self, before: int, wide: int, *, is_first: bool, halves: bool) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, is_first: bool, downsamples: bool
+    ) -> None:
         super().__init__()
-        self.is_first, self.halves = is_first, halves
-        self.first = nn.Conv2d(before, wide, 3, 1, 1)
-        self.second = nn.Conv2d(wide, wide, 3, 1, 1)
-        is_plain = before == wide and not halves
-        self.shortcut = nn.Identity() if is_plain else nn.Conv2d(before, wide, 1)
+        self.is_first, self.downsamples = is_first, downsamples
+        self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, 1, 1)
+        self.conv_2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1)
+        is_identity = in_channels == out_channels and not downsamples
+        self.shortcut = nn.Identity() if is_identity else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        hidden = self.second(F.relu(self.first(features if self.is_first else F.relu(features))))
-        if self.halves:
-            # The mean first: it commutes with a 1 x 1 convolution, which then costs a quarter.
+        hidden = self.conv_2(F.relu(self.conv_1(features if self.is_first else F.relu(features))))
+        if self.downsamples:
+            # Convolved after pooling, which is equivalent for 1 x 1 and costs a quarter.
             return F.avg_pool2d(hidden, 2) + self.shortcut(F.avg_pool2d(features, 2))
         return hidden + self.shortcut(features)
 
 
-def _downsampling(before: int, size: int, width: int, attention: int) -> tuple[nn.Sequential, int]:
-    """The discriminator's blocks for an image of `size`, and the channels they end with."""
+def _downsampling(
+    in_channels: int, size: int, width: int, attention_resolution: int
+) -> tuple[nn.Sequential, int]:
+    """The discriminator's blocks for an image of `size`, and their output channels."""
     multiples = DISCRIMINATOR_MULTIPLES[size]
-    halving = len(multiples) - BLOCKS_OF_EQUAL_SIZE.get(size, 1)
+    downsampling_blocks = len(multiples) - BLOCKS_WITHOUT_DOWNSAMPLING.get(size, 1)
     layers = nn.Sequential()
     for number, multiple in enumerate(multiples):
-        wide, halves = width * multiple, number < halving
-        layers.append(DownBlock(before, wide, is_first=number == 0, halves=halves))
-        if halves and size // 2 ** (number + 1) == attention:
-            layers.append(SelfAttention(wide))
-        before = wide
-    return layers, before
+        out_channels, downsamples = width * multiple, number < downsampling_blocks
+        layers.append(
+            DownBlock(in_channels, out_channels, is_first=number == 0, downsamples=downsamples)
+        )
+        if downsamples and size // 2 ** (number + 1) == attention_resolution:
+            layers.append(SelfAttention(out_channels))
+        in_channels = out_channels
+    return layers, in_channels

@@ -2,9 +2,9 @@
 
 Radford et al., ICLR 2016. https://arxiv.org/abs/1511.06434
 
-Strided and transposed convolutions with batch normalization, nothing dense, nothing pooled: the
-networks that made GANs trainable. The generator paints from a latent vector and sees the RGB
-image at every scale; the discriminator judges the (rgb, thermal) pair.
+Strided and transposed convolutions with batch normalization, without dense or pooling layers. The
+generator decodes a latent vector, with the RGB image as a condition at every resolution; the
+discriminator scores the (rgb, thermal) pair.
 """
 
 from collections.abc import Iterator, Mapping
@@ -36,27 +36,27 @@ class DCGAN(Translator):
         generator_lr: float = 2e-4
         discriminator_lr: float = 2e-4
         beta1: float = 0.5
-        """Adam's first decay rate, of both players; the second is 0.999."""
+        """Adam's beta1, of both players; beta2 is 0.999."""
 
         real_label: float = 1.0
-        """What the discriminator is to say of real pairs; below 1: one-sided smoothing."""
+        """The discriminator's target for real pairs; below 1: one-sided label smoothing."""
 
         latent_size: int = 100
         latent_prior: Literal["uniform", "normal"] = "uniform"
-        """Uniform in -1 .. 1, as in the paper, or N(0, 1), as in most ports."""
+        """Uniform in -1 .. 1 as in the paper, or N(0, 1) as in most ports."""
 
         width: int = 64
-        """Channels at half the size, of both networks. The paper's own is 128, at 64 pixels."""
+        """Channels at half the image size, of both networks. The paper has 128, at 64 pixels."""
 
-        channel_cap: int = 16
-        """At most so many times `width` channels, at 4 x 4 pixels."""
+        max_width_multiplier: int = 16
+        """The deepest layers have at most this many times `width` channels."""
 
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
+        """Channels of the RGB condition at each resolution of the generator; 0: the 3 of RGB."""
 
         rgb_fusion: Literal["early", "late"] = "early"
-        """Where the RGB image joins the thermal one in the discriminator: at its input, or at its
-        smallest features, each image through layers of its own before."""
+        """Where the discriminator fuses the RGB and the thermal image: at its input, or at its
+        smallest features, after separate branches."""
 
         init_std: float = 0.02
         batch_size: int = 128
@@ -72,7 +72,7 @@ class DCGAN(Translator):
                 size=config.size,
                 latent_size=config.latent_size,
                 width=config.width,
-                cap=config.channel_cap,
+                max_multiplier=config.max_width_multiplier,
                 condition_channels=config.condition_channels,
             ),
             config.init_std,
@@ -81,7 +81,7 @@ class DCGAN(Translator):
             DcganDiscriminator(
                 size=config.size,
                 width=config.width,
-                cap=config.channel_cap,
+                max_multiplier=config.max_width_multiplier,
                 late_fusion=config.rgb_fusion == "late",
             ),
             config.init_std,
@@ -111,7 +111,7 @@ class DCGAN(Translator):
         batch = next(batches)
         fake = self.translate(batch.rgb)
 
-        # Apart, not as one batch: batch normalization would mix them.
+        # Two passes, because batch normalization would mix real and fake pairs.
         real_score = self.discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
         fake_score = self.discriminator(torch.cat([batch.rgb, fake.detach()], dim=1))
         loss = smoothed_cross_entropy(real_score, fake_score, config.real_label)

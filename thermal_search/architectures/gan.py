@@ -2,10 +2,9 @@
 
 Goodfellow et al., NeurIPS 2014. https://arxiv.org/abs/1406.2661
 
-The first of them: rectifier and sigmoid units paint from noise, a maxout network with dropout
-judges, and nothing is normalized. The discriminator sees the thermal image alone, so only the
-generator's own wiring ties what it paints to the RGB image. Sizes follow the authors' CIFAR-10
-networks.
+The original GAN: a generator of ReLU and sigmoid units, a maxout discriminator with dropout, and no
+normalization. The discriminator gets the thermal image alone, so only the generator's inputs
+condition its output on the RGB image. Sizes follow the authors' CIFAR-10 networks.
 """
 
 import math
@@ -34,43 +33,45 @@ from thermal_search.networks import ConditionPyramid
 from thermal_search.networks.deep_convolutional import channels_by_resolution
 
 THUMBNAIL_SIZE = 8
-"""Height and width of the RGB image as the dense layers see it."""
+"""Height and width of the RGB image at the generator's dense layers."""
 
 DENSE_UNITS, DENSE_PIECES = 500, 5
 DECAY_PER_UPDATE = 1.000004
-LOWEST_LR = 1e-6
+MIN_LR = 1e-6
 
 
 @final
 class GAN(Translator):
     @dataclass(frozen=True, kw_only=True)
     class Config(translator.L1Config):
-        objective: Literal["nonsaturating", "minimax"] = "nonsaturating"
-        """The generator's: to raise log D, or, as in the paper's game, to lower log(1 - D)."""
+        generator_loss: Literal["nonsaturating", "minimax"] = "nonsaturating"
+        """The generator maximizes log D, or minimizes log(1 - D) as in the paper's minimax game."""
 
         optimizer: Literal["sgd", "adam"] = "sgd"
         generator_lr: float = 0.004
         discriminator_lr: float = 0.004
-        """Both of SGD."""
+        """Both for SGD."""
 
         generator_adam_lr: float = 2e-4
         discriminator_adam_lr: float = 2e-4
+        """Both for Adam."""
+
         final_momentum: float = 0.7
-        """SGD's at the end of the budget; it starts at 0.5."""
+        """SGD's momentum at the end of the budget; it starts at 0.5."""
 
         latent_size: int = 100
         latent_prior: Literal["normal", "uniform"] = "normal"
-        """Both of unit variance."""
+        """Both have unit variance."""
 
         input_dropout: float = 0.2
         hidden_dropout: float = 0.5
         maxout_pieces: int = 2
-        """Linear pieces of which a convolutional unit takes the largest."""
+        """Linear pieces of each convolutional maxout unit."""
 
         generator_width: int = 64
         discriminator_width: int = 32
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
+        """Channels of the RGB condition at each resolution of the generator; 0: the 3 of RGB."""
 
         batch_size: int = 128
 
@@ -128,18 +129,18 @@ class GAN(Translator):
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        game = ADVERSARIAL_LOSSES[
-            "vanilla" if self.config.objective == "nonsaturating" else "minimax"
-        ]
+        name = "vanilla" if self.config.generator_loss == "nonsaturating" else "minimax"
+        adversarial_loss = ADVERSARIAL_LOSSES[name]
         batch = next(batches)
         fake = self.translate(batch.rgb)
 
         real_score, fake_score = self.discriminator(
-            torch.cat([batch.thermal, fake.detach()])  # nothing in it couples images
+            torch.cat([batch.thermal, fake.detach()])  # one pass: it does not couple images
         ).chunk(2)
-        yield Turn("discriminator", {"adversarial": game.discriminator(real_score, fake_score)})
+        loss = adversarial_loss.discriminator(real_score, fake_score)
+        yield Turn("discriminator", {"adversarial": loss})
 
-        terms = {"adversarial": game.generator(self.discriminator(fake))}
+        terms = {"adversarial": adversarial_loss.generator(self.discriminator(fake))}
         terms |= l1_terms(self.config, fake, batch.thermal)
         yield Turn("generator", terms)
 
@@ -147,11 +148,11 @@ class GAN(Translator):
         if self.config.optimizer == "adam":
             return 1.0
         updates = images / (self.config.batch_size * self.workers)
-        return max(DECAY_PER_UPDATE**-updates, LOWEST_LR / self.config.generator_lr)
+        return max(DECAY_PER_UPDATE**-updates, MIN_LR / self.config.generator_lr)
 
 
 class SigmoidGenerator(nn.Module):
-    """Dense rectifier and sigmoid units, then transposed convolutions up to the image."""
+    """Dense ReLU and sigmoid layers, then transposed convolutions up to the image."""
 
     def __init__(
         self,
@@ -164,27 +165,31 @@ class SigmoidGenerator(nn.Module):
         super().__init__()
         channels = {
             r: c
-            for r, c in channels_by_resolution(size, width, cap=8).items()
+            for r, c in channels_by_resolution(size, width, max_multiplier=8).items()
             if r >= THUMBNAIL_SIZE
         }
         self.condition = ConditionPyramid(list(channels), condition_channels)
         extra = self.condition.channels
-        self.widest = 8 * width
+        self.dense_channels = 8 * width
         self.dense = nn.Sequential(
             nn.Linear(latent_size + 3 * THUMBNAIL_SIZE**2, 16 * width),
             nn.ReLU(),
-            nn.Linear(16 * width, self.widest * THUMBNAIL_SIZE**2),
+            nn.Linear(16 * width, self.dense_channels * THUMBNAIL_SIZE**2),
             nn.Sigmoid(),
         )
-        fits = channels[THUMBNAIL_SIZE] == self.widest
-        self.narrow = nn.Identity() if fits else nn.Conv2d(self.widest, channels[THUMBNAIL_SIZE], 1)
+        is_equal = channels[THUMBNAIL_SIZE] == self.dense_channels
+        self.project = (
+            nn.Identity()
+            if is_equal
+            else nn.Conv2d(self.dense_channels, channels[THUMBNAIL_SIZE], 1)
+        )
         self.levels = nn.ModuleList()
-        for resolution, wide in channels.items():
+        for resolution, in_channels in channels.items():
             is_last = 2 * resolution == size
-            out = 1 if is_last else channels[2 * resolution]
+            out_channels = 1 if is_last else channels[2 * resolution]
             self.levels.append(
                 nn.Sequential(
-                    nn.ConvTranspose2d(wide + extra, out, 6, 2, 2),
+                    nn.ConvTranspose2d(in_channels + extra, out_channels, 6, 2, 2),
                     nn.Tanh() if is_last else nn.ReLU(),
                 )
             )
@@ -192,7 +197,9 @@ class SigmoidGenerator(nn.Module):
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
         thumbnail = F.adaptive_avg_pool2d(rgb, THUMBNAIL_SIZE).flatten(1)
         dense = self.dense(torch.cat([z, thumbnail], dim=1))
-        features = self.narrow(dense.unflatten(1, (self.widest, THUMBNAIL_SIZE, THUMBNAIL_SIZE)))
+        features = self.project(
+            dense.unflatten(1, (self.dense_channels, THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+        )
         for level in self.levels:
             features = level(self.condition.concatenate(features, rgb))
         return features.float()
@@ -212,23 +219,23 @@ class MaxoutDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         multiples = (1, 1, 2, 4, 6)
-        parts: list[nn.Module] = [nn.Dropout(input_dropout)]
-        before, resolution = 1, size
+        layers: list[nn.Module] = [nn.Dropout(input_dropout)]
+        in_channels, resolution = 1, size
         for stage in range((size // THUMBNAIL_SIZE).bit_length() - 1):
-            wide = width * multiples[min(stage, len(multiples) - 1)]
+            out_channels = width * multiples[min(stage, len(multiples) - 1)]
             kernel = 7 if stage < 2 else 5
-            parts += [
+            layers += [
                 nn.Dropout(hidden_dropout) if stage else nn.Identity(),
-                nn.Conv2d(before, wide * pieces, kernel, 1, kernel // 2),
+                nn.Conv2d(in_channels, out_channels * pieces, kernel, 1, kernel // 2),
                 Maxout(pieces),
                 nn.MaxPool2d(4, 2, 1) if stage < 2 else nn.MaxPool2d(2, 2),
             ]
-            before, resolution = wide, resolution // 2
+            in_channels, resolution = out_channels, resolution // 2
         self.layers = nn.Sequential(
-            *parts,
+            *layers,
             nn.Flatten(),
             nn.Dropout(hidden_dropout),
-            nn.Linear(before * resolution**2, DENSE_UNITS * DENSE_PIECES),
+            nn.Linear(in_channels * resolution**2, DENSE_UNITS * DENSE_PIECES),
             Maxout(DENSE_PIECES),
             nn.Dropout(hidden_dropout),
             nn.Linear(DENSE_UNITS, 1),
@@ -250,10 +257,11 @@ class Maxout(nn.Module):
 
 
 def _initialize(network: nn.Module) -> nn.Module:
-    """Uniform, so that a signal keeps its size; the paper's +-0.005 would lose it over five stages.
+    """Draws uniform weights that preserve the signal's scale.
 
-    A maxout unit that is pooled gives about twice what one of its pieces does, so the pieces get
-    half. A transposed convolution with stride 2 reaches each place with a quarter of its kernel.
+    The paper's +-0.005 would lose the signal over five stages. A pooled maxout unit about doubles
+    the scale of its pieces, so its gain is 0.5. A transposed convolution of stride 2 covers each
+    output position with a quarter of its kernel.
     """
     gain = 0.5 if isinstance(network, MaxoutDiscriminator) else math.sqrt(2)
     for module in network.modules():

@@ -2,9 +2,8 @@
 
 Salimans et al., NeurIPS 2016. https://arxiv.org/abs/1606.03498
 
-DCGAN's generator with five remedies: it matches the discriminator's features, is normalized by a
-fixed reference batch, and both players stay near their own past; the discriminator compares the
-images of a batch with each other and is less than certain of real ones.
+DCGAN's generator with five techniques: feature matching, minibatch discrimination, historical
+averaging, one-sided label smoothing, and virtual batch normalization.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,8 +24,8 @@ from thermal_search.networks import DcganGenerator, initialize
 from thermal_search.networks.fusion import LateFusion
 from thermal_search.networks.virtual_batch_norm import VirtualBatchNorm
 
-SMALLEST = 8
-"""Height and width of the discriminator's last features."""
+BASE_RESOLUTION = 8
+"""Height and width of the discriminator's smallest features."""
 
 
 @final
@@ -36,48 +35,46 @@ class ImprovedGAN(Translator):
         generator_lr: float = 3e-4
         discriminator_lr: float = 3e-4
         beta1: float = 0.5
-        """Adam's first decay rate, of both players; the second is 0.999."""
+        """Adam's beta1, of both players; beta2 is 0.999."""
 
         real_label: float = 0.9
-        """What the discriminator is to say of real pairs; of painted ones it is to say 0."""
+        """The discriminator's target for real pairs; the one for generated pairs is 0."""
 
-        objective: Literal["both", "features", "adversarial"] = "both"
-        """The generator's: to match the discriminator's features, to fool it, or both."""
+        generator_loss: Literal["both", "feature_matching", "adversarial"] = "both"
 
-        feature_weight: float = 1.0
-        """Weight of feature matching beside the adversarial term, which has 1."""
+        feature_matching_weight: float = 1.0
+        """Weight of feature matching if the adversarial term, which has weight 1, applies too."""
 
-        feature_norm: Literal["l1", "l2"] = "l1"
-        """How mean features differ: absolutely, as the release has it, or squared, as the text."""
+        feature_matching_norm: Literal["l1", "l2"] = "l1"
+        """L1 between mean features, as in the authors' code, or squared L2, as in the text."""
 
-        compare: bool = True
-        """Whether the discriminator sees how alike the images of its batch are (minibatch
-        discrimination). It sees one worker's batch."""
+        minibatch_discrimination: bool = True
+        """Whether the discriminator compares the images of its batch, which is one worker's."""
 
-        kernels: int = 100
-        kernel_size: int = 5
-        references: int = 32
-        """Images of the reference batch that normalizes the generator."""
+        num_kernels: int = 100
+        dim_per_kernel: int = 5
+        reference_batch_size: int = 32
+        """Images of the reference batch of virtual batch normalization."""
 
-        history: bool = True
-        """Whether both players are drawn to the mean of their past weights."""
+        historical_averaging: bool = True
+        """Whether both players are penalized for their distance from the mean of past weights."""
 
-        history_weight: float = 1e-3
+        historical_averaging_weight: float = 1e-3
         input_noise: float = 0.2
-        """Standard deviation of the noise on what the discriminator sees."""
+        """Standard deviation of Gaussian noise on the discriminator's input."""
 
         dropout: float = 0.5
         latent_size: int = 100
         width: int = 64
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
+        """Channels of the RGB condition at each resolution of the generator; 0: the 3 of RGB."""
 
         rgb_fusion: Literal["early", "late"] = "early"
-        """Where the RGB image joins the thermal one in the discriminator: at its input, or at its
-        smallest features, each image through layers of its own before."""
+        """Where the discriminator fuses the RGB and the thermal image: at its input, or at its
+        smallest features, after separate branches."""
 
         decay_start: float = 2 / 3
-        """Share of the budget after which the learning rates fall linearly to 0."""
+        """Fraction of the budget after which the learning rates fall linearly to 0."""
 
         batch_size: int = 100
 
@@ -87,7 +84,7 @@ class ImprovedGAN(Translator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.generator = ReferencedGenerator(
+        self.generator = ReferenceBatchGenerator(
             initialize(
                 DcganGenerator(
                     size=config.size,
@@ -98,21 +95,23 @@ class ImprovedGAN(Translator):
                 ),
                 std=0.05,
             ),
-            references=config.references,
+            reference_batch_size=config.reference_batch_size,
             size=config.size,
             latent_size=config.latent_size,
         )
-        self.discriminator = ComparingDiscriminator(
+        self.discriminator = MinibatchDiscriminator(
             size=config.size,
             width=config.width,
-            kernels=config.kernels if config.compare else 0,
-            kernel_size=config.kernel_size,
+            num_kernels=config.num_kernels if config.minibatch_discrimination else 0,
+            dim_per_kernel=config.dim_per_kernel,
             input_noise=config.input_noise,
             dropout=config.dropout,
             late_fusion=config.rgb_fusion == "late",
         )
-        self.discriminator_past = HistoricalAverage(self.discriminator) if config.history else None
-        self.generator_past = HistoricalAverage(self.generator) if config.history else None
+        self.discriminator_average = self.generator_average = None
+        if config.historical_averaging:
+            self.discriminator_average = HistoricalAverage(self.discriminator)
+            self.generator_average = HistoricalAverage(self.generator)
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
@@ -123,7 +122,7 @@ class ImprovedGAN(Translator):
         return torch.rand(count, self.config.latent_size, generator=random, device=device)
 
     def init_from_data(self, rgb: Rgb) -> None:
-        assert isinstance(self.generator, ReferencedGenerator)
+        assert isinstance(self.generator, ReferenceBatchGenerator)
         self.generator.set_reference_batch(rgb)
 
     def players(self) -> Mapping[str, Player]:
@@ -145,97 +144,101 @@ class ImprovedGAN(Translator):
         fake_score, _ = self.discriminator(torch.cat([batch.rgb, fake.detach()], dim=1))
         loss = smoothed_cross_entropy(real_score, fake_score, config.real_label)
         terms = {"adversarial": loss}
-        if self.discriminator_past:
-            distance = self.discriminator_past.distance(self.discriminator)
-            terms["history"] = config.history_weight * distance
+        if self.discriminator_average:
+            distance = self.discriminator_average.distance(self.discriminator)
+            terms["historical_averaging"] = config.historical_averaging_weight * distance
         yield Turn("discriminator", terms)
-        if self.discriminator_past:
-            self.discriminator_past.append(self.discriminator)
+        if self.discriminator_average:
+            self.discriminator_average.append(self.discriminator)
 
         score, features = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
         terms: dict[str, Tensor] = {}
-        if config.objective != "features":
+        if config.generator_loss != "feature_matching":
             terms["adversarial"] = F.softplus(-score).mean()
-        if config.objective != "adversarial":
+        if config.generator_loss != "adversarial":
             with torch.no_grad():
                 _, real_features = self.discriminator(real_pair)
-            weight = config.feature_weight if config.objective == "both" else 1.0
-            terms["features"] = weight * self._mismatch(real_features, features)
-        if self.generator_past:
-            distance = self.generator_past.distance(self.generator)
-            terms["history"] = config.history_weight * distance
+            weight = config.feature_matching_weight if config.generator_loss == "both" else 1.0
+            loss = feature_matching(features, real_features, config.feature_matching_norm)
+            terms["feature_matching"] = weight * loss
+        if self.generator_average:
+            distance = self.generator_average.distance(self.generator)
+            terms["historical_averaging"] = config.historical_averaging_weight * distance
         terms |= l1_terms(config, fake, batch.thermal)
         yield Turn("generator", terms)
-        if self.generator_past:
-            self.generator_past.append(self.generator)
-
-    def _mismatch(self, real: Tensor, fake: Tensor) -> Tensor:
-        difference = real.float().mean(0) - fake.float().mean(0)
-        if self.config.feature_norm == "l1":
-            return difference.abs().mean()
-        return difference.square().sum()
+        if self.generator_average:
+            self.generator_average.append(self.generator)
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)
 
 
-class ReferencedGenerator(nn.Module):
-    """A DCGAN generator that carries the reference batch of its virtual batch normalization.
+def feature_matching(fake: Tensor, real: Tensor, norm: str) -> Tensor:
+    """The distance between the mean features of two batches [batch, features] (section 3.1).
 
-    In training the reference batch passes through with every batch, for its activations change with
-    the weights, and gradients flow through them. Judged, it passes through once.
+    `l1`: the mean absolute difference. `l2`: the sum of squared differences.
+    """
+    difference = real.float().mean(0) - fake.float().mean(0)
+    return difference.abs().mean() if norm == "l1" else difference.square().sum()
+
+
+class ReferenceBatchGenerator(nn.Module):
+    """A DCGAN generator with the reference batch of its virtual batch normalization.
+
+    In training the reference batch is part of every forward pass, because its activations change
+    with the weights and gradients flow through them. In evaluation one pass measures it.
     """
 
     def __init__(
-        self, body: DcganGenerator, *, references: int, size: int, latent_size: int
+        self, body: DcganGenerator, *, reference_batch_size: int, size: int, latent_size: int
     ) -> None:
         super().__init__()
         self.body = body
         last = body.levels[-1]
         assert isinstance(last, nn.Sequential)
-        weight_norm(last[0], dim=1)  # by output channel
+        weight_norm(last[0], dim=1)  # of a transposed convolution: per output channel
         self.norms = [m for m in body.modules() if isinstance(m, VirtualBatchNorm)]
-        self.has_measured = False
+        self.has_reference_stats = False
         self.reference_rgb: Tensor
         self.reference_z: Tensor
-        # As bytes, a quarter of the floats in every checkpoint and export.
-        pixels = torch.zeros(references, 3, size, size, dtype=torch.uint8)
+        # Bytes take a quarter of the space of floats in every checkpoint and export.
+        pixels = torch.zeros(reference_batch_size, 3, size, size, dtype=torch.uint8)
         self.register_buffer("reference_rgb", pixels)
-        self.register_buffer("reference_z", torch.rand(references, latent_size))
-        self.register_load_state_dict_post_hook(lambda *_: self._forget())
+        self.register_buffer("reference_z", torch.rand(reference_batch_size, latent_size))
+        self.register_load_state_dict_post_hook(lambda *_: self._invalidate_stats())
 
     def set_reference_batch(self, rgb: Rgb) -> None:
-        """Takes its reference images from `rgb`, evenly spread."""
-        wanted = len(self.reference_rgb)
-        rows = torch.linspace(0, len(rgb) - 1, wanted).round().long().to(rgb.device)
-        self.reference_rgb.copy_(to_pixels(rgb[rows]))
-        self._forget()
+        """Takes evenly spaced reference images from `rgb`."""
+        count = len(self.reference_rgb)
+        index = torch.linspace(0, len(rgb) - 1, count).round().long().to(rgb.device)
+        self.reference_rgb.copy_(to_pixels(rgb[index]))
+        self._invalidate_stats()
 
-    def train(self, mode: bool = True) -> "ReferencedGenerator":
-        self._forget()
+    def train(self, mode: bool = True) -> "ReferenceBatchGenerator":
+        self._invalidate_stats()
         return super().train(mode)
 
-    def _forget(self) -> None:
-        self.has_measured = False
+    def _invalidate_stats(self) -> None:
+        self.has_reference_stats = False
 
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
-        references = 0
-        if self.training or not self.has_measured:
-            references = len(self.reference_rgb)
+        count = 0
+        if self.training or not self.has_reference_stats:
+            count = len(self.reference_rgb)
             rgb = torch.cat([to_network_range(self.reference_rgb), rgb])
             z = torch.cat([self.reference_z, z])
         for norm in self.norms:
-            norm.references = references
-        thermal = self.body(rgb, z)[references:]
-        self.has_measured = not self.training
+            norm.reference_count = count
+        thermal = self.body(rgb, z)[count:]
+        self.has_reference_stats = not self.training
         return thermal
 
 
-class ComparingDiscriminator(nn.Module):
-    """Weight-normalized convolutions to one feature vector an image, compared within the batch.
+class MinibatchDiscriminator(nn.Module):
+    """Weight-normalized convolutions to one vector per image, then minibatch discrimination.
 
-    `late_fusion`: the thermal image alone is halved, the RGB one at half the width, and they join
-    at 8 x 8.
+    `late_fusion`: each image has its own convolutions, the RGB image half as wide ones, and their
+    features are concatenated at 8 x 8.
     """
 
     def __init__(
@@ -243,8 +246,8 @@ class ComparingDiscriminator(nn.Module):
         *,
         size: int,
         width: int = 64,
-        kernels: int = 100,
-        kernel_size: int = 5,
+        num_kernels: int = 100,
+        dim_per_kernel: int = 5,
         input_noise: float = 0.2,
         dropout: float = 0.5,
         late_fusion: bool = False,
@@ -252,73 +255,81 @@ class ComparingDiscriminator(nn.Module):
         super().__init__()
         self.input_noise = input_noise
         if late_fusion:
-            look, wide = _downsampling(1, size, width, dropout)
-            see, narrow = _downsampling(3, size, width // 2, dropout)
-            # The paper's own convolutions of 1 x 1, one layer on, mix what both have seen.
-            halved, joined = nn.Sequential(LateFusion(look, see)), wide + narrow
+            thermal_branch, channels = _downsampling(1, size, width, dropout)
+            rgb_branch, rgb_channels = _downsampling(3, size, width // 2, dropout)
+            # The next layer and the paper's own 1 x 1 convolutions mix the two branches.
+            downsampled = nn.Sequential(LateFusion(thermal_branch, rgb_branch))
+            in_channels = channels + rgb_channels
         else:
-            halved, wide = _downsampling(4, size, width, dropout)
-            joined = wide
+            downsampled, channels = _downsampling(4, size, width, dropout)
+            in_channels = channels
         self.layers = nn.Sequential(
-            *halved,
-            *_seen(nn.Conv2d(joined, wide, 3)),
-            *_seen(nn.Conv2d(wide, wide, 1)),
-            *_seen(nn.Conv2d(wide, wide, 1)),
+            *downsampled,
+            *_weight_normed(nn.Conv2d(in_channels, channels, 3)),
+            *_weight_normed(nn.Conv2d(channels, channels, 1)),
+            *_weight_normed(nn.Conv2d(channels, channels, 1)),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.compare = MinibatchDiscrimination(wide, kernels, kernel_size) if kernels else None
-        self.head = initialize(nn.Linear(wide + kernels, 1), std=0.05)
+        self.minibatch_discrimination = None
+        if num_kernels:
+            self.minibatch_discrimination = MinibatchDiscrimination(
+                channels, num_kernels, dim_per_kernel
+            )
+        self.head = initialize(nn.Linear(channels + num_kernels, 1), std=0.05)
 
     def forward(
         self, pair: Float[Tensor, "batch 4 height width"]
     ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch features"]]:
-        """Logits, and the features they rest on before images are compared."""
-        # On the RGB image too: by a clean one the discriminator could know the training pairs.
+        """Logits, and the features before minibatch discrimination."""
+        # The RGB image needs noise too: the discriminator could memorize clean training images.
         if self.training and self.input_noise:
             pair = pair + self.input_noise * torch.randn_like(pair)
         features = self.layers(pair)
-        seen = torch.cat([features, self.compare(features)], 1) if self.compare else features
-        return self.head(seen).flatten().float(), features
+        head_input = features
+        if self.minibatch_discrimination:
+            head_input = torch.cat([features, self.minibatch_discrimination(features)], 1)
+        return self.head(head_input).flatten().float(), features
 
 
 def _downsampling(
     in_channels: int, size: int, width: int, dropout: float
 ) -> tuple[nn.Sequential, int]:
-    """Convolutions from `size` to 8 x 8, doubling `width` up to 8 times; and their channels."""
+    """Convolutions from `size` to 8 x 8 and their output channels: `width` doubled up to 8x."""
     layers = nn.Sequential()
-    before, wide = in_channels, width
-    for level in range((size // SMALLEST).bit_length() - 1):
-        wide = min(width * 2**level, 8 * width)
+    out_channels = width
+    for level in range((size // BASE_RESOLUTION).bit_length() - 1):
+        out_channels = min(width * 2**level, 8 * width)
         layers.extend(
             [
-                *_seen(nn.Conv2d(before, wide, 3, 1, 1)),
-                *_seen(nn.Conv2d(wide, wide, 3, 2, 1)),
+                *_weight_normed(nn.Conv2d(in_channels, out_channels, 3, 1, 1)),
+                *_weight_normed(nn.Conv2d(out_channels, out_channels, 3, 2, 1)),
                 nn.Dropout(dropout),
             ]
         )
-        before = wide
-    return layers, wide
+        in_channels = out_channels
+    return layers, out_channels
 
 
-def _seen(convolution: nn.Conv2d) -> tuple[nn.Module, nn.Module]:
+def _weight_normed(convolution: nn.Conv2d) -> tuple[nn.Module, nn.Module]:
     return weight_norm(initialize(convolution, std=0.05)), nn.LeakyReLU(0.2)
 
 
 class MinibatchDiscrimination(nn.Module):
-    """How near an image's features are to those of the others of its batch (section 3.2)."""
+    """The similarity of each image's features to the others of its batch (section 3.2)."""
 
-    def __init__(self, features: int, kernels: int, kernel_size: int) -> None:
+    def __init__(self, features: int, num_kernels: int, dim_per_kernel: int) -> None:
         super().__init__()
-        self.shape = kernels, kernel_size
-        self.project = initialize(nn.Linear(features, kernels * kernel_size, bias=False), std=0.05)
+        self.shape = num_kernels, dim_per_kernel
+        projection = nn.Linear(features, num_kernels * dim_per_kernel, bias=False)
+        self.project = initialize(projection, std=0.05)
 
     def forward(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch kernels"]:
-        """0 for an image unlike all others, batch - 1 for one that equals them all."""
+        """From 0, if no other image is similar, to batch - 1, if all are equal."""
         with torch.autocast(features.device.type, enabled=False):
             projected = self.project(features.float()).unflatten(1, self.shape)
             distance = (projected[:, None] - projected[None]).abs().sum(3)
-            return torch.exp(-distance).sum(1) - 1  # without itself
+            return torch.exp(-distance).sum(1) - 1  # without the image itself
 
 
 class HistoricalAverage(nn.Module):
@@ -333,22 +344,22 @@ class HistoricalAverage(nn.Module):
 
     @property
     def means(self) -> list[Tensor]:
-        """One a parameter, in the network's order."""
+        """One per parameter, in the network's order."""
         return [mean for name, mean in self.named_buffers() if name.startswith("mean_")]
 
     def distance(self, network: nn.Module) -> Tensor:
-        """The mean squared difference of its weights from those of its past."""
+        """The mean squared difference of the network's weights from their historical average."""
         weights: list[Tensor] = list(network.parameters())
-        apart = torch._foreach_sub(weights, self.means)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - one kernel for all weights
-        total = torch.stack([difference.square().sum() for difference in apart]).sum()
+        differences = torch._foreach_sub(weights, self.means)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - one kernel for all weights
+        total = torch.stack([difference.square().sum() for difference in differences]).sum()
         return total / sum(weight.numel() for weight in weights)
 
     @torch.no_grad()
     def append(self, network: nn.Module) -> None:
-        """Counts the network's present weights among its past."""
+        """Adds the network's current weights to the average."""
         self.steps += 1
         means = self.means
         weights: list[Tensor] = list(network.parameters())
-        moves = torch._foreach_sub(weights, means)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-        torch._foreach_mul_(moves, 1 / (self.steps + 1))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-        torch._foreach_add_(means, moves)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        updates = torch._foreach_sub(weights, means)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        torch._foreach_mul_(updates, 1 / (self.steps + 1))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        torch._foreach_add_(means, updates)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]

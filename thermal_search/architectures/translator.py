@@ -1,4 +1,4 @@
-"""The one interface every architecture implements."""
+"""The interface that every architecture implements."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping
@@ -14,15 +14,15 @@ from thermal_search.losses import pixel_loss
 
 @dataclass(frozen=True)
 class Turn:
-    """One player's move: the loss terms, already weighted, that it minimizes."""
+    """One update of one player: the weighted loss terms that it minimizes."""
 
     player: str
     terms: dict[str, Tensor]
     logged: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    """What is logged beside the terms and not minimized."""
+    """Values that are logged with the terms and not minimized."""
 
     steps_optimizer: bool = True
-    """False for all but the last part of a large batch: gradients gather until the player moves."""
+    """False to accumulate gradients: for all microbatches of a batch but the last."""
 
     @property
     def loss(self) -> Tensor:
@@ -31,23 +31,23 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """How a player moves. The trainer builds it (fused, on the right device)."""
+    """A player's optimizer, which the trainer builds (fused, on the right device)."""
 
     algorithm: Literal["adam", "rmsprop", "sgd"]
     lr: float
     betas: tuple[float, float] = (0.9, 0.999)
-    """Adam's two decay rates; RMSprop ignores them and smooths by 0.99, as in its paper."""
+    """Of Adam. RMSprop ignores them and smooths by 0.99, as in its paper."""
 
     momentum: tuple[float, float] = (0.0, 0.0)
-    """SGD's at the start and, reached linearly, at the end of the budget."""
+    """Of SGD, at the start and at the end of the budget; linear in between."""
 
     weight_decay: float = 0.0
-    """Adam's, added to the gradient (L2), as the papers before AdamW mean it."""
+    """Of Adam, as an L2 term in the gradient, as in the papers before AdamW."""
 
 
 @dataclass(frozen=True)
 class Player:
-    """One side of the game: the networks it moves, and how."""
+    """One side of the game: the networks that it updates, and with which optimizer."""
 
     networks: tuple[nn.Module, ...]
     optimizer: OptimizerConfig
@@ -63,16 +63,16 @@ def adam_player(
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What every architecture is told; each adds its own, with the published values as defaults."""
+    """The fields of every architecture; each adds its own. Defaults are the published values."""
 
     size: int
     """Height and width of the images in pixels: a power of two from 32."""
 
     batch_size: int = 1
-    """Images a worker shows in one training step."""
+    """Images per worker and batch."""
 
     ema_half_life_images: int = 0
-    """Images after which a generator weight has half left the moving average; 0: no average."""
+    """Half-life of the generator's exponential moving average, in images shown; 0: no average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,83 +95,87 @@ class Translator(nn.Module, ABC):
     """An RGB -> thermal GAN: its networks, and the game that trains them.
 
     The trainer owns everything else: optimizers, devices, precision, gradient averaging, moving
-    averages, metrics, checkpoints. Everything needed to resume is a parameter or a buffer here, or
-    passes through `get_extra_state`.
+    averages, metrics, checkpoints. All state needed to resume is a parameter, a buffer, or part of
+    `get_extra_state`.
     """
 
-    # Each architecture has its own, under the same name. Declared as Any because a class in a class
-    # cannot be named in an annotation that shadows it.
+    # Each architecture defines its own nested class of this name. Any, because an annotation cannot
+    # name the nested class that shadows it.
     Config: ClassVar[Any]
 
     needs_pairs: ClassVar[bool]
     """Whether `Batch.rgb` and `Batch.thermal` must show the same scenes."""
 
     config: Any
-    """Its Config, which extends the one above."""
+    """An instance of this architecture's Config."""
 
     generator: nn.Module
-    """The RGB -> thermal network: what is averaged, judged and exported."""
+    """The RGB -> thermal network that is averaged, evaluated and exported."""
 
     workers: int = 1
-    """How many play together, each with its own batch; the trainer tells before the first step."""
+    """Number of data-parallel workers, each with its own batch; the trainer sets it."""
 
     @abstractmethod
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
-        """Paint the thermal images of `rgb`, in -1 .. 1, with `self.generator` alone.
+        """Generate the thermal images of `rgb`, in -1 .. 1, with `self.generator` alone.
 
-        `z` is what `draw_latent` returned; None draws a fresh one where the architecture has any.
+        `z` comes from `draw_latent`; None draws one if the architecture has a latent.
         """
 
     @abstractmethod
     def players(self) -> Mapping[str, Player]:
-        """Who plays, by the name its turns carry. The networks of two players never overlap."""
+        """The players by name. No two of them share a network."""
 
     @abstractmethod
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        """Play one training step, one yield per move; draw as many batches as the paper does.
+        """Play one training step: one yield per update, and as many batches as the paper draws.
 
-        The trainer updates `turn.player` before asking for the next turn, so code after a `yield`
-        sees the moved networks. One step counts as `batch_size` images shown by each worker.
+        The trainer updates `turn.player` before it asks for the next turn, so code after a `yield`
+        uses the updated networks. One step counts as `batch_size` images shown per worker.
 
-        All that it changes or draws lies on the device: what is counted or chosen on the host,
-        `begin_step` does. A GPU replays a step without asking here again (see `pattern`).
+        Everything changed or sampled here lives on the device. Counters and choices on the host
+        belong in `begin_step`: a CUDA graph replays a step without running this code (see
+        `graph_key`).
         """
 
     def draw_latent(
         self, count: int, random: Generator | None = None, device: torch.device | None = None
     ) -> Latent | None:
-        """`count` latent vectors from the prior; None where there is no latent.
+        """`count` latent vectors from the prior; None if the architecture has no latent.
 
-        `random` belongs to the device, which is the CPU where none is named.
+        `device` defaults to the CPU. `random` must be a generator of that device.
         """
         return None
 
     def latent_for(self, rgb: Rgb, z: Latent | None) -> Latent:
-        """`z`, or fresh draws where there is none: for architectures that have a latent."""
+        """`z` on the device of `rgb`, or new draws if it is None. Needs a `draw_latent`."""
         drawn = self.draw_latent(len(rgb), device=rgb.device) if z is None else z
         assert drawn is not None
         return drawn.to(rgb.device, non_blocking=True)
 
     def init_from_data(self, rgb: Rgb) -> None:
-        """Shown some training images before the first step, the same on every worker.
+        """Initialize buffers from some training images, before the first step.
 
-        For what must come from the data and stay: buffers, which checkpoints keep.
+        Every worker passes the same images.
         """
 
     def begin_step(self, images: int, budget_images: int) -> bool:
-        """Told before every step: images shown so far, and the trial's full budget of them.
+        """Prepare a step, after `images` of the trial's budget have been shown.
 
-        True asks for fresh optimizers: a growing network has entered a new resolution.
+        True asks for new optimizers: a progressive network has reached a new resolution.
         """
         return False
 
     def graph_key(self) -> Hashable:
-        """What the step that has begun depends on, beside weights, buffers, batches, random draws
-        and learning rates: steps of equal patterns do the same work."""
+        """Identifies the kernels of the step that has begun.
+
+        Two steps with equal keys differ only in weights, buffers, batches, random draws and
+        learning rates, so that they can share a CUDA graph.
+        """
         return ()
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
-        """What the learning rates are multiplied by, given what `begin_step` is told."""
+        """The factor on all learning rates, after `images` of the budget have been shown."""
         return 1.0
 
 
@@ -189,9 +193,9 @@ def normal_latent(
 
 
 def constant_then_linear(images: int, budget_images: int, decay_start: float) -> float:
-    """1 until the share `decay_start` of the budget, then falling linearly to 0 at its end.
+    """1 until the fraction `decay_start` of the budget, then linearly to 0 at its end.
 
-    Always 1 where the share is 1, beyond the budget too.
+    Always 1 if `decay_start` is 1, even beyond the budget.
     """
     progress = images / budget_images
     if decay_start >= 1 or progress <= decay_start:
@@ -200,5 +204,5 @@ def constant_then_linear(images: int, budget_images: int, decay_start: float) ->
 
 
 def halved(images: int, every: int) -> float:
-    """1 at first, halved after each `every` images."""
+    """1 at first, halved after every `every` images."""
     return 0.5 ** (images // every)

@@ -2,9 +2,9 @@
 
 Arjovsky et al., ICML 2017. https://arxiv.org/abs/1701.07875
 
-DCGAN's networks in another game: a critic, kept nearly Lipschitz by clipping its weights, estimates
-how far painted and real (rgb, thermal) pairs are apart, over several turns for each of the
-generator's. The generator paints from a latent vector and sees the RGB image at every scale.
+DCGAN's networks with the Wasserstein loss: a critic, kept Lipschitz by weight clipping, estimates
+the distance between real and generated (rgb, thermal) pairs, in several turns per generator turn.
+The generator decodes a latent vector, with the RGB image as a condition at every resolution.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,11 +28,11 @@ from thermal_search.losses import wasserstein
 from thermal_search.networks import DcganDiscriminator, DcganGenerator, initialize
 
 WARMUP_GENERATOR_STEPS = 25
-LONG_ROUND_EVERY = 500
-"""The critic plays its long rounds in the first 25 generator steps and in every 500th."""
+WARMUP_EVERY = 500
+"""The critic takes `warmup_n_critic` turns in the first 25 generator steps and in every 500th."""
 
-WARMUP_SHARE = 0.05
-"""Of the budget, for the images of long rounds: a short trial would be nothing else."""
+WARMUP_FRACTION = 0.05
+"""Upper limit of the budget's fraction for these steps, which would fill a short trial."""
 
 
 @final
@@ -42,29 +42,29 @@ class WGAN(Translator):
         generator_lr: float = 5e-5
         critic_lr: float = 5e-5
         optimizer: Literal["rmsprop", "adam"] = "rmsprop"
-        """The paper found momentum harmful, so Adam is only an alternative."""
+        """The paper advises against momentum; Adam is an alternative."""
 
         beta1: float = 0.0
-        """Adam's first decay rate; the second is 0.999. RMSprop has none."""
+        """Adam's beta1; beta2 is 0.999. RMSprop ignores it."""
 
-        clip: float = 0.01
-        """No critic parameter's magnitude exceeds this after a turn."""
+        weight_clip: float = 0.01
+        """The critic's parameters are clipped to this magnitude after each of its turns."""
 
         n_critic: int = 5
-        """Critic turns for one generator turn, each on fresh images."""
+        """Critic turns per generator turn, each on a new batch."""
 
         warmup_n_critic: int = 100
-        """The same in the first generator steps and now and then."""
+        """Critic turns in the first generator steps and in every 500th."""
 
         latent_size: int = 100
         width: int = 64
-        """Channels at half the size, of both networks."""
+        """Channels at half the image size, of both networks."""
 
-        channel_cap: int = 16
-        """At most so many times `width` channels, at 4 x 4 pixels."""
+        max_width_multiplier: int = 16
+        """The deepest layers have at most this many times `width` channels."""
 
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
+        """Channels of the RGB condition at each resolution of the generator; 0: the 3 of RGB."""
 
         generator_norm: Literal["batch", "none"] = "batch"
         batch_size: int = 64
@@ -80,16 +80,18 @@ class WGAN(Translator):
                 size=config.size,
                 latent_size=config.latent_size,
                 width=config.width,
-                cap=config.channel_cap,
+                max_multiplier=config.max_width_multiplier,
                 condition_channels=config.condition_channels,
                 norm=config.generator_norm,
             )
         )
         self.critic = initialize(
-            DcganDiscriminator(size=config.size, width=config.width, cap=config.channel_cap)
+            DcganDiscriminator(
+                size=config.size, width=config.width, max_multiplier=config.max_width_multiplier
+            )
         )
         self.generator_steps = 0
-        self.warm_images = 0
+        self.warmup_images = 0
         self.n_critic = config.n_critic
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
@@ -124,10 +126,10 @@ class WGAN(Translator):
             batch = next(batches)
             with torch.no_grad():
                 fake = self.translate(batch.rgb)
-            loss = self._discriminator_loss(batch, fake)
-            # How far apart the critic finds real and painted pairs: the paper's learning curve.
+            loss = self._critic_loss(batch, fake)
+            # The estimated Wasserstein distance, which is the paper's learning curve.
             yield Turn("critic", {"wasserstein": loss}, logged={"distance": -loss})
-            self._clip()
+            self._clip_weights()
 
         batch = next(batches)
         fake = self.translate(batch.rgb)
@@ -136,31 +138,31 @@ class WGAN(Translator):
         terms |= l1_terms(self.config, fake, batch.thermal)
         yield Turn("generator", terms)
 
-    def _discriminator_loss(self, batch: Batch, fake: Thermal) -> torch.Tensor:
-        # Apart, not as one batch: batch normalization would mix them.
+    def _critic_loss(self, batch: Batch, fake: Thermal) -> torch.Tensor:
+        # Two passes, because batch normalization would mix real and fake pairs.
         real_score = self.critic(torch.cat([batch.rgb, batch.thermal], dim=1))
         fake_score = self.critic(torch.cat([batch.rgb, fake], dim=1))
         return wasserstein.discriminator(real_score, fake_score)
 
     @torch.no_grad()
-    def _clip(self) -> None:
+    def _clip_weights(self) -> None:
         for parameter in self.critic.parameters():
-            parameter.clamp_(-self.config.clip, self.config.clip)
+            parameter.clamp_(-self.config.weight_clip, self.config.weight_clip)
 
     def _n_critic(self, budget_images: int) -> int:
         config, steps = self.config, self.generator_steps
-        if steps >= WARMUP_GENERATOR_STEPS and steps % LONG_ROUND_EVERY:
+        if steps >= WARMUP_GENERATOR_STEPS and steps % WARMUP_EVERY:
             return config.n_critic
-        shown = config.batch_size * self.workers
-        left = int(budget_images * WARMUP_SHARE) - self.warm_images
-        warm = min(config.warmup_n_critic, left // shown)
-        if warm <= config.n_critic:
+        turn_images = config.batch_size * self.workers
+        left = int(budget_images * WARMUP_FRACTION) - self.warmup_images
+        n_critic = min(config.warmup_n_critic, left // turn_images)
+        if n_critic <= config.n_critic:
             return config.n_critic
-        self.warm_images += warm * shown
-        return warm
+        self.warmup_images += n_critic * turn_images
+        return n_critic
 
     def get_extra_state(self) -> dict[str, int]:
-        return {"generator_steps": self.generator_steps, "warm_images": self.warm_images}
+        return {"generator_steps": self.generator_steps, "warmup_images": self.warmup_images}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        self.generator_steps, self.warm_images = state["generator_steps"], state["warm_images"]
+        self.generator_steps, self.warmup_images = state["generator_steps"], state["warmup_images"]

@@ -2,9 +2,9 @@
 
 Gulrajani et al., NeurIPS 2017. https://arxiv.org/abs/1704.00028
 
-WGAN's game with a penalty in place of clipping: on the way from a real to a painted image the
-critic's slope should be 1. Residual networks on both sides; the critic normalizes each image by
-itself, for batch normalization would make the penalty meaningless.
+WGAN with a gradient penalty in place of weight clipping: between real and generated images the norm
+of the critic's gradient should be 1. Both networks are residual. The critic uses layer
+normalization, because batch normalization would invalidate the penalty.
 """
 
 from collections.abc import Iterator, Mapping
@@ -41,24 +41,24 @@ class WGANGP(Translator):
         critic_lr: float = 1e-4
         beta1: float = 0.0
         beta2: float = 0.9
-        """Adam's decay rates, of both players."""
+        """Of Adam, for both players."""
 
         penalty_weight: float = 10.0
         penalty: Literal["two-sided", "one-sided"] = "two-sided"
-        """Whether slopes below 1 are penalised too."""
+        """Whether gradient norms below 1 are penalized too."""
 
         n_critic: int = 5
-        """Critic turns for one generator turn, each on fresh images."""
+        """Critic turns per generator turn, each on a new batch."""
 
         critic_norm: Literal["layer", "none"] = "layer"
         latent_size: int = 128
         width: int = 64
-        """Channels at full size, of both networks; doubled inwards up to eight times that."""
+        """Channels at full size, of both networks; each downsampling doubles them, up to 8x."""
 
         condition_channels: int = 32
-        """Channels by which the generator sees the RGB image at each scale; 0: its 3 colors."""
+        """Channels of the RGB condition at each resolution of the generator; 0: the 3 of RGB."""
 
-        decay: bool = False
+        lr_decay: bool = False
         """Whether the learning rates fall linearly to 0, as in the paper's CIFAR-10 runs."""
 
         batch_size: int = 64
@@ -99,7 +99,7 @@ class WGANGP(Translator):
             batch = next(batches)
             with torch.no_grad():
                 fake = self.translate(batch.rgb)
-            yield Turn("critic", self._discriminator_loss(batch, fake))
+            yield Turn("critic", self._critic_terms(batch, fake))
 
         batch = next(batches)
         fake = self.translate(batch.rgb)
@@ -108,8 +108,8 @@ class WGANGP(Translator):
         terms |= l1_terms(config, fake, batch.thermal)
         yield Turn("generator", terms)
 
-    def _discriminator_loss(self, batch: Batch, fake: Thermal) -> dict[str, Tensor]:
-        # One pass for both: nothing in the critic couples images.
+    def _critic_terms(self, batch: Batch, fake: Thermal) -> dict[str, Tensor]:
+        # One pass for both, because the critic does not couple images.
         rgb = torch.cat([batch.rgb, batch.rgb])
         pairs = torch.cat([rgb, torch.cat([batch.thermal, fake])], dim=1)
         real_score, fake_score = self.critic(pairs).chunk(2)
@@ -125,12 +125,12 @@ class WGANGP(Translator):
         }
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
-        start = 0.0 if self.config.decay else 1.0
+        start = 0.0 if self.config.lr_decay else 1.0
         return translator.constant_then_linear(images, budget_images, start)
 
 
 def channels_by_resolution(size: int, width: int) -> dict[int, int]:
-    """Channels by resolution, from 4 to `size`: `width` there, doubled inwards up to 8 times."""
+    """Channels by resolution, from 4 to `size`: `width` at `size`, doubled per halving up to 8x."""
     resolutions = [
         BASE_RESOLUTION * 2**step for step in range((size // BASE_RESOLUTION).bit_length())
     ]
@@ -138,7 +138,10 @@ def channels_by_resolution(size: int, width: int) -> dict[int, int]:
 
 
 class ResidualGenerator(nn.Module):
-    """A dense layer to 4 x 4, then residual blocks that double the size."""
+    """A dense layer to 4 x 4, then residual blocks that double the resolution.
+
+    With `condition_channels` None it is the paper's unconditional network.
+    """
 
     def __init__(
         self,
@@ -154,8 +157,8 @@ class ResidualGenerator(nn.Module):
         extra = self.condition.channels
         self.root = nn.Linear(latent_size, channels[BASE_RESOLUTION] * BASE_RESOLUTION**2)
         self.blocks = nn.ModuleList(
-            UpBlock(wide + extra, channels[2 * resolution])
-            for resolution, wide in channels.items()
+            UpBlock(in_channels + extra, channels[2 * resolution])
+            for resolution, in_channels in channels.items()
             if resolution < size
         )
         self.output = nn.Sequential(
@@ -170,24 +173,26 @@ class ResidualGenerator(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Twice the size: nearest neighbors, then two convolutions beside one of 1 x 1."""
+    """Doubles the resolution: a residual block with nearest-neighbor upsampling."""
 
-    def __init__(self, before: int, wide: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.BatchNorm2d(before), nn.ReLU())
-        self.convolution = nn.Conv2d(before, wide, 3, 1, 1, bias=False)
-        self.second = nn.Sequential(nn.BatchNorm2d(wide), nn.ReLU(), nn.Conv2d(wide, wide, 3, 1, 1))
-        self.shortcut = nn.Conv2d(before, wide, 1)
+        self.first = nn.Sequential(nn.BatchNorm2d(in_channels), nn.ReLU())
+        self.convolution = nn.Conv2d(in_channels, out_channels, 3, 1, 1, bias=False)
+        self.second = nn.Sequential(
+            nn.BatchNorm2d(out_channels), nn.ReLU(), nn.Conv2d(out_channels, out_channels, 3, 1, 1)
+        )
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        # 1 x 1 convolution and repetition commute; this way round it costs a quarter.
+        # Convolved before upsampling, which is equivalent for 1 x 1 and costs a quarter.
         shortcut = F.interpolate(self.shortcut(features), scale_factor=2)
-        seen = self.convolution(F.interpolate(self.first(features), scale_factor=2))
-        return shortcut + self.second(seen)
+        hidden = self.convolution(F.interpolate(self.first(features), scale_factor=2))
+        return shortcut + self.second(hidden)
 
 
 class ResidualCritic(nn.Module):
-    """Residual blocks that halve the size to 4 x 4, then one score."""
+    """Residual blocks that halve the resolution down to 4 x 4, then one score."""
 
     def __init__(
         self, *, size: int, in_channels: int = 4, width: int = 64, norm: str = "layer"
@@ -197,8 +202,8 @@ class ResidualCritic(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, 1, 1),
             *(
-                DownBlock(channels[2 * resolution], wide, norm)
-                for resolution, wide in reversed(channels.items())
+                DownBlock(channels[2 * resolution], out_channels, norm)
+                for resolution, out_channels in reversed(channels.items())
                 if resolution < size
             ),
         )
@@ -211,33 +216,33 @@ class ResidualCritic(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Half the size: two convolutions and a mean over 2 x 2, beside the same of 1 x 1."""
+    """Halves the resolution: a residual block with 2 x 2 average pooling."""
 
-    def __init__(self, before: int, wide: int, norm: str) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: str) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _per_image(norm, before),
+            _layer_norm(norm, in_channels),
             nn.ReLU(),
-            nn.Conv2d(before, before, 3, 1, 1, bias=False),
-            _per_image(norm, before),
+            nn.Conv2d(in_channels, in_channels, 3, 1, 1, bias=False),
+            _layer_norm(norm, in_channels),
             nn.ReLU(),
-            nn.Conv2d(before, wide, 3, 1, 1),
+            nn.Conv2d(in_channels, out_channels, 3, 1, 1),
         )
-        self.shortcut = nn.Conv2d(before, wide, 1)
+        self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        # The mean first: it commutes with a 1 x 1 convolution, which then costs a quarter.
+        # Convolved after pooling, which is equivalent for 1 x 1 and costs a quarter.
         shortcut = self.shortcut(F.avg_pool2d(features, 2))
         return shortcut + F.avg_pool2d(self.layers(features), 2)
 
 
-def _per_image(norm: str, channels: int) -> nn.Module:
-    """Layer normalization over an image's channels and pixels, or nothing."""
+def _layer_norm(norm: str, channels: int) -> nn.Module:
+    """Layer normalization over the channels and pixels of an image, or the identity."""
     return nn.GroupNorm(1, channels) if norm == "layer" else nn.Identity()
 
 
 def _initialize(network: nn.Module) -> nn.Module:
-    """He's in the residual convolutions, Glorot's elsewhere, uniform, as in the release."""
+    """He initialization for residual convolutions, Glorot elsewhere; uniform, as in the release."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(module.weight)

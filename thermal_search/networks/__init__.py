@@ -1,4 +1,4 @@
-"""Network parts that two or more papers share, and the larger networks of one."""
+"""Network parts shared by two or more papers, and the larger networks of a single one."""
 
 from thermal_search.networks.condition import ConditionPyramid
 from thermal_search.networks.deep_convolutional import DcganDiscriminator, DcganGenerator

@@ -1,4 +1,4 @@
-"""How a latent-to-image decoder sees an RGB image, without becoming an encoder-decoder."""
+"""Conditions a latent-to-image decoder on an RGB image, without an encoder."""
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,10 @@ NEGATIVE_SLOPE = 0.2
 
 
 class RgbConv(nn.Conv2d):
-    """A 3 x 3 convolution that sees the RGB image.
+    """A 3 x 3 convolution of the RGB image.
 
-    Its first weights keep an image's spread (He et al. 2015, arXiv 1502.01852), and `initialize`
-    leaves them alone: through DCGAN's N(0, 0.02) an image would count a fifteenth of the latent.
+    Its initial weights preserve the variance (He et al. 2015, arXiv 1502.01852), and `initialize`
+    keeps them: with DCGAN's N(0, 0.02) the image would have a fifteenth of the latent's influence.
     """
 
     def __init__(self, channels: int) -> None:

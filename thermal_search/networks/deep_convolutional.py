@@ -9,33 +9,36 @@ from thermal_search.networks.condition import ConditionPyramid
 from thermal_search.networks.fusion import LateFusion
 from thermal_search.networks.initialization import normalization
 
-CODE_SIZE = 128
-"""Channels of the coded RGB image where it joins late, as in Reed et al. 2016."""
+EMBEDDING_SIZE = 128
+"""Channels of the RGB image's features at late fusion, as in Reed et al. 2016."""
 
 
-def channels_by_resolution(size: int, width: int, cap: int) -> dict[int, int]:
-    """Channels by resolution: `width` at size / 2, doubling inwards to at most `cap` times that."""
+def channels_by_resolution(size: int, width: int, max_multiplier: int) -> dict[int, int]:
+    """Channels by resolution, from 4 to size / 2, smallest first.
+
+    `width` at size / 2; each halving of the resolution doubles them, to at most
+    `max_multiplier` times `width`.
+    """
     resolutions = [4 * 2**step for step in range(size.bit_length()) if 4 * 2**step < size]
-    return {r: min(width * (size // 2) // r, cap * width) for r in resolutions}
+    return {r: min(width * (size // 2) // r, max_multiplier * width) for r in resolutions}
 
 
 def downsampling(in_channels: int, channels: dict[int, int]) -> nn.Sequential:
     """Strided convolutions through the resolutions of `channels`, largest first, to 4 x 4."""
     layers = nn.Sequential()
-    before = in_channels
-    for resolution, wide in reversed(channels.items()):
+    for resolution, out_channels in reversed(channels.items()):
         is_first = resolution == max(channels)
-        layers.append(nn.Conv2d(before, wide, 4, 2, 1, bias=is_first))
-        layers.append(nn.Identity() if is_first else nn.BatchNorm2d(wide))
+        layers.append(nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=is_first))
+        layers.append(nn.Identity() if is_first else nn.BatchNorm2d(out_channels))
         layers.append(nn.LeakyReLU(0.2))
-        before = wide
+        in_channels = out_channels
     return layers
 
 
 class DcganGenerator(nn.Module):
-    """A latent vector becomes 4 x 4 features, doubled by transposed convolutions to the image.
+    """A latent vector becomes 4 x 4 features; transposed convolutions upsample them to the image.
 
-    With `condition_channels` None it is the paper's own network, blind to the RGB image.
+    With `condition_channels` None it is the paper's unconditional network.
     """
 
     def __init__(
@@ -44,12 +47,12 @@ class DcganGenerator(nn.Module):
         size: int,
         latent_size: int = 100,
         width: int = 64,
-        cap: int = 16,
+        max_multiplier: int = 16,
         condition_channels: int | None = 32,
         norm: str = "batch",
     ) -> None:
         super().__init__()
-        channels = channels_by_resolution(size, width, cap)
+        channels = channels_by_resolution(size, width, max_multiplier)
         bias = norm == "none"
         self.condition = ConditionPyramid(list(channels), condition_channels)
         extra = self.condition.channels
@@ -59,19 +62,19 @@ class DcganGenerator(nn.Module):
             nn.ReLU(),
         )
         self.levels = nn.ModuleList()
-        for resolution, wide in channels.items():
+        for resolution, in_channels in channels.items():
             if 2 * resolution < size:
-                double = channels[2 * resolution]
+                out_channels = channels[2 * resolution]
                 self.levels.append(
                     nn.Sequential(
-                        nn.ConvTranspose2d(wide + extra, double, 4, 2, 1, bias=bias),
-                        normalization(norm, double),
+                        nn.ConvTranspose2d(in_channels + extra, out_channels, 4, 2, 1, bias=bias),
+                        normalization(norm, out_channels),
                         nn.ReLU(),
                     )
                 )
             else:
                 self.levels.append(
-                    nn.Sequential(nn.ConvTranspose2d(wide + extra, 1, 4, 2, 1), nn.Tanh())
+                    nn.Sequential(nn.ConvTranspose2d(in_channels + extra, 1, 4, 2, 1), nn.Tanh())
                 )
 
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
@@ -82,10 +85,10 @@ class DcganGenerator(nn.Module):
 
 
 class DcganDiscriminator(nn.Module):
-    """Halves a pair to 4 x 4 by strided convolutions, then to one score, without a sigmoid.
+    """Strided convolutions downsample an (rgb, thermal) pair to 4 x 4, then to one logit.
 
-    `late_fusion`: the thermal image alone is halved so, the RGB one by convolutions of half the
-    width, and they join at 4 x 4.
+    `late_fusion`: each image has its own convolutions, the RGB image half as wide ones, and their
+    features are concatenated at 4 x 4.
     """
 
     def __init__(
@@ -93,28 +96,29 @@ class DcganDiscriminator(nn.Module):
         *,
         size: int,
         width: int = 64,
-        cap: int = 16,
+        max_multiplier: int = 16,
         late_fusion: bool = False,
     ) -> None:
         super().__init__()
-        channels = channels_by_resolution(size, width, cap)
-        wide = channels[4]
+        channels = channels_by_resolution(size, width, max_multiplier)
+        last = channels[4]
         if late_fusion:
-            narrow = channels_by_resolution(size, width // 2, cap)
-            see = downsampling(3, narrow)
-            see.append(nn.Conv2d(narrow[4], CODE_SIZE, 1)).append(nn.LeakyReLU(0.2))
+            rgb_channels = channels_by_resolution(size, width // 2, max_multiplier)
+            rgb_branch = downsampling(3, rgb_channels)
+            rgb_branch.append(nn.Conv2d(rgb_channels[4], EMBEDDING_SIZE, 1))
+            rgb_branch.append(nn.LeakyReLU(0.2))
             self.features = nn.Sequential(
-                LateFusion(downsampling(1, channels), see),
-                nn.Conv2d(wide + CODE_SIZE, wide, 1, bias=False),
-                nn.BatchNorm2d(wide),
+                LateFusion(downsampling(1, channels), rgb_branch),
+                nn.Conv2d(last + EMBEDDING_SIZE, last, 1, bias=False),
+                nn.BatchNorm2d(last),
                 nn.LeakyReLU(0.2),
             )
         else:
             self.features = downsampling(4, channels)
-        self.head = nn.Conv2d(wide, 1, 4, 1, 0)
+        self.head = nn.Conv2d(last, 1, 4, 1, 0)
 
     def forward(self, pair: Float[Tensor, "batch 4 height width"]) -> Float[Tensor, "batch"]:
         features = self.features(pair)
-        # A clipped critic's scores are about 1e-3 apart: bf16 would round them together.
+        # The scores of a weight-clipped critic differ by about 1e-3, less than bf16 resolves.
         with torch.autocast(features.device.type, enabled=False):
             return self.head(features.float()).flatten()

@@ -1,4 +1,4 @@
-"""The initialisation of DCGAN (Radford et al. 2015, section 3), which most GANs kept."""
+"""The initialization of DCGAN (Radford et al. 2015, section 3), which most GANs use."""
 
 from typing import TypeVar
 
@@ -11,9 +11,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def initialize(network: Network, std: float = 0.02) -> Network:
-    """Draws convolutions from N(0, std), normalization gains from N(1, std); biases become 0.
+    """Draws weights from N(0, std) and normalization gains from N(1, std); sets biases to 0.
 
-    A generator's eyes for the RGB image (`RgbConv`) keep their own first weights.
+    Covers convolutions, dense layers and batch normalization. `RgbConv` keeps its own weights.
     """
     for module in network.modules():
         if isinstance(module, RgbConv):
@@ -30,7 +30,7 @@ def initialize(network: Network, std: float = 0.02) -> Network:
 
 
 def normalization(kind: str, channels: int) -> nn.Module:
-    """`batch` and `virtual` (with gain and bias), `instance` (without) or `none`."""
+    """A normalization layer: `batch` or `virtual` (affine), `instance` (not affine), or `none`."""
     match kind:
         case "batch":
             return nn.BatchNorm2d(channels)

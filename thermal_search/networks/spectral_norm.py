@@ -1,4 +1,4 @@
-"""Weights of bounded gain (Miyato et al. 2018, arXiv 1802.05957), drawn orthogonal."""
+"""Spectral normalization (Miyato et al. 2018, arXiv 1802.05957) with orthogonal initialization."""
 
 import torch
 from jaxtyping import Float
@@ -8,10 +8,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class SpectralNetwork(nn.Module):
-    """A network whose weights have a largest singular value of 1."""
+    """A network whose weight matrices have a largest singular value of 1."""
 
-    def normalize_weights(self) -> None:
-        """Draws orthogonal weights and puts all of them, so far, under the norm."""
+    def apply_spectral_norm(self) -> None:
+        """Draws orthogonal weights for all present layers and normalizes them from now on."""
         for module in list(self.modules()):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.orthogonal_(module.weight)
@@ -19,10 +19,11 @@ class SpectralNetwork(nn.Module):
                     nn.init.zeros_(module.bias)
                 spectral_norm(module)
 
-    def measure_weights(self) -> None:
-        """Computes every weight once, in float32; to be called where `parametrize.cached` holds.
+    def cache_weights(self) -> None:
+        """Computes every normalized weight once, in float32; call it inside `parametrize.cached`.
 
-        Under bf16 the singular value would be rounded, and every use would measure it again.
+        Otherwise autocast would round the singular values to bf16, and every use of a weight would
+        run another power iteration.
         """
         device = next(self.parameters()).device
         with torch.autocast(device.type, enabled=False):
@@ -31,21 +32,21 @@ class SpectralNetwork(nn.Module):
                     _ = module.weight
 
     def orthogonality_penalty(self) -> Tensor:
-        """How far the filters of each layer are from orthogonal (Brock et al. 2019, eq. 3)."""
+        """The orthogonal regularization of all layers (Brock et al. 2019, eq. 3), unweighted."""
         weights = [p for name, p in self.named_parameters() if name.endswith("weight.original")]
         total = torch.zeros((), device=weights[0].device)
         with torch.autocast(total.device.type, enabled=False):
             for weight in weights:
-                total = total + layer_orthogonality(weight.flatten(1))
+                total = total + layer_orthogonality_penalty(weight.flatten(1))
         return total
 
 
-def layer_orthogonality(filters: Float[Tensor, "filters inputs"]) -> Tensor:
-    """The squared products of all pairs of different filters, summed."""
+def layer_orthogonality_penalty(filters: Float[Tensor, "filters inputs"]) -> Tensor:
+    """The sum of the squared dot products of all pairs of different filters."""
     if len(filters) <= filters.shape[1]:
         products = filters @ filters.T
         return (products - products.diag().diag()).square().sum()
-    # The same sum from the smaller matrix: a dense root has 16,384 filters of 20 inputs, and their
-    # products would fill a gigabyte.
+    # The same sum from the smaller Gram matrix: for a dense layer with 16,384 filters of 20 inputs
+    # the larger one would take a gigabyte.
     own = filters.square().sum(1)
     return (filters.T @ filters).square().sum() - own.square().sum()

@@ -5,36 +5,36 @@ from torch import Tensor, nn
 
 
 class VirtualBatchNorm(nn.Module):
-    """Normalizes each image by a fixed reference batch and itself, never by its neighbors.
+    """Normalizes each image by the statistics of a fixed reference batch and its own.
 
-    The network that owns it puts `references` reference images before the batch. With none of them
-    there, what they last measured is used. The image itself counts as one among the references.
+    The first `reference_count` rows of the input are the reference batch. If that is 0, the
+    statistics of the last reference batch apply. The image counts as one more reference.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.references = 0
-        self.measured: tuple[Tensor, Tensor, int] | None = None
+        self.reference_count = 0
+        self.reference_stats: tuple[Tensor, Tensor, int] | None = None
 
     def forward(self, features: Tensor) -> Tensor:
-        references, images = features[: self.references], features[self.references :]
+        references, images = features[: self.reference_count], features[self.reference_count :]
         with torch.autocast(features.device.type, enabled=False):
-            shown: list[Tensor] = []
-            if self.references:
+            normalized: list[Tensor] = []
+            if self.reference_count:
                 mean, square = _moments(references.float(), (0, 2, 3))
-                self.measured = mean.detach(), square.detach(), self.references
-                shown.append(self._normalize(references, mean, square))
+                self.reference_stats = mean.detach(), square.detach(), self.reference_count
+                normalized.append(self._normalize(references, mean, square))
             else:
-                assert self.measured is not None, "No reference batch has been seen."
-                mean, square, _ = self.measured
-            share = 1 / (self.measured[2] + 1)
+                assert self.reference_stats is not None, "The first pass needs a reference batch."
+                mean, square, _ = self.reference_stats
+            own_weight = 1 / (self.reference_stats[2] + 1)
             own_mean, own_square = _moments(images.float(), (2, 3))
-            mean = torch.lerp(mean, own_mean, share)
-            square = torch.lerp(square, own_square, share)
-            shown.append(self._normalize(images, mean, square))
-            return torch.cat(shown)
+            mean = torch.lerp(mean, own_mean, own_weight)
+            square = torch.lerp(square, own_square, own_weight)
+            normalized.append(self._normalize(images, mean, square))
+            return torch.cat(normalized)
 
     def _normalize(self, features: Tensor, mean: Tensor, square: Tensor) -> Tensor:
         scale = self.weight[:, None, None] * ((square - mean.square()).clamp(min=0) + 1e-5).rsqrt()
