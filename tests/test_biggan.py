@@ -213,7 +213,7 @@ def test_spatial_projection_of_constant_rgb_features_is_the_mean_of_the_vector_p
         factor.zero_()
         return score - discriminator(rgb, thermal)
 
-    positions = 4 * 4
+    positions = 8 * 8
     assert torch.allclose(projected("spatial"), projected("vector") / positions, atol=1e-5)
     assert projected("vector").abs().min() > 1e-3
 
