@@ -141,13 +141,13 @@ def _train_and_validation(
 
 
 def flir_aligned(root: Path, frames: int, images: Images) -> None:
-    parts: dict[str, list[str]] = {"train": [], "validation": []}
-    for place, number in enumerate(numbers(frames)):
+    splits: dict[str, list[str]] = {"train": [], "validation": []}
+    for index, number in enumerate(numbers(frames)):
         stem = f"FLIR_{number:06}"
         images.put("rgb", number, root / "JPEGImages" / f"{stem}_RGB.jpg")
         images.put("thermal", number, root / "JPEGImages" / f"{stem}_PreviewData.jpeg")
-        parts["validation" if place % 5 == 0 else "train"].append(f"{stem}_PreviewData")
-    for name, stems in parts.items():
+        splits["validation" if index % 5 == 0 else "train"].append(f"{stem}_PreviewData")
+    for name, stems in splits.items():
         (root / f"align_{name}.txt").write_text("\n".join(stems) + "\n")
 
 

@@ -77,7 +77,7 @@ def test_size_without_a_known_crop_is_named():
 
 @pytest.mark.parametrize("shrunk", [1, 2])
 def test_homography_maps_each_thermal_pixel_to_its_rgb_pixel(shrunk):
-    # Thermal pixel (x, y) lies at RGB (2 x + 100, 2 y + 60), also where RGB was read at half size.
+    # Thermal pixel (x, y) lies at RGB (2 x + 100, 2 y + 60), even if RGB was read at half size.
     homography = Homography((2, 0, 100, 0, 2, 60, 0, 0, 1))
     rgb = gradient(1600, 1200)
     small = np.asarray(Image.fromarray(rgb).resize((1600 // shrunk, 1200 // shrunk)))

@@ -64,8 +64,8 @@ def test_unusable_files_have_a_name_and_a_reason(tmp_path):
         ("RGB/frame_1007.jpg", "no thermal partner"),
     ]
     assert read_layout(layout_trees.flir_europe(tmp_path / "c"))[1].left_out == [
-        (f"{part}/europe_thermal_to_rgb.json: rgb_00007.jpg", "named by the map, but missing")
-        for part in ("train", "val")
+        (f"{split}/europe_thermal_to_rgb.json: rgb_00007.jpg", "named by the map, but missing")
+        for split in ("train", "val")
     ]
 
 

@@ -33,13 +33,13 @@ def changed(content, path, value):
     """A copy of nested JSON with the value at a path of keys; `...` removes the key."""
     copy = json.loads(json.dumps(content))
     *parents, last = path
-    place = copy
+    parent = copy
     for key in parents:
-        place = place[key]
+        parent = parent[key]
     if value is ...:
-        del place[last]
+        del parent[last]
     else:
-        place[last] = value
+        parent[last] = value
     return copy
 
 
@@ -113,7 +113,7 @@ def test_folder_without_a_manifest_is_refused(tmp_path):
 
 def test_missing_shard_is_refused(copy, content):
     (copy / content["shards"][0]["path"]).unlink()
-    with pytest.raises(DatasetError, match="is incomplete: .* is missing"):
+    with pytest.raises(DatasetError, match=r"is incomplete: .* is missing"):
         read_manifest(copy)
 
 

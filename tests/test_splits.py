@@ -110,9 +110,9 @@ def test_frames_without_a_partner_follow_their_recording_and_its_cut():
 
 
 def test_every_nth_frame_of_each_recording_is_kept():
-    kept = subsample(frames_of({"a": 10, "b": 4}) + frames_of({"a": 7}, None, "thermal"), 3)
+    sampled = subsample(frames_of({"a": 10, "b": 4}) + frames_of({"a": 7}, None, "thermal"), 3)
 
-    assert [(f.kind, f.recording, int(f.name)) for f in kept] == [
+    assert [(f.kind, f.recording, int(f.name)) for f in sampled] == [
         *(("pairs", "a", n) for n in (0, 3, 6, 9)),
         *(("pairs", "b", n) for n in (0, 3)),
         *(("thermal", "a", n) for n in (0, 3, 6)),

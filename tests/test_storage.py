@@ -148,9 +148,9 @@ def test_invalid_address_is_one_sentence_without_its_secret(address, sentence):
 
 
 def test_missing_bucket_is_one_sentence(store):
-    place = Location.of(store.uri("absent/x").partition("&allow")[0])
+    location = Location.of(store.uri("absent/x").partition("&allow")[0])
     with pytest.raises(StorageError, match="the bucket does not exist: create it first"):
-        place.write_text("x")
+        location.write_text("x")
 
 
 def test_reads_and_writes_wait_for_the_end_of_an_outage(store, caplog):
@@ -177,22 +177,22 @@ def test_reads_and_writes_wait_for_the_end_of_an_outage(store, caplog):
 
 
 def test_interrupted_upload_is_repeated(store):
-    place = Location.of(store.uri("bucket/broken-off"))
+    location = Location.of(store.uri("bucket/broken-off"))
     content = os.urandom(24 * 2**20)
     threading.Timer(0.2, store.relay.close).start()
     threading.Timer(1.5, store.relay.open).start()
-    with place.open_output() as file:
+    with location.open_output() as file:
         file.write(content)
 
-    assert place.read_bytes() == content
+    assert location.read_bytes() == content
 
 
 def test_unreachable_store_is_one_sentence(monkeypatch):
     monkeypatch.setattr(storage, "TIMEOUT_S", 1.0)
     monkeypatch.setattr("os.environ", os.environ | CREDENTIALS)
-    place = Location.of(f"s3://bucket/x?scheme=http&endpoint_override=127.0.0.1:{free_port()}")
+    location = Location.of(f"s3://bucket/x?scheme=http&endpoint_override=127.0.0.1:{free_port()}")
     with pytest.raises(StorageError, match="s3://bucket has not answered for 1 s"):
-        place.read_text()
+        location.read_text()
 
 
 def test_local_location_does_not_import_arrow(tmp_path):

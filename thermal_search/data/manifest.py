@@ -176,7 +176,7 @@ class Manifest(Document):
     def statistics(self) -> Location:
         """The folder of cached statistics of exactly these frames.
 
-        Another dataset that later lies in the same place has another folder.
+        Another dataset that is later written to the same address has another folder.
         """
         return self.folder / "statistics" / self.digest[:10]
 

@@ -223,9 +223,9 @@ def _building(random: np.random.Generator, weather: Weather, side: int) -> Scene
 
     def draw(canvas: Canvas, view: View) -> None:
         view.box(canvas, -width / 2, 0, width / 2, height, wall)
-        for floor in np.arange(1.2, height - 1.5, 2.8):
+        for sill in np.arange(1.2, height - 1.5, 2.8):
             for left in np.arange(-width / 2 + 0.8, width / 2 - 1.2, 2.2):
-                view.box(canvas, left, floor, left + 1.1, floor + 1.4, pane)
+                view.box(canvas, left, sill, left + 1.1, sill + 1.4, pane)
 
     return SceneObject(side * float(random.uniform(11, 16)), _anywhere(random), 0.0, draw)
 

@@ -26,9 +26,9 @@ QUEUED_PER_PROCESS = 2
 
 
 class Pool(Protocol):
-    def map(
-        self, function: Callable[[Item], Result], items: Iterable[Item]
-    ) -> Iterator[Result]: ...
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """The results in the order of the items. Raises the first DatasetError."""
+        ...
 
 
 @contextlib.contextmanager

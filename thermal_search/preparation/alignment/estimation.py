@@ -1,9 +1,8 @@
 """One alignment per recording: the median over sampled frames, and the error that remains."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -26,6 +25,7 @@ from thermal_search.preparation.alignment.geometry import (
 from thermal_search.preparation.decoding import Pixels, Unusable
 from thermal_search.preparation.frame_images import open_pair
 from thermal_search.preparation.layouts.contents import SourceFrame
+from thermal_search.preparation.pool import Pool
 
 ESTIMATION_FRAMES, TEST_FRAMES = 24, 12
 """Frames of a recording on which its alignment is estimated, and others on which it is measured."""
@@ -62,16 +62,6 @@ class MeasuredAlignment:
             median_deviation_px=_rounded(self.median_deviation),
             frames_measured=self.frames,
         )
-
-
-class Pool(Protocol):
-    """What maps a function over items, in order."""
-
-    def map(
-        self,
-        function: Callable[[Sequence[SourceFrame]], MeasuredAlignment],
-        items: Iterable[Sequence[SourceFrame]],
-    ) -> Iterable[MeasuredAlignment]: ...
 
 
 def align_recordings(

@@ -1,4 +1,4 @@
-"""What every layout is read into: frames, what they show, and who recorded them where."""
+"""What every layout's reader returns: frames, unusable files, and notes."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,6 +1,6 @@
 """The two layouts of pix2pix and CycleGAN.
 
-Side by side: {train,val,test}/1.jpg, RGB and thermal in one image twice as wide (Isola et al.,
+Side by side: {train,val,test}/1.jpg, RGB and thermal in one image of twice the width (Isola et al.,
 2017). Unpaired: trainA, trainB and testA, testB, A being RGB (Zhu et al., 2017); there images of
 equal names in valA and valB, or else in testA and testB, are assumed to be pairs, to evaluate on.
 """
