@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from thermal_search.command_line import ConfigFile, LocationFlag, create_app, run
+from thermal_search.command_line import CONFIG, LocationFlag, create_app, run
 from thermal_search.errors import SettingsError
 from thermal_search.preparation.settings import SOURCE, PreparationSettings
 
@@ -34,17 +34,24 @@ def process(
     /,
     *,
     settings: Annotated[PreparationSettings, Parameter(name="*")] = DEFAULTS,
-    scratch: Annotated[Path | None, Parameter(group=SOURCE)] = None,
-    verify: Annotated[LocationFlag | None, Parameter(group=SOURCE)] = None,
-    config: ConfigFile = None,
+    scratch: Annotated[Path | None, SOURCE] = None,
+    verify: Annotated[LocationFlag | None, SOURCE] = None,
+    config: Annotated[Path | None, SOURCE, Parameter(name=CONFIG)] = None,
 ) -> None:
     """Prepares a dataset, or verifies one.
 
-    Args:
-        source: The recording's folder (docs/layouts.md), or its address in a bucket.
-        output: The dataset's folder, which must not exist yet; may be in a bucket.
-        scratch: A folder on a disk, for files that come from or go to a bucket.
-        verify: Compare this dataset with its manifest instead.
+    Parameters
+    ----------
+    source
+        The recording's folder (docs/layouts.md), or its address in a bucket.
+    output
+        The dataset's folder, which must not exist yet; may be in a bucket.
+    scratch
+        A folder on a disk, for files that come from or go to a bucket.
+    verify
+        Compare this dataset with its manifest instead.
+    config
+        A YAML file of settings, named like the flags (every_nth: 5); flags override it.
     """
     if verify:
         verify_dataset(verify)

@@ -56,14 +56,14 @@ def test_every_layout_has_a_test_a_section_in_the_docs_and_a_setting():
 
 
 def test_unusable_files_have_a_name_and_a_reason(tmp_path):
-    assert read_layout(layout_trees.flir_aligned(tmp_path / "a"))[1].left_out == [
+    assert read_layout(layout_trees.flir_aligned(tmp_path / "a"))[1].unusable_files == [
         ("align_train.txt: FLIR_99999_PreviewData", "listed, but an image is missing")
     ]
-    assert read_layout(layout_trees.folders(tmp_path / "b"))[1].left_out == [
+    assert read_layout(layout_trees.folders(tmp_path / "b"))[1].unusable_files == [
         ("RGB/notes.docx", "not an image, by its name"),
         ("RGB/frame_1007.jpg", "no thermal partner"),
     ]
-    assert read_layout(layout_trees.flir_europe(tmp_path / "c"))[1].left_out == [
+    assert read_layout(layout_trees.flir_europe(tmp_path / "c"))[1].unusable_files == [
         (f"{split}/europe_thermal_to_rgb.json: rgb_00007.jpg", "named by the map, but missing")
         for split in ("train", "val")
     ]

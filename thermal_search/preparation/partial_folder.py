@@ -32,7 +32,7 @@ class PreparationPlan(Document):
     """As recognized."""
 
     settings: dict[str, Any]
-    """Settings that were recorded, as JSON values."""
+    """`PreparationSettings.recorded()`."""
 
     alignments: dict[str, dict[str, Any]]
     """By recording, the alignments that were known in advance."""

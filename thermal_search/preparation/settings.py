@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 from pydantic import BeforeValidator, Field, field_validator
 
-from thermal_search.command_line import Settings
+from thermal_search.command_line import Settings, Switch
 
 LayoutName = Literal[
     "flir-v2",
@@ -35,12 +35,12 @@ HOMOGRAPHY_PREFIX = "homography:"
 FLIR_V2_DEGREES = (45.0, 52.8)
 """Horizontal fields of view of FLIR ADAS v2's cameras, thermal and RGB (its README)."""
 
-SOURCE = Group("Source and output", sort_key=0)
-IMAGES = Group("Images", sort_key=1)
-SPLITS = Group("Splits", sort_key=2)
-ALIGNMENT = Group("Alignment", sort_key=3)
-THERMAL = Group("Thermal", sort_key=4)
-SPEED = Group("Speed", sort_key=5)
+SOURCE = Parameter(group=Group("Source and output", sort_key=0))
+IMAGES = Parameter(group=Group("Images", sort_key=1))
+SPLITS = Parameter(group=Group("Splits", sort_key=2))
+ALIGNMENT = Parameter(group=Group("Alignment", sort_key=3))
+THERMAL = Parameter(group=Group("Thermal", sort_key=4))
+SPEED = Parameter(group=Group("Speed", sort_key=5))
 
 
 def _numbers(value: Any) -> Any:
@@ -65,72 +65,77 @@ Numbers = Annotated[tuple[float, ...], BeforeValidator(_numbers), Parameter(show
 class PreparationSettings(Settings, frozen=True):
     """How a recording becomes a dataset. A value out of range raises SettingsError."""
 
-    layout: Annotated[Literal["auto", LayoutName], Parameter(group=SOURCE)] = "auto"
+    layout: Annotated[Literal["auto", LayoutName], SOURCE] = "auto"
     """The source's layout (docs/layouts.md); auto recognizes it by its folders."""
 
-    official_only: Annotated[bool, Parameter(group=SOURCE, show_default=False)] = False
+    official_only: Annotated[Switch, SOURCE] = False
     """Recover no pairs: stills of FLIR ADAS v2, which its authors did not pair, stay unpaired."""
 
-    every_nth: Annotated[int, Field(ge=1), Parameter(group=SOURCE)] = 1
+    every_nth: Annotated[int, Field(ge=1), SOURCE] = 1
     """Take every n-th frame of a recording: neighboring frames are nearly the same."""
 
-    max_unusable: Annotated[float, Field(ge=0, lt=1), Parameter(group=SOURCE)] = 0.05
+    max_unusable: Annotated[float, Field(ge=0, lt=1), SOURCE] = 0.05
     """Fraction of files that may be unusable, from 0 to below 1."""
 
-    size: Annotated[int, Parameter(group=IMAGES)] = 256
+    size: Annotated[int, IMAGES] = 256
     """Height and width of the images in pixels: a power of two from 32 to 1024."""
 
-    filter: Annotated[ResizeFilter, Parameter(group=IMAGES)] = "bicubic"
+    filter: Annotated[ResizeFilter, IMAGES] = "bicubic"
     """The resampling filter."""
 
     splits: Annotated[
         Numbers,
-        Parameter(group=SPLITS, metavar="TRAIN,VAL,TEST"),
+        SPLITS,
+        Parameter(metavar="TRAIN,VAL,TEST"),
     ] = (70.0, 15.0, 15.0)
     """Weights of the splits, for recordings that their authors did not split."""
 
-    seed: Annotated[int, Field(ge=0), Parameter(group=SPLITS)] = 0
+    seed: Annotated[int, Field(ge=0), SPLITS] = 0
     """Seed of the splits."""
 
-    align: Annotated[str, Parameter(group=ALIGNMENT)] = "none"
+    align: Annotated[str, ALIGNMENT] = "none"
     """How to align: none, center, table (FLIR v1's crops), auto (by edges) or homography:FILE."""
 
     fields_of_view: Annotated[
         Numbers,
-        Parameter(group=ALIGNMENT, metavar="THERMAL,RGB"),
+        ALIGNMENT,
+        Parameter(metavar="THERMAL,RGB"),
     ] = FLIR_V2_DEGREES
     """Horizontal angles in degrees, for --align center; those of FLIR ADAS v2 by default."""
 
-    preview: Annotated[bool, Parameter(group=ALIGNMENT, show_default=False)] = False
+    preview: Annotated[Switch, ALIGNMENT] = False
     """Measure the alignment error that remains, and draw OUTPUT/alignment.png."""
 
-    thermal: Annotated[ThermalDepth, Parameter(group=THERMAL)] = "8bit"
+    thermal: Annotated[ThermalDepth, THERMAL] = "8bit"
     """Grey levels, or the counts of radiometric images."""
 
     celsius: Annotated[
         tuple[float, float] | None,
-        Parameter(group=THERMAL, metavar="LOW HIGH"),
+        THERMAL,
+        Parameter(metavar="LOW HIGH"),
     ] = None
     """Degrees Celsius at -1 and +1 of a 16-bit dataset; default: 99.8 % of the training pixels."""
 
-    kelvin_per_count: Annotated[float, Field(gt=0), Parameter(group=THERMAL)] = 0.04
+    kelvin_per_count: Annotated[float, Field(gt=0), THERMAL] = 0.04
     """Kelvin of one 16-bit count; FLIR's low gain by default."""
 
-    celsius_at_zero: Annotated[float, Parameter(group=THERMAL)] = -273.15
+    celsius_at_zero: Annotated[float, THERMAL] = -273.15
     """Degrees Celsius of the 16-bit count 0."""
 
-    fast: Annotated[bool, Parameter(group=SPEED, show_default=False)] = False
+    fast: Annotated[Switch, SPEED] = False
     """Let libjpeg scale large JPEGs while decoding: faster, but not exactly the same pixels."""
 
-    workers: Annotated[int | None, Field(ge=1), Parameter(group=SPEED)] = None
+    workers: Annotated[int | None, Field(ge=1), SPEED] = None
     """Worker processes; one per core by default."""
 
-    address: Annotated[str | None, Parameter(group=SPEED)] = None
+    address: Annotated[str | None, SPEED] = None
     """Use all cores of this Ray cluster, whose machines share the disk."""
 
     def recorded(self) -> dict[str, Any]:
-        """The settings that decide the dataset's bytes, as JSON values."""
-        return self.model_dump(mode="json", exclude={"max_unusable", "workers", "address"})
+        """The settings that decide the dataset's bytes, except the layout, as JSON values."""
+        return self.model_dump(
+            mode="json", exclude={"layout", "max_unusable", "workers", "address"}
+        )
 
     @property
     def split_fractions(self) -> Mapping[Literal["train", "val", "test"], float]:

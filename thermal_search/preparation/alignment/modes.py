@@ -16,6 +16,9 @@ from thermal_search.preparation.alignment.geometry import (
 )
 from thermal_search.preparation.settings import HOMOGRAPHY_PREFIX, PreparationSettings
 
+MAX_NAMED = 5
+"""Recordings that a note names."""
+
 
 def alignments_of_mode(settings: PreparationSettings) -> Mapping[str, Alignment] | None:
     """By recording, `*` for every other one; None if they are to be estimated.
@@ -60,8 +63,9 @@ def complete_alignments(
     rgb = np.median([box.rgb for box in boxes], axis=0).tolist()
     thermal = np.median([box.thermal for box in boxes], axis=0).tolist()
     median = Boxes(rgb=tuple(rgb), thermal=tuple(thermal))
+    more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
     note = (
         f"{len(missing)} recordings could not be aligned by their edges and have the median "
-        f"alignment of the others: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}."
+        f"alignment of the others: {', '.join(missing[:MAX_NAMED])}{more}."
     )
     return present | dict.fromkeys(missing, median), [note]
