@@ -1,12 +1,12 @@
-"""How well edge agreement tells true pairs from wrong ones, aligned and not.
+"""How well edge agreement separates true pairs from wrong ones, aligned and misaligned.
 
     python benchmarks/agreement.py ROADSCENE
 
-Each RGB image against its own thermal one, and against those of the next, the second and the
-seventeenth file; at 256 pixels, as process.py scores them. Shifted: thermal shows the scene that
-many pixels of 256 farther down and right. Scaled: RGB shows that share of what thermal shows, or
-the other way about where it is above 1. The threshold is chosen on every other pair, as the one
-that keeps most true pairs and passes fewest wrong ones, and told on the rest.
+Each RGB image is scored with its own thermal image, and with the thermal images of the next, the
+second and the seventeenth file, at 256 pixels, like in process.py. Shifted: thermal shows the scene
+shifted by that many of 256 pixels. Scaled: RGB shows that fraction of the view of thermal; above 1,
+thermal shows the inverse fraction of the view of RGB. The threshold that keeps most true pairs and
+passes fewest wrong ones is chosen on every other pair, and reported on the rest.
 """
 
 import sys
@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from thermal_search.preparation.edge_agreement import edge_agreement
-from thermal_search.preparation.verification import AGREES
+from thermal_search.preparation.verification import MIN_AGREEMENT
 
 SIZE = 256
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -35,9 +35,12 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     milliseconds = 0.0
     for name, rgb_box, thermal_box in misalignments():
-        rgb = [np.asarray(_seen(p.convert("RGB"), rgb_box)).transpose(2, 0, 1) for p, _ in images]
+        rgb = [
+            np.asarray(_cropped(image.convert("RGB"), rgb_box)).transpose(2, 0, 1)
+            for image, _ in images
+        ]
         rgb = [np.ascontiguousarray(planes) for planes in rgb]
-        thermal = [np.asarray(_seen(p.convert("L"), thermal_box)) for _, p in images]
+        thermal = [np.asarray(_cropped(image.convert("L"), thermal_box)) for _, image in images]
         start = time.process_time()
         true = np.array([edge_agreement(a, b) for a, b in zip(rgb, thermal, strict=True)])
         milliseconds = milliseconds or 1000 * (time.process_time() - start) / len(true)
@@ -48,38 +51,38 @@ def main() -> None:
             ]
         )
         auc = np.mean(true[:, None] > wrong.ravel()[None])
-        best = chosen(true[::2], wrong[::2].ravel())
-        told = [f"{np.median(true):.3f}", f"{np.median(wrong):.3f}", f"{auc:.4f}", f"{best:.3f}"]
-        for threshold in (best, AGREES):
-            told.append(f"{np.mean(true[1::2] >= threshold):.1%}")
-            told.append(f"{np.mean(wrong[1::2] >= threshold):.1%}")
-        print(f"| {name} | {' | '.join(told)} |", flush=True)
-    print(f"{len(stems)} true pairs; {milliseconds:.2f} ms of CPU a pair")
+        best = best_threshold(true[::2], wrong[::2].ravel())
+        columns = [f"{np.median(true):.3f}", f"{np.median(wrong):.3f}", f"{auc:.4f}", f"{best:.3f}"]
+        for threshold in (best, MIN_AGREEMENT):
+            columns.append(f"{np.mean(true[1::2] >= threshold):.1%}")
+            columns.append(f"{np.mean(wrong[1::2] >= threshold):.1%}")
+        print(f"| {name} | {' | '.join(columns)} |", flush=True)
+    print(f"{len(stems)} true pairs; {milliseconds:.2f} ms of CPU per pair")
 
 
 def misalignments():
     yield "as they are", WHOLE, WHOLE
     for pixels in (2, 4, 8, 16, 32):
-        share = pixels / SIZE
-        yield f"shifted by {pixels} px", (0, 0, 1 - share, 1 - share), (share, share, 1, 1)
+        shift = pixels / SIZE
+        yield f"shifted by {pixels} px", (0, 0, 1 - shift, 1 - shift), (shift, shift, 1, 1)
     for scale in (0.7, 0.8, 0.9):
         yield f"scaled by {scale}", _central(scale), WHOLE
     for scale in (1.1, 1.2, 1.3):
         yield f"scaled by {scale}", WHOLE, _central(1 / scale)
 
 
-def chosen(true: np.ndarray, wrong: np.ndarray) -> float:
+def best_threshold(true: np.ndarray, wrong: np.ndarray) -> float:
     candidates = np.sort(np.concatenate([true, wrong]))
-    worth = [np.mean(true >= t) - np.mean(wrong >= t) for t in candidates]
-    return float(candidates[int(np.argmax(worth))])
+    margins = [np.mean(true >= t) - np.mean(wrong >= t) for t in candidates]
+    return float(candidates[int(np.argmax(margins))])
 
 
-def _central(share: float) -> tuple[float, float, float, float]:
-    rim = (1 - share) / 2
+def _central(fraction: float) -> tuple[float, float, float, float]:
+    rim = (1 - fraction) / 2
     return rim, rim, 1 - rim, 1 - rim
 
 
-def _seen(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
+def _cropped(image: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
     width, height = image.size
     left, top, right, bottom = box
     pixels = (left * width, top * height, right * width, bottom * height)

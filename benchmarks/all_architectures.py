@@ -28,7 +28,7 @@ from thermal_search.architectures import ARCHITECTURES
 from thermal_search.architectures.translator import Translator
 from thermal_search.data.frames import EVALUATION_BATCH, WorkerFrames
 from thermal_search.data.manifest import read_manifest
-from thermal_search.data.ray_dataset import load, open_share
+from thermal_search.data.ray_dataset import load, open_worker_shard
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.evaluation.evaluator import EVALUATION_SEED, Evaluator
 from thermal_search.images import to_network_range, to_pixels
@@ -97,7 +97,7 @@ def main() -> None:
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
     # Held, for its frames live only as long as what loaded them.
     loaded = load(read_manifest(args.dataset))
-    data = open_share(loaded.share(1)[0])
+    data = open_worker_shard(loaded.split_among(1)[0])
     extractor = build_extractor("efficientnet-lite0", device=device)
     pairs = data.validation
     rgb, thermal = (frames.take(range(len(frames))) for frames in (pairs.rgb, pairs.thermal))

@@ -4,10 +4,10 @@
     python benchmarks/preparation.py --camera --size 256 --frames 1000 --layouts flir-v2 \\
         --flags --workers 2
 
-Frames are small JPEGs in each layout's own folders, so that what is measured is everything but the
-decoding of large images (benchmarks/process.py has that); with --camera they have FLIR's sizes,
-to see what more worker processes bring. Memory is the sum over all processes of the run, each page
-shared between them counted once, sampled every tenth of a second.
+Frames are small JPEGs in each layout's own folders, so that everything but the decoding of large
+images is measured (benchmarks/process.py measures that). With --camera they have FLIR's sizes, to
+measure the gain of more worker processes. Memory is the sum over all processes of the run, with
+shared pages counted once, sampled every tenth of a second.
 """
 
 import argparse
@@ -37,20 +37,20 @@ def main() -> None:
     parser.add_argument("--camera", action="store_true", help="images of FLIR's sizes")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="for process.py")
     args = parser.parse_args()
-    print("| Layout | Pairs | Seconds | Peak memory | Pairs written | Left out |")
+    print("| Layout | Pairs | Seconds | Peak memory | Pairs written | Unusable |")
     print("|---|---|---|---|---|---|")
     for layout in args.layouts:
         with tempfile.TemporaryDirectory() as folder:
             root, output = Path(folder) / "raw", Path(folder) / "data"
             images = Images(Path(folder) / "images", camera=args.camera)
             TREES[layout](root, args.frames, images)
-            flags = ["--size", str(args.size), "--max-bad", "0.5", *args.flags]
+            flags = ["--size", str(args.size), "--max-unusable", "0.5", *args.flags]
             seconds, peak = measured([sys.executable, str(PROCESS), str(root), str(output), *flags])
             manifest = json.loads((output / "manifest.json").read_text())
             rows = sum(shard["rows"] for shard in manifest["shards"] if shard["kind"] == "pairs")
-            left_out = len(manifest["left_out"])
-            told = f"{seconds:.1f} | {peak / 2**20:.0f} MiB | {rows} | {left_out}"
-            print(f"| {manifest['layout']} | {args.frames} | {told} |", flush=True)
+            unusable = len(manifest["unusable_files"])
+            results = f"{seconds:.1f} | {peak / 2**20:.0f} MiB | {rows} | {unusable}"
+            print(f"| {manifest['layout']} | {args.frames} | {results} |", flush=True)
 
 
 def measured(command: list[str]) -> tuple[float, int]:
@@ -65,23 +65,23 @@ def measured(command: list[str]) -> tuple[float, int]:
 
 
 def memory(pid: int) -> int:
-    """Bytes of a process and all below it, proportionally shared (PSS)."""
-    total, waiting = 0, [pid]
-    while waiting:
-        own = waiting.pop()
+    """Bytes of a process and its descendants, shared pages divided among them (PSS)."""
+    total, remaining = 0, [pid]
+    while remaining:
+        current = remaining.pop()
         try:
-            for line in Path(f"/proc/{own}/smaps_rollup").read_text().splitlines():
+            for line in Path(f"/proc/{current}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) * 1024
-            for task in Path(f"/proc/{own}/task").iterdir():
-                waiting += map(int, (task / "children").read_text().split())
+            for task in Path(f"/proc/{current}/task").iterdir():
+                remaining += map(int, (task / "children").read_text().split())
         except OSError:
             continue  # it has just ended
     return total
 
 
 class Images:
-    """A few different scenes, thermal the negative of RGB, under as many names as are asked for."""
+    """A few different scenes, thermal the negative of RGB, to be copied to any number of files."""
 
     def __init__(self, folder: Path, *, camera: bool) -> None:
         self.folder = folder
@@ -101,7 +101,7 @@ class Images:
 
 
 def numbers(frames: int) -> list[int]:
-    """Of frames in recordings with gaps between them."""
+    """File numbers of frames, with gaps between recordings."""
     return [n + 1000 * (n // FRAMES_PER_RECORDING) for n in range(frames)]
 
 
@@ -124,30 +124,30 @@ def flir_v2(root: Path, frames: int, images: Images) -> None:
 
 
 def flir_v1(root: Path, frames: int, images: Images) -> None:
-    _two_parts(root, frames, images, "Training", "Validation", "PreviewData")
+    _train_and_validation(root, frames, images, "Training", "Validation", "PreviewData")
 
 
 def flir_v1_3(root: Path, frames: int, images: Images) -> None:
-    _two_parts(root, frames, images, "train", "val", "thermal_8_bit")
+    _train_and_validation(root, frames, images, "train", "val", "thermal_8_bit")
 
 
-def _two_parts(
+def _train_and_validation(
     root: Path, frames: int, images: Images, train: str, validation: str, folder: str
 ) -> None:
-    for place, number in enumerate(numbers(frames)):
-        part = root / (validation if place % 8 == 0 else train)
-        images.put("rgb", number, part / "RGB" / f"FLIR_{number:06}.jpg")
-        images.put("thermal", number, part / folder / f"FLIR_{number:06}.jpeg")
+    for index, number in enumerate(numbers(frames)):
+        split = root / (validation if index % 8 == 0 else train)
+        images.put("rgb", number, split / "RGB" / f"FLIR_{number:06}.jpg")
+        images.put("thermal", number, split / folder / f"FLIR_{number:06}.jpeg")
 
 
 def flir_aligned(root: Path, frames: int, images: Images) -> None:
-    parts: dict[str, list[str]] = {"train": [], "validation": []}
-    for place, number in enumerate(numbers(frames)):
+    splits: dict[str, list[str]] = {"train": [], "validation": []}
+    for index, number in enumerate(numbers(frames)):
         stem = f"FLIR_{number:06}"
         images.put("rgb", number, root / "JPEGImages" / f"{stem}_RGB.jpg")
         images.put("thermal", number, root / "JPEGImages" / f"{stem}_PreviewData.jpeg")
-        parts["validation" if place % 5 == 0 else "train"].append(f"{stem}_PreviewData")
-    for name, stems in parts.items():
+        splits["validation" if index % 5 == 0 else "train"].append(f"{stem}_PreviewData")
+    for name, stems in splits.items():
         (root / f"align_{name}.txt").write_text("\n".join(stems) + "\n")
 
 

@@ -1,14 +1,13 @@
-"""What many tests share. Fixtures are real: real images, real shards, real Ray, real MLflow."""
+"""Fixtures that many tests use: real images, real shards, real Ray, real MLflow."""
 
 import os
 import re
 from pathlib import Path
 
-# Before anything of ours is imported: no test joins a cluster somebody left behind, or logs to
-# somebody's server.
+# Before any import of this project: no test may join a running cluster or log to a server.
 os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
-# Tiny networks gain nothing by a second thread, and two processes of pytest share two cores.
+# Tiny networks gain nothing from a second thread, and two processes of pytest share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
@@ -18,7 +17,7 @@ from jaxtyping import install_import_hook
 from xdist.scheduler import LoadScopeScheduling
 
 CHECKED = ["images", "losses", "networks", "architectures", "metrics"]
-"""Where the shapes in annotations are checked while the tests run; users pay nothing."""
+"""Packages whose annotated shapes are checked while tests run; users do not pay for it."""
 
 with install_import_hook([f"thermal_search.{name}" for name in CHECKED], "beartype.beartype"):
     import thermal_search.architectures
@@ -27,6 +26,7 @@ with install_import_hook([f"thermal_search.{name}" for name in CHECKED], "bearty
 from thermal_search.demo.scenes import draw_recording  # noqa: E402
 from thermal_search.metrics.inception import WEIGHTS_FILE  # noqa: E402
 from thermal_search.preparation.prepare import prepare  # noqa: E402
+from thermal_search.preparation.settings import PreparationSettings  # noqa: E402
 
 ROADSCENE = Path(__file__).parents[2] / "shared" / "data" / "roadscene"
 
@@ -38,9 +38,9 @@ WITH_RAY = {
 }
 
 
-class RaysInARow(LoadScopeScheduling):
-    """Files that start Ray run one after the other in one process, first, for they take longest;
-    every other test runs wherever there is time."""
+class RaySerialScheduling(LoadScopeScheduling):
+    """Runs files that start Ray one after the other in one process, and first, because they take
+    longest; any other test runs in whichever process is free."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.split("::")[0]).name
@@ -48,7 +48,7 @@ class RaysInARow(LoadScopeScheduling):
 
 
 def pytest_xdist_make_scheduler(config, log):
-    return RaysInARow(config, log)
+    return RaySerialScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -72,13 +72,13 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def dataset(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The drawn recording, prepared at 32 x 32 pixels."""
     folder = tmp_path_factory.mktemp("dataset") / "prepared"
-    prepare(recording, folder, size=32)
+    prepare(recording, folder, PreparationSettings(size=32))
     return folder
 
 
 @pytest.fixture(scope="session")
 def inception_weights(tmp_path_factory):
-    """A file of the right form with random weights: the real one is a download."""
+    """A file in the right format with random weights: the real one would be a download."""
     patch = pytest.MonkeyPatch()
     patch.setattr(pytorch_fid.inception, "load_state_dict_from_url", lambda *_, **__: None)
     patch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
@@ -87,7 +87,7 @@ def inception_weights(tmp_path_factory):
     patch.undo()
     for layer in network.modules():
         if isinstance(layer, torch.nn.Conv2d):
-            # As drawn by default, nothing of an image is left after so many layers.
+            # With default initialization no trace of the image is left after so many layers.
             torch.nn.init.kaiming_normal_(layer.weight)
     file = tmp_path_factory.mktemp("weights") / WEIGHTS_FILE
     torch.save(network.state_dict(), file)

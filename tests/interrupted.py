@@ -1,4 +1,4 @@
-"""prepare() in a process of its own: met by a signal at its n-th step, or short of room."""
+"""prepare() in a process of its own, interrupted at its n-th step or short of space."""
 
 import ctypes
 import multiprocessing
@@ -14,21 +14,21 @@ STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtre
 NEW_MOUNTS = 0x20000  # CLONE_NEWNS
 
 
-def start(source, output, *, told=None, step=0, signal=0, largest_file=0, **ways):
-    """The process, started, which `signal` meets just before a step.
+def start(source, output, *, report=None, step=0, signal=0, largest_file=0, **settings):
+    """Starts a process that sends itself `signal` just before a step.
 
-    `told`, a file, gets the number of steps, or a DatasetError's sentence.
+    It writes the number of steps, or a DatasetError's sentence, to the file `report`.
     """
-    return _start(_run, source, output, told, step, signal, largest_file, ways)
+    return _start(_run, source, output, report, step, signal, largest_file, settings)
 
 
-def start_on_small_disk(source, disk, kept, told, *, room, **ways):
-    """Prepares on a new disk of `room` bytes, and again on more, which only this process sees.
+def start_on_small_disk(source, disk, copy, report, *, room, **settings):
+    """Prepares on a disk of `room` bytes that only this process sees, and again after it has grown.
 
-    `told` gets what was left and said at first, or why nothing could be mounted; `kept` is the
-    dataset of the second time.
+    The file `report` gets the disk's content and the first run's sentence, or why nothing could be
+    mounted; `copy` gets the dataset of the second run.
     """
-    return _start(_run_short, source, disk, kept, told, room, ways)
+    return _start(_run_short, source, disk, copy, report, room, settings)
 
 
 def wait_until_stopped(process):
@@ -38,7 +38,7 @@ def wait_until_stopped(process):
 
 
 def _start(target, *arguments):
-    # The workers' own server: it has imported what takes seconds.
+    # The server that the workers use too: it has imported what takes seconds.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["thermal_search.preparation.prepare"])
     process = context.Process(target=target, args=arguments)
@@ -46,27 +46,27 @@ def _start(target, *arguments):
     return process
 
 
-def _run(source, output, told, step, signal, largest_file, ways):
-    seen = 0
+def _run(source, output, report, step, signal, largest_file, settings):
+    steps = 0
 
     def count(event, arguments):
-        nonlocal seen
-        within = event in ("os.remove", "os.rmdir") and arguments[1] >= 0  # of an open folder
-        if event in STEPS and (within or str(output) in str(arguments[0])):
-            seen += 1
-            if seen == step:
+        nonlocal steps
+        is_relative = event in ("os.remove", "os.rmdir") and arguments[1] >= 0  # to an open folder
+        if event in STEPS and (is_relative or str(output) in str(arguments[0])):
+            steps += 1
+            if steps == step:
                 os.kill(os.getpid(), signal)
 
     sys.addaudithook(count)
     if largest_file:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
-    answer = _prepare(source, output, ways) or str(seen)
+    answer = _prepare(source, output, settings) or str(steps)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    if told:
-        told.write_text(answer)
+    if report:
+        report.write_text(answer)
 
 
-def _run_short(source, disk, kept, told, room, ways):
+def _run_short(source, disk, copy, report, room, settings):
     def mount(*arguments):
         subprocess.run(["mount", *arguments], check=True, capture_output=True)
 
@@ -77,22 +77,23 @@ def _run_short(source, disk, kept, told, room, ways):
         mount("--make-rprivate", "/")
         mount("-t", "tmpfs", "-o", f"size={room}", "none", str(disk))
     except (OSError, subprocess.CalledProcessError) as error:
-        told.write_text(f"cannot mount: {error}")
+        report.write_text(f"cannot mount: {error}")
         return
-    answer = _prepare(source, disk / "data", ways)
-    told.write_text(f"{os.listdir(disk)} {answer}")
+    answer = _prepare(source, disk / "data", settings)
+    report.write_text(f"{os.listdir(disk)} {answer}")
     mount("-o", "remount,size=64m", str(disk))
-    if not _prepare(source, disk / "data", ways):
-        shutil.copytree(disk / "data", kept)
+    if not _prepare(source, disk / "data", settings):
+        shutil.copytree(disk / "data", copy)
 
 
-def _prepare(source, output, ways):
-    """The sentence of a DatasetError; nothing where there is none."""
+def _prepare(source, output, settings):
+    """The sentence of a DatasetError; empty if there is none."""
     from thermal_search.errors import DatasetError
     from thermal_search.preparation.prepare import prepare
+    from thermal_search.preparation.settings import PreparationSettings
 
     try:
-        prepare(source, output, workers=1, **ways)
+        prepare(source, output, PreparationSettings(workers=1, **settings))
     except DatasetError as error:
         return str(error)
     return ""

@@ -1,6 +1,6 @@
-"""Writes each layout as it is found on disk, with its oddities, small.
+"""Writes a small example of each layout, with its oddities.
 
-Every function fills a folder and returns it. What is odd is marked.
+Every function fills a folder and returns it. Oddities are marked.
 """
 
 import io
@@ -48,11 +48,11 @@ def flir_name(video, index, frame, suffix=".jpg"):
 
 
 def flir_v2(root, *, map_beside=True, nested=True, video_frames=6, stills=True):
-    """Two videos with a map beside the folder of six, as the archive has it, and stills.
+    """Two videos with a map beside the folder of six, like the archive, and stills.
 
-    Stills: video 1 is pointed to by a description, 2 has an equal file name, 3 has neither.
+    Stills: a description points to video 1, video 2 has an equal file name, video 3 has neither.
     """
-    place = root / "FLIR_ADAS_v2" if nested else root
+    folder = root / "FLIR_ADAS_v2" if nested else root
     mapping = {}
     for video in range(2):
         for n in range(video_frames):
@@ -60,20 +60,20 @@ def flir_v2(root, *, map_beside=True, nested=True, video_frames=6, stills=True):
             thermal = flir_name(f"irTest{video}", n, f"t{video}{n}")
             # Odd: RGB sizes differ, and thermal has three equal channels.
             rgb_size = (50, 40) if video else (45, 40)
-            image(place / "video_rgb_test" / "data" / rgb, rgb_size)
-            image(place / "video_thermal_test" / "data" / thermal, THERMAL)
-            twin = Path(thermal).with_suffix(".tiff").name
-            image(place / "video_thermal_test" / "analyticsData" / twin, THERMAL, "I;16")
+            image(folder / "video_rgb_test" / "data" / rgb, rgb_size)
+            image(folder / "video_thermal_test" / "data" / thermal, THERMAL)
+            radiometric = Path(thermal).with_suffix(".tiff").name
+            image(folder / "video_thermal_test" / "analyticsData" / radiometric, THERMAL, "I;16")
             mapping[rgb] = thermal
-    write_json((root if map_beside else place) / "rgb_to_thermal_vid_map.json", mapping)
+    write_json((root if map_beside else folder) / "rgb_to_thermal_vid_map.json", mapping)
     for split in ("train", "val") if stills else ():
-        _flir_v2_stills(place, split)
+        _flir_v2_stills(folder, split)
     lines(root / "README.txt", ["FLIR ADAS v2"])
     return root
 
 
 def scene(seed, size=(120, 96)):
-    """Boxes and discs, whose colors and temperatures have nothing to do with each other."""
+    """Boxes and discs whose colors and temperatures are unrelated."""
     random = np.random.default_rng(seed)
     rgb, thermal = Image.new("RGB", size, (90, 90, 90)), Image.new("L", size, 90)
     for _ in range(25):
@@ -87,7 +87,7 @@ def scene(seed, size=(120, 96)):
 
 
 def flir_v2_scenes(root):
-    """As above; the recovered pairs of video 1 show one scene, those of 2 two."""
+    """Like `flir_v2`; the recovered pairs of video 1 show one scene, those of video 2 do not."""
     flir_v2(root)
     for split in ("Train", "Val"):
         folders = [
@@ -102,7 +102,7 @@ def flir_v2_scenes(root):
     return root
 
 
-def _flir_v2_stills(place, split):
+def _flir_v2_stills(root, split):
     tag = split.capitalize()
     rgb_videos = [
         {"id": f"rgb{tag}1", "filename": "drive one_Visible.avi", "description": ""},
@@ -116,14 +116,14 @@ def _flir_v2_stills(place, split):
         {"id": f"ir{tag}3", "filename": "another.avi", "description": ""},
     ]
     for kind, short, videos in (("rgb", "rgb", rgb_videos), ("thermal", "ir", thermal_videos)):
-        folder = place / f"images_{kind}_{split}"
+        folder = root / f"images_{kind}_{split}"
         images, frames = [], []
         for video in (1, 2, 3):
             # Odd: the two cameras were not sampled at the same frames.
             for n in range(0, 50, 10) if kind == "rgb" else range(10, 60, 10):
                 name = flir_name(f"{short}{tag}{video}", n, f"{kind[0]}{split}{video}{n}")
                 image(folder / "data" / name, RGB if kind == "rgb" else THERMAL)
-                # Odd: coco names have the folder in front.
+                # Odd: COCO names include the folder.
                 images.append({"file_name": f"data/{name}", "extra_info": {"hours": ""}})
                 meta = {"videoId": f"{short}{tag}{video}", "frameIndex": n}
                 frames.append({"videoMetadata": meta, "annotations": [{"labels": ["car"]}]})
@@ -136,67 +136,67 @@ def _flir_v2_stills(place, split):
 
 
 def flir_v1(root):
-    """The ReadMe's folders; the first thermal image of each part has no RGB."""
+    """The ReadMe's folders; the first thermal image of each split has no RGB image."""
     first = 1
-    for part, count in (("Training", 12), ("Validation", 5), ("Video", 5)):
+    for split, count in (("Training", 12), ("Validation", 5), ("Video", 5)):
         for n in range(first, first + count):
-            name = f"FLIR_{'video_' if part == 'Video' else ''}{n:05d}"
+            name = f"FLIR_{'video_' if split == 'Video' else ''}{n:05d}"
             # Odd: four RGB sizes, 8-bit thermal with three channels, .jpeg beside .jpg.
             if n > first:
                 size = [(45, 40), (18, 12), (51, 38), (32, 25)][n % 4]
-                image(root / part / "RGB" / f"{name}.jpg", size)
-            image(root / part / "PreviewData" / f"{name}.jpeg", THERMAL)
-            image(root / part / "Data" / f"{name}.tiff", THERMAL, "I;16")
-            write_json(root / part / "Annotations" / f"{name}.json", {})
+                image(root / split / "RGB" / f"{name}.jpg", size)
+            image(root / split / "PreviewData" / f"{name}.jpeg", THERMAL)
+            image(root / split / "Data" / f"{name}.tiff", THERMAL, "I;16")
+            write_json(root / split / "Annotations" / f"{name}.json", {})
         first += count
     return root
 
 
 def flir_v1_3(root):
-    place = root / "FLIR_ADAS_1_3"
-    for part, count in (("train", 12), ("val", 5), ("video", 5)):
+    folder = root / "FLIR_ADAS_1_3"
+    for split, count in (("train", 12), ("val", 5), ("video", 5)):
         for n in range(1, count + 1):
             name = f"FLIR_{n:05d}"
             if n > 1:
-                image(place / part / "RGB" / f"{name}.jpg")
-            image(place / part / "thermal_8_bit" / f"{name}.jpeg", THERMAL, "L")
-            image(place / part / "annotated_thermal_8_bit" / f"{name}.jpeg", THERMAL)
-            image(place / part / "thermal_16_bit" / f"{name}.tiff", THERMAL, "I;16")
-        write_json(place / part / "thermal_annotations.json", {"images": []})
+                image(folder / split / "RGB" / f"{name}.jpg")
+            image(folder / split / "thermal_8_bit" / f"{name}.jpeg", THERMAL, "L")
+            image(folder / split / "annotated_thermal_8_bit" / f"{name}.jpeg", THERMAL)
+            image(folder / split / "thermal_16_bit" / f"{name}.tiff", THERMAL, "I;16")
+        write_json(folder / split / "thermal_annotations.json", {"images": []})
     return root
 
 
 def flir_europe(root):
-    """Names differ between the kinds; some files of val's map lie in val_video."""
-    for part, count in (("train", 10), ("val", 6)):
+    """RGB and thermal names differ; some files of val's map are in val_video."""
+    for split, count in (("train", 10), ("val", 6)):
         pairs = []
         for n in range(count):
             thermal, rgb = f"FLIR_{n:05d}.jpeg", f"rgb_{n + 7:05d}.jpg"
-            folder = "val_video" if part == "val" and n > 3 else part
+            folder = "val_video" if split == "val" and n > 3 else split
             image(root / folder / "thermal_8_bit" / thermal, THERMAL, "L")
             # Odd: one partner is missing.
             if n:
                 image(root / folder / "RGB" / rgb)
             pairs.append({"thermal_filename": thermal, "rgb_filename": rgb})
         content = {"thermal_to_rgb_ordered_frames": pairs}
-        write_json(root / part / "europe_thermal_to_rgb.json", content)
+        write_json(root / split / "europe_thermal_to_rgb.json", content)
     return root
 
 
 def flir_aligned(root):
-    """One list names a pair that is not there; one pair is in no list."""
-    place = root / "align"
+    """One list names a missing pair; one pair is in no list."""
+    folder = root / "align"
     for n in range(2, 22):
-        image(place / "JPEGImages" / f"FLIR_{n:05d}_RGB.jpg", THERMAL)
-        image(place / "JPEGImages" / f"FLIR_{n:05d}_PreviewData.jpeg", THERMAL)
-        lines(place / "Annotations" / f"FLIR_{n:05d}_PreviewData.xml", ["<a/>"])
+        image(folder / "JPEGImages" / f"FLIR_{n:05d}_RGB.jpg", THERMAL)
+        image(folder / "JPEGImages" / f"FLIR_{n:05d}_PreviewData.jpeg", THERMAL)
+        lines(folder / "Annotations" / f"FLIR_{n:05d}_PreviewData.xml", ["<a/>"])
     stems = [f"FLIR_{n:05d}_PreviewData" for n in range(2, 21)]
-    lines(place / "align_train.txt", [*stems[:14], "FLIR_99999_PreviewData"])
-    lines(place / "align_validation.txt", stems[14:])
+    lines(folder / "align_train.txt", [*stems[:14], "FLIR_99999_PreviewData"])
+    lines(folder / "align_validation.txt", stems[14:])
     return root
 
 
-# Others.
+# Other datasets.
 
 
 def kaist(root):
@@ -210,11 +210,11 @@ def kaist(root):
 
 
 def llvip(root):
-    for split, places in (("train", (1, 2, 3)), ("test", (19,))):
-        for where in places:
+    for split, locations in (("train", (1, 2, 3)), ("test", (19,))):
+        for location in locations:
             for n in range(4):
                 for kind in ("visible", "infrared"):
-                    image(root / kind / split / f"{where:02d}{n:04d}.jpg", THERMAL)
+                    image(root / kind / split / f"{location:02d}{n:04d}.jpg", THERMAL)
     lines(root / "Annotations" / "010001.xml", ["<annotation/>"])
     return root
 
@@ -247,7 +247,7 @@ def roadscene(root):
 
 
 def side_by_side(root):
-    """Left half of every image white: a reader that takes the wrong half is found out."""
+    """The left half of every image is white, which reveals a reader that takes the wrong half."""
     for split, count in (("train", 10), ("val", 4), ("test", 4)):
         for n in range(1, count + 1):
             both = np.zeros((32, 64, 3), np.uint8)
@@ -266,7 +266,7 @@ def unpaired(root):
 
 
 def folders(root):
-    """Anyone's own: odd extensions, a PNG called .jpg, a missing partner, things beside."""
+    """Your own folders: odd extensions, a PNG named .jpg, a missing partner, other files."""
     for n in range(20):
         number = n + 1000 * (n // 5)
         name = f"frame_{number}.jpg"

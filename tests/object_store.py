@@ -1,4 +1,4 @@
-"""An S3 server on loopback that can be taken away and brought back."""
+"""An S3 server on loopback that can be made unreachable and reachable again."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def free_port() -> int:
 
 
 class ObjectStore:
-    """The server keeps all in memory, so it stays up; what comes and goes is the way to it."""
+    """A server that keeps its data in memory, and a relay in front of it to open and close."""
 
     def __init__(self) -> None:
         inner = free_port()
@@ -54,7 +54,7 @@ class ObjectStore:
 
 
 class Relay:
-    """A port of its own before a server's: closed, connections break and new ones are refused."""
+    """A port in front of a server's. While it is closed, connections break and are refused."""
 
     def __init__(self, target: int) -> None:
         self.target, self.port = target, 0
@@ -71,7 +71,7 @@ class Relay:
         ends, self.connections = self.connections, set()
         for end in [self.listener, *ends]:
             with contextlib.suppress(OSError):
-                # Closing alone does not wake the thread that waits in accept or recv.
+                # Closing alone does not wake a thread that waits in accept or recv.
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
 
@@ -84,12 +84,12 @@ class Relay:
             threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
     def _serve(self, near: socket.socket) -> None:
-        """One connection, from its first byte to the closing of both its ends."""
+        """Serves one connection until both of its ends are closed."""
         with near:
             try:
                 far = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
-                return  # a server that is too busy to take one more: this one breaks
+                return  # the server is too busy: this connection breaks
             with far:
                 self.connections.update((near, far))
                 back = threading.Thread(target=self._copy, args=(far, near), daemon=True)
@@ -109,7 +109,7 @@ class Relay:
 
 @contextlib.contextmanager
 def object_store() -> Iterator[ObjectStore]:
-    """With the credentials it takes in the environment of this process and its children."""
+    """Sets its credentials in the environment of this process and its children."""
     before = {name: os.environ.get(name) for name in CREDENTIALS}
     os.environ.update(CREDENTIALS)
     store = ObjectStore()

@@ -1,6 +1,4 @@
-"""Alignment: what is known is cut where it should be, what is not is found again."""
-
-import json
+"""Alignment: known alignments are cut correctly, and unknown ones are estimated."""
 
 import cv2
 import numpy as np
@@ -9,7 +7,11 @@ from PIL import Image
 
 from thermal_search.errors import DatasetError
 from thermal_search.preparation.alignment.edge_matching import distance, search
-from thermal_search.preparation.alignment.estimation import Found, align, estimate
+from thermal_search.preparation.alignment.estimation import (
+    MeasuredAlignment,
+    align_recordings,
+    estimate_box,
+)
 from thermal_search.preparation.alignment.geometry import (
     WHOLE,
     Boxes,
@@ -19,30 +21,32 @@ from thermal_search.preparation.alignment.geometry import (
     overlap,
     read_homographies,
 )
-from thermal_search.preparation.alignment.modes import choose, settle
+from thermal_search.preparation.alignment.modes import complete_alignments
+from thermal_search.preparation.conversion import convert_frame
 from thermal_search.preparation.decoding import Unusable
-from thermal_search.preparation.layouts.frame import Frame
-from thermal_search.preparation.resizing import ResizeConfig, open_pair, resize
+from thermal_search.preparation.frame_images import open_pair
+from thermal_search.preparation.layouts.contents import SourceFrame
+from thermal_search.preparation.settings import PreparationSettings
 
 
 def gradient(width, height):
-    """Every pixel tells its own place."""
+    """An image whose pixels encode their coordinates."""
     x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
     return np.dstack([x, y, x]).round().astype(np.uint8)
 
 
-def test_the_centre_of_the_wider_camera_is_kept():
+def test_wider_view_is_cropped_to_its_center():
     rgb, thermal = gradient(1800, 1600), gradient(640, 512)[..., :1]
     cut, whole = Center().cut(rgb, thermal, (1800, 1600))
 
-    # tan(45/2) / tan(52.8/2), and the same in square pixels across the other side.
+    # tan(45/2) / tan(52.8/2), and the same number of square pixels along the other side.
     assert cut.shape[1] == pytest.approx(1800 * 0.8344, abs=1)
     assert cut.shape[0] == pytest.approx(1800 * 0.8344 * 512 / 640, abs=2)
     assert whole.shape == thermal.shape
     assert abs(int(cut[0, 0, 0]) + int(cut[-1, -1, 0]) - 255) <= 1
 
 
-def test_where_rgb_sees_less_thermal_is_cut():
+def test_thermal_is_cropped_if_rgb_has_the_narrower_view():
     rgb, thermal = gradient(640, 512), gradient(640, 512)[..., :1]
     whole, cut = Center(52.8, 45).cut(rgb, thermal, (640, 512))
 
@@ -59,34 +63,34 @@ def test_where_rgb_sees_less_thermal_is_cut():
         ((2048, 1536), (2048, 1536), (480, 384)),
     ],
 )
-def test_known_crops_keep_the_shape_of_thermal(size, rgb, thermal):
+def test_known_crops_have_the_aspect_ratio_of_thermal(size, rgb, thermal):
     left, right = Table().cut(gradient(*size), gradient(640, 512), size)
 
     assert (left.shape[1], left.shape[0]) == rgb
     assert (right.shape[1], right.shape[0]) == thermal
 
 
-def test_a_size_without_a_known_crop_is_named():
+def test_size_without_a_known_crop_is_named():
     with pytest.raises(Unusable, match="no known crop for RGB of 999 x 666 pixels"):
         Table().cut(gradient(999, 666), gradient(640, 512), (999, 666))
 
 
 @pytest.mark.parametrize("shrunk", [1, 2])
-def test_a_homography_takes_each_thermal_pixel_to_its_rgb_pixel(shrunk):
-    # Thermal pixel (x, y) lies at RGB (2 x + 100, 2 y + 60), also where RGB was read at half size.
+def test_homography_maps_each_thermal_pixel_to_its_rgb_pixel(shrunk):
+    # Thermal pixel (x, y) lies at RGB (2 x + 100, 2 y + 60), even if RGB was read at half size.
     homography = Homography((2, 0, 100, 0, 2, 60, 0, 0, 1))
     rgb = gradient(1600, 1200)
     small = np.asarray(Image.fromarray(rgb).resize((1600 // shrunk, 1200 // shrunk)))
     left, right = homography.cut(small, gradient(640, 512)[..., :1], (1600, 1200))
-    found = cv2.resize(left, (640, 512), interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(left, (640, 512), interpolation=cv2.INTER_AREA)
 
     x, y = np.meshgrid(2 * np.arange(640) + 100, 2 * np.arange(512) + 60)
     assert right.shape[:2] == (512, 640)
-    assert np.abs(found[..., 0] - x * 255 / 1599).max() < 1.5
-    assert np.abs(found[..., 1] - y * 255 / 1199).max() < 1.5
+    assert np.abs(resized[..., 0] - x * 255 / 1599).max() < 1.5
+    assert np.abs(resized[..., 1] - y * 255 / 1199).max() < 1.5
 
 
-def test_what_lies_outside_of_rgb_is_cut_from_both():
+def test_region_outside_of_rgb_is_cut_from_both():
     centered = Homography((1, 0, -64, 0, 1, -51.2, 0, 0, 1))
     left, right = centered.cut(gradient(512, 410), gradient(640, 512)[..., :1], (512, 410))
 
@@ -102,7 +106,7 @@ def test_what_lies_outside_of_rgb_is_cut_from_both():
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("no json", "is no JSON"),
+        ("no json", "must be JSON"),
         ("[]", "must map recordings"),
         ('{"a": [[1, 0], [0, 1]]}', "must be 3 x 3 finite numbers"),
         ('{"a": [[1, 0, 0], [0, 1, 0], [0, 0, NaN]]}', "must be 3 x 3 finite numbers"),
@@ -110,33 +114,29 @@ def test_what_lies_outside_of_rgb_is_cut_from_both():
         ('{"a": [[1, 0, "x"], [0, 1, 0], [0, 0, 1]]}', "must be 3 x 3 finite numbers"),
     ],
 )
-def test_a_bad_homography_file_is_one_sentence(tmp_path, content, sentence):
+def test_bad_homography_file_is_one_sentence(tmp_path, content, sentence):
     (tmp_path / "h.json").write_text(content)
     with pytest.raises(DatasetError, match=sentence):
         read_homographies(tmp_path / "h.json")
 
 
-def test_recordings_without_an_alignment_are_named_or_get_that_of_the_others():
-    found = [
-        Found("a", Boxes(rgb=(0.1, 0.1, 0.9, 0.9)), 0.5, 1.0, 9),
-        Found("b", None, None, None, 0),
+def test_recordings_without_an_alignment_get_the_median_or_are_named():
+    measured = [
+        MeasuredAlignment("a", Boxes(rgb=(0.1, 0.1, 0.9, 0.9)), 0.5, 1.0, 9),
+        MeasuredAlignment("b", None, None, None, 0),
     ]
-    settled, notes = settle(found, "auto")
+    complete, notes = complete_alignments(measured, "auto")
 
-    assert settled["b"] == settled["a"]
+    assert complete["b"] == complete["a"]
     assert "1 recordings could not be aligned by their edges" in notes[0]
     with pytest.raises(DatasetError, match=r"h.json has no matrix for 1 recordings \(first: b\)"):
-        settle(found, "homography:h.json")
+        complete_alignments(measured, "homography:h.json")
     with pytest.raises(DatasetError, match="found no recording whose edges match"):
-        settle(found[1:], "auto")
-    with pytest.raises(DatasetError, match="--align must be none, center, table"):
-        choose("sideways", (45, 52.8))
-    with pytest.raises(DatasetError, match="two angles between 0 and 180"):
-        choose("center", (0, 52.8))
+        complete_alignments(measured[1:], "auto")
 
 
-class Here:
-    """Does the work in this process."""
+class SerialPool:
+    """Maps in this process."""
 
     def map(self, function, items):
         return map(function, items)
@@ -150,31 +150,33 @@ def cut(image, box):
 
 
 def misaligned(roadscene, rgb_box, thermal_box, first, count=24):
-    """Grey pairs of which each sees another part of the scene, and where thermal lies in RGB."""
-    pairs, places = [], []
+    """Grey pairs whose images show different regions, and the boxes of thermal in RGB."""
+    pairs, boxes = [], []
     for path in sorted((roadscene / "visible").iterdir())[first : first + 3 * count : 3]:
-        frame = Frame(path, next((roadscene / "infrared").glob(f"{path.stem}.*")), "r", path.stem)
+        frame = SourceFrame(
+            path, next((roadscene / "infrared").glob(f"{path.stem}.*")), "r", path.stem
+        )
         rgb, thermal = open_pair(frame)
-        rgb, seen = cut(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), rgb_box)
-        thermal, hot = cut(thermal, thermal_box)
-        across, down = seen[2] - seen[0], seen[3] - seen[1]
-        places.append(
+        rgb, rgb_exact = cut(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), rgb_box)
+        thermal, thermal_exact = cut(thermal, thermal_box)
+        across, down = rgb_exact[2] - rgb_exact[0], rgb_exact[3] - rgb_exact[1]
+        boxes.append(
             (
-                (hot[0] - seen[0]) / across,
-                (hot[1] - seen[1]) / down,
-                (hot[2] - seen[0]) / across,
-                (hot[3] - seen[1]) / down,
+                (thermal_exact[0] - rgb_exact[0]) / across,
+                (thermal_exact[1] - rgb_exact[1]) / down,
+                (thermal_exact[2] - rgb_exact[0]) / across,
+                (thermal_exact[3] - rgb_exact[1]) / down,
             )
         )
         pairs.append((rgb, thermal))
-    return pairs, places
+    return pairs, boxes
 
 
 @pytest.fixture(scope="module")
-def own_place(roadscene):
-    """Where thermal lies in RGB in RoadScene's pairs themselves, not quite aligned."""
+def own_box(roadscene):
+    """The box of thermal in RGB in RoadScene's original pairs, which are not perfectly aligned."""
     pairs, _ = misaligned(roadscene, WHOLE, WHOLE, first=0)
-    return estimate(pairs)
+    return estimate_box(pairs)
 
 
 @pytest.mark.parametrize(
@@ -186,59 +188,58 @@ def own_place(roadscene):
     ],
     ids=["0.80", "1.25", "shifted"],
 )
-def test_auto_finds_a_recordings_alignment_within_a_pixel(
-    roadscene, own_place, rgb_box, thermal_box
-):
-    pairs, places = misaligned(roadscene, rgb_box, thermal_box, first=0)
-    found = estimate(pairs)
-    left, top, right, bottom = np.median(places, axis=0)
-    # The known move takes RoadScene's own error along.
+def test_estimated_alignment_is_within_a_pixel(roadscene, own_box, rgb_box, thermal_box):
+    pairs, boxes = misaligned(roadscene, rgb_box, thermal_box, first=0)
+    box = estimate_box(pairs)
+    left, top, right, bottom = np.median(boxes, axis=0)
+    # RoadScene's own error is moved along.
     width, height = rgb_box[2] - rgb_box[0], rgb_box[3] - rgb_box[1]
-    shares = thermal_box
+    edges = thermal_box
     expected = (
-        left + (own_place[0] * (1 - shares[0]) + (own_place[2] - 1) * shares[0]) / width,
-        top + (own_place[1] * (1 - shares[1]) + (own_place[3] - 1) * shares[1]) / height,
-        right + (own_place[0] * (1 - shares[2]) + (own_place[2] - 1) * shares[2]) / width,
-        bottom + (own_place[1] * (1 - shares[3]) + (own_place[3] - 1) * shares[3]) / height,
+        left + (own_box[0] * (1 - edges[0]) + (own_box[2] - 1) * edges[0]) / width,
+        top + (own_box[1] * (1 - edges[1]) + (own_box[3] - 1) * edges[1]) / height,
+        right + (own_box[0] * (1 - edges[2]) + (own_box[2] - 1) * edges[2]) / width,
+        bottom + (own_box[1] * (1 - edges[3]) + (own_box[3] - 1) * edges[3]) / height,
     )
 
-    assert found
-    assert distance(own_place, WHOLE, 256) < 2
-    assert distance(found, expected, 256) < 1
+    assert box
+    assert distance(own_box, WHOLE, 256) < 2
+    assert distance(box, expected, 256) < 1
 
 
-def test_pictures_of_different_scenes_are_not_aligned(roadscene):
+def test_images_of_different_scenes_are_not_aligned(roadscene):
     pairs, _ = misaligned(roadscene, WHOLE, WHOLE, first=0)
-    strangers = [(pairs[i][0], pairs[(i + 12) % 24][1]) for i in range(24)]
-    matches = [search(*pair).score for pair in strangers]
+    mismatched = [(pairs[i][0], pairs[(i + 12) % 24][1]) for i in range(24)]
+    matches = [search(*pair).score for pair in mismatched]
 
     assert np.median(matches) < np.median([search(*pair).score for pair in pairs])
-    assert estimate([(np.zeros((50, 60), np.uint8), np.zeros((50, 60), np.uint8))] * 9) is None
+    assert estimate_box([(np.zeros((50, 60), np.uint8), np.zeros((50, 60), np.uint8))] * 9) is None
 
 
-def test_the_remaining_error_is_measured(roadscene):
+def test_remaining_error_is_measured(roadscene):
     frames = [
-        Frame(path, next((roadscene / "infrared").glob(f"{path.stem}.*")), "r", path.stem)
+        SourceFrame(path, next((roadscene / "infrared").glob(f"{path.stem}.*")), "r", path.stem)
         for path in sorted((roadscene / "visible").iterdir())[:60]
     ]
-    as_it_is, shifted = (
-        next(iter(align(frames, {"*": Boxes(rgb=box)}, 256, Here())))
+    original, shifted = (
+        next(iter(align_recordings(frames, {"*": Boxes(rgb=box)}, 256, SerialPool())))
         for box in (WHOLE, (0.03, 0.0, 1.0, 0.97))
     )
 
-    assert as_it_is.remaining is not None
-    assert shifted.remaining is not None
-    assert as_it_is.remaining < 2
-    assert shifted.remaining == pytest.approx(0.03 * 256 / 0.97, abs=2)
-    assert json.dumps(as_it_is.told())
+    assert original.remaining_error is not None
+    assert shifted.remaining_error is not None
+    assert original.remaining_error < 2
+    assert shifted.remaining_error == pytest.approx(0.03 * 256 / 0.97, abs=2)
+    assert original.entry().remaining_error_px == round(original.remaining_error, 2)
 
 
-def test_a_pair_is_cut_before_it_is_squashed(tmp_path):
+def test_pair_is_cut_before_it_is_resized(tmp_path):
     Image.fromarray(gradient(256, 256)).save(tmp_path / "rgb.png")
     Image.fromarray(gradient(100, 80)[..., 0]).save(tmp_path / "thermal.png")
-    frame = Frame(tmp_path / "rgb.png", tmp_path / "thermal.png", "r", "n", same_size=True)
-    done = resize(frame, ResizeConfig(64), Boxes(rgb=(0.25, 0.25, 0.5, 0.5)))
+    frame = SourceFrame(tmp_path / "rgb.png", tmp_path / "thermal.png", "r", "n", same_size=True)
+    settings = PreparationSettings(size=64)
+    converted = convert_frame(frame, settings, Boxes(rgb=(0.25, 0.25, 0.5, 0.5)))
 
-    assert done.rgb == gradient(256, 256)[64:128, 64:128].transpose(2, 0, 1).tobytes()
-    assert len(done.thermal) == 64 * 64
-    assert "mismatched" in resize(frame, ResizeConfig(64)).fault
+    assert converted.rgb == gradient(256, 256)[64:128, 64:128].transpose(2, 0, 1).tobytes()
+    assert len(converted.thermal) == 64 * 64
+    assert "mismatched" in convert_frame(frame, settings).fault

@@ -1,9 +1,10 @@
-"""Every layout as it lies on disk, with its oddities; and files that mean ill."""
+"""Every layout with its oddities, and malicious files."""
 
 import json
 import os
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import layout_trees
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from thermal_search.errors import DatasetError
 from thermal_search.preparation.layouts import LAYOUTS, read_layout
 from thermal_search.preparation.layouts.flir_v2_stills import normalized, pair_videos
+from thermal_search.preparation.settings import LayoutName
 
 READ = {
-    # layout: (writer, pairs by split as the authors have it, RGB alone, thermal alone)
+    # layout: (writer, pairs by the authors' split, unpaired RGB, unpaired thermal)
     "flir-v2": (layout_trees.flir_v2, {"train": 8, "val": 8, "test": 12}, 14, 14),
     "flir-v1": (layout_trees.flir_v1, {"train": 11, "val": 4, "test": 4}, 0, 3),
     "flir-v1.3": (layout_trees.flir_v1_3, {"train": 11, "val": 4, "test": 4}, 0, 3),
@@ -33,78 +35,79 @@ READ = {
 
 
 @pytest.mark.parametrize("name", READ)
-def test_a_layout_is_recognised_and_read_whole(name, tmp_path):
+def test_layout_is_recognized_and_read_completely(name, tmp_path):
     write, splits, rgb, thermal = READ[name]
-    layout, found = read_layout(write(tmp_path))
-    kinds = Counter(frame.kind for frame in found.frames)
+    layout, contents = read_layout(write(tmp_path))
+    kinds = Counter(frame.kind for frame in contents.frames)
 
     assert layout == name
-    assert Counter(frame.split for frame in found.frames if frame.kind == "pairs") == splits
+    assert Counter(frame.split for frame in contents.frames if frame.kind == "pairs") == splits
     assert (kinds["rgb"], kinds["thermal"]) == (rgb, thermal)
-    names = [(frame.kind, frame.recording, frame.name) for frame in found.frames]
+    names = [(frame.kind, frame.recording, frame.name) for frame in contents.frames]
     assert len(set(names)) == len(names)
 
 
-def test_every_layout_has_its_tree_in_these_tests_and_its_section_in_the_docs():
+def test_every_layout_has_a_test_a_section_in_the_docs_and_a_setting():
     text = (Path(__file__).parents[1] / "docs" / "layouts.md").read_text()
 
     assert set(READ) == set(LAYOUTS) - {"side-by-side-ba"}
     assert [name for name in LAYOUTS if f"`{name}`" not in text] == []
+    assert set(get_args(LayoutName)) == set(LAYOUTS)
 
 
-def test_what_is_left_out_has_a_name_and_a_reason(tmp_path):
-    assert read_layout(layout_trees.flir_aligned(tmp_path / "a"))[1].left_out == [
+def test_unusable_files_have_a_name_and_a_reason(tmp_path):
+    assert read_layout(layout_trees.flir_aligned(tmp_path / "a"))[1].unusable_files == [
         ("align_train.txt: FLIR_99999_PreviewData", "listed, but an image is missing")
     ]
-    assert read_layout(layout_trees.folders(tmp_path / "b"))[1].left_out == [
+    assert read_layout(layout_trees.folders(tmp_path / "b"))[1].unusable_files == [
         ("RGB/notes.docx", "not an image, by its name"),
         ("RGB/frame_1007.jpg", "no thermal partner"),
     ]
-    assert read_layout(layout_trees.flir_europe(tmp_path / "c"))[1].left_out == [
-        (f"{part}/europe_thermal_to_rgb.json: rgb_00007.jpg", "named by the map, but missing")
-        for part in ("train", "val")
+    assert read_layout(layout_trees.flir_europe(tmp_path / "c"))[1].unusable_files == [
+        (f"{split}/europe_thermal_to_rgb.json: rgb_00007.jpg", "named by the map, but missing")
+        for split in ("train", "val")
     ]
 
 
 @pytest.mark.parametrize(("nested", "beside"), [(True, True), (True, False), (False, False)])
-def test_the_map_is_found_in_the_folder_or_beside_it(tmp_path, nested, beside):
+def test_map_may_be_in_the_folder_or_beside_it(tmp_path, nested, beside):
     root = layout_trees.flir_v2(tmp_path / "all", nested=nested, map_beside=beside, stills=False)
     for source in (root, *([root / "FLIR_ADAS_v2"] if nested else [])):
-        found = read_layout(source)[1]
-        assert len(found.frames) == 12
-        assert found.left_out == []
+        contents = read_layout(source)[1]
+        assert len(contents.frames) == 12
+        assert contents.unusable_files == []
 
 
-def test_videos_are_the_authors_test_only_where_stills_can_train(tmp_path):
-    _, found = read_layout(layout_trees.flir_v2(tmp_path, stills=False))
+def test_videos_are_the_test_split_only_if_stills_can_train(tmp_path):
+    _, contents = read_layout(layout_trees.flir_v2(tmp_path, stills=False))
 
-    assert {frame.split for frame in found.frames} == {None}
+    assert {frame.split for frame in contents.frames} == {None}
 
 
-def test_sixteen_bit_twins_are_found(tmp_path):
+def test_radiometric_images_are_found(tmp_path):
     for write, folder in (
         (layout_trees.flir_v2, "analyticsData"),
         (layout_trees.flir_v1, "Data"),
         (layout_trees.flir_v1_3, "thermal_16_bit"),
     ):
-        _, found = read_layout(write(tmp_path / folder))
-        twins = [frame for frame in found.frames if frame.radiometric]
-        assert twins
-        assert all(frame.radiometric.parent.name == folder for frame in twins)
-        assert all(frame.radiometric.stem == frame.thermal.stem for frame in twins)
+        _, contents = read_layout(write(tmp_path / folder))
+        radiometric = [frame for frame in contents.frames if frame.radiometric]
+        assert radiometric
+        assert all(frame.radiometric.parent.name == folder for frame in radiometric)
+        assert all(frame.radiometric.stem == frame.thermal.stem for frame in radiometric)
 
 
-def test_stills_are_paired_by_description_and_by_name_at_equal_frames(tmp_path):
-    _, found = read_layout(layout_trees.flir_v2(tmp_path))
-    pairs = [f for f in found.frames if f.kind == "pairs" and f.split == "train"]
+def test_stills_are_paired_by_description_or_name_at_equal_frames(tmp_path):
+    _, contents = read_layout(layout_trees.flir_v2(tmp_path))
+    pairs = [f for f in contents.frames if f.kind == "pairs" and f.split == "train"]
 
     assert {(f.recording, f.rgb.name.split("-")[3]) for f in pairs} == {
         (video, f"{n:06d}") for video in ("rgbTrain1", "rgbTrain2") for n in (10, 20, 30, 40)
     }
     assert all(f.rgb.name.split("-")[3] == f.thermal.name.split("-")[3] for f in pairs)
     assert {f.pairing for f in pairs} == {"recovered"}
-    # What ran beside a pair stays in its recording, so that no split tears them apart.
-    assert {f.recording for f in found.frames if f.thermal and f.split == "train"} == {
+    # Unpaired frames stay in their pairs' recording, so that no split separates them.
+    assert {f.recording for f in contents.frames if f.thermal and f.split == "train"} == {
         "rgbTrain1",
         "rgbTrain2",
         "irTrain3",
@@ -119,11 +122,11 @@ def test_stills_are_paired_by_description_and_by_name_at_equal_frames(tmp_path):
         ("2019-05-01_RGB.avi", "20190501_IR.avi"),
     ],
 )
-def test_names_of_two_cameras_are_one_name(one, other):
+def test_names_of_two_cameras_are_normalized_to_one(one, other):
     assert normalized(one) == normalized(other)
 
 
-def test_a_pointer_counts_more_than_a_name_and_no_video_has_two_partners():
+def test_pointer_overrides_names_and_no_video_has_two_partners():
     rgb = [{"id": "a", "filename": "same.avi"}, {"id": "b", "filename": "b.avi"}]
     thermal = [
         {"id": "x", "filename": "same.avi", "description": '{"RGB": "b"}'},
@@ -133,16 +136,18 @@ def test_a_pointer_counts_more_than_a_name_and_no_video_has_two_partners():
     assert pair_videos(rgb, thermal, present=({"a", "b"}, {"x", "y"})) == {"x": "b"}
 
 
-def test_a_broken_index_costs_the_recovered_pairs_and_is_named(tmp_path):
+def test_broken_index_is_listed_and_its_pairs_are_not_recovered(tmp_path):
     layout_trees.flir_v2(tmp_path)
     (tmp_path / "FLIR_ADAS_v2/images_thermal_train/index.json").write_text("{")
-    _, found = read_layout(tmp_path)
+    _, contents = read_layout(tmp_path)
 
-    assert [file for file, _ in found.left_out] == ["FLIR_ADAS_v2/images_thermal_train/index.json"]
-    assert Counter(f.pairing for f in found.frames if f.kind == "pairs")["recovered"] == 8
+    assert [file for file, _ in contents.unusable_files] == [
+        "FLIR_ADAS_v2/images_thermal_train/index.json"
+    ]
+    assert Counter(f.pairing for f in contents.frames if f.kind == "pairs")["recovered"] == 8
 
 
-def test_either_side_of_a_side_by_side_picture_can_be_rgb(tmp_path):
+def test_either_half_of_a_side_by_side_image_can_be_rgb(tmp_path):
     layout_trees.side_by_side(tmp_path)
 
     assert {f.rgb_side for f in read_layout(tmp_path)[1].frames} == {"left"}
@@ -152,56 +157,56 @@ def test_either_side_of_a_side_by_side_picture_can_be_rgb(tmp_path):
 @pytest.mark.parametrize(
     "form", [("vis/train", "ir/train"), ("train/vis", "train/ir"), ("visible", "lwir")]
 )
-def test_own_folders_may_be_called_and_nested_in_many_ways(tmp_path, form):
+def test_own_folders_may_have_various_names_and_nesting(tmp_path, form):
     for folder in form:
         for n in range(8):
             layout_trees.image(tmp_path / folder / f"{n}.png")
-    name, found = read_layout(tmp_path)
+    name, contents = read_layout(tmp_path)
 
     assert name == "folders"
-    assert len(found.frames) == 8
-    assert {frame.pairing for frame in found.frames} == {"assumed"}
+    assert len(contents.frames) == 8
+    assert {frame.pairing for frame in contents.frames} == {"assumed"}
 
 
 @pytest.mark.parametrize(
     ("layout", "sentence"),
-    [("auto", "has no layout we know"), ("kaist", "must hold set00/V000/visible/")],
+    [("auto", "must have a known layout"), ("kaist", "must hold set00/V000/visible/")],
 )
-def test_a_folder_without_the_layout_is_told_what_to_look_for(tmp_path, layout, sentence):
+def test_error_for_an_unknown_layout_names_its_folders(tmp_path, layout, sentence):
     with pytest.raises(DatasetError, match=sentence):
         read_layout(tmp_path, layout)
 
 
-# Files that mean ill.
+# Malicious files.
 
 
 @pytest.mark.parametrize("evil", ["../../secret.jpg", "/etc/passwd", "a/b.jpg", "..", "", "x\0"])
-def test_a_map_that_leads_elsewhere_is_named_and_not_followed(tmp_path, evil):
+def test_map_that_leads_outside_is_listed_and_not_followed(tmp_path, evil):
     layout_trees.flir_v2(tmp_path, stills=False)
     file = tmp_path / "rgb_to_thermal_vid_map.json"
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {next(iter(content)): evil}))
-    _, found = read_layout(tmp_path)
+    _, contents = read_layout(tmp_path)
 
-    assert len(found.frames) == 11
-    assert [reason for _, reason in found.left_out] == ["must be two plain file names"]
+    assert len(contents.frames) == 11
+    assert [reason for _, reason in contents.unusable_files] == ["must be two plain file names"]
 
 
-def test_links_that_lead_out_are_named_and_not_followed(tmp_path):
+def test_links_that_lead_outside_are_listed_and_not_followed(tmp_path):
     root, secret = tmp_path / "raw", tmp_path / "secret"
     layout_trees.folders(root)
     layout_trees.image(secret / "frame_0.jpg")
     (root / "RGB" / "frame_0.jpg").unlink()
     (root / "RGB" / "frame_0.jpg").symlink_to(secret / "frame_0.jpg")
-    # A link within the recording is fine, a ring of links is not.
+    # A link within the recording is allowed, a cycle of links is not.
     (root / "RGB" / "frame_2.jpg").unlink()
     (root / "RGB" / "frame_2.jpg").symlink_to(root / "RGB" / "frame_1.jpg")
     (root / "RGB" / "ring.jpg").symlink_to(root / "RGB" / "ring.jpg")
-    _, found = read_layout(root)
+    _, contents = read_layout(root)
 
-    assert ("RGB/frame_0.jpg", "a link that leads out of the recording") in found.left_out
-    assert "RGB/ring.jpg" in dict(found.left_out)
-    assert "frame_2" in {frame.name for frame in found.frames}
+    assert ("RGB/frame_0.jpg", "a link that leads out of the recording") in contents.unusable_files
+    assert "RGB/ring.jpg" in dict(contents.unusable_files)
+    assert "frame_2" in {frame.name for frame in contents.frames}
 
 
 def test_a_folder_that_is_a_link_out_of_the_recording_is_refused(tmp_path):
@@ -213,25 +218,25 @@ def test_a_folder_that_is_a_link_out_of_the_recording_is_refused(tmp_path):
         read_layout(tmp_path / "raw")
 
 
-def test_a_list_that_is_a_link_out_of_the_recording_is_not_read(tmp_path):
+def test_list_that_links_outside_is_not_read(tmp_path):
     layout_trees.flir_aligned(tmp_path / "raw")
     layout_trees.lines(tmp_path / "secret" / "list.txt", ["password"])
     file = tmp_path / "raw" / "align" / "align_train.txt"
     file.unlink()
     file.symlink_to(tmp_path / "secret" / "list.txt")
-    with pytest.raises(DatasetError, match="must be in the recording") as told:
+    with pytest.raises(DatasetError, match="must be in the recording") as raised:
         read_layout(tmp_path / "raw")
-    assert "password" not in str(told.value)
+    assert "password" not in str(raised.value)
 
 
-def test_names_that_break_terminals_or_text_are_told_escaped(tmp_path):
+def test_control_characters_in_names_are_escaped(tmp_path):
     layout_trees.folders(tmp_path)
     (tmp_path / "RGB" / "\x1b[2Jcls.exe").write_bytes(b"")
     (Path(os.fsdecode(os.fsencode(tmp_path / "RGB") + b"/\xff.jpg"))).write_bytes(b"")
     os.mkfifo(tmp_path / "RGB" / "pipe.jpg")
-    _, found = read_layout(tmp_path)
+    _, contents = read_layout(tmp_path)
 
-    reasons = dict(found.left_out)
+    reasons = dict(contents.unusable_files)
     assert reasons["RGB/\\x1b[2Jcls.exe"] == "not an image, by its name"
     assert reasons["RGB/\\udcff.jpg"] == "a name that is not UTF-8"
     assert reasons["RGB/pipe.jpg"] == "not a file"
@@ -273,7 +278,7 @@ BYTES = JSON.map(lambda value: json.dumps(value).encode()) | st.binary(max_size=
         (layout_trees.flir_aligned, "align/align_train.txt"),
     ],
 )
-def test_no_content_of_a_list_crashes_or_leads_out(write, file, tmp_path):
+def test_no_content_of_a_list_crashes_or_leads_outside(write, file, tmp_path):
     root = write(tmp_path)
 
     @settings(
@@ -283,19 +288,19 @@ def test_no_content_of_a_list_crashes_or_leads_out(write, file, tmp_path):
     def holds(content):
         (root / file).write_bytes(content)
         try:
-            _, found = read_layout(root)
+            _, contents = read_layout(root)
         except DatasetError:
             return
-        for frame in found.frames:
+        for frame in contents.frames:
             for path in (frame.rgb, frame.thermal, frame.radiometric):
                 assert path is None or path.resolve().is_relative_to(root)
-        assert all(told.isprintable() for entry in found.left_out for told in entry)
+        assert all(text.isprintable() for entry in contents.unusable_files for text in entry)
 
     holds()
 
 
 @pytest.mark.parametrize("bomb", ["[" * 200_000, '{"a":' * 200_000, "9" * 10_000])
-def test_deep_and_long_json_is_one_sentence(tmp_path, bomb):
+def test_deep_or_long_json_is_one_sentence(tmp_path, bomb):
     layout_trees.flir_v2(tmp_path, stills=False)
     (tmp_path / "rgb_to_thermal_vid_map.json").write_text(bomb)
     with pytest.raises(DatasetError, match="must be JSON"):

@@ -9,10 +9,11 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
-from test_process import folders
+from recordings import folders
 
 from thermal_search.errors import SearchError
 from thermal_search.preparation.prepare import prepare
+from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.tuning import nodes as machines
 from thermal_search.tuning.nodes import NodeWait, wait_for, wanted
 from thermal_search.tuning.placement import place_slots
@@ -134,7 +135,7 @@ def test_machines_that_come_late_are_waited_for(cluster):
 def test_all_machines_prepare_the_dataset_that_one_process_does(cluster, tmp_path):
     root = folders(tmp_path / "raw", count=24, gap_every=8)
     digests = {
-        prepare(root, tmp_path / name, size=32, **how).digest
+        prepare(root, tmp_path / name, PreparationSettings(size=32, **how)).digest
         for name, how in {"alone": {"workers": 1}, "all": {"address": "auto"}}.items()
     }
     assert len(digests) == 1

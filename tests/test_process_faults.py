@@ -1,26 +1,25 @@
-"""process.py keeps its word: killed, out of room, in its own way, or given files that mean ill."""
+"""process.py keeps its promises if it is killed, runs out of space, runs twice, or reads malicious
+files."""
 
 import os
 import random
 import shutil
 import signal
 import struct
-import subprocess
-import sys
 import zlib
-from pathlib import Path
 
 import interrupted
 import layout_trees
 import numpy as np
 import pytest
 from PIL import Image
+from recordings import run
 
-from thermal_search.data.manifest import read_manifest, verify
+from thermal_search.data.manifest import read_manifest, verify_checksums
 from thermal_search.errors import DatasetError
 from thermal_search.preparation.prepare import prepare
+from thermal_search.preparation.settings import PreparationSettings
 
-PROCESS = Path(__file__).parents[1] / "process.py"
 SIZE = 32
 MOMENTS = 6
 
@@ -31,20 +30,20 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    """A recording of pairs, some of which are dropped, and of frames without a partner."""
+    """A recording of pairs, some of which are rejected, and of frames without a partner."""
     return layout_trees.flir_v2_scenes(tmp_path_factory.mktemp("faults") / "raw")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(raw, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    # Of the name that others will have: the manifest holds no other trace of the place.
-    told = folder / "told"
-    interrupted.start(raw, folder / "data", told=told, size=SIZE).join()
-    return contents(folder / "data"), int(told.read_text())
+    # With the name that the others will have: the manifest holds no other trace of the path.
+    report = folder / "report"
+    interrupted.start(raw, folder / "data", report=report, size=SIZE).join()
+    return contents(folder / "data"), int(report.read_text())
 
 
-def test_killed_at_any_moment_the_second_run_ends_the_same_to_the_byte(raw, undisturbed, tmp_path):
+def test_run_after_a_kill_at_any_step_gives_the_same_bytes(raw, undisturbed, tmp_path):
     expected, steps = undisturbed
     # The first step, the last one, and some between.
     moments = [1, steps, *random.Random(0).sample(range(2, steps), MOMENTS)]
@@ -56,32 +55,32 @@ def test_killed_at_any_moment_the_second_run_ends_the_same_to_the_byte(raw, undi
         killed.join()
 
         assert killed.exitcode == -signal.SIGKILL
-        # All of it or nothing.
+        # The complete dataset or none.
         assert not output.exists() or contents(output) == expected
-        prepare(raw, output, size=SIZE, workers=1)
+        prepare(raw, output, PreparationSettings(size=SIZE, workers=1))
         assert contents(output) == expected
         assert list(output.parent.iterdir()) == [output]
 
 
-def test_killed_again_and_again_it_ends_the_same(raw, undisturbed, tmp_path):
+def test_repeatedly_killed_run_gives_the_same_bytes(raw, undisturbed, tmp_path):
     output = tmp_path / "data"
     for moment in range(3, 43, 8):
         killed = interrupted.start(raw, output, step=moment, signal=signal.SIGKILL, size=SIZE)
         killed.join()
         if killed.exitcode == 0:
             break
-    prepare(raw, output, size=SIZE, workers=1)
+    prepare(raw, output, PreparationSettings(size=SIZE, workers=1))
 
     assert contents(output) == undisturbed[0]
 
 
-def test_a_second_run_at_once_is_refused_and_the_first_ends_right(raw, undisturbed, tmp_path):
+def test_second_run_at_once_is_refused_and_the_first_finishes(raw, undisturbed, tmp_path):
     output = tmp_path / "data"
     first = interrupted.start(raw, output, step=20, signal=signal.SIGSTOP, size=SIZE)
     interrupted.wait_until_stopped(first)
     try:
-        with pytest.raises(DatasetError, match="another run is at work on it"):
-            prepare(raw, output, size=SIZE, workers=1)
+        with pytest.raises(DatasetError, match="another run is working on it"):
+            prepare(raw, output, PreparationSettings(size=SIZE, workers=1))
     finally:
         os.kill(first.pid, signal.SIGCONT)
         first.join()
@@ -90,16 +89,18 @@ def test_a_second_run_at_once_is_refused_and_the_first_ends_right(raw, undisturb
 
 
 @pytest.mark.parametrize("moment", [1, 2])
-def test_a_run_that_starts_while_another_ends_finds_the_dataset(raw, undisturbed, tmp_path, moment):
-    output, told = tmp_path / "data", tmp_path.with_suffix(".told")
-    late = interrupted.start(raw, output, step=moment, signal=signal.SIGSTOP, told=told, size=SIZE)
+def test_run_that_starts_while_another_ends_finds_the_dataset(raw, undisturbed, tmp_path, moment):
+    output, report = tmp_path / "data", tmp_path.with_suffix(".report")
+    late = interrupted.start(
+        raw, output, step=moment, signal=signal.SIGSTOP, report=report, size=SIZE
+    )
     interrupted.wait_until_stopped(late)
     try:
-        prepare(raw, output, size=SIZE, workers=1)
+        prepare(raw, output, PreparationSettings(size=SIZE, workers=1))
     finally:
         os.kill(late.pid, signal.SIGCONT)
         late.join()
-    answer = told.read_text()
+    answer = report.read_text()
 
     assert answer.isdigit() or "another run" in answer
     assert contents(output) == undisturbed[0]
@@ -107,25 +108,25 @@ def test_a_run_that_starts_while_another_ends_finds_the_dataset(raw, undisturbed
 
 
 @pytest.mark.parametrize("largest", [10, 2000, 20_000])
-def test_a_file_that_cannot_grow_is_one_sentence_and_room_mends_it(
+def test_file_size_limit_is_one_sentence_and_the_next_run_resumes(
     raw, undisturbed, tmp_path, largest
 ):
-    output, told = tmp_path / "data", tmp_path / "told"
-    interrupted.start(raw, output, largest_file=largest, told=told, size=SIZE).join()
-    answer = told.read_text()
+    output, report = tmp_path / "data", tmp_path / "report"
+    interrupted.start(raw, output, largest_file=largest, report=report, size=SIZE).join()
+    answer = report.read_text()
 
     assert "cannot be written (" in answer
-    assert "The same command goes on where it was." in answer
+    assert "the same command resumes the preparation." in answer
     assert "\n" not in answer
     assert not output.exists()
-    prepare(raw, output, size=SIZE, workers=1)
+    prepare(raw, output, PreparationSettings(size=SIZE, workers=1))
     assert contents(output) == undisturbed[0]
 
 
-def test_a_full_disk_is_one_sentence_and_room_mends_it(raw, undisturbed, tmp_path):
-    disk, kept, told = (tmp_path / name for name in ("disk", "kept", "told"))
-    interrupted.start_on_small_disk(raw, disk, kept, told, room=100_000, size=SIZE).join()
-    answer = told.read_text()
+def test_full_disk_is_one_sentence_and_the_next_run_resumes(raw, undisturbed, tmp_path):
+    disk, copy, report = (tmp_path / name for name in ("disk", "copy", "report"))
+    interrupted.start_on_small_disk(raw, disk, copy, report, room=100_000, size=SIZE).join()
+    answer = report.read_text()
     if answer.startswith("cannot mount"):
         pytest.skip(answer)
 
@@ -133,11 +134,11 @@ def test_a_full_disk_is_one_sentence_and_room_mends_it(raw, undisturbed, tmp_pat
     assert "cannot be written (" in answer
     assert "No space left on device" in answer
     assert "\n" not in answer
-    assert contents(kept) == undisturbed[0]
+    assert contents(copy) == undisturbed[0]
 
 
 def bomb(width, height):
-    """A PNG of some bytes that says it has so many pixels."""
+    """A small PNG whose header claims so many pixels."""
 
     def chunk(kind, data):
         body = kind + data
@@ -148,7 +149,7 @@ def bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-def test_files_that_mean_ill_are_named_and_counted_and_none_is_read(tmp_path):
+def test_malicious_files_are_listed_and_none_is_read(tmp_path):
     root, secret = tmp_path / "raw", tmp_path / "secret.png"
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     Image.fromarray(noise).save(secret)
@@ -171,36 +172,30 @@ def test_files_that_mean_ill_are_named_and_counted_and_none_is_read(tmp_path):
             file.symlink_to(secret)
         else:
             file.write_bytes(content)
-    flags = ["--size", "32", "--max-bad", "0.3", "--workers", "1"]
-    ran = subprocess.run(
-        [sys.executable, PROCESS, root, tmp_path / "data", *flags],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = run(root, tmp_path / "data", "--size", 32, "--max-unusable", 0.3)
     assert ran.returncode == 0, ran.stderr
     manifest = read_manifest(tmp_path / "data")
-    verify(manifest)
-    reasons = {entry["file"]: entry["reason"] for entry in manifest.left_out}
+    verify_checksums(manifest)
+    reasons = {file.file: file.reason for file in manifest.unusable_files}
     for stem, (_, reason) in faults.items():
         assert reasons.pop(f"visible/{stem}.jpg").startswith(reason)
-    # What the link left alone.
+    # The partner of the link.
     assert reasons == {"infrared/05.jpg": "no RGB partner"}
-    assert "left out 7:" in ran.stdout
+    assert "unusable 7:" in ran.stdout
     assert sum(manifest.counts()["pairs"].values()) == 34
 
 
-def test_a_map_that_points_outside_is_told_and_nothing_is_read_there(raw, tmp_path):
+def test_map_that_points_outside_is_listed_and_not_followed(raw, tmp_path):
     root = tmp_path / "raw"
     shutil.copytree(raw, root)
     file = root / "rgb_to_thermal_vid_map.json"
     name = layout_trees.flir_name("rgbTest0", 0, "r00")
-    told = file.read_text()
-    file.write_text(told.replace(f'"{name}"', '"../../../secret.jpg"'))
+    text = file.read_text()
+    file.write_text(text.replace(f'"{name}"', '"../../../secret.jpg"'))
     layout_trees.image(tmp_path / "secret.jpg")
-    manifest = prepare(root, tmp_path / "data", size=SIZE, workers=1)
+    manifest = prepare(root, tmp_path / "data", PreparationSettings(size=SIZE, workers=1))
 
-    assert [(item["file"], item["reason"]) for item in manifest.left_out] == [
+    assert [(file.file, file.reason) for file in manifest.unusable_files] == [
         (
             f"rgb_to_thermal_vid_map.json: ('../../../secret.jpg', "
             f"'{layout_trees.flir_name('irTest0', 0, 't00')}')",

@@ -1,4 +1,4 @@
-"""16-bit thermal: counts, degrees and network range agree wherever frames are used."""
+"""16-bit thermal: counts, degrees and network range are consistent."""
 
 import json
 from dataclasses import asdict
@@ -25,30 +25,30 @@ def counts_of(celsius):
     return ((np.asarray(celsius) + 273.15) / 0.04).round().astype(np.uint16)
 
 
-def test_the_range_becomes_minus_one_to_one_and_comes_back():
+def test_range_maps_to_network_range_and_back():
     images = WARM.images(torch.from_numpy(counts_of([-100, -20, 20, 60, 300])))
 
     assert images.tolist() == pytest.approx([-1, -1, 0, 1, 1], abs=6e-4)
     assert WARM.celsius(images).tolist() == pytest.approx([-20, -20, 20, 60, 60], abs=0.03)
 
 
-def test_other_gains_are_other_degrees():
+def test_other_gain_gives_other_degrees():
     fine = Temperatures(0.0, 100.0, kelvin_per_count=0.01)
     images = fine.images(torch.tensor([32315], dtype=torch.uint16))
 
     assert fine.celsius(images).item() == pytest.approx(50, abs=0.01)
 
 
-def test_a_part_of_radiometric_frames_means_the_same_degrees():
+def test_slice_of_radiometric_frames_keeps_their_degrees():
     counts = np.arange(6 * 64, dtype=np.uint16).reshape(6, 1, 8, 8) * 9 + 6000
     frames = Frames([counts[:2], counts[2:]], size=8, channels=1, temperatures=WARM)
 
-    part = frames.part(1, 5)
-    assert part.temperatures == WARM
-    assert torch.equal(part.take(range(4)), frames.take(range(1, 5)))
+    middle = frames.slice(1, 5)
+    assert middle.temperatures == WARM
+    assert torch.equal(middle.take(range(4)), frames.take(range(1, 5)))
 
 
-def test_networks_see_counts_finely_and_metrics_see_grey_levels():
+def test_networks_get_full_precision_and_metrics_get_grey_levels():
     celsius = np.linspace(-20, 60, 4 * 8 * 8).reshape(4, 1, 8, 8)
     frames = Frames([counts_of(celsius)], size=8, channels=1, temperatures=WARM)
     rgb = Frames([np.zeros((4, 3, 8, 8), np.uint8)], size=8, channels=3)
@@ -66,7 +66,7 @@ def test_networks_see_counts_finely_and_metrics_see_grey_levels():
 
 
 def exported(folder, temperatures):
-    """A generator as `thermal-search export` writes it, from a search that never was."""
+    """A generator as `thermal-search export` writes it, from a made-up search."""
     translator = architectures.build("pix2pix", 32, TINY["pix2pix"])
     best = {
         "architecture": "pix2pix",
@@ -100,7 +100,7 @@ def exported(folder, temperatures):
     return export.export(folder)
 
 
-def test_a_generator_of_16_bit_thermal_gives_degrees_back(tmp_path):
+def test_generator_of_16_bit_thermal_writes_degrees(tmp_path):
     model = exported(tmp_path / "search", asdict(WARM))
     (tmp_path / "rgb").mkdir()
     random = np.random.default_rng(0)
@@ -119,7 +119,7 @@ def test_a_generator_of_16_bit_thermal_gives_degrees_back(tmp_path):
     assert len(np.unique(celsius)) > len(np.unique(grey))
 
 
-def test_degrees_of_an_8_bit_generator_are_refused(tmp_path):
+def test_8_bit_generator_cannot_write_degrees(tmp_path):
     model = exported(tmp_path / "search", None)
     with pytest.raises(DatasetError, match="8-bit thermal images, which are no temperatures"):
         translate_folder(model, tmp_path, tmp_path / "degrees", celsius=True)

@@ -1,4 +1,4 @@
-"""Reading and resizing single images: what comes out is what Pillow would give, or a reason."""
+"""Decoding and resizing single images: Pillow's result, or a reason."""
 
 import io
 
@@ -17,7 +17,7 @@ def encoded(pixels, format="JPEG", **options):
 
 
 def scene(height, width, channels=3, seed=0):
-    """Blobs, edges and noise, so that a resize has something to do."""
+    """Blobs, edges and noise, which a resize can get wrong."""
     random = np.random.default_rng(seed)
     coarse = Image.fromarray(random.integers(0, 256, (9, 11, 3), np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
@@ -30,24 +30,24 @@ def scene(height, width, channels=3, seed=0):
 @pytest.mark.parametrize("filter", FILTERS)
 @pytest.mark.parametrize(("height", "width"), [(320, 400), (51, 64), (97, 41), (64, 64)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_resizing_is_pillows_to_one_grey_level(filter, height, width, channels):
+def test_resize_matches_pillow_to_one_grey_level(filter, height, width, channels):
     pixels = scene(height, width, channels)
     expected = np.asarray(Image.fromarray(pixels).resize((64, 64), FILTERS[filter]))
-    found = resize_square(pixels.reshape(height, width, channels), 64, filter)
+    resized = resize_square(pixels.reshape(height, width, channels), 64, filter)
 
-    difference = np.abs(found.astype(int) - expected.reshape(64, 64, channels).astype(int))
+    difference = np.abs(resized.astype(int) - expected.reshape(64, 64, channels).astype(int))
     assert difference.max() <= 1
     assert difference.mean() < 0.02
 
 
 @pytest.mark.parametrize("filter", FILTERS)
-def test_counts_are_resized_as_finely_as_floats(filter):
+def test_counts_are_resized_as_precisely_as_floats(filter):
     counts = scene(80, 100, 1).astype(np.uint16) * 9 + 6000
     exact = Image.fromarray(counts.astype(np.float32)).resize((32, 32), FILTERS[filter])
-    found = resize_square(counts[..., None], 32, filter)
+    resized = resize_square(counts[..., None], 32, filter)
 
-    assert found.dtype == np.uint16
-    assert np.abs(found[..., 0] - np.asarray(exact)).max() <= 0.51
+    assert resized.dtype == np.uint16
+    assert np.abs(resized[..., 0] - np.asarray(exact)).max() <= 0.51
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -63,31 +63,31 @@ def test_counts_are_resized_as_finely_as_floats(filter):
     ],
     ids=["jpeg", "grey jpeg", "progressive", "png", "tiff", "transparent"],
 )
-def test_pictures_are_decoded_as_pillow_does(content, mode):
+def test_images_are_decoded_like_pillow(content, mode):
     expected = np.asarray(Image.open(io.BytesIO(content)).convert(mode)).astype(int)
-    found = decode(content, mode)
+    decoded = decode(content, mode)
 
-    assert np.abs(found.astype(int) - expected.reshape(found.shape)).max() <= 1
+    assert np.abs(decoded.astype(int) - expected.reshape(decoded.shape)).max() <= 1
 
 
 @pytest.mark.parametrize("cut", [3, 40, 700, -30])
-def test_a_cut_jpeg_is_named_corrupt(cut):
+def test_truncated_jpeg_is_corrupt(cut):
     with pytest.raises(Unusable, match="corrupt"):
         decode(encoded(scene(200, 300))[:cut], "RGB")
 
 
-def test_a_decompression_bomb_is_refused_before_it_is_unpacked():
+def test_decompression_bomb_is_refused_before_it_is_decoded():
     file = io.BytesIO()
     Image.new("L", (30000, 30000)).save(file, "PNG")
     with pytest.raises(Unusable, match="too large to be an image"):
         decode(file.getvalue(), "RGB")
 
 
-def test_an_empty_an_alien_and_an_absent_file_are_named(tmp_path):
+def test_empty_foreign_and_missing_files_have_reasons(tmp_path):
     (tmp_path / "empty.jpg").touch()
-    (tmp_path / "alien.jpg").write_text("no image at all")
+    (tmp_path / "foreign.jpg").write_text("no image at all")
     reasons = []
-    for name in ("empty.jpg", "alien.jpg", "absent.jpg"):
+    for name in ("empty.jpg", "foreign.jpg", "missing.jpg"):
         with pytest.raises(Unusable) as caught:
             read_image(tmp_path / name, "RGB")
         reasons.append(str(caught.value))
@@ -99,27 +99,27 @@ def test_an_empty_an_alien_and_an_absent_file_are_named(tmp_path):
     ]
 
 
-def test_a_fast_decode_keeps_twice_the_pixels_that_are_wanted():
+def test_fast_decode_keeps_the_minimum_side():
     content = encoded(scene(800, 900), quality=92)
 
-    assert decode(content, "RGB", smallest=512).shape == (800, 900, 3)
-    assert decode(content, "RGB", smallest=256).shape == (400, 450, 3)
-    assert decode(content, "RGB", smallest=100).shape == (100, 113, 3)
+    assert decode(content, "RGB", min_side=512).shape == (800, 900, 3)
+    assert decode(content, "RGB", min_side=256).shape == (400, 450, 3)
+    assert decode(content, "RGB", min_side=100).shape == (100, 113, 3)
 
 
-def test_a_fast_decode_is_near_the_full_one():
+def test_fast_decode_is_close_to_the_full_decode():
     content = encoded(scene(800, 900), quality=92)
     full, fast = (
-        resize_square(decode(content, "RGB", smallest=least), 128, "bicubic").astype(int)
-        for least in (0, 256)
+        resize_square(decode(content, "RGB", min_side=min_side), 128, "bicubic").astype(int)
+        for min_side in (0, 256)
     )
 
     assert np.abs(full - fast).mean() < 1
 
 
-def test_depths_that_do_not_fit_are_named():
+def test_other_bit_depths_have_reasons():
     counts = scene(20, 30, 1).astype(np.uint16) * 100
-    with pytest.raises(Unusable, match="16 bits a pixel"):
+    with pytest.raises(Unusable, match="16 bits per pixel"):
         decode(encoded(counts, "PNG"), "L")
     with pytest.raises(Unusable, match="reads 16-bit images of one channel"):
         decode(encoded(scene(20, 30), "PNG"), "counts")

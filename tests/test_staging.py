@@ -1,28 +1,29 @@
-"""Recordings and datasets in a bucket, against a real S3 server on loopback."""
+"""SourceContents and datasets in a bucket, against a real S3 server on loopback."""
 
 import hashlib
 from functools import partial
 
 import pytest
 from object_store import object_store
-from test_process import folders, run
+from recordings import folders, run
 
 from thermal_search.errors import DatasetError
 from thermal_search.preparation.prepare import prepare
+from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.preparation.staging import stage
 from thermal_search.storage import Location
 
 
 def content(folder):
-    """What is in every file, by its name below the folder."""
+    """Hash of every file, by its path below the folder."""
     base = len(folder.path)
     return {
-        place.path[base:]: hashlib.sha256(place.read_bytes()).hexdigest()
-        for place in folder.list(deep=True)
+        file.path[base:]: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in folder.list(deep=True)
     }
 
 
-def test_a_recording_in_a_bucket_becomes_the_same_dataset_in_a_bucket(tmp_path, monkeypatch):
+def test_recording_in_a_bucket_becomes_the_same_dataset_in_a_bucket(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = folders(tmp_path / "raw", count=24, gap_every=8)
     with object_store() as store:
@@ -32,15 +33,15 @@ def test_a_recording_in_a_bucket_becomes_the_same_dataset_in_a_bucket(tmp_path, 
             (bucket / "raw" / path.relative_to(root)).write_bytes(path.read_bytes())
         result = run(bucket / "raw", bucket / "data", "--size", 32)
         assert result.returncode == 0, result.stderr
-        prepare(root, tmp_path / "data", size=32)
-        here, there = content(Location.of(tmp_path / "data")), content(bucket / "data")
+        prepare(root, tmp_path / "data", PreparationSettings(size=32))
+        local, remote = content(Location.of(tmp_path / "data")), content(bucket / "data")
 
-        # The plan alone knows the files' times, which a bucket does not keep.
-        assert here.keys() == there.keys()
-        assert {n for n in here if here[n] != there[n]} <= {"/preparation.json"}
+        # Only the plan holds the files' times, which a bucket does not keep.
+        assert local.keys() == remote.keys()
+        assert {n for n in local if local[n] != remote[n]} <= {"/preparation.json"}
         assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "raw"]
-        work = partial(prepare, size=64)
+        work = partial(prepare, settings=PreparationSettings(size=64))
         with pytest.raises(DatasetError, match="holds another dataset"):
             stage(Location.of(root), bucket / "data", None, work)
-        with pytest.raises(DatasetError, match="nothing is there"):
+        with pytest.raises(DatasetError, match="is empty or absent"):
             stage(bucket / "nowhere", bucket / "new", None, work)

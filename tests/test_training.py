@@ -253,7 +253,7 @@ def judge_with_two(rank, place, shares):
     evaluator = evaluator_of(data, WorkerGroup())
     found = evaluator.evaluate(translator_of(), Path(place) / "two.png")
     _, paired = data.paired
-    stills = STILLS.part(*((0, 4), (4, 11))[rank])
+    stills = STILLS.slice(*((0, 4), (4, 11))[rank])
     baselines = measure_baselines(evaluator, [paired, stills])
     Path(place, f"found-{rank}").write_text(json.dumps([found.metrics, baselines]))
     dist.destroy_process_group()

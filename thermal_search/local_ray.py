@@ -1,14 +1,14 @@
-"""A Ray of this machine alone, which no other machine can reach."""
+"""Ray on this machine only, which no other machine can reach."""
 
 import os
 from typing import Any
 
 
 def start(**settings: Any) -> None:
-    """`ray.init`, listening on the loopback interface and on no other.
+    """Calls `ray.init` so that Ray listens on the loopback interface only.
 
-    On macOS and Windows Ray does so by itself. On Linux it listens everywhere, and the switch
-    between the two is read when Ray is imported: it has no other name in Ray's interface.
+    On macOS and Windows Ray does so by default. On Linux it listens on all interfaces, unless a
+    switch is set that Ray reads when it is imported; its public interface has no other one.
     """
     import ray
     from ray._private import ray_constants

@@ -1,8 +1,8 @@
-"""Where things are kept: on a disk, or in a bucket that every machine reaches.
+"""Files on a disk, or in a bucket that every machine reaches.
 
-A `Location` reads like a path. On a disk (NFS included) it is one. In a bucket (`s3://`, `gs://`)
-it speaks through pyarrow, waits out a store that is away, and takes its credentials from the
-environment alone: they are never part of an address, a file or a message.
+A `Location` is used like a path. On a disk (NFS included) it is one. In a bucket (`s3://`, `gs://`)
+it uses pyarrow, retries while the store does not answer, and takes credentials from the environment
+only: they are never part of an address, a file or a message.
 
     s3://bucket/folder?endpoint_override=127.0.0.1:9000&scheme=http&region=eu-central-1
     gs://bucket/folder
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 TIMEOUT_S = 180.0
-"""How long a store that does not answer is waited for, by each read and write."""
+"""How long each read and write waits for a store that does not answer."""
 
-LONGEST_PAUSE_S = 5.0
+MAX_PAUSE_S = 5.0
 COPY_BYTES = 8 * 2**20
 
 OPTIONS = {
     "s3": {"endpoint_override", "scheme", "region", "allow_bucket_creation", "tls_ca_file_path"},
     "gs": {"endpoint_override", "scheme", "project_id"},
 }
-"""What may stand behind the `?` of an address: pyarrow's names."""
+"""Allowed options after the `?` of an address, by pyarrow's names."""
 
 NON_RETRYABLE = {
     "NO_SUCH_BUCKET": "the bucket does not exist: create it first",
@@ -53,50 +53,50 @@ NON_RETRYABLE = {
     "HTTP status 401": "the store does not know the credentials in the environment",
     "HTTP status 403": "access is denied: check the credentials in the environment",
 }
-"""Answers that waiting does not change, by what pyarrow's message holds."""
+"""Errors that a retry cannot change, by a part of pyarrow's message."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 class StorageError(ThermalSearchError):
-    """A store refuses, stays away, or an address is not one."""
+    """A store refuses or does not answer, or an address is invalid."""
 
 
 @dataclass(frozen=True)
 class Location:
-    """A file or a folder. Immutable and small: it travels to workers, who open the store anew.
+    """A file or a folder. Immutable and small: workers get a copy and open the store themselves.
 
-    In a bucket there are no folders to make: a file brings its own.
+    In a bucket folders need not be made: they exist with their files.
     """
 
     path: str
-    """As on this machine; in a bucket `bucket/key`."""
+    """A path on this machine; in a bucket `bucket/key`."""
 
     scheme: str = ""
     """`s3` or `gs`; empty on a disk."""
 
     options: str = ""
-    """The query of the address, which every location below it shares."""
+    """The query of the address, which all locations below it have too."""
 
     @classmethod
-    def of(cls, place: "Location | Path | str") -> "Location":
-        """From an address or a path; StorageError where it is neither."""
-        if isinstance(place, Location):
-            return place
-        if isinstance(place, Path) or "://" not in place:
-            # A path takes one of the slashes away.
-            if re.match(r"[a-z0-9]+:/[^/]", text := str(place)):
+    def of(cls, address: "Location | Path | str") -> "Location":
+        """From an address or a path; StorageError if it is neither."""
+        if isinstance(address, Location):
+            return address
+        if isinstance(address, Path) or "://" not in address:
+            # A Path has removed one of the slashes.
+            if re.match(r"[a-z0-9]+:/[^/]", text := str(address)):
                 return cls.of(text.replace(":/", "://", 1))
             return cls(text)
-        return _parse(place)
+        return _parse(address)
 
-    def __truediv__(self, part: "str | Path") -> "Location":
+    def __truediv__(self, name: "str | Path") -> "Location":
         base = PurePosixPath(self.path) if self.scheme else Path(self.path)
-        return Location(str(base / part), self.scheme, self.options)
+        return Location(str(base / name), self.scheme, self.options)
 
     def __fspath__(self) -> str:
-        """So that what only works on a disk takes it as a path there."""
+        """Lets functions that only work on a disk take it as a path."""
         if self.scheme:
             raise StorageError(f"{self} is in a bucket, but this needs a folder on a disk.")
         return self.path
@@ -146,8 +146,10 @@ class Location:
 
     @property
     def filesystem(self) -> "FileSystem | None":
-        """For those who speak pyarrow themselves, as Ray does: `path` is the path in it. None on a
-        disk, where they need none."""
+        """For callers that use pyarrow themselves, such as Ray: `path` is a path in it.
+
+        None on a disk.
+        """
         if not self.scheme:
             return None
         return self._call(lambda store: store)
@@ -163,12 +165,12 @@ class Location:
         return self._info().type.name == "File"
 
     def list(self, *, deep: bool = False) -> "list[Location]":
-        """What is in a folder, by name, and with `deep` every file below it; [] where it is not."""
+        """The content of a folder, sorted; with `deep` every file below it. [] if there is none."""
         if local := self.local:
             if not local.is_dir():
                 return []
-            found = (p for p in local.rglob("*") if p.is_file()) if deep else local.iterdir()
-            return [Location(str(path)) for path in sorted(found)]
+            paths = (p for p in local.rglob("*") if p.is_file()) if deep else local.iterdir()
+            return [Location(str(path)) for path in sorted(paths)]
         from pyarrow.fs import FileSelector
 
         selector = FileSelector(self.path, allow_not_found=True, recursive=deep)
@@ -180,9 +182,9 @@ class Location:
         ]
 
     def make_folder(self) -> None:
-        """In a bucket there is nothing to make but the bucket, where the address allows it.
+        """In a bucket this only makes the bucket itself, if the address allows it.
 
-        StorageError where something else is in its place, or nothing may be written there.
+        StorageError if the folder cannot be made or is a file.
         """
         if local := self.local:
             try:
@@ -190,13 +192,13 @@ class Location:
             except OSError as error:
                 raise StorageError(
                     f"{local} must be a folder, but cannot be made ({error.strerror}): choose "
-                    "another, or mend it."
+                    "another, or fix it."
                 ) from None
         elif "allow_bucket_creation=true" in self.options:
             self._call(lambda store: store.create_dir(self.path.split("/")[0]))
 
     def delete(self) -> None:
-        """Removes a file or a folder with all that is in it; nothing where there is none."""
+        """Removes a file, or a folder with its content, if it exists."""
         if local := self.local:
             if local.is_dir():
                 shutil.rmtree(local, ignore_errors=True)
@@ -211,7 +213,7 @@ class Location:
                 self._call(lambda store: store.delete_file(self.path))
 
     def read_bytes(self) -> bytes:
-        """Raises FileNotFoundError where there is no such file."""
+        """Raises FileNotFoundError if there is no such file."""
         if local := self.local:
             return local.read_bytes()
         return self._call(lambda store: _read(store, self.path))
@@ -220,7 +222,7 @@ class Location:
         return self.read_bytes().decode()
 
     def write_bytes(self, content: bytes) -> None:
-        """A reader sees the old file or the new one, never a part."""
+        """A reader sees the old file or the new one, never a part of it."""
         with self.open_output() as file:
             file.write(content)
 
@@ -229,21 +231,21 @@ class Location:
 
     @contextlib.contextmanager
     def open_input(self) -> Generator[BinaryIO]:
-        """The file to read and seek in; from a bucket it is fetched whole, to a temporary file."""
+        """The file, readable and seekable; from a bucket it is downloaded to a temporary file."""
         if local := self.local:
             with local.open("rb") as file:
                 yield file
             return
-        with tempfile.TemporaryFile() as fetched:
-            self._call(lambda store: _download(store, self.path, fetched))
-            yield fetched
+        with tempfile.TemporaryFile() as downloaded:
+            self._call(lambda store: _download(store, self.path, downloaded))
+            yield downloaded
 
     @contextlib.contextmanager
     def open_output(self) -> Generator[BinaryIO]:
-        """A file to write, which takes the place of the old one when the block ends without error.
+        """A file to write, which replaces the old one when the block ends without an error.
 
-        For a bucket it is written to a temporary file first: pyarrow's streams cannot be given up,
-        they would publish half of what a failing block had to say. What is there can be sent again.
+        For a bucket it is written to a temporary file first: pyarrow's streams cannot be aborted,
+        and would publish a part of the file if the block failed. The upload can also be repeated.
         """
         if local := self.local:
             local.parent.mkdir(parents=True, exist_ok=True)
@@ -264,43 +266,45 @@ class Location:
     def _info(self) -> "FileInfo":
         return self._call(lambda store: store.get_file_info(self.path))
 
-    def _call(self, ask: "Callable[[FileSystem], T]") -> T:
+    def _call(self, request: "Callable[[FileSystem], T]") -> T:
         return _retry(
-            self, lambda: ask(_filesystem(self.scheme, self.options, self.path.split("/")[0]))
+            self, lambda: request(_filesystem(self.scheme, self.options, self.path.split("/")[0]))
         )
 
 
 def _parse(address: str) -> Location:
-    # Nothing of an address is repeated before it is known to hold no password.
+    # No message repeats an address before it is known to hold no password.
     try:
         parts = urlsplit(address)
         _ = parts.port
     except ValueError:
         raise StorageError(
-            "A storage address must read like s3://bucket/folder, but one cannot be understood."
+            "A storage address must have the form s3://bucket/folder, but one cannot be understood."
         ) from None
     if parts.password is not None or parts.username is not None:
         raise StorageError(
             f"A {parts.scheme}:// address must not hold a user or a password, because addresses "
-            "are written down: put credentials into the environment (AWS_ACCESS_KEY_ID, "
+            "are written to files: put credentials into the environment (AWS_ACCESS_KEY_ID, "
             "AWS_SECRET_ACCESS_KEY; GOOGLE_APPLICATION_CREDENTIALS)."
         )
     if parts.scheme == "file":
         return Location(unquote(parts.path))
     if parts.scheme not in OPTIONS:
         raise StorageError(
-            f"{parts.scheme}:// is no storage we know: pass s3://bucket/folder, gs://bucket/folder "
-            "or a path."
+            f"{parts.scheme}:// is not a known storage: pass s3://bucket/folder, "
+            "gs://bucket/folder or a path."
         )
     options = parse_qsl(parts.query, keep_blank_values=True)
     for name, _ in options:
         if name not in OPTIONS[parts.scheme]:
             raise StorageError(
-                f"A {parts.scheme}:// address must not have {name}= behind its ?: known are "
+                f"A {parts.scheme}:// address must not have {name}= after its ?: known are "
                 f"{', '.join(sorted(OPTIONS[parts.scheme]))}."
             )
     if not parts.netloc:
-        raise StorageError(f"{parts.scheme}:// needs a bucket: {parts.scheme}://bucket/folder.")
+        raise StorageError(
+            f"{parts.scheme}:// needs a bucket, such as {parts.scheme}://bucket/folder."
+        )
     path = str(PurePosixPath(parts.netloc, *PurePosixPath(unquote(parts.path)).parts[1:]))
     if ".." in PurePosixPath(path).parts:
         raise StorageError(f"A {parts.scheme}:// address must not hold '..'.")
@@ -309,20 +313,20 @@ def _parse(address: str) -> Location:
 
 @cache
 def _filesystem(scheme: str, options: str, bucket: str) -> "FileSystem":
-    """One a process. The bucket matters where its region must be asked for."""
+    """Cached per process. The bucket matters only if its region must be resolved."""
     from pyarrow import fs
 
-    chosen: dict[str, Any] = dict(parse_qsl(options))
+    arguments: dict[str, Any] = dict(parse_qsl(options))
     if scheme == "gs":
-        return fs.GcsFileSystem(**chosen, retry_time_limit=timedelta(seconds=TIMEOUT_S))
-    chosen["allow_bucket_creation"] = chosen.get("allow_bucket_creation") == "true"
-    if "region" not in chosen and "AWS_DEFAULT_REGION" not in os.environ:
-        own = "endpoint_override" in chosen or "AWS_ENDPOINT_URL" in os.environ
-        chosen["region"] = "us-east-1" if own else fs.resolve_s3_region(bucket)
-    # Its own retries are few: ours tell the person, and let them interrupt.
+        return fs.GcsFileSystem(**arguments, retry_time_limit=timedelta(seconds=TIMEOUT_S))
+    arguments["allow_bucket_creation"] = arguments.get("allow_bucket_creation") == "true"
+    if "region" not in arguments and "AWS_DEFAULT_REGION" not in os.environ:
+        is_custom = "endpoint_override" in arguments or "AWS_ENDPOINT_URL" in os.environ
+        arguments["region"] = "us-east-1" if is_custom else fs.resolve_s3_region(bucket)
+    # Few retries of its own: ours warn the user and can be interrupted.
     return fs.S3FileSystem(
-        **chosen,
-        # A small file is one request, and there from one moment to the next.
+        **arguments,
+        # A small file is one request, and appears atomically.
         allow_delayed_open=True,
         connect_timeout=5,
         request_timeout=30,
@@ -331,40 +335,40 @@ def _filesystem(scheme: str, options: str, bucket: str) -> "FileSystem":
 
 
 def _retry(location: Location, call: Callable[[], T]) -> T:
-    """Calls until the store answers; StorageError where it refuses, or stays away too long."""
+    """Calls until the store answers; StorageError if it refuses, or does not answer in time."""
     store = f"{location.scheme}://{location.path.split('/')[0]}"
-    deadline, pause, told = time.monotonic() + TIMEOUT_S, 0.25, False
+    deadline, pause, has_warned = time.monotonic() + TIMEOUT_S, 0.25, False
     while True:
         try:
             return call()
         except FileNotFoundError:
             raise
         except OSError as error:
-            for answer, sentence in NON_RETRYABLE.items():
-                if answer in str(error):
+            for code, sentence in NON_RETRYABLE.items():
+                if code in str(error):
                     raise StorageError(f"{location}: {sentence}.") from None
             if time.monotonic() + pause > deadline:
                 raise StorageError(
                     f"{store} has not answered for {TIMEOUT_S:.0f} s ({_brief(error)}): check the "
-                    "address and the network, then run the same again."
+                    "address and the network, then run the same command again."
                 ) from None
-            if not told:
+            if not has_warned:
                 log.warning("%s does not answer; trying again for up to %.0f s.", store, TIMEOUT_S)
-                told = True
+                has_warned = True
         time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE_S)
+        pause = min(2 * pause, MAX_PAUSE_S)
 
 
 def _brief(error: OSError) -> str:
-    found = re.search(r"AWS Error ([A-Z_]+( \(HTTP status \d+\))?)", str(error))
-    return found[1] if found else " ".join(str(error).split())[:200]
+    match = re.search(r"AWS Error ([A-Z_]+( \(HTTP status \d+\))?)", str(error))
+    return match[1] if match else " ".join(str(error).split())[:200]
 
 
 def _read(store: "FileSystem", path: str) -> bytes:
-    """The file as it was at one moment, unless it is replaced twice while it is read.
+    """The file as of one moment, unless it is replaced twice while it is read.
 
-    A stream asks for the size first and then for so many bytes: of a file that has become longer
-    meanwhile it gets a piece, of a shorter one the bytes of something else behind it.
+    A stream first requests the size and then that many bytes. If the file has grown meanwhile, the
+    content is truncated; if it has shrunk, other bytes follow it.
     """
     while True:
         with store.open_input_stream(path) as stream:

@@ -1,1 +1,1 @@
-"""From a raw recording to batches: layouts, splits, resized shards, and Ray Data over them."""
+"""Prepared datasets: the manifest, frames in memory or in Ray Data, and training batches."""

@@ -1,4 +1,4 @@
-"""Endless, shuffled, mirrored training batches whose place can be saved and found again exactly."""
+"""Endless, shuffled, randomly mirrored training batches, whose state can be saved and restored."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from thermal_search.images import Batch
 
 
 class Batches(Protocol):
-    """What a training step draws from, and a checkpoint remembers."""
+    """What a training step draws from, and a checkpoint saves."""
 
     def __iter__(self) -> Iterator[Batch]: ...
     def __next__(self) -> Batch: ...
@@ -20,34 +20,35 @@ class Batches(Protocol):
 
 
 class Shuffle:
-    """Numbers below `count`, each once an epoch, every epoch in a new order, epochs end to end."""
+    """Indices below `count`: each once per epoch, every epoch in a new order, without gaps."""
 
     def __init__(self, count: int, random: Generator) -> None:
         self.count, self.random = count, random
         self.order = torch.empty(0, dtype=torch.int64)
-        self.place = 0
+        self.position = 0
 
     def take(self, wanted: int) -> list[int]:
+        """The next `wanted` indices, across epochs if need be."""
         taken: list[int] = []
         while len(taken) < wanted:
-            if self.place == len(self.order):
-                self.order, self.place = torch.randperm(self.count, generator=self.random), 0
-            until = min(self.place + wanted - len(taken), len(self.order))
-            taken += self.order[self.place : until].tolist()
-            self.place = until
+            if self.position == len(self.order):
+                self.order, self.position = torch.randperm(self.count, generator=self.random), 0
+            end = min(self.position + wanted - len(taken), len(self.order))
+            taken += self.order[self.position : end].tolist()
+            self.position = end
         return taken
 
     def state_dict(self) -> dict[str, Any]:
-        return {"order": self.order, "place": self.place, "count": self.count}
+        return {"order": self.order, "position": self.position, "count": self.count}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        # Another number of workers deals other shares: the epoch then starts afresh.
+        # With another number of workers the shards differ: a new epoch starts.
         if state["count"] == self.count:
-            self.order, self.place = state["order"], state["place"]
+            self.order, self.position = state["order"], state["position"]
 
 
 class PairedBatches:
-    """The same scenes side by side, mirrored together."""
+    """Pairs of one scene, both images mirrored or neither."""
 
     def __init__(
         self, rgb: Frames, thermal: Frames, *, batch_size: int, seed: int, device: torch.device
@@ -62,11 +63,11 @@ class PairedBatches:
         return self
 
     def __next__(self) -> Batch:
-        numbers = self.shuffle.take(self.batch_size)
+        indices = self.shuffle.take(self.batch_size)
         mirrored = _flips(self.batch_size, self.random)
         return Batch(
-            rgb=_prepare(self.rgb, numbers, mirrored, self.device),
-            thermal=_prepare(self.thermal, numbers, mirrored, self.device),
+            rgb=_prepare(self.rgb, indices, mirrored, self.device),
+            thermal=_prepare(self.thermal, indices, mirrored, self.device),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -78,7 +79,7 @@ class PairedBatches:
 
 
 class UnpairedBatches:
-    """RGB and thermal frames drawn independently of each other, each mirrored by itself."""
+    """RGB and thermal frames that are drawn and mirrored independently of each other."""
 
     def __init__(
         self, rgb: Frames, thermal: Frames, *, batch_size: int, seed: int, device: torch.device
@@ -119,10 +120,10 @@ def _flips(count: int, random: Generator) -> Tensor:
     return torch.rand(count, generator=random) < 0.5
 
 
-def _prepare(frames: Frames, numbers: list[int], mirrored: Tensor, device: torch.device) -> Tensor:
-    # Bytes (or counts) travel to the device, a quarter (or half) of the floats; the rest happens
-    # there.
-    pixels = frames.stored(numbers)
+def _prepare(frames: Frames, indices: list[int], mirrored: Tensor, device: torch.device) -> Tensor:
+    # Bytes (or counts) are copied to the device, a quarter (or half) of the floats, and are
+    # converted there.
+    pixels = frames.raw(indices)
     if device.type == "cuda":
         pixels = pixels.pin_memory()
     pixels = pixels.to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Frames in memory, taken by number."""
+"""Frames in memory, read by index."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ from torch import Tensor
 from thermal_search.images import Temperatures, to_network_range, to_pixels
 
 EVALUATION_BATCH = 16
-"""Images judged at once. Shares of the validation split end on its multiples, so that 1 and N
-workers evaluator the very same batches."""
+"""Images per batch of an evaluation. Shards of the validation split end on its multiples, so that
+any number of workers evaluates the same batches."""
 
 
 class Frames:
-    """Images of one kind, over uncopied blocks of shape [rows, channels, size, size].
+    """Images of one kind, in blocks of shape [rows, channels, size, size] that are not copied.
 
     Blocks are uint8, or with `temperatures` the uint16 counts of a radiometric camera.
     """
@@ -44,8 +44,8 @@ class Frames:
         blocks = [*self.blocks, *other.blocks]
         return Frames(blocks, size=size, channels=channels, temperatures=self.temperatures)
 
-    def part(self, start: int, stop: int) -> "Frames":
-        """Those from `start` to before `stop`, uncopied."""
+    def slice(self, start: int, stop: int) -> "Frames":
+        """The frames from `start` to before `stop`, not copied."""
         channels, size, _ = self.shape
         blocks = [
             block[max(start - first, 0) : max(stop - first, 0)]
@@ -53,33 +53,33 @@ class Frames:
         ]
         return Frames(blocks, size=size, channels=channels, temperatures=self.temperatures)
 
-    def take(self, numbers: Iterable[int]) -> UInt8[Tensor, "count channels size size"]:
-        """The frames of these numbers as people and metrics see them: 0 .. 255."""
-        stored = self.stored(numbers)
-        return to_pixels(self.temperatures.images(stored)) if self.temperatures else stored
+    def take(self, indices: Iterable[int]) -> UInt8[Tensor, "count channels size size"]:
+        """The frames of these indices as grey levels 0 .. 255, for display and for metrics."""
+        raw = self.raw(indices)
+        return to_pixels(self.temperatures.images(raw)) if self.temperatures else raw
 
-    def images(self, stored: Tensor) -> Float[Tensor, "count channels size size"]:
-        """What `stored` gave, in network range, on its device."""
-        return self.temperatures.images(stored) if self.temperatures else to_network_range(stored)
+    def images(self, raw: Tensor) -> Float[Tensor, "count channels size size"]:
+        """Converts what `raw` returned to network range, -1 .. 1, on its device."""
+        return self.temperatures.images(raw) if self.temperatures else to_network_range(raw)
 
-    def stored(self, numbers: Iterable[int]) -> Tensor:
-        """The frames of these numbers, copied out, bytes or counts as on disk."""
-        numbers = list(numbers)
-        pixels = np.empty((len(numbers), *self.shape), np.uint16 if self.temperatures else np.uint8)
-        for row, number in enumerate(numbers):
-            block = bisect_right(self.starts, number) - 1
-            pixels[row] = self.blocks[block][number - self.starts[block]]
+    def raw(self, indices: Iterable[int]) -> Tensor:
+        """A copy of the frames of these indices: bytes, or 16-bit counts, as on disk."""
+        indices = list(indices)
+        pixels = np.empty((len(indices), *self.shape), np.uint16 if self.temperatures else np.uint8)
+        for row, index in enumerate(indices):
+            block = bisect_right(self.starts, index) - 1
+            pixels[row] = self.blocks[block][index - self.starts[block]]
         return torch.from_numpy(pixels)
 
 
 @dataclass(frozen=True)
 class EvaluationPairs:
-    """One worker's share of the pairs of a split that generators are judged on."""
+    """One worker's shard of the pairs that generators are evaluated on."""
 
     rgb: Frames
     thermal: Frames
     start: int
-    """Number of this share's first pair among those of all workers."""
+    """Index of this shard's first pair among the pairs of all workers."""
 
     def __len__(self) -> int:
         return len(self.rgb)
@@ -87,29 +87,29 @@ class EvaluationPairs:
 
 @dataclass(frozen=True)
 class WorkerFrames:
-    """One worker's share of a dataset."""
+    """One worker's shard of a dataset."""
 
     size: int
     """Height and width in pixels."""
 
     paired: tuple[Frames, Frames]
-    """RGB and thermal frames of the training pairs: equal numbers show the same scene."""
+    """RGB and thermal frames of the training pairs: equal indices show the same scene."""
 
     unpaired: tuple[Frames, Frames]
-    """Every RGB and every thermal training frame, the stills without a partner included."""
+    """All RGB and all thermal training frames, including those without a partner."""
 
     validation: EvaluationPairs
 
     test: EvaluationPairs
-    """Empty while a search chooses."""
+    """Empty during a search, until the finalists are evaluated."""
 
     @property
     def thermal(self) -> tuple[Frames, Frames]:
-        """Every thermal training frame: those of the pairs, and those without a partner."""
+        """All thermal training frames: those of the pairs, and those without a partner."""
         (_, paired), (_, every) = self.paired, self.unpaired
-        return paired, every.part(len(paired), len(every))
+        return paired, every.slice(len(paired), len(every))
 
     @property
     def temperatures(self) -> Temperatures | None:
-        """What thermal means in degrees; None where it is 8-bit pixels."""
+        """The meaning of thermal counts in degrees; None for 8-bit pixels."""
         return self.validation.thermal.temperatures

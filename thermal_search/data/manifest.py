@@ -1,76 +1,183 @@
-"""What a prepared dataset says of itself: DATASET/manifest.json."""
+"""DATASET/manifest.json: what a prepared dataset holds, and how it was made."""
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from thermal_search.errors import DatasetError
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    PrivateAttr,
+    StringConstraints,
+    field_validator,
+)
+
+from thermal_search.documents import Document, Section
+from thermal_search.errors import DatasetError, ThermalSearchError
 from thermal_search.images import Temperatures
 from thermal_search.storage import Location
 
 FILE = "manifest.json"
-SCHEMA_VERSION = 3
 
 Kind = Literal["pairs", "rgb", "thermal"]
 Split = Literal["train", "val", "test"]
 
+Pairing = Literal["official", "recovered", "assumed"]
+"""Who says that two images are a pair: the dataset's authors (a map, a list, a documented rule);
+we, from traces that they left (video descriptions, file names); or no one, the names being equal.
+"""
 
-@dataclass(frozen=True)
-class Shard:
+
+class Shard(Section):
+    """One Parquet file of raw pixels."""
+
     path: str
     """Relative to the dataset's folder."""
 
     kind: Kind
     split: Split
-    rows: int
-    sha256: str
+    rows: PositiveInt
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        parts = PurePosixPath(path)
+        if parts.is_absolute() or ".." in parts.parts or not parts.parts or "\0" in path:
+            raise ValueError("a path must stay inside the dataset's folder")
+        return path
 
 
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    folder: Location
+class RecordingAlignment(Section):
+    """How one recording was aligned, and the error that remains."""
+
+    alignment: dict[str, float | list[float]] | None
+    """The parameters of the alignment; None if none was found."""
+
+    remaining_error_px: NonNegativeFloat | None
+    """Distance from thermal to RGB in pixels of the dataset, at the corner where it is largest, in
+    the median over frames; None if too few frames could be matched."""
+
+    median_deviation_px: NonNegativeFloat | None
+    """Median over frames of a frame's distance from that median, in pixels."""
+
+    frames_measured: NonNegativeInt
+
+
+class AlignmentReport(Section):
+    """How pairs were aligned."""
+
+    mode: str
+    """The value of `--align`."""
+
+    recordings: dict[str, RecordingAlignment]
+    """Empty if alignment was neither requested nor measured."""
+
+
+class RecordingEntry(Section):
+    """The frames of one kind of one recording."""
+
+    split: Split
+    frames: PositiveInt
+    pairing: Pairing | None = None
+    """None for frames without a partner."""
+
+    agreement: dict[Literal["5%", "50%", "95%"], float] | None = None
+    """Quantiles of the edge agreement of its pairs; None for frames without a partner."""
+
+
+class UnusableFile(Section):
+    file: str
+    """Relative to the source."""
+
+    reason: str
+
+
+class RejectedPair(Section):
+    """A recovered pair whose images do not show the same scene."""
+
+    recording: str
+    name: str
+    pairing: Pairing
+    score: float
+    """Edge agreement of the two images."""
+
+    reason: str
+
+
+def _temperatures(content: Any) -> Any:
+    """Temperatures from their JSON object; ValueError if it does not have exactly these fields."""
+    if not isinstance(content, dict):
+        return content
+    names = {field.name for field in fields(Temperatures)}
+    numbers: list[Any] = list(content.values())  # pyright: ignore[reportUnknownArgumentType] - of JSON
+    if content.keys() != names or not all(
+        isinstance(number, (int, float)) and not isinstance(number, bool) and math.isfinite(number)
+        for number in numbers
+    ):
+        raise ValueError(f"temperatures must have the numbers {', '.join(sorted(names))}")
+    return Temperatures(**content)
+
+
+class Manifest(Document):
+    ERROR: ClassVar[type[ThermalSearchError]] = DatasetError
+    REMEDY: ClassVar[str] = "prepare the dataset again with process.py"
+
+    version: Literal[4] = 4  # pyright: ignore[reportIncompatibleVariableOverride] - it never changes
     source: str
-    """The recording's folder name."""
+    """Name of the recording's folder."""
 
     layout: str
-    size: int
+    size: PositiveInt
     """Height and width of every image in pixels."""
 
     filter: str
     """The resampling filter."""
 
-    temperatures: Temperatures | None
-    """What the thermal frames' 16-bit counts mean; None where they are 8-bit pixels."""
+    temperatures: Annotated[Temperatures | None, BeforeValidator(_temperatures)]
+    """The meaning of the thermal frames' 16-bit counts; None if they are 8-bit pixels."""
 
-    alignment: Mapping[str, Any]
-    """The way pairs were aligned, and by recording what it was and how well thermal then fits."""
+    alignment: AlignmentReport
+    recordings: dict[str, RecordingEntry]
+    """By `RECORDING (KIND)`."""
 
-    recordings: Mapping[str, Mapping[str, Any]]
-    """By recording: its split, and how many frames of each kind it has."""
+    unusable_files: list[UnusableFile]
+    rejected_pairs: list[RejectedPair]
+    notes: list[str]
+    shards: Annotated[list[Shard], Field(min_length=1)]
 
-    left_out: Sequence[Mapping[str, str]]
-    """Files that could not be used, each with its reason."""
+    _folder: Location = PrivateAttr()
 
-    dropped_pairs: Sequence[Mapping[str, Any]]
-    """Recovered pairs that do not show one scene, each with its score and the reason."""
+    @property
+    def folder(self) -> Location:
+        """The dataset's folder."""
+        return self._folder
 
-    notes: Sequence[str]
-    shards: Sequence[Shard]
+    def at(self, folder: Location) -> "Manifest":
+        """This manifest, of the dataset in `folder`."""
+        self._folder = folder
+        return self
 
     @property
     def digest(self) -> str:
-        """A hash of all pixels: two datasets with the same one hold the same frames."""
-        hashed = hashlib.sha256(f"{SCHEMA_VERSION} {self.size} {self.temperatures}".encode())
+        """A hash of all pixels: two datasets with the same digest hold the same frames."""
+        hashed = hashlib.sha256(f"{self.version} {self.size} {self.temperatures}".encode())
         for shard in self.shards:
             hashed.update(f"{shard.path} {shard.sha256}".encode())
         return hashed.hexdigest()
 
     @property
     def statistics(self) -> Location:
-        """The folder of what is measured of these frames, and of no others that lie here later."""
+        """The folder of cached statistics of exactly these frames.
+
+        Another dataset that is later written to the same address has another folder.
+        """
         return self.folder / "statistics" / self.digest[:10]
 
     def count(self, kind: Kind, split: Split) -> int:
@@ -79,75 +186,35 @@ class Manifest:
     def shard_paths(self, kind: Kind, split: Split) -> list[Location]:
         return [self.folder / s.path for s in self.shards if s.kind == kind and s.split == split]
 
-    def counts(self) -> dict[str, dict[str, int]]:
+    def counts(self) -> Mapping[Kind, Mapping[Split, int]]:
         """Frames by kind and split."""
         kinds: list[Kind] = ["pairs", "rgb", "thermal"]
         splits: list[Split] = ["train", "val", "test"]
         return {kind: {split: self.count(kind, split) for split in splits} for kind in kinds}
 
     def save(self) -> None:
-        content = {
-            "schema_version": SCHEMA_VERSION,
-            "source": self.source,
-            "layout": self.layout,
-            "size": self.size,
-            "filter": self.filter,
-            "temperatures": asdict(self.temperatures) if self.temperatures else None,
-            "alignment": dict(self.alignment),
-            "digest": self.digest,
-            "counts": self.counts(),
-            "recordings": dict(self.recordings),
-            "left_out": list(self.left_out),
-            "dropped_pairs": list(self.dropped_pairs),
-            "notes": list(self.notes),
-            "shards": [asdict(shard) for shard in self.shards],
-        }
-        (self.folder / FILE).write_text(json.dumps(content, indent=2) + "\n")
+        self.write(self.folder / FILE)
 
 
 def read_manifest(folder: Location | Path) -> Manifest:
-    """The manifest of a prepared dataset; DatasetError where it is not one, or not whole."""
+    """The manifest of a prepared dataset.
+
+    DatasetError if the folder holds no dataset, a damaged or incomplete one, or one that nothing
+    can be trained or evaluated on.
+    """
     folder = Location.of(folder)
-    path = folder / FILE
     try:
-        content = json.loads(path.read_text())
-        if content["schema_version"] != SCHEMA_VERSION:
-            raise DatasetError(
-                f"{folder} has schema version {content['schema_version']}, but this version reads "
-                f"{SCHEMA_VERSION}: prepare it again with process.py."
-            )
-        manifest = Manifest(
-            folder=folder,
-            source=content["source"],
-            layout=content["layout"],
-            size=content["size"],
-            filter=content["filter"],
-            temperatures=_temperatures(content["temperatures"]),
-            alignment=content["alignment"],
-            recordings=content["recordings"],
-            left_out=content["left_out"],
-            dropped_pairs=content["dropped_pairs"],
-            notes=content["notes"],
-            shards=[Shard(**shard) for shard in content["shards"]],
-        )
-    except (FileNotFoundError, NotADirectoryError):
+        manifest = Manifest.read(folder / FILE).at(folder)
+    except FileNotFoundError:
         raise DatasetError(
             f"{folder} holds no prepared dataset ({FILE} is missing): write one with "
             "python process.py SOURCE OUTPUT."
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(
-            f"{path} cannot be read ({type(error).__name__}: {error}): prepare the dataset again."
-        ) from None
-    _check(manifest)
+    _require_complete(manifest)
     return manifest
 
 
-def _temperatures(content: Mapping[str, float] | None) -> Temperatures | None:
-    return None if content is None else Temperatures(**content)
-
-
-def verify(manifest: Manifest) -> None:
+def verify_checksums(manifest: Manifest) -> None:
     """Reads every shard and compares checksums; DatasetError at the first that differs."""
     for shard in manifest.shards:
         if checksum(manifest.folder / shard.path) != shard.sha256:
@@ -157,26 +224,28 @@ def verify(manifest: Manifest) -> None:
             )
 
 
-def checksum(place: Location) -> str:
-    with place.open_input() as file:
+def checksum(path: Location) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open_input() as file:
         return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType] - files can do more than BinaryIO promises
 
 
-def _check(manifest: Manifest) -> None:
-    present = set(manifest.folder.list(deep=True))
+def _require_complete(manifest: Manifest) -> None:
+    folder = manifest.folder
+    present = set(folder.list(deep=True))
     for shard in manifest.shards:
-        path = PurePosixPath(shard.path)
-        if path.is_absolute() or ".." in path.parts:
-            raise DatasetError(f"{FILE} names {shard.path}, which is outside {manifest.folder}.")
-        if manifest.folder / shard.path not in present:
+        if folder / shard.path not in present:
             raise DatasetError(
-                f"{manifest.folder} is not whole: {shard.path} is missing. Prepare it again."
+                f"{folder} is incomplete: {shard.path} is missing. Prepare it again."
             )
-    if (judged := manifest.count("pairs", "val")) < 2:
+    if (count := manifest.count("pairs", "val")) < 2:
         raise DatasetError(
-            f"{manifest.folder} must have at least 2 pairs in its val split to evaluator by, but has "
-            f"{judged}: prepare it again with more frames or other --splits."
+            f"{folder} must have at least 2 pairs in its val split to evaluate on, but has "
+            f"{count}: prepare it again with more frames or other --splits."
         )
-    apart = manifest.count("rgb", "train") and manifest.count("thermal", "train")
-    if not manifest.count("pairs", "train") and not apart:
-        raise DatasetError(f"{manifest.folder} has neither pairs nor both kinds to train on.")
+    unpaired = manifest.count("rgb", "train") and manifest.count("thermal", "train")
+    if not manifest.count("pairs", "train") and not unpaired:
+        raise DatasetError(
+            f"{folder} must have training pairs, or training frames of both kinds, but has "
+            "neither: prepare it again with more frames or other --splits."
+        )

@@ -1,4 +1,4 @@
-"""Prepared shards as frames in memory, without Ray."""
+"""Parquet shards as frames in memory, without Ray."""
 
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ Column = Literal["rgb", "thermal"]
 
 
 def read_pairs(manifest: Manifest, split: Split) -> tuple[Frames, Frames]:
-    """RGB and thermal frames of a split's pairs, in their stored order."""
+    """RGB and thermal frames of a split's pairs, in the order of the shards."""
     tables = _tables(manifest, "pairs", split, ["rgb", "thermal"])
     return (
         frames_of(tables, "rgb", manifest.size),
@@ -23,7 +23,7 @@ def read_pairs(manifest: Manifest, split: Split) -> tuple[Frames, Frames]:
 
 
 def read_thermal(manifest: Manifest, split: Split) -> Frames:
-    """Every thermal frame of a split: the pairs', then those without a partner."""
+    """All thermal frames of a split: those of the pairs, then those without a partner."""
     tables = [
         table
         for kind in ("pairs", "thermal")
@@ -35,14 +35,14 @@ def read_thermal(manifest: Manifest, split: Split) -> Frames:
 def frames_of(
     tables: list[pa.Table], column: Column, size: int, temperatures: Temperatures | None = None
 ) -> Frames:
-    """A column of raw pixels, or of counts that mean `temperatures`, uncopied."""
+    """A column of raw pixels, or of counts with the meaning `temperatures`, not copied."""
     if column == "rgb":
         temperatures = None
     channels = 3 if column == "rgb" else 1
     shape = (channels, size, size)
-    kind = np.dtype(np.uint8 if temperatures is None else "<u2")
+    dtype = np.dtype(np.uint8 if temperatures is None else "<u2")
     views = [
-        _pixels(chunk, shape, kind) for table in tables for chunk in table.column(column).chunks
+        _pixels(chunk, shape, dtype) for table in tables for chunk in table.column(column).chunks
     ]
     return Frames(views, size=size, channels=channels, temperatures=temperatures)
 
@@ -53,17 +53,17 @@ def _tables(manifest: Manifest, kind: Kind, split: Split, columns: list[Column])
             shard.path,
             columns=columns,
             filesystem=shard.filesystem,
-            memory_map=True,  # of a disk
+            memory_map=True,  # used only for files on a disk
         )
         for shard in manifest.shard_paths(kind, split)
     ]
 
 
 def _pixels(
-    chunk: pa.FixedSizeBinaryArray, shape: tuple[int, int, int], kind: np.dtype[Any]
+    chunk: pa.FixedSizeBinaryArray, shape: tuple[int, int, int], dtype: np.dtype[Any]
 ) -> np.ndarray[Any, Any]:
     row = int(np.prod(shape))
     data = chunk.buffers()[1]
     assert data is not None
-    start = chunk.offset * row * kind.itemsize
-    return np.frombuffer(data, kind, len(chunk) * row, start).reshape(len(chunk), *shape)
+    start = chunk.offset * row * dtype.itemsize
+    return np.frombuffer(data, dtype, len(chunk) * row, start).reshape(len(chunk), *shape)

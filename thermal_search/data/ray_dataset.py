@@ -1,7 +1,7 @@
-"""Prepared shards in Ray Data: read once, kept in the object store, dealt out to the workers.
+"""A dataset in Ray Data: read once, kept in the object store, and split among the workers.
 
-Rows are raw pixels, so a worker reads them straight from shared memory, in any order and without a
-copy: an epoch costs nothing to start, and its order is a pure function of the trial's seed.
+Rows are raw pixels, which a worker reads directly from shared memory, in any order and without a
+copy. An epoch starts without delay, and its order is a pure function of the trial's seed.
 """
 
 import math
@@ -19,21 +19,23 @@ from thermal_search.data.manifest import Kind, Manifest, Split
 from thermal_search.data.parquet import Column, frames_of
 from thermal_search.images import Temperatures
 
-Part = Literal["pairs", "rgb", "thermal", "validation", "test"]
-EVALUATED: set[Part] = {"validation", "test"}
+Subset = Literal["pairs", "rgb", "thermal", "validation", "test"]
+"""Training pairs, training frames without a partner of either kind, and evaluation pairs."""
+
+EVALUATED: set[Subset] = {"validation", "test"}
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one worker reads, small enough to travel: references, not pixels."""
+class WorkerShard:
+    """One worker's shard of a dataset, cheap to send: it holds references, not pixels."""
 
     size: int
     temperatures: Temperatures | None
-    blocks: Mapping[Part, Sequence[Any]]
+    blocks: Mapping[Subset, Sequence[Any]]
     """References to Arrow tables in the object store."""
 
-    starts: Mapping[Part, int]
-    """Number of the share's first pair among those of all workers, of the parts that are judged."""
+    starts: Mapping[Subset, int]
+    """Index of the shard's first pair among the pairs of all workers, of the evaluation subsets."""
 
 
 @dataclass(frozen=True)
@@ -42,49 +44,48 @@ class LoadedDataset:
 
     size: int
     temperatures: Temperatures | None
-    parts: Mapping[Part, MaterializedDataset[Any]]
+    subsets: Mapping[Subset, MaterializedDataset[Any]]
     copies: list[pa.Table] = field(default_factory=list[pa.Table])
-    """Every block that was shared, mapped into this process."""
+    """Every block of a worker's shard, mapped into this process."""
 
-    def share(self, workers: int) -> list[Share]:
-        """Deals every row to exactly one of `workers` workers, in contiguous runs."""
-        blocks: list[dict[Part, Sequence[Any]]] = [{} for _ in range(workers)]
-        starts: list[dict[Part, int]] = [{} for _ in range(workers)]
-        for part, dataset in self.parts.items():
-            multiple = EVALUATION_BATCH if part in EVALUATED else 1
+    def split_among(self, workers: int) -> list[WorkerShard]:
+        """Every row in exactly one of `workers` shards, in contiguous runs."""
+        blocks: list[dict[Subset, Sequence[Any]]] = [{} for _ in range(workers)]
+        starts: list[dict[Subset, int]] = [{} for _ in range(workers)]
+        for subset, dataset in self.subsets.items():
+            multiple = EVALUATION_BATCH if subset in EVALUATED else 1
             cuts = _cuts(dataset.count(), workers, multiple)
             pieces = dataset.split_at_indices(cuts) if cuts else [dataset]
-            for own, piece in zip(blocks, pieces, strict=True):
-                own[part] = list(piece.to_arrow_refs())
-                # As long as it is mapped here, a copy stays on this machine, and the loss of
-                # another one takes no block away. Without it Ray would have to compute lost blocks
-                # again, and wait for ever for CPUs that the slots hold.
-                self.copies.extend(ray.get(own[part]))
-            for own, start in zip(starts, [0, *cuts], strict=True):
-                own[part] = start
+            for own_blocks, piece in zip(blocks, pieces, strict=True):
+                own_blocks[subset] = list(piece.to_arrow_refs())
+                # While it is mapped here, a copy stays on this machine, so that the loss of another
+                # machine loses no block. Otherwise Ray would compute lost blocks again, and wait
+                # forever for CPUs that the slots hold.
+                self.copies.extend(ray.get(own_blocks[subset]))
+            for own_starts, start in zip(starts, [0, *cuts], strict=True):
+                own_starts[subset] = start
         return [
-            Share(self.size, self.temperatures, blocks=own, starts=own_starts)
-            for own, own_starts in zip(blocks, starts, strict=True)
+            WorkerShard(self.size, self.temperatures, blocks=own_blocks, starts=own_starts)
+            for own_blocks, own_starts in zip(blocks, starts, strict=True)
         ]
 
 
 def load(manifest: Manifest, *, with_test: bool = False) -> LoadedDataset:
-    """Reads the training split (pairs and stills) and the validation pairs of a dataset, and the
-    test pairs only where they are asked for."""
+    """Reads the training split, the validation pairs and, with `with_test`, the test pairs."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
     # The second reader starts 32 processes for every read, however small.
     context.use_datasource_v2 = False
-    wanted: list[tuple[Part, Kind, Split]] = [
+    wanted: list[tuple[Subset, Kind, Split]] = [
         ("pairs", "pairs", "train"),
         ("rgb", "rgb", "train"),
         ("thermal", "thermal", "train"),
         ("validation", "pairs", "val"),
         *([("test", "pairs", "test")] if with_test else []),
     ]
-    parts: dict[Part, MaterializedDataset[Any]] = {}
-    for part, kind, split in wanted:
+    subsets: dict[Subset, MaterializedDataset[Any]] = {}
+    for subset, kind, split in wanted:
         if shards := manifest.shard_paths(kind, split):
             columns = ["rgb", "thermal"] if kind == "pairs" else [kind]
             dataset = ray.data.read_parquet(
@@ -92,36 +93,36 @@ def load(manifest: Manifest, *, with_test: bool = False) -> LoadedDataset:
                 columns=columns,
                 filesystem=manifest.folder.filesystem,
             )
-            parts[part] = dataset.materialize()
-    return LoadedDataset(manifest.size, manifest.temperatures, parts)
+            subsets[subset] = dataset.materialize()
+    return LoadedDataset(manifest.size, manifest.temperatures, subsets)
 
 
-def open_share(share: Share) -> WorkerFrames:
-    """A worker's frames, over shared memory; blocks of other nodes are fetched once."""
-    pairs = _frames(share, "pairs", "rgb"), _frames(share, "pairs", "thermal")
+def open_worker_shard(shard: WorkerShard) -> WorkerFrames:
+    """A worker's frames, in shared memory; blocks of other nodes are fetched once."""
+    pairs = _frames(shard, "pairs", "rgb"), _frames(shard, "pairs", "thermal")
     return WorkerFrames(
-        size=share.size,
+        size=shard.size,
         paired=pairs,
         unpaired=(
-            pairs[0] + _frames(share, "rgb", "rgb"),
-            pairs[1] + _frames(share, "thermal", "thermal"),
+            pairs[0] + _frames(shard, "rgb", "rgb"),
+            pairs[1] + _frames(shard, "thermal", "thermal"),
         ),
-        validation=_judged(share, "validation"),
-        test=_judged(share, "test"),
+        validation=_evaluation_pairs(shard, "validation"),
+        test=_evaluation_pairs(shard, "test"),
     )
 
 
-def _judged(share: Share, part: Part) -> EvaluationPairs:
-    rgb, thermal = _frames(share, part, "rgb"), _frames(share, part, "thermal")
-    return EvaluationPairs(rgb, thermal, share.starts.get(part, 0))
+def _evaluation_pairs(shard: WorkerShard, subset: Subset) -> EvaluationPairs:
+    rgb, thermal = _frames(shard, subset, "rgb"), _frames(shard, subset, "thermal")
+    return EvaluationPairs(rgb, thermal, shard.starts.get(subset, 0))
 
 
-def _frames(share: Share, part: Part, column: Column) -> Frames:
-    tables: list[pa.Table] = ray.get(list(share.blocks.get(part, [])))
-    return frames_of(tables, column, share.size, share.temperatures)
+def _frames(shard: WorkerShard, subset: Subset, column: Column) -> Frames:
+    tables: list[pa.Table] = ray.get(list(shard.blocks.get(subset, [])))
+    return frames_of(tables, column, shard.size, shard.temperatures)
 
 
 def _cuts(rows: int, workers: int, multiple: int) -> list[int]:
-    # Rounded up: where there is little, the first worker has it, who also draws the images.
+    # Rounded up: few rows all go to the first worker, which also draws the image grids.
     ideal = (rows * rank / workers for rank in range(1, workers))
     return [min(rows, math.ceil(cut / multiple) * multiple) for cut in ideal]

@@ -1,4 +1,4 @@
-"""Two images drawn as one: what a color camera sees, and how warm it is."""
+"""Draws an RGB image and the temperatures of the same scene together."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ SUPERSAMPLING = 2
 
 @dataclass(frozen=True)
 class Material:
-    """What a surface shows to either camera."""
+    """How a surface appears in RGB and in thermal."""
 
     color: Color
     celsius: float
     glows: bool = False
-    """Shines by itself: night does not darken it."""
+    """Whether it emits light, so that night does not darken it."""
 
 
 class Canvas:
@@ -28,13 +28,14 @@ class Canvas:
         self.width, self.height, self.light = width, height, light
         size = (width * SUPERSAMPLING, height * SUPERSAMPLING)
         self.rgb = Image.new("RGB", size)
-        self.heat = Image.new("F", size)
-        self.draw_rgb, self.draw_heat = ImageDraw.Draw(self.rgb), ImageDraw.Draw(self.heat)
+        self.temperatures = Image.new("F", size)
+        self.draw_rgb = ImageDraw.Draw(self.rgb)
+        self.draw_temperatures = ImageDraw.Draw(self.temperatures)
 
     def polygon(self, points: list[Point], material: Material) -> None:
         scaled = [(x * SUPERSAMPLING, y * SUPERSAMPLING) for x, y in points]
-        self.draw_rgb.polygon(scaled, fill=self._lit(material))
-        self.draw_heat.polygon(scaled, fill=material.celsius)
+        self.draw_rgb.polygon(scaled, fill=self._illuminated(material))
+        self.draw_temperatures.polygon(scaled, fill=material.celsius)
 
     def box(self, left: float, top: float, right: float, bottom: float, material: Material) -> None:
         self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], material)
@@ -44,11 +45,11 @@ class Canvas:
     ) -> None:
         corners = [left * SUPERSAMPLING, top * SUPERSAMPLING]
         corners += [max(left, right) * SUPERSAMPLING, max(top, bottom) * SUPERSAMPLING]
-        self.draw_rgb.ellipse(corners, fill=self._lit(material))
-        self.draw_heat.ellipse(corners, fill=material.celsius)
+        self.draw_rgb.ellipse(corners, fill=self._illuminated(material))
+        self.draw_temperatures.ellipse(corners, fill=material.celsius)
 
     def photograph(self, random: np.random.Generator) -> Image.Image:
-        """The RGB image, with the noise of a camera that strains in the dark."""
+        """The RGB image, with noise that is stronger in the dark."""
         image = self.rgb.resize((self.width, self.height), Image.Resampling.BOX)
         noise = random.normal(0, 3 if self.light > 0.5 else 6, (self.height, self.width, 3))
         return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
@@ -56,14 +57,14 @@ class Canvas:
     def thermogram(
         self, width: int, height: int, coldest: float, hottest: float, random: np.random.Generator
     ) -> Image.Image:
-        """The thermal image: `coldest` .. `hottest` become 0 .. 255, with blur and noise."""
-        heat = self.heat.resize((width, height), Image.Resampling.BOX)
-        levels = (np.asarray(heat) - coldest) / (hottest - coldest) * 255
+        """The thermal image: `coldest` .. `hottest` map to 0 .. 255, with blur and noise."""
+        celsius = self.temperatures.resize((width, height), Image.Resampling.BOX)
+        levels = (np.asarray(celsius) - coldest) / (hottest - coldest) * 255
         levels += random.normal(0, 2.5, levels.shape)
         image = Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
         return image.filter(ImageFilter.GaussianBlur(0.6))
 
-    def _lit(self, material: Material) -> Color:
+    def _illuminated(self, material: Material) -> Color:
         if material.glows:
             return material.color
         red, green, blue = (round(value * self.light) for value in material.color)

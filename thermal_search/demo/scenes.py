@@ -1,9 +1,8 @@
 """Road scenes by day and by night, drawn as RGB and thermal pairs in the FLIR ADAS v2 layout.
 
-Thermal follows from the material and temperature of what is drawn, never from its color: a
-person is warm in whatever clothes, a parked car is as cold as the air and a driven one has a hot
-hood and hot wheels, glass mirrors the cold sky, houses are warm at night. Inverted grey is a bad
-answer.
+Thermal follows from the material and temperature of objects, never from their color: people are
+warm in any clothes, a parked car is as cold as the air, a driven one has a hot hood and hot wheels,
+glass reflects the cold sky, and houses are warm at night. Inverted grey is a poor prediction.
 """
 
 import json
@@ -22,17 +21,19 @@ THERMAL_SIZE = (160, 142)
 
 CAMERA_HEIGHT_M = 1.4
 FOCAL = 0.9
-"""Focal length as a share of the image's width."""
+"""Focal length as a fraction of the image's width."""
 
 NEAREST_M, FARTHEST_M = 4.0, 70.0
-METERS_A_FRAME = 0.7
+METERS_PER_FRAME = 0.7
 
 
 @dataclass(frozen=True)
 class Weather:
+    """Light, temperatures and surfaces of a drive. All temperatures here are in degrees Celsius."""
+
     is_night: bool
     air: float
-    """Degrees Celsius, as all temperatures here."""
+    """Temperature of the air."""
 
     sky: Material
     road: Material
@@ -44,7 +45,7 @@ class Weather:
         air = float(random.uniform(2, 12) if is_night else random.uniform(10, 26))
         overcast = random.random() < 0.5
         sky_celsius = air - (8 if overcast else 30)
-        grey = int(random.uniform(60, 200))  # asphalt or concrete: the sun warms either
+        grey = int(random.uniform(60, 200))  # asphalt or concrete, which the sun warms alike
         if is_night:
             sky = Material((18, 20, 34), sky_celsius, glows=True)
             road, verge = air + 4, air - 3
@@ -63,34 +64,34 @@ class Weather:
 
 
 @dataclass(frozen=True)
-class Thing:
-    """Something beside or on the road, and how to draw it at a distance."""
+class SceneObject:
+    """An object on or beside the road, and how it is drawn."""
 
     x: float
-    """Metres right of the camera's path."""
+    """Meters to the right of the camera's path."""
 
     z: float
-    """Metres ahead at the first frame."""
+    """Meters ahead in the first frame."""
 
     speed: float
-    """Metres a frame it moves away by itself."""
+    """Meters per frame by which it moves away from a camera at rest."""
 
     draw: Callable[[Canvas, "View"], None]
 
 
 @dataclass(frozen=True)
 class View:
-    """Where a thing stands in the image."""
+    """Position and scale of an object in the image."""
 
     x: float
     ground: float
     scale: float
-    """Pixels a metre."""
+    """Pixels per meter."""
 
     def box(
         self, canvas: Canvas, left: float, low: float, right: float, high: float, material: Material
     ) -> None:
-        """A box in meters, from the thing's middle and up from the ground."""
+        """Draws a box in meters, relative to the object's center on the ground."""
         s = self.scale
         canvas.box(
             self.x + left * s,
@@ -121,7 +122,7 @@ def draw_recording(
     frames: int = 24,
     stills: int = 24,
 ) -> None:
-    """Draws `recordings` video pairs of `frames` frames, and `stills` unpaired images a kind.
+    """Draws `recordings` pairs of videos of `frames` frames, and `stills` unpaired images per kind.
 
     Every second recording is at night. The same seed draws the same images.
     """
@@ -139,18 +140,18 @@ def draw_recording(
             mapping[rgb_name] = thermal_name
     for split, count in (("train", stills), ("val", max(stills // 4, 1))):
         for kind in ("rgb", "thermal"):
-            place = folder / f"images_{kind}_{split}" / "data"
+            images = folder / f"images_{kind}_{split}" / "data"
             for number in range(count):
                 random = np.random.default_rng([seed, 1, len(kind), len(split), number])
                 drive = _Drive(random, is_night=number % 2 == 1)
                 pair = drive.frame(0)
                 name = f"video-still{kind}{split}{number:03}-frame-000000-s{number:04}.jpg"
-                _save(pair[0 if kind == "rgb" else 1], place / name)
+                _save(pair[0 if kind == "rgb" else 1], images / name)
     (folder / "rgb_to_thermal_vid_map.json").write_text(json.dumps(mapping, indent=1) + "\n")
 
 
 class _Drive:
-    """One recording: a weather, a street, and a camera driving along it."""
+    """One recording: weather, a street, and a camera that drives along it."""
 
     def __init__(self, random: np.random.Generator, *, is_night: bool) -> None:
         self.random = random
@@ -158,7 +159,7 @@ class _Drive:
         self.horizon = float(random.uniform(0.42, 0.52))
         self.half_road = float(random.uniform(3.2, 5.0))
         weather = self.weather
-        self.things = [
+        self.objects = [
             *(_building(random, weather, side) for side in (-1, 1) for _ in range(7)),
             *(_tree(random, weather, side) for side in (-1, 1) for _ in range(4)),
             *(_lamp(random, weather, side) for side in (-1, 1) for _ in range(2)),
@@ -170,14 +171,14 @@ class _Drive:
         width, height = RGB_SIZE
         canvas = Canvas(width, height, light=self.weather.light)
         self._ground(canvas, number)
-        placed = [(self._distance(thing, number), thing) for thing in self.things]
-        for z, thing in sorted(placed, key=lambda item: -item[0]):
-            thing.draw(canvas, self._view(thing.x, z))
+        located = [(self._distance(item, number), item) for item in self.objects]
+        for z, item in sorted(located, key=lambda pair: -pair[0]):
+            item.draw(canvas, self._view(item.x, z))
         span = (self.weather.air - 16, self.weather.air + 30)
         return canvas.photograph(self.random), canvas.thermogram(*THERMAL_SIZE, *span, self.random)
 
-    def _distance(self, thing: Thing, number: int) -> float:
-        moved = thing.z + (thing.speed - METERS_A_FRAME) * number
+    def _distance(self, item: SceneObject, number: int) -> float:
+        moved = item.z + (item.speed - METERS_PER_FRAME) * number
         return NEAREST_M + (moved - NEAREST_M) % (FARTHEST_M - NEAREST_M)
 
     def _view(self, x: float, z: float) -> View:
@@ -193,9 +194,9 @@ class _Drive:
         left, right = self._view(-self.half_road, 2.0), self._view(self.half_road, 2.0)
         vanishing = (width / 2, horizon)
         canvas.polygon([vanishing, (left.x, left.ground), (right.x, right.ground)], weather.road)
-        paint = Material((235, 235, 225), weather.road.celsius - 2)
-        for mark in range(12):
-            z = 2.5 + (mark * 6 - METERS_A_FRAME * number) % 66
+        marking = Material((235, 235, 225), weather.road.celsius - 2)
+        for index in range(12):
+            z = 2.5 + (index * 6 - METERS_PER_FRAME * number) % 66
             near, far = self._view(0, z), self._view(0, z + 2.5)
             canvas.polygon(
                 [
@@ -204,16 +205,16 @@ class _Drive:
                     (far.x + 0.08 * far.scale, far.ground),
                     (far.x - 0.08 * far.scale, far.ground),
                 ],
-                paint,
+                marking,
             )
 
 
-def _building(random: np.random.Generator, weather: Weather, side: int) -> Thing:
+def _building(random: np.random.Generator, weather: Weather, side: int) -> SceneObject:
     width, height = float(random.uniform(5, 10)), float(random.uniform(5, 14))
     sunlit = 0.0 if weather.is_night else float(random.uniform(-3, 9))
     wall = Material(_color(random, (150, 130, 115), 60), weather.air + 2 + sunlit)
     is_lit = weather.is_night and random.random() < 0.6
-    # By day glass mirrors the cold sky; at night a heated room shines through it.
+    # By day glass reflects the cold sky; at night a heated room shows through it.
     pane = Material(
         (250, 225, 150) if is_lit else (60, 75, 90),
         weather.air + (8 if weather.is_night else -7),
@@ -222,14 +223,14 @@ def _building(random: np.random.Generator, weather: Weather, side: int) -> Thing
 
     def draw(canvas: Canvas, view: View) -> None:
         view.box(canvas, -width / 2, 0, width / 2, height, wall)
-        for floor in np.arange(1.2, height - 1.5, 2.8):
-            for place in np.arange(-width / 2 + 0.8, width / 2 - 1.2, 2.2):
-                view.box(canvas, place, floor, place + 1.1, floor + 1.4, pane)
+        for sill in np.arange(1.2, height - 1.5, 2.8):
+            for left in np.arange(-width / 2 + 0.8, width / 2 - 1.2, 2.2):
+                view.box(canvas, left, sill, left + 1.1, sill + 1.4, pane)
 
-    return Thing(side * float(random.uniform(11, 16)), _anywhere(random), 0.0, draw)
+    return SceneObject(side * float(random.uniform(11, 16)), _anywhere(random), 0.0, draw)
 
 
-def _tree(random: np.random.Generator, weather: Weather, side: int) -> Thing:
+def _tree(random: np.random.Generator, weather: Weather, side: int) -> SceneObject:
     trunk = Material((80, 60, 45), weather.air)
     crown = Material(_color(random, (60, 100, 45), 30), weather.air - 1)
     radius = float(random.uniform(1.2, 2.2))
@@ -238,10 +239,10 @@ def _tree(random: np.random.Generator, weather: Weather, side: int) -> Thing:
         view.box(canvas, -0.18, 0, 0.18, 2.6, trunk)
         view.ellipse(canvas, -radius, 1.9, radius, 1.9 + 2 * radius, crown)
 
-    return Thing(side * float(random.uniform(6.5, 9)), _anywhere(random), 0.0, draw)
+    return SceneObject(side * float(random.uniform(6.5, 9)), _anywhere(random), 0.0, draw)
 
 
-def _lamp(random: np.random.Generator, weather: Weather, side: int) -> Thing:
+def _lamp(random: np.random.Generator, weather: Weather, side: int) -> SceneObject:
     post = Material((95, 95, 100), weather.air)
     head = Material((255, 235, 180), weather.air + 24, glows=True)
     dark = Material((200, 200, 200), weather.air)
@@ -257,19 +258,19 @@ def _lamp(random: np.random.Generator, weather: Weather, side: int) -> Thing:
             head if weather.is_night else dark,
         )
 
-    return Thing(side * 5.8, _anywhere(random), 0.0, draw)
+    return SceneObject(side * 5.8, _anywhere(random), 0.0, draw)
 
 
 def _car(
     random: np.random.Generator, weather: Weather, half_road: float, *, is_driven: bool
-) -> Thing:
-    """Seen from the front in the other lane, from behind in ours; parked ones at the kerb."""
+) -> SceneObject:
+    """Seen from the front in the other lane, from behind in ours; parked cars are at the curb."""
     oncoming = random.random() < 0.5
     air, night = weather.air, weather.is_night
-    paint = _color(random, (130, 130, 130), 120)
-    body = Material(paint, air + (0 if night else 4))
+    color = _color(random, (130, 130, 130), 120)
+    body = Material(color, air + (0 if night else 4))
     glass = Material((40, 50, 60), air - 8)
-    hood = Material(paint, air + (20 if is_driven else 1))
+    hood = Material(color, air + (20 if is_driven else 1))
     tire = Material((25, 25, 28), air + (17 if is_driven else 0))
     under = Material((20, 20, 22), air + (22 if is_driven else -1))
     if oncoming:
@@ -300,13 +301,15 @@ def _car(
             view.box(canvas, side * 0.74 - 0.12, 0.6, side * 0.74 + 0.12, 0.78, lamps)
 
     if not is_driven:
-        return Thing((half_road - 0.6) * (-1 if oncoming else 1), _anywhere(random), 0.0, draw)
+        return SceneObject(
+            (half_road - 0.6) * (-1 if oncoming else 1), _anywhere(random), 0.0, draw
+        )
     lane = half_road * 0.48
     speed = float(random.uniform(-1.2, -0.4) if oncoming else random.uniform(0.5, 0.9))
-    return Thing(-lane if oncoming else lane, _anywhere(random), speed, draw)
+    return SceneObject(-lane if oncoming else lane, _anywhere(random), speed, draw)
 
 
-def _person(random: np.random.Generator, weather: Weather, half_road: float) -> Thing:
+def _person(random: np.random.Generator, weather: Weather, half_road: float) -> SceneObject:
     coat = Material(_color(random, (120, 120, 120), 120), max(weather.air + 6, 23))
     legs = Material(_color(random, (70, 70, 90), 60), max(weather.air + 4, 21))
     skin = Material(_color(random, (190, 150, 120), 40), 33)
@@ -324,7 +327,7 @@ def _person(random: np.random.Generator, weather: Weather, half_road: float) -> 
         if random.random() < 0.7
         else float(random.uniform(-half_road, half_road))
     )
-    return Thing(x, _anywhere(random), float(random.uniform(-0.1, 0.1)), draw)
+    return SceneObject(x, _anywhere(random), float(random.uniform(-0.1, 0.1)), draw)
 
 
 def _anywhere(random: np.random.Generator) -> float:

@@ -11,6 +11,7 @@ from thermal_search.demo.scenes import draw_recording
 from thermal_search.errors import SearchError
 from thermal_search.export import export
 from thermal_search.preparation.prepare import prepare
+from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.storage import Location
 from thermal_search.translation import translate_folder
 from thermal_search.tuning.plan import plan_from_settings
@@ -42,7 +43,7 @@ def tour(output: Path) -> None:
     print(f"Drawing road scenes by day and by night, RGB and thermal, in {recording}", flush=True)
     draw_recording(recording)
     _print_command(f"python process.py {recording} {dataset} --size {SIZE}")
-    manifest = prepare(recording, dataset, size=SIZE)
+    manifest = prepare(recording, dataset, PreparationSettings(size=SIZE))
     _print_command(
         f"thermal-search search --data {dataset} --output {searched} "
         f"--architectures {','.join(ARCHITECTURES)} --trials {TRIALS} --images {IMAGES} "

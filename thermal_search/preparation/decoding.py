@@ -1,4 +1,4 @@
-"""One image file to pixels, or the reason why it cannot be used."""
+"""One image file as pixels, or the reason why it cannot be used."""
 
 import io
 import warnings
@@ -12,33 +12,34 @@ from PIL import Image
 Mode = Literal["RGB", "L", "counts"]
 """RGB, 8-bit grey, or the 16-bit counts of a radiometric camera."""
 
-LARGEST_FILE = 512 * 2**20
-"""Bytes. A larger file is no image of a camera, and would not fit beside the others."""
+MAX_FILE_BYTES = 512 * 2**20
+"""A larger file is no camera's image, and would not fit in memory beside the others."""
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
 class Unusable(Exception):
-    """A file that holds no image we can use; the message is the reason."""
+    """A file holds no image that we can use; the message is the reason."""
 
 
-def read_image(path: Path, mode: Mode, *, smallest: int = 0) -> Pixels:
-    """The image as [height, width, channels], uint8, or uint16 for counts; Unusable otherwise.
+def read_image(path: Path, mode: Mode, *, min_side: int = 0) -> Pixels:
+    """The image as [height, width, channels], uint8, or uint16 for counts.
 
-    With `smallest`, a JPEG may be decoded at half, a quarter or an eighth of its size, as long as
-    both sides keep so many pixels: libjpeg then skips the work for detail that a resize would drop.
+    With `min_side`, a JPEG may be decoded at half, a quarter or an eighth of its size, as long as
+    both sides keep at least that many pixels: libjpeg then skips detail that a resize would drop.
+    Raises Unusable.
     """
     try:
         size = path.stat().st_size
-        if size > LARGEST_FILE:
+        if size > MAX_FILE_BYTES:
             raise Unusable(f"a file of {size / 2**20:.0f} MiB; up to 512 are read")
-        return decode(path.read_bytes(), mode, smallest=smallest)
+        return decode(path.read_bytes(), mode, min_side=min_side)
     except OSError as error:
         raise Unusable(f"unreadable ({error.strerror or error})") from None
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels, from the file's head; Unusable where it has none."""
+    """Width and height in pixels, from the file's header. Raises Unusable."""
     try:
         with Image.open(path) as image:
             return image.size
@@ -46,16 +47,16 @@ def image_size(path: Path) -> tuple[int, int]:
         raise Unusable(f"corrupt ({error})") from None
 
 
-def decode(content: bytes, mode: Mode, *, smallest: int = 0) -> Pixels:
-    """As `read_image`, of a file's bytes."""
+def decode(content: bytes, mode: Mode, *, min_side: int = 0) -> Pixels:
+    """Like `read_image`, from a file's bytes."""
     if not content:
         raise Unusable("corrupt (the file is empty)")
     try:
         with warnings.catch_warnings():
-            # An image too large to be one, or with broken metadata, is a bad file, not a remark.
+            # Pillow only warns about an image of absurd size or broken metadata; we refuse it.
             warnings.simplefilter("error")
             with Image.open(io.BytesIO(content)) as image:
-                return _pixels(image, content, mode, smallest)
+                return _decoded(image, content, mode, min_side)
     except (
         Image.DecompressionBombError,
         Image.DecompressionBombWarning,
@@ -67,24 +68,24 @@ def decode(content: bytes, mode: Mode, *, smallest: int = 0) -> Pixels:
         raise Unusable(f"corrupt ({error})") from None
 
 
-def _pixels(image: Image.Image, content: bytes, mode: Mode, smallest: int) -> Pixels:
+def _decoded(image: Image.Image, content: bytes, mode: Mode, min_side: int) -> Pixels:
     if mode == "counts":
         return _counts(image)
     if image.mode.startswith(("I", "F")):
-        raise Unusable("16 bits a pixel; 8-bit images are read, unless --thermal 16bit is passed")
+        raise Unusable("16 bits per pixel; 8-bit images are read, unless --thermal 16bit is passed")
     if image.format == "JPEG" and image.mode in ("RGB", "L"):
         # Pillow's own decoder takes twice as long for the same pixels.
-        pixels = _decode_jpeg(content, image, smallest)
+        pixels = _decode_jpeg(content, image, min_side)
         if pixels is not None:
-            return _converted(pixels, mode)
+            return _with_mode(pixels, mode)
     pixels = np.array(image.convert(mode))
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def _decode_jpeg(content: bytes, image: Image.Image, smallest: int) -> Pixels | None:
+def _decode_jpeg(content: bytes, image: Image.Image, min_side: int) -> Pixels | None:
     width, height = image.size
     factor = 1
-    while smallest and factor < 8 and min(width, height) // (2 * factor) >= smallest:
+    while min_side and factor < 8 and min(width, height) // (2 * factor) >= min_side:
         factor *= 2
     try:
         return simplejpeg.decode_jpeg(
@@ -95,11 +96,11 @@ def _decode_jpeg(content: bytes, image: Image.Image, smallest: int) -> Pixels | 
             min_factor=1,
         )
     except ValueError:
-        # Pillow has the last word: it reads a file that is only odd, and says what else is wrong.
+        # Pillow decides: it reads files that are merely unusual, and names the fault of the others.
         return None
 
 
-def _converted(pixels: Pixels, mode: Mode) -> Pixels:
+def _with_mode(pixels: Pixels, mode: Mode) -> Pixels:
     if pixels.shape[2] == 3 and mode == "L":
         return np.array(Image.fromarray(pixels).convert("L"))[..., None]
     return np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 and mode == "RGB" else pixels

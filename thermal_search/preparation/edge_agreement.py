@@ -1,10 +1,10 @@
 """Whether an RGB and a thermal image show the same scene.
 
-Thermal brightness tells nothing of visible brightness, but both have edges where things end. The
-score is the normalized correlation of their fields of edge directions (orientation correlation,
-Fitch et al., BMVC 2002), with the angle doubled, so that an edge inverted in thermal counts as the
-same edge; maximized over small shifts and over the scales by which two cameras' fields of view
-differ, so that it tells wrong scenes from images that are merely not aligned yet.
+Thermal and visible brightness are unrelated, but both images have edges at the outlines of objects.
+The score is the normalized correlation of their fields of edge directions (orientation correlation,
+Fitch et al., BMVC 2002). Angles are doubled, so that an edge of inverted contrast is the same edge.
+The maximum over small shifts, and over the scales by which two cameras' fields of view differ,
+separates wrong scenes from images that are merely not aligned yet.
 
 benchmarks/agreement.py measures it on RoadScene, also on pairs that are shifted and scaled.
 """
@@ -18,64 +18,61 @@ import torch
 Array = np.ndarray[Any, Any]
 
 SIZE = 96
-"""Images are compared at this height and width in pixels."""
+"""Height and width in pixels at which images are compared."""
 
 SCALES = (1.0, 0.92, 0.84)
-"""Shares of the RGB image that thermal may show: FLIR ADAS v2's cameras differ by 0.83."""
+"""Fractions of the RGB image that thermal may show: FLIR ADAS v2's cameras differ by 0.83."""
 
-LARGEST = 128
+MAX_SIDE = 128
 """Larger images are shrunk to this first, once for all scales."""
 
 BLOCK = 25
-"""An edge is measured against its surroundings, a square of so many pixels."""
+"""Side of the square, in pixels, by whose edge energy an edge is normalized."""
 
 BORDER = 3
-"""Pixels at the rim that do not count: resampling and cameras leave edges there."""
+"""Pixels at each side that are ignored: resampling and cameras leave edges there."""
 
-LARGEST_SHIFT = 6
+MAX_SHIFT = 6
 _FIELD = SIZE - 2 * BORDER
-_PADDED = _FIELD + LARGEST_SHIFT
-"""Wide enough that no shift wraps around."""
+_PADDED = _FIELD + MAX_SHIFT
+"""Large enough that no shift wraps around."""
 
-_WAVES = torch.from_numpy(
+_INVERSE_DFT = torch.from_numpy(
     np.exp(
-        2j
-        * np.pi
-        / _PADDED
-        * np.outer(np.arange(-LARGEST_SHIFT, LARGEST_SHIFT + 1), np.arange(_PADDED))
+        2j * np.pi / _PADDED * np.outer(np.arange(-MAX_SHIFT, MAX_SHIFT + 1), np.arange(_PADDED))
     ).astype(np.complex64)
 )
-"""The inverse Fourier transform, of the shifts that are looked at alone. By torch: numpy's BLAS
+"""The inverse Fourier transform at the allowed shifts only. It is applied by torch: numpy's BLAS
 would keep a second core spinning for a tenth of a second after each product."""
 
 
 def edge_agreement(rgb: Array, thermal: Array) -> float:
-    """From about 0, unrelated, to 1: uint8 [3, height, width] and [height, width], any sizes."""
+    """From about 0 (unrelated) to 1; uint8 [3, height, width] and [height, width] of any sizes."""
     grey = cv2.addWeighted(rgb[0], 0.299, rgb[1], 0.587, 0)
     grey = _shrink(cv2.addWeighted(grey, 1, rgb[2], 0.114, 0))
     color = np.stack([_spectrum(_central(grey, scale)) for scale in SCALES])
     products = np.conj(color) * _spectrum(_central(_shrink(thermal), 1.0))
-    correlations = (_WAVES @ torch.from_numpy(products) @ _WAVES.T).real / _PADDED**2
+    correlations = (_INVERSE_DFT @ torch.from_numpy(products) @ _INVERSE_DFT.T).real / _PADDED**2
     return float(correlations.max())
 
 
 def _shrink(image: Array) -> Array:
-    if max(image.shape) <= LARGEST:
+    if max(image.shape) <= MAX_SIDE:
         return image
-    return cv2.resize(image, (LARGEST, LARGEST), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (MAX_SIDE, MAX_SIDE), interpolation=cv2.INTER_AREA)
 
 
-def _central(image: Array, share: float) -> Array:
-    """The central share of an image at SIZE x SIZE pixels."""
+def _central(image: Array, fraction: float) -> Array:
+    """The central fraction of an image, at SIZE x SIZE pixels."""
     height, width = image.shape
-    top, left = round(height * (1 - share) / 2), round(width * (1 - share) / 2)
+    top, left = round(height * (1 - fraction) / 2), round(width * (1 - fraction) / 2)
     return cv2.resize(image[top : height - top, left : width - left], (SIZE, SIZE))
 
 
 def _spectrum(image: Array) -> Array:
-    """Of the field of doubled edge directions, of mean 0 and norm 1: complex [_PADDED, _PADDED].
+    """Fourier transform of the field of doubled edge directions: complex [_PADDED, _PADDED].
 
-    0 where the image is flat.
+    The field has mean 0 and norm 1; it is 0 if the image is flat.
     """
     across, down = cv2.Sobel(image, cv2.CV_32F, 1, 0), cv2.Sobel(image, cv2.CV_32F, 0, 1)
     squared = cv2.multiply(across, across), cv2.multiply(down, down)
@@ -83,7 +80,7 @@ def _spectrum(image: Array) -> Array:
     overall = cv2.mean(energy)[0]
     padded = np.zeros((_PADDED, _PADDED, 2), np.float32)
     if overall > 0.05:
-        # Squaring doubles the angle; dividing, that a few strong edges are not all there is.
+        # Squaring doubles the angle; the division keeps a few strong edges from dominating.
         around = cv2.blur(energy, (BLOCK, BLOCK)) + (overall / 16)
         length = cv2.sqrt(around * energy + 1e-6)
         field = cv2.merge(
@@ -92,7 +89,7 @@ def _spectrum(image: Array) -> Array:
                 cv2.divide(cv2.multiply(across, down, scale=2), length),
             ]
         )[BORDER:-BORDER, BORDER:-BORDER]
-        # Roads have a horizon and houses are upright: what all scenes share is no agreement.
+        # Roads have a horizon and houses are upright: edges that all scenes share prove nothing.
         field -= np.array(cv2.mean(field)[:2], field.dtype)
         padded[:_FIELD, :_FIELD] = field * (1 / cv2.norm(field))
     return cv2.dft(padded).view(np.complex64)[..., 0]

@@ -1,6 +1,6 @@
-"""This process, many of this machine, or a Ray cluster's, mapping a function over items in order.
+"""Maps a function over items, in order: in this process, in several, or on a Ray cluster.
 
-What is in flight is bounded, however many items there are.
+The number of items in flight is bounded, however many items there are.
 """
 
 import contextlib
@@ -21,45 +21,45 @@ from thermal_search.errors import DatasetError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 2
-"""Items a process has waiting, so that it never idles."""
+QUEUED_PER_PROCESS = 2
+"""Items that wait for each process, so that it never idles."""
 
 
-class Workers(Protocol):
-    def map(
-        self, function: Callable[[Item], Result], items: Iterable[Item]
-    ) -> Iterator[Result]: ...
+class Pool(Protocol):
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """The results in the order of the items. Raises the first DatasetError."""
+        ...
 
 
 @contextlib.contextmanager
-def open_pool(processes: int | None, address: str | None) -> Generator[Workers]:
-    """One process a core of this machine, or with `address` all cores of a Ray cluster.
+def open_pool(processes: int | None, address: str | None) -> Generator[Pool]:
+    """A pool of `processes` (None: one per core), or with `address` all cores of a Ray cluster.
 
-    One alone is this one: it starts at once.
+    A single process is this one, which needs no start.
     """
     if address:
-        yield _Cluster(address)
+        yield _RayPool(address)
         return
     count = processes or os.cpu_count() or 1
     if count == 1:
-        yield _Here()
+        yield _SerialPool()
         return
-    # A fork of a server that has imported everything starts in no time and shares its memory.
+    # A fork of a server that has imported everything starts at once and shares its memory.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["thermal_search.preparation.shards"])
-    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_settle)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_init_worker)
     try:
-        yield _Processes(pool, count)
+        yield _ProcessPool(pool, count)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-class _Here:
+class _SerialPool:
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        return (_or_raise(_told(function, item)) for item in items)
+        return (_result(_attempt(function, item)) for item in items)
 
 
-class _Processes:
+class _ProcessPool:
     def __init__(self, pool: ProcessPoolExecutor, count: int) -> None:
         self.pool, self.count = pool, count
 
@@ -67,19 +67,19 @@ class _Processes:
         waiting: deque[Future[Result | DatasetError]] = deque()
         try:
             for item in items:
-                waiting.append(self.pool.submit(_told, function, item))
-                if len(waiting) > AHEAD * self.count:
-                    yield _or_raise(waiting.popleft().result())
+                waiting.append(self.pool.submit(_attempt, function, item))
+                if len(waiting) > QUEUED_PER_PROCESS * self.count:
+                    yield _result(waiting.popleft().result())
             while waiting:
-                yield _or_raise(waiting.popleft().result())
+                yield _result(waiting.popleft().result())
         except BrokenProcessPool:
             raise DatasetError(
-                "A worker process was killed, perhaps for want of memory: pass fewer --workers. "
-                "The same command goes on where it was."
+                "A worker process was killed, perhaps because memory ran out: pass fewer "
+                "--workers; the same command resumes the preparation."
             ) from None
 
 
-class _Cluster:
+class _RayPool:
     def __init__(self, address: str) -> None:
         import ray
 
@@ -99,19 +99,19 @@ class _Cluster:
         rows = [{"item": item} for item in items]
         if not rows:
             return
-        work = partial(_row, function)
-        # One block an item: each is seconds of work, and goes to whichever core is free.
-        found = ray.data.from_items(rows, override_num_blocks=len(rows)).map(work)
-        for row in found.iter_rows():
-            yield _or_raise(row["result"])
+        work = partial(_attempt_row, function)
+        # One block per item: each is seconds of work, and runs on whichever core is free.
+        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map(work)
+        for row in results.iter_rows():
+            yield _result(row["result"])
 
 
-def _row(function: Callable[[Item], Result], row: dict[str, Item]) -> dict[str, object]:
-    return {"result": _told(function, row["item"])}
+def _attempt_row(function: Callable[[Item], Result], row: dict[str, Item]) -> dict[str, object]:
+    return {"result": _attempt(function, row["item"])}
 
 
-def _told(function: Callable[[Item], Result], item: Item) -> Result | DatasetError:
-    # An error for people is a result: it travels home the same way through every kind of worker.
+def _attempt(function: Callable[[Item], Result], item: Item) -> Result | DatasetError:
+    # An error for users is a result: every kind of pool brings it back in the same way.
     try:
         return function(item)
     except DatasetError as error:
@@ -119,26 +119,26 @@ def _told(function: Callable[[Item], Result], item: Item) -> Result | DatasetErr
     except OSError as error:
         return DatasetError(
             f"{error.filename or 'The dataset'} cannot be written ({error.strerror or error}): "
-            "make room, or mend it. The same command goes on where it was."
+            "free some space, or fix it; the same command resumes the preparation."
         )
 
 
-def _or_raise(result: Result | DatasetError) -> Result:
+def _result(result: Result | DatasetError) -> Result:
     if isinstance(result, DatasetError):
         raise result
     return result
 
 
-def _settle() -> None:
-    """One thread a process, and no process outlives the run, even one that was killed."""
+def _init_worker() -> None:
+    """One thread per process; the process exits with its parent, even if that is killed."""
     import torch
 
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def leave() -> None:
+    def exit_with_parent() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=leave, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()

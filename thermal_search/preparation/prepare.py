@@ -1,347 +1,291 @@
-"""From a recording to a prepared dataset, which appears whole or not at all.
+"""From a recording to a prepared dataset, which appears complete or not at all.
 
-Everything is written to OUTPUT.partial and renamed at the end. A run that was stopped, even killed,
-goes on where it was: a shard that is finished, of the same plan, is not made again, and the result
-is the same to the byte.
+Everything is written to OUTPUT.partial, which is renamed at the end. A run that was stopped, even
+killed, can be resumed: finished shards of the same plan are kept, and the result is the same to the
+byte.
 """
 
-import contextlib
-import fcntl
 import hashlib
-import json
-import os
 import shutil
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow.parquet as pq
-import torch
-from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from thermal_search.data.manifest import FILE, Manifest, Shard, read_manifest
+from thermal_search.data.manifest import (
+    AlignmentReport,
+    Kind,
+    Manifest,
+    RecordingEntry,
+    RejectedPair,
+    UnusableFile,
+    read_manifest,
+)
 from thermal_search.errors import DatasetError
-from thermal_search.images import to_pixels
-from thermal_search.preparation.alignment.contact_sheet import draw_sheet
-from thermal_search.preparation.alignment.estimation import Found
-from thermal_search.preparation.alignment.estimation import align as align_recordings
-from thermal_search.preparation.alignment.geometry import FLIR_V2_DEGREES, Alignment
-from thermal_search.preparation.alignment.modes import choose, settle
-from thermal_search.preparation.decoding import Pixels
-from thermal_search.preparation.layouts import Frame, read_layout
-from thermal_search.preparation.pool import Workers, open_pool
-from thermal_search.preparation.radiometry import FLIR_SCALE, Scale
-from thermal_search.preparation.resizing import Depth, ResizeConfig
-from thermal_search.preparation.shards import ShardResult, chunks, make_shard, part
-from thermal_search.preparation.splits import SHARES, Shares, split, subsample
-from thermal_search.preparation.verification import Scored, doubtful, quantiles, suspects
+from thermal_search.preparation.alignment.contact_sheet import draw_contact_sheet
+from thermal_search.preparation.alignment.estimation import (
+    MeasuredAlignment,
+    align_recordings,
+)
+from thermal_search.preparation.alignment.geometry import Alignment, parameters_of
+from thermal_search.preparation.alignment.modes import alignments_of_mode, complete_alignments
+from thermal_search.preparation.layouts import read_layout
+from thermal_search.preparation.layouts.contents import SourceFrame
+from thermal_search.preparation.partial_folder import (
+    CONTACT_SHEET,
+    PLAN,
+    PREVIEW,
+    PreparationPlan,
+    claim,
+    remove_leftovers,
+)
+from thermal_search.preparation.pool import Pool, open_pool
+from thermal_search.preparation.preview import draw_preview
+from thermal_search.preparation.radiometry import measure_temperatures
+from thermal_search.preparation.settings import PreparationSettings
+from thermal_search.preparation.shards import (
+    ShardResult,
+    make_shard,
+    plan_shards,
+    split_rejected_pairs,
+)
+from thermal_search.preparation.splits import assign_splits, subsample
+from thermal_search.preparation.verification import (
+    ScoredPair,
+    rejected_pairs,
+    summarize_agreement,
+    suspect_recordings,
+)
 from thermal_search.storage import Location
-
-PREVIEW_PAIRS = 6
-PLAN, STATE, PREVIEW = "preparation.json", "state", "preview.png"
-SHEET = "alignment.png"
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """What decides every byte of the output; a partial folder of another plan is not resumed."""
+class _Job:
+    """What is to be prepared, known before any pixel is read."""
 
+    source: Path
+    settings: PreparationSettings
     layout: str
-    recipe: dict[str, Any]
-    frames: str
-    """A hash of the frames' files, sizes and times."""
+    """As recognized."""
+
+    frames: Sequence[SourceFrame]
+    """With their splits."""
+
+    unusable_files: Sequence[UnusableFile]
+    notes: Sequence[str]
+    known_alignments: Mapping[str, Alignment] | None
+    """By recording, `*` for every other one; None: to be estimated."""
 
 
-def prepare(
-    source: Path,
-    output: Path,
-    *,
-    size: int = 256,
-    layout: str = "auto",
-    align: str = "none",
-    fields_of_view: tuple[float, float] = FLIR_V2_DEGREES,
-    preview: bool = False,
-    thermal: Depth = "8bit",
-    scale: Scale = FLIR_SCALE,
-    filter: str = "bicubic",
-    fast: bool = False,
-    splits: Shares = SHARES,
-    seed: int = 0,
-    every: int = 1,
-    official_only: bool = False,
-    max_bad: float = 0.05,
-    workers: int | None = None,
-    address: str | None = None,
-) -> Manifest:
-    """Writes the dataset and returns its manifest; DatasetError where it cannot be had.
+@dataclass(frozen=True)
+class _Alignments:
+    by_recording: Mapping[str, Alignment] = field(default_factory=dict[str, Alignment])
+    """Empty if pairs are not to be aligned."""
 
-    `size` is a power of two from 32 to 1024; `align` a way of `alignment.choice`, with `preview` a
-    contact sheet to judge it by; `thermal` which depth is kept, and `scale` what the 16-bit counts
-    mean; `splits` and `seed` say how recordings are dealt out; of each recording every `every`-th
-    frame is taken; with `official_only` no pair is recovered; `max_bad` is the share of files that
-    may be unusable; `address` that of a Ray cluster whose machines share the disk, to use all its
-    cores.
+    measured: Sequence[MeasuredAlignment] = ()
+    notes: Sequence[str] = ()
+
+
+def prepare(source: Path, output: Path, settings: PreparationSettings) -> Manifest:
+    """Writes the dataset and returns its manifest; DatasetError if that is impossible.
+
+    An output that is the finished dataset of the same plan is left as it is.
     """
-    if not 32 <= size <= 1024 or size & (size - 1):
-        raise DatasetError(f"--size must be a power of two from 32 to 1024, but is {size}.")
-    if not 0 <= max_bad < 1:
-        raise DatasetError(f"--max-bad must be from 0 to below 1, but is {max_bad}.")
-    recipe = ResizeConfig(size=size, filter=filter, thermal=thermal, fast=fast)
-    given = choose(align, fields_of_view)
-    layout, found = read_layout(source, layout, official_only=official_only)
-    frames, notes = split(subsample(found.frames, every), splits, seed)
-    told = {name: asdict(alignment) for name, alignment in (given or {}).items()}
-    ways = {"align": align, "given": told, "preview": preview, "scale": asdict(scale)}
-    # As JSON gives it back: the plan is compared with what was written.
-    ways = json.loads(json.dumps(ways))
-    plan = _Plan(layout, asdict(recipe) | ways, _fingerprint(frames))
+    job = _read_source(source, settings)
+    plan = _plan(job)
     if output.exists():
-        return _existing(output, plan)
+        return _finished_dataset(output, plan)
     folder = output.with_name(f"{output.name}.partial")
     try:
-        with _claim(folder, plan):
-            if output.exists():  # another run has finished it since we looked
+        with claim(folder, plan):
+            if output.exists():  # another run has finished it meanwhile
                 shutil.rmtree(folder)
-                return _existing(output, plan)
-            left_out = [{"file": file, "reason": reason} for file, reason in found.left_out]
-            with open_pool(workers, address) as pool:
-                found_alignments: list[Found] = []
-                alignments: Mapping[str, Alignment] = {}
-                if align != "none" or preview:
-                    found_alignments = _align(frames, given, size, pool)
-                    settled, remarks = settle(found_alignments, align)
-                    notes += remarks
-                    alignments = {} if align == "none" else settled
-                    if preview:
-                        draw_sheet(frames, settled, folder / SHEET)
-                written = _make_shards(frames, folder, source, recipe, alignments, pool)
-            left_out += [fault for item in written for fault in item.faults]
-            _check_limit(source, left_out, len(frames) + len(found.left_out), max_bad)
-            dropped = doubtful(_scored(written))
-            doubted = {(item.pair.recording, item.pair.name) for item in dropped}
-            written = part(written, doubted, folder)
-            shards = [item.shard for item in written if item.shard.rows]
-            if doubted and not any((s.kind, s.split) == ("pairs", "val") for s in shards):
-                raise DatasetError(
-                    f"{source}: no pair that was recovered for its val split shows one scene: pass "
-                    "--official-only, and the official pairs are dealt out instead."
-                )
-            if suspected := suspects(_scored(written)):
-                notes.append(
-                    f"In {len(suspected)} recordings the edges of RGB and thermal agree no better "
-                    f"than in wrong pairs (first: {suspected[0]}): look at them."
-                )
-            manifest = Manifest(
-                folder=Location.of(folder),
-                source=source.resolve().name,
-                layout=layout,
-                size=size,
-                filter=filter,
-                temperatures=scale.of(folder, written) if thermal == "16bit" else None,
-                alignment=_told(align, found_alignments),
-                recordings=_recordings(written),
-                left_out=left_out,
-                dropped_pairs=[{**asdict(item.pair), "reason": item.reason} for item in dropped],
-                notes=[*found.notes, *notes],
-                shards=shards,
-            )
+                return _finished_dataset(output, plan)
+            with open_pool(settings.workers, settings.address) as pool:
+                alignments = _align(job, folder, pool)
+                results = _make_shards(job, alignments.by_recording, folder, pool)
+            manifest = _describe(job, alignments, results, folder)
             manifest.save()
             read_manifest(folder)  # refuses what a search would refuse
-            _draw_preview(manifest)
-            _tidy(folder, manifest.shards)
+            draw_preview(manifest, folder / PREVIEW)
+            remove_leftovers(folder, manifest.shards)
             folder.rename(output)
     except OSError as error:
         raise DatasetError(
-            f"{error.filename or folder} cannot be written ({error.strerror or error}): make room, "
-            "or mend it. The same command goes on where it was."
+            f"{error.filename or folder} cannot be written ({error.strerror or error}): free some "
+            "space, or fix it; the same command resumes the preparation."
         ) from None
     return read_manifest(output)
 
 
-def _make_shards(
-    frames: Sequence[Frame],
-    folder: Path,
-    source: Path,
-    recipe: ResizeConfig,
-    alignments: Mapping[str, Alignment],
-    pool: Workers,
-) -> list[ShardResult]:
-    make = partial(make_shard, folder=folder.absolute(), source=source.absolute(), recipe=recipe)
-    written: list[ShardResult] = []
-    with _progress() as progress:
-        task = progress.add_task("Resizing", total=len(frames))
-        for item in pool.map(make, chunks(frames, recipe, alignments)):
-            written.append(item)
-            progress.advance(task, item.shard.rows + len(item.faults))
-    return written
+def _read_source(source: Path, settings: PreparationSettings) -> _Job:
+    known = alignments_of_mode(settings)
+    layout, contents = read_layout(source, settings.layout, official_only=settings.official_only)
+    frames, notes = assign_splits(
+        subsample(contents.frames, settings.every_nth), settings.split_fractions, settings.seed
+    )
+    return _Job(
+        source=source,
+        settings=settings,
+        layout=layout,
+        frames=frames,
+        unusable_files=[UnusableFile(file=f, reason=r) for f, r in contents.unusable_files],
+        notes=[*contents.notes, *notes],
+        known_alignments=known,
+    )
 
 
-def _align(
-    frames: Sequence[Frame], given: Mapping[str, Alignment] | None, size: int, pool: Workers
-) -> list[Found]:
-    total = len({frame.recording for frame in frames if frame.kind == "pairs"})
-    with _progress() as progress:
-        return list(
-            progress.track(
-                align_recordings(frames, given, size, pool), total, description="Aligning"
-            )
-        )
+def _plan(job: _Job) -> PreparationPlan:
+    known = job.known_alignments or {}
+    return PreparationPlan(
+        layout=job.layout,
+        settings=job.settings.recorded(),
+        alignments={name: parameters_of(alignment) for name, alignment in known.items()},
+        frames=_fingerprint(job.frames),
+    )
 
 
-def _told(align: str, found: Sequence[Found]) -> dict[str, Any]:
-    return {"way": align, "recordings": {item.recording: item.told() for item in found}}
-
-
-def _fingerprint(frames: Sequence[Frame]) -> str:
+def _fingerprint(frames: Sequence[SourceFrame]) -> str:
     hashed = hashlib.sha256()
     for frame in frames:
         for path in (frame.rgb, frame.thermal, frame.radiometric):
             if path:
                 status = path.stat()
-                told = f"{path.name} {status.st_size} {status.st_mtime_ns} {frame.recording}"
-                told += f" {frame.split} {frame.pairing} {frame.rgb_side}"
-                hashed.update(told.encode())
+                text = f"{path.name} {status.st_size} {status.st_mtime_ns} {frame.recording}"
+                text += f" {frame.split} {frame.pairing} {frame.rgb_side}"
+                hashed.update(text.encode())
     return hashed.hexdigest()
 
 
-def _existing(output: Path, plan: _Plan) -> Manifest:
-    try:
-        same = json.loads((output / PLAN).read_text()) == asdict(plan)
-    except (OSError, ValueError):
-        same = False
-    if not same:
+def _finished_dataset(output: Path, plan: PreparationPlan) -> Manifest:
+    if not plan.is_in(output / PLAN):
         raise DatasetError(
-            f"{output} exists and is not this dataset at this size: choose another folder, or "
-            "delete it first."
+            f"{output} exists and is not this dataset with these settings: choose another folder, "
+            "or delete it first."
         )
     return read_manifest(output)
 
 
-@contextlib.contextmanager
-def _claim(folder: Path, plan: _Plan) -> Generator[None]:
-    """Takes a partial folder up again if it is of the same plan, alone; else starts clean."""
-    file = folder / PLAN
-    unfinished = folder / f"{PLAN}.unfinished"
-    if folder.exists() and set(folder.iterdir()) - {unfinished} and not file.exists():
-        raise DatasetError(f"{folder} is in the way: it is not of our making. Move it elsewhere.")
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
-        try:
-            same = json.loads(file.read_text()) == asdict(plan)
-        except (OSError, ValueError):
-            same = False
-        if not same:
-            for path in folder.iterdir():
-                if path != file:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            unfinished.write_text(json.dumps(asdict(plan)))
-            unfinished.replace(file)
-        yield
+def _align(job: _Job, folder: Path, pool: Pool) -> _Alignments:
+    settings = job.settings
+    if settings.align == "none" and not settings.preview:
+        return _Alignments()
+    total = len({frame.recording for frame in job.frames if frame.kind == "pairs"})
+    with _progress() as progress:
+        measuring = align_recordings(job.frames, job.known_alignments, settings.size, pool)
+        measured = list(progress.track(measuring, total, description="Aligning"))
+    complete, notes = complete_alignments(measured, settings.align)
+    if settings.preview:
+        draw_contact_sheet(job.frames, complete, folder / CONTACT_SHEET)
+    return _Alignments({} if settings.align == "none" else complete, measured, notes)
 
 
-@contextlib.contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    # The lock is the folder itself: it leaves no file behind, and ends with its process.
-    finished = DatasetError(f"{folder}: another run has just finished it. Try again.")
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        raise finished from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatasetError(f"{folder}: another run is at work on it. Let it finish.") from None
-        # The name may have gone to another folder, or to none, while we opened it.
-        if not folder.exists() or not os.path.samestat(os.fstat(descriptor), folder.stat()):
-            raise finished
-        yield
-    finally:
-        os.close(descriptor)
+def _make_shards(
+    job: _Job, alignments: Mapping[str, Alignment], folder: Path, pool: Pool
+) -> list[ShardResult]:
+    make = partial(
+        make_shard,
+        folder=folder.absolute(),
+        source=job.source.absolute(),
+        settings=job.settings,
+    )
+    results: list[ShardResult] = []
+    with _progress() as progress:
+        task = progress.add_task("Resizing", total=len(job.frames))
+        for result in pool.map(make, plan_shards(job.frames, job.settings, alignments)):
+            results.append(result)
+            progress.advance(task, result.rows + len(result.unusable_files))
+    return results
 
 
-def _tidy(folder: Path, shards: Sequence[Shard]) -> None:
-    """Leaves what the dataset is made of and nothing else, whatever a killed run left behind."""
-    keep = {folder / name for name in (FILE, PLAN, PREVIEW, SHEET)}
-    keep |= {folder / shard.path for shard in shards}
-    shutil.rmtree(folder / STATE)
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path not in keep:
-            path.unlink()
+def _describe(
+    job: _Job, alignments: _Alignments, results: Sequence[ShardResult], folder: Path
+) -> Manifest:
+    """Takes out the rejected pairs, and describes the dataset. Raises DatasetError."""
+    settings = job.settings
+    unusable = [
+        *job.unusable_files,
+        *(file for result in results for file in result.unusable_files),
+    ]
+    _check_unusable(job, unusable)
+    rejected = rejected_pairs(_scores(results))
+    results = split_rejected_pairs(
+        results, {(pair.recording, pair.name) for pair in rejected}, folder
+    )
+    _require_validation_pairs(job, results, rejected)
+    notes = [*job.notes, *alignments.notes]
+    if suspects := suspect_recordings(_scores(results)):
+        notes.append(
+            f"In {len(suspects)} recordings the edges of RGB and thermal agree no better than in "
+            f"wrong pairs (first: {suspects[0]}): check them."
+        )
+    return Manifest(
+        source=job.source.resolve().name,
+        layout=job.layout,
+        size=settings.size,
+        filter=settings.filter,
+        temperatures=(
+            measure_temperatures(settings, folder, results) if settings.thermal == "16bit" else None
+        ),
+        alignment=AlignmentReport(
+            mode=settings.align,
+            recordings={item.recording: item.entry() for item in alignments.measured},
+        ),
+        recordings=_recordings(results),
+        unusable_files=unusable,
+        rejected_pairs=rejected,
+        notes=notes,
+        shards=[result.shard for result in results if result.rows],
+    ).at(Location.of(folder))
 
 
-def _check_limit(
-    source: Path, left_out: Sequence[dict[str, str]], total: int, max_bad: float
-) -> None:
-    if len(left_out) > max_bad * total:
-        reasons = Counter(item["reason"].split(" (")[0].split(":")[0] for item in left_out)
-        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        first = left_out[0]
+def _check_unusable(job: _Job, unusable: Sequence[UnusableFile]) -> None:
+    limit = job.settings.max_unusable
+    total = len(job.frames) + len(job.unusable_files)
+    if len(unusable) > limit * total:
+        reasons = Counter(file.reason.split(" (")[0].split(":")[0] for file in unusable)
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        first = unusable[0]
         raise DatasetError(
-            f"{source}: {len(left_out)} of {total} frames cannot be used ({told}; first: "
-            f"{first['file']}, {first['reason']}), more than the {max_bad:.0%} allowed: mend "
-            "them, or pass a larger --max-bad."
+            f"{job.source}: {len(unusable)} of {total} frames cannot be used ({counts}; first: "
+            f"{first.file}, {first.reason}), more than the {limit:.0%} allowed: fix them, or pass "
+            "a larger --max-unusable."
         )
 
 
-def _scored(written: Sequence[ShardResult]) -> list[Scored]:
-    return [Scored(**score) for item in written for score in item.scores]
+def _require_validation_pairs(
+    job: _Job, results: Sequence[ShardResult], rejected: Sequence[RejectedPair]
+) -> None:
+    has_pairs = any(r.rows and (r.kind, r.split) == ("pairs", "val") for r in results)
+    if rejected and not has_pairs:
+        raise DatasetError(
+            f"{job.source}: no pair that was recovered for its val split shows one scene: pass "
+            "--official-only, which assigns the official pairs to the splits instead."
+        )
 
 
-def _recordings(written: Sequence[ShardResult]) -> dict[str, dict[str, Any]]:
-    told: dict[str, dict[str, Any]] = {}
-    agreement = quantiles(_scored(written))
-    for item in written:
-        for name, count in sorted(item.recordings.items()):
-            shard = item.shard
-            entry = told.setdefault(f"{name} ({shard.kind})", {"split": shard.split, "frames": 0})
-            entry["frames"] += count
-            if shard.kind == "pairs":
-                entry |= agreement[name]
-    return told
+def _scores(results: Sequence[ShardResult]) -> list[ScoredPair]:
+    return [score for result in results for score in result.scores]
 
 
-def _draw_preview(manifest: Manifest) -> None:
-    """A few pairs side by side, RGB above thermal, from all over a split."""
-    size = manifest.size
-    split = "train" if manifest.count("pairs", "train") else "val"
-    paths = manifest.shard_paths("pairs", split)
-    total = manifest.count("pairs", split)
-    count = min(PREVIEW_PAIRS, total)
-    canvas = Image.new("RGB", (count * size, 2 * size))
-    for column in range(count):
-        row = _row(paths, column * total // count)
-        planes = np.frombuffer(row["rgb"], np.uint8).reshape(3, size, size)
-        rgb = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
-        thermal = Image.fromarray(_grey(row["thermal"], manifest))
-        canvas.paste(rgb, (column * size, 0))
-        canvas.paste(thermal, (column * size, size))
-    canvas.save(manifest.folder / PREVIEW)
-
-
-def _grey(thermal: bytes, manifest: Manifest) -> Pixels:
-    shape = (manifest.size, manifest.size)
-    if not manifest.temperatures:
-        return np.frombuffer(thermal, np.uint8).reshape(shape)
-    counts = torch.from_numpy(np.frombuffer(thermal, "<u2").reshape(shape).astype(np.uint16))
-    return to_pixels(manifest.temperatures.images(counts)).numpy()
-
-
-def _row(paths: Sequence[Location], number: int) -> dict[str, Any]:
-    for path in paths:
-        rows = pq.read_metadata(path).num_rows
-        if number < rows:
-            return pq.read_table(path).slice(number, 1).to_pylist()[0]
-        number -= rows
-    raise AssertionError("no such row")
+def _recordings(results: Sequence[ShardResult]) -> dict[str, RecordingEntry]:
+    frames: Counter[tuple[str, Kind]] = Counter()
+    entries: dict[str, RecordingEntry] = {}
+    agreement = summarize_agreement(_scores(results))
+    for result in results:
+        for name, count in sorted(result.recordings.items()):
+            frames[name, result.kind] += count
+            summary = agreement[name] if result.kind == "pairs" else None
+            entries[f"{name} ({result.kind})"] = RecordingEntry(
+                split=result.split,
+                frames=frames[name, result.kind],
+                pairing=summary and summary.pairing,
+                agreement=summary and dict(summary.quantiles),
+            )
+    return entries
 
 
 def _progress() -> Progress:

@@ -1,66 +1,44 @@
-"""What a radiometric camera's counts mean, and which degrees the dataset spans."""
+"""The meaning of a radiometric camera's counts, and the degrees that a dataset spans."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from thermal_search.errors import DatasetError
 from thermal_search.images import Temperatures
+from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.preparation.shards import ShardResult
 
 PERCENTILES = (0.1, 99.9)
-"""Of the training split's pixels: what is colder or hotter is clipped where no range is given."""
+"""Of the training split's pixels: colder and hotter ones are clipped if no range is given."""
 
-SMALLEST_SPAN = 1.0
-"""Kelvin that a range found in the data spans at least."""
-
-
-@dataclass(frozen=True)
-class Scale:
-    """T-linear counts to degrees, and the range that becomes -1 .. 1."""
-
-    celsius: tuple[float, float] | None = None
-    """The range; None: found in the training split."""
-
-    kelvin_per_count: float = 0.04
-    celsius_at_zero: float = -273.15
-
-    def __post_init__(self) -> None:
-        if self.celsius and not self.celsius[0] < self.celsius[1]:
-            low, high = self.celsius
-            raise DatasetError(
-                f"--celsius must be LOW HIGH with LOW below HIGH, but is {low:g} {high:g}."
-            )
-        if not self.kelvin_per_count > 0:
-            raise DatasetError(
-                f"--kelvin-per-count must be above 0, but is {self.kelvin_per_count:g}."
-            )
-
-    def of(self, folder: Path, written: Sequence[ShardResult]) -> Temperatures:
-        """With the range given, or that of the training split's shards."""
-        low, high = self.celsius or self._range(folder, written)
-        return Temperatures(low, high, self.kelvin_per_count, self.celsius_at_zero)
-
-    def _range(self, folder: Path, written: Sequence[ShardResult]) -> tuple[float, float]:
-        seen = np.zeros(65536, np.int64)
-        for item in written:
-            shard = item.shard
-            if shard.split == "train" and shard.kind != "rgb" and shard.rows:
-                column = pq.read_table(folder / shard.path, columns=["thermal"])["thermal"]
-                for chunk in column.chunks:
-                    data = chunk.buffers()[1]
-                    assert data is not None
-                    seen += np.bincount(np.frombuffer(data, "<u2"), minlength=65536)
-        reached = np.cumsum(seen) / max(seen.sum(), 1)
-        counts = [int(np.searchsorted(reached, share / 100)) for share in PERCENTILES]
-        low, high = (
-            round(count * self.kelvin_per_count + self.celsius_at_zero, 1) for count in counts
-        )
-        return low, max(high, round(low + SMALLEST_SPAN, 1))
+MIN_SPAN = 1.0
+"""Least span, in kelvin, of a range that is taken from the data."""
 
 
-FLIR_SCALE = Scale()
-"""T-linear in low gain, the range found in the data."""
+def measure_temperatures(
+    settings: PreparationSettings, folder: Path, results: Sequence[ShardResult]
+) -> Temperatures:
+    """With the range of the settings, or of the training split's pixels if they name none."""
+    low, high = settings.celsius or _training_range(settings, folder, results)
+    return Temperatures(low, high, settings.kelvin_per_count, settings.celsius_at_zero)
+
+
+def _training_range(
+    settings: PreparationSettings, folder: Path, results: Sequence[ShardResult]
+) -> tuple[float, float]:
+    histogram = np.zeros(65536, np.int64)
+    for result in results:
+        if result.split == "train" and result.kind != "rgb" and result.rows:
+            column = pq.read_table(folder / result.path, columns=["thermal"])["thermal"]
+            for chunk in column.chunks:
+                data = chunk.buffers()[1]
+                assert data is not None
+                histogram += np.bincount(np.frombuffer(data, "<u2"), minlength=65536)
+    cumulative = np.cumsum(histogram) / max(histogram.sum(), 1)
+    counts = [int(np.searchsorted(cumulative, percentile / 100)) for percentile in PERCENTILES]
+    low, high = (
+        round(count * settings.kelvin_per_count + settings.celsius_at_zero, 1) for count in counts
+    )
+    return low, max(high, round(low + MIN_SPAN, 1))

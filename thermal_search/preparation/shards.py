@@ -1,193 +1,245 @@
-"""Frames to Parquet shards of raw pixels: one shard is one piece of work, whoever does it."""
+"""Frames to Parquet shards of raw pixels; one shard is one task of a worker."""
 
 import contextlib
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
-from thermal_search.data.manifest import Kind, Shard, Split, checksum
+from thermal_search.data.manifest import Kind, Shard, Split, UnusableFile, checksum
+from thermal_search.documents import Section
 from thermal_search.preparation.alignment.geometry import Alignment
+from thermal_search.preparation.conversion import ConvertedFrame, convert_frame
 from thermal_search.preparation.edge_agreement import edge_agreement
-from thermal_search.preparation.layouts.frame import Frame
-from thermal_search.preparation.resizing import ResizeConfig, Resized, resize
-from thermal_search.preparation.verification import Scored
+from thermal_search.preparation.layouts.contents import SourceFrame
+from thermal_search.preparation.settings import PreparationSettings
+from thermal_search.preparation.verification import ScoredPair
 from thermal_search.storage import Location
 
+STATE = "state"
+"""Folder of what finished tasks report, by which an interrupted run resumes."""
+
 SHARD_BYTES = 32 * 2**20
-SMALLEST_SHARD, LARGEST_SHARD = 16, 1024
+MIN_ROWS, MAX_ROWS = 16, 1024
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ShardTask:
     """Frames that become one shard."""
 
     kind: Kind
     split: Split
     number: int
-    frames: Sequence[Frame]
+    frames: Sequence[SourceFrame]
     alignments: Mapping[str, Alignment]
-    """By recording, of those that have one."""
+    """By recording, of the recordings that have one."""
 
     @property
     def name(self) -> str:
         return f"{self.kind}/{self.split}-{self.number:05d}"
 
 
-@dataclass(frozen=True)
-class ShardResult:
-    """What became of a chunk."""
+class ShardResult(Section):
+    """What a task wrote, and which of its frames it could not use."""
 
-    shard: Shard
-    faults: Sequence[dict[str, str]]
-    """Files that could not be used, each with its reason."""
+    path: str
+    """Relative to the dataset's folder."""
 
+    kind: Kind
+    split: Split
+    rows: int
+    """0 if no frame could be used: there is no file then."""
+
+    sha256: str
+    unusable_files: list[UnusableFile]
     recordings: dict[str, int]
     """Frames written, by recording."""
 
-    scores: Sequence[dict[str, Any]]
-    """Of each pair written, in order, the fields of a `Scored`."""
+    scores: list[ScoredPair]
+    """One for each pair, in the order of the rows."""
+
+    @property
+    def shard(self) -> Shard:
+        return Shard(
+            path=self.path, kind=self.kind, split=self.split, rows=self.rows, sha256=self.sha256
+        )
 
 
-def chunks(
-    frames: Sequence[Frame], recipe: ResizeConfig, alignments: Mapping[str, Alignment]
-) -> Iterator[Chunk]:
+def plan_shards(
+    frames: Sequence[SourceFrame],
+    settings: PreparationSettings,
+    alignments: Mapping[str, Alignment],
+) -> Iterator[ShardTask]:
+    """Every frame in one task, sorted by recording and time within its kind and split."""
     order: list[tuple[Kind, Split]] = [
-        (kind, part) for kind in ("pairs", "rgb", "thermal") for part in ("train", "val", "test")
+        (kind, split) for kind in ("pairs", "rgb", "thermal") for split in ("train", "val", "test")
     ]
-    for kind, part in order:
-        chosen = [frame for frame in frames if frame.kind == kind and frame.split == part]
+    for kind, split in order:
+        chosen = [frame for frame in frames if frame.kind == kind and frame.split == split]
         chosen.sort(key=lambda frame: (frame.recording, frame.name))
-        rows = min(max(SHARD_BYTES // row_bytes(kind, recipe), SMALLEST_SHARD), LARGEST_SHARD)
+        rows = min(max(SHARD_BYTES // row_bytes(kind, settings), MIN_ROWS), MAX_ROWS)
         for number, start in enumerate(range(0, len(chosen), rows)):
-            own = chosen[start : start + rows]
-            here = {frame.recording for frame in own} & alignments.keys()
-            yield Chunk(kind, part, number, own, {name: alignments[name] for name in here})
+            members = chosen[start : start + rows]
+            aligned = {frame.recording for frame in members} & alignments.keys()
+            own_alignments = {name: alignments[name] for name in aligned}
+            yield ShardTask(kind, split, number, members, own_alignments)
 
 
-def row_bytes(kind: Kind, recipe: ResizeConfig) -> int:
+def row_bytes(kind: Kind, settings: PreparationSettings) -> int:
     """Bytes of one frame's pixels."""
-    rgb, thermal = 3, 1 if recipe.thermal == "8bit" else 2
+    rgb, thermal = 3, 1 if settings.thermal == "8bit" else 2
     pixel = {"pairs": rgb + thermal, "rgb": rgb, "thermal": thermal}[kind]
-    return recipe.size * recipe.size * pixel
+    return settings.size * settings.size * pixel
 
 
-def make_shard(chunk: Chunk, *, folder: Path, source: Path, recipe: ResizeConfig) -> ShardResult:
-    """Writes one shard, or finds it finished by an earlier run. OSError where it cannot be."""
-    path, state = folder / f"{chunk.name}.parquet", folder / "state" / f"{chunk.name}.json"
+def make_shard(
+    task: ShardTask, *, folder: Path, source: Path, settings: PreparationSettings
+) -> ShardResult:
+    """Writes one shard, unless an earlier run has finished it. Raises OSError."""
+    path, state = folder / f"{task.name}.parquet", folder / STATE / f"{task.name}.json"
     if finished := _finished(path, state):
         return finished
-    resized = [
-        resize(frame, recipe, chunk.alignments.get(frame.recording)) for frame in chunk.frames
+    converted = [
+        convert_frame(frame, settings, task.alignments.get(frame.recording))
+        for frame in task.frames
     ]
-    faults = [
-        {"file": (item.faulty or source).relative_to(source).as_posix(), "reason": item.fault}
-        for item in resized
-        if item.fault
-    ]
-    good = [item for item in resized if not item.fault]
-    digest = _write(good, chunk.kind, recipe, path) if good else ""
-    recordings: dict[str, int] = {}
-    for item in good:
-        recordings[item.frame.recording] = recordings.get(item.frame.recording, 0) + 1
-    shard = Shard(f"{chunk.name}.parquet", chunk.kind, chunk.split, len(good), digest)
-    scores = [asdict(_score(item, recipe)) for item in good] if chunk.kind == "pairs" else []
-    written = ShardResult(shard, faults, recordings, scores)
-    with _whole(state) as unfinished:
-        unfinished.write_text(json.dumps(asdict(written)))
-    return written
+    usable = [frame for frame in converted if not frame.fault]
+    sha256 = _write_frames(usable, task.kind, settings, path) if usable else ""
+    result = ShardResult(
+        path=f"{task.name}.parquet",
+        kind=task.kind,
+        split=task.split,
+        rows=len(usable),
+        sha256=sha256,
+        unusable_files=[
+            UnusableFile(
+                file=(frame.faulty_file or source).relative_to(source).as_posix(),
+                reason=frame.fault,
+            )
+            for frame in converted
+            if frame.fault
+        ],
+        recordings=dict(Counter(frame.frame.recording for frame in usable)),
+        scores=[_scored(frame, settings) for frame in usable] if task.kind == "pairs" else [],
+    )
+    with _replacing(state) as unfinished:
+        unfinished.write_text(result.model_dump_json())
+    return result
 
 
-def part(
-    written: Sequence[ShardResult], doubted: Set[tuple[str, str]], folder: Path
+def split_rejected_pairs(
+    results: Sequence[ShardResult], rejected: Set[tuple[str, str]], folder: Path
 ) -> list[ShardResult]:
-    """The shards without the pairs of these (recording, name), whose frames become ones that have
-    no partner, in shards of their own."""
-    parted: list[ShardResult] = []
-    alone: list[ShardResult] = []
-    numbers = Counter((item.shard.kind, item.shard.split) for item in written)
-    for item in written:
-        keep = [(s["recording"], s["name"]) not in doubted for s in item.scores]
+    """Takes the pairs of these (recording, name) out of their shards.
+
+    Their images become frames without a partner, in shards of their own.
+    """
+    kept_results: list[ShardResult] = []
+    unpaired_results: list[ShardResult] = []
+    numbers = Counter((result.kind, result.split) for result in results)
+    for result in results:
+        keep = [(score.recording, score.name) not in rejected for score in result.scores]
         if all(keep):
-            parted.append(item)
+            kept_results.append(result)
             continue
-        path, split = folder / item.shard.path, item.shard.split
+        path = folder / result.path
         table = pq.read_table(path)
-        apart = table.filter(pa.array([not kept for kept in keep]))
+        unpaired = table.filter(pa.array([not kept for kept in keep]))
         kinds: tuple[Kind, Kind] = ("rgb", "thermal")
         for kind, other in (kinds, kinds[::-1]):
-            name = f"{kind}/{split}-{numbers[kind, split]:05d}.parquet"
-            numbers[kind, split] += 1
-            digest = _write_table(apart.drop_columns([other]), folder / name)
-            recordings = dict(Counter(apart.column("recording").to_pylist()))
-            alone.append(
-                ShardResult(Shard(name, kind, split, len(apart), digest), [], recordings, [])
+            name = f"{kind}/{result.split}-{numbers[kind, result.split]:05d}.parquet"
+            numbers[kind, result.split] += 1
+            sha256 = _write_table(unpaired.drop_columns([other]), folder / name)
+            unpaired_results.append(
+                ShardResult(
+                    path=name,
+                    kind=kind,
+                    split=result.split,
+                    rows=len(unpaired),
+                    sha256=sha256,
+                    unusable_files=[],
+                    recordings=dict(Counter(unpaired.column("recording").to_pylist())),
+                    scores=[],
+                )
             )
-        # Last: whoever finds the pairs whole makes the others again.
-        digest = _write_table(table.filter(pa.array(keep)), path) if any(keep) else ""
-        scores = [score for score, kept in zip(item.scores, keep, strict=True) if kept]
-        recordings = dict(Counter(score["recording"] for score in scores))
-        shard = replace(item.shard, rows=sum(keep), sha256=digest)
-        parted.append(ShardResult(shard, item.faults, recordings, scores))
-    return parted + alone
+        # Last: a run that finds the pairs unchanged writes the unpaired shards again.
+        sha256 = _write_table(table.filter(pa.array(keep)), path) if any(keep) else ""
+        scores = [score for score, kept in zip(result.scores, keep, strict=True) if kept]
+        kept_results.append(
+            result.model_copy(
+                update={
+                    "rows": sum(keep),
+                    "sha256": sha256,
+                    "recordings": dict(Counter(score.recording for score in scores)),
+                    "scores": scores,
+                }
+            )
+        )
+    return kept_results + unpaired_results
 
 
-def _score(item: Resized, recipe: ResizeConfig) -> Scored:
-    size = recipe.size
-    rgb = np.frombuffer(item.rgb or b"", np.uint8).reshape(3, size, size)
-    if recipe.thermal == "8bit":
-        thermal = np.frombuffer(item.thermal or b"", np.uint8).reshape(size, size)
+def _scored(converted: ConvertedFrame, settings: PreparationSettings) -> ScoredPair:
+    size = settings.size
+    rgb = np.frombuffer(converted.rgb or b"", np.uint8).reshape(3, size, size)
+    thermal_bytes = converted.thermal or b""
+    if settings.thermal == "8bit":
+        thermal = np.frombuffer(thermal_bytes, np.uint8).reshape(size, size)
     else:
-        counts = np.frombuffer(item.thermal or b"", "<u2").reshape(size, size).astype(np.float32)
-        spread = max(float(np.ptp(counts)), 1.0)
-        thermal = ((counts - counts.min()) * (255 / spread)).astype(np.uint8)
-    frame = item.frame
-    # Rounded, so that the last bits of a sum cannot differ from machine to machine.
+        counts = np.frombuffer(thermal_bytes, "<u2").reshape(size, size).astype(np.float32)
+        span = max(float(np.ptp(counts)), 1.0)
+        thermal = ((counts - counts.min()) * (255 / span)).astype(np.uint8)
+    frame = converted.frame
+    # Rounded, so that the last bits of a sum do not make machines differ.
     score = round(edge_agreement(rgb, thermal), 4)
-    return Scored(frame.recording, frame.name, frame.pairing, score)
+    return ScoredPair(frame.recording, frame.name, frame.pairing, score)
 
 
 def _finished(path: Path, state: Path) -> ShardResult | None:
+    """What an earlier run reported; None if it did not finish, or the shard is damaged."""
     try:
-        content = json.loads(state.read_text())
-        shard = Shard(**content.pop("shard"))
-        if shard.rows and checksum(Location.of(path)) != shard.sha256:
+        result = ShardResult.model_validate_json(state.read_bytes(), strict=True)
+        if result.rows and checksum(Location.of(path)) != result.sha256:
             return None
-        return ShardResult(shard=shard, **content)
-    except (OSError, ValueError, KeyError, TypeError):
+        return result
+    except (OSError, ValidationError):
         return None
 
 
-def _write(rows: Sequence[Resized], kind: Kind, recipe: ResizeConfig, path: Path) -> str:
-    """Raw pixels, uncompressed: exact, and read fifty times faster than PNG."""
+def _write_frames(
+    frames: Sequence[ConvertedFrame], kind: Kind, settings: PreparationSettings, path: Path
+) -> str:
+    """Writes raw pixels, uncompressed: exact, and read fifty times faster than PNG.
+
+    Returns the file's SHA-256.
+    """
     columns: dict[str, pa.Array[Any]] = {}
     if kind != "thermal":
-        width = row_bytes("rgb", recipe)
-        columns["rgb"] = _pixels([row.rgb or b"" for row in rows], width)
+        width = row_bytes("rgb", settings)
+        columns["rgb"] = _pixel_column([frame.rgb or b"" for frame in frames], width)
     if kind != "rgb":
-        width = row_bytes("thermal", recipe)
-        columns["thermal"] = _pixels([row.thermal or b"" for row in rows], width)
-    columns["recording"] = pa.array([row.frame.recording for row in rows], pa.string())
-    columns["name"] = pa.array([row.frame.name for row in rows], pa.string())
+        width = row_bytes("thermal", settings)
+        columns["thermal"] = _pixel_column([frame.thermal or b"" for frame in frames], width)
+    columns["recording"] = pa.array([frame.frame.recording for frame in frames], pa.string())
+    columns["name"] = pa.array([frame.frame.name for frame in frames], pa.string())
     return _write_table(pa.table(columns), path)
 
 
-def _pixels(rows: Sequence[bytes], width: int) -> pa.FixedSizeBinaryArray:
-    # In one go: Arrow takes a third of a millisecond a frame to gather them by itself.
+def _pixel_column(rows: Sequence[bytes], width: int) -> pa.FixedSizeBinaryArray:
+    # Joined first: Arrow takes a third of a millisecond per frame to gather them itself.
     pixels = pa.py_buffer(b"".join(rows))
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(rows), [None, pixels])
 
 
 def _write_table(table: pa.Table, path: Path) -> str:
-    with _whole(path) as unfinished:
+    with _replacing(path) as unfinished:
         pq.write_table(
             table,
             unfinished,
@@ -200,8 +252,8 @@ def _write_table(table: pa.Table, path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Generator[Path]:
-    """A file to write to, which takes its place only when it is whole."""
+def _replacing(path: Path) -> Generator[Path]:
+    """A file to write to, which replaces `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""Train, validation and test: whole recordings, because neighboring frames are nearly the same."""
+"""Train, validation and test splits by whole recordings: neighboring frames are nearly the same."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -10,173 +10,162 @@ import numpy as np
 
 from thermal_search.data.manifest import Split
 from thermal_search.errors import DatasetError
-from thermal_search.preparation.layouts import Frame
+from thermal_search.preparation.layouts.contents import SourceFrame
 
-Shares = Mapping[Split, float]
+Fractions = Mapping[Split, float]
+"""Fraction of the pairs by split."""
 
-SHARES: Shares = {"train": 0.70, "val": 0.15, "test": 0.15}
-SMALLEST_PART = 2
+MIN_SPLIT_PAIRS = 2
 SHUFFLES = 64
-"""Shuffled deals that are tried; the one nearest to the wanted shares is taken."""
+"""Shuffled orders that are tried; the assignment nearest to the wanted fractions is taken."""
 
 
-def parse_shares(told: str) -> Shares:
-    """`70,15,15`: what train, val and test weigh; test may be 0, train and val may not."""
-    try:
-        train, val, test = (float(part) for part in told.split(","))
-    except ValueError:
-        train = val = test = float("nan")
-    if not (train > 0 and val > 0 and test >= 0 and train + val + test < float("inf")):
-        raise DatasetError(
-            f"--splits must be three numbers for train, val and test, such as 70,15,15, of which "
-            f"only the last may be 0, but is {told}."
-        )
-    total = train + val + test
-    return {"train": train / total, "val": val / total, "test": test / total}
-
-
-def subsample(frames: Sequence[Frame], every: int) -> list[Frame]:
-    """Of each recording, each kind by itself, the first frame and then every `every`-th."""
-    if every < 1:
-        raise DatasetError(f"--every must be 1 or more, but is {every}.")
+def subsample(frames: Sequence[SourceFrame], every_nth: int) -> list[SourceFrame]:
+    """Of each recording, each kind by itself, the first frame and then every n-th."""
     ordered = sorted(frames, key=lambda frame: (frame.kind, frame.recording, frame.name))
     return [
         frame
         for _, members in groupby(ordered, key=lambda frame: (frame.kind, frame.recording))
-        for frame in list(members)[::every]
+        for frame in list(members)[::every_nth]
     ]
 
 
-def split(
-    frames: Sequence[Frame], shares: Shares = SHARES, seed: int = 0
-) -> tuple[list[Frame], list[str]]:
-    """Every frame with its split, and notes on what a reader should know.
+def assign_splits(
+    frames: Sequence[SourceFrame], fractions: Fractions, seed: int = 0
+) -> tuple[list[SourceFrame], list[str]]:
+    """Every frame with its split, and notes for the reader of the dataset.
 
-    Recordings that their authors put somewhere stay there. The others are dealt out whole, so that
-    the parts come near to `shares` of the pairs. A part that the authors did not make is taken from
-    their train recordings; what they held back is never trained on. Frames without a partner follow
-    their recording. A pure function of its arguments, whatever the order of the frames.
+    Recordings keep the split that their authors gave them. The others are assigned whole, so that
+    the splits come near to `fractions` of the pairs. A split that the authors did not make is taken
+    from their train recordings; what they held out is never trained on. Frames without a partner
+    follow their recording. A pure function of its arguments, whatever the order of the frames.
     """
     frames = sorted(frames, key=lambda frame: (frame.kind, frame.recording, frame.name))
     notes: list[str] = []
-    place = _official(frames)
-    free = {name: n for name, n in _pairs(frames).items() if name not in place}
-    if len(free) == 1 and len(free) < len(_pairs(frames)):
-        # Beside what the authors split, one more recording is one more to train on.
-        place |= dict.fromkeys(free, "train")
+    assigned = _official(frames)
+    free = {name: n for name, n in _pair_counts(frames).items() if name not in assigned}
+    if len(free) == 1 and len(free) < len(_pair_counts(frames)):
+        # A single recording beside those that the authors split is one more to train on.
+        assigned |= dict.fromkeys(free, "train")
     elif free:
-        frames, place = _place(frames, free, shares, seed, place, notes)
-    if lacking := _lacking(frames, place, shares):
-        told = " and ".join(lacking)
-        notes.append(f"The authors made no {told} split: it was taken from their train recordings.")
-        given = {name: n for name, n in _pairs(frames).items() if place[name] == "train"}
-        wanted: Shares = {"train": shares["train"], **{part: shares[part] for part in lacking}}
-        frames, place = _place(frames, given, wanted, seed, place, notes)
-    return [replace(f, split=place.get(f.recording, "train")) for f in frames], notes
+        frames, assigned = _assign(frames, free, fractions, seed, assigned, notes)
+    if missing := _missing(frames, assigned, fractions):
+        names = " and ".join(missing)
+        notes.append(
+            f"The authors made no {names} split: it was taken from their train recordings."
+        )
+        train = {name: n for name, n in _pair_counts(frames).items() if assigned[name] == "train"}
+        wanted: Fractions = {
+            "train": fractions["train"],
+            **{split: fractions[split] for split in missing},
+        }
+        frames, assigned = _assign(frames, train, wanted, seed, assigned, notes)
+    return [replace(f, split=assigned.get(f.recording, "train")) for f in frames], notes
 
 
-def _official(frames: Sequence[Frame]) -> dict[str, Split]:
-    """Where the authors put each recording; held back counts more than train, should it be both."""
-    place: dict[str, Split] = {}
-    parts: list[Split] = ["train", "val", "test"]
-    for part in parts:
-        place |= {frame.recording: part for frame in frames if frame.split == part}
-    return place
+def _official(frames: Sequence[SourceFrame]) -> dict[str, Split]:
+    """The authors' split of each recording; held out overrides train, if it is in both."""
+    assigned: dict[str, Split] = {}
+    splits: list[Split] = ["train", "val", "test"]
+    for split in splits:
+        assigned |= {frame.recording: split for frame in frames if frame.split == split}
+    return assigned
 
 
-def _lacking(frames: Sequence[Frame], place: Mapping[str, Split], shares: Shares) -> list[Split]:
-    """The parts without pairs that the train part could spare some for."""
-    made = {place[recording] for recording in _pairs(frames)}
-    parts: list[Split] = ["val", "test"]
-    lacking: list[Split] = [part for part in parts if part not in made and shares[part] > 0]
-    trained = sum(place[recording] == "train" for recording in _pairs(frames))
-    official = any(frame.split and frame.kind == "pairs" for frame in frames)
-    return lacking if official and trained else []
+def _missing(
+    frames: Sequence[SourceFrame], assigned: Mapping[str, Split], fractions: Fractions
+) -> list[Split]:
+    """The wanted splits without pairs, if the authors' train split has pairs to give away."""
+    present = {assigned[recording] for recording in _pair_counts(frames)}
+    splits: list[Split] = ["val", "test"]
+    missing: list[Split] = [s for s in splits if s not in present and fractions[s] > 0]
+    is_official = any(frame.split and frame.kind == "pairs" for frame in frames)
+    return missing if is_official and "train" in present else []
 
 
-def _place(
-    frames: list[Frame],
+def _assign(
+    frames: list[SourceFrame],
     recordings: Mapping[str, int],
-    shares: Shares,
+    fractions: Fractions,
     seed: int,
-    place: Mapping[str, Split],
+    assigned: Mapping[str, Split],
     notes: list[str],
-) -> tuple[list[Frame], dict[str, Split]]:
-    """Deals recordings out, cutting a single one by time."""
+) -> tuple[list[SourceFrame], dict[str, Split]]:
+    """Assigns these recordings, each with its number of pairs; a single one is cut by time."""
     if len(recordings) > 1:
-        dealt = _deal(recordings, shares, seed)
-        if missing := [part for part in shares if shares[part] > 0 and part not in dealt.values()]:
-            notes.append(f"Only two recordings have pairs: there is no {missing[0]} split.")
-        return frames, {**place, **dealt}
+        drawn = _draw(recordings, fractions, seed)
+        if empty := [s for s in fractions if fractions[s] > 0 and s not in drawn.values()]:
+            notes.append(f"Only two recordings have pairs: there is no {empty[0]} split.")
+        return frames, {**assigned, **drawn}
     ((recording, pairs),) = recordings.items()
-    parts: list[Split] = [part for part in shares if shares[part] > 0]
-    if pairs < SMALLEST_PART * len(parts) and parts[-1] == "test":
-        parts.pop()
+    splits: list[Split] = [split for split in fractions if fractions[split] > 0]
+    if pairs < MIN_SPLIT_PAIRS * len(splits) and splits[-1] == "test":
+        splits.pop()
         notes.append(f"There are too few pairs ({pairs} of one recording) for a test split.")
-    if parts == ["train"]:
-        return frames, {**place, recording: "train"}
-    if pairs < SMALLEST_PART * len(parts):
+    if splits == ["train"]:
+        return frames, {**assigned, recording: "train"}
+    if pairs < MIN_SPLIT_PAIRS * len(splits):
         raise DatasetError(
-            f"A dataset needs at least {SMALLEST_PART * len(parts)} pairs to be split, but has "
+            f"A dataset needs at least {MIN_SPLIT_PAIRS * len(splits)} pairs to be split, but has "
             f"{pairs}."
         )
     notes.append(
         f"All pairs to be split are of one recording ({recording}): it was cut into runs of "
-        "frames, whose ends are alike. Scores are flattered; more recordings would tell more."
+        "frames, which are alike where they meet. Scores are too good; use more recordings."
     )
-    return _cut(frames, recording, parts, shares, place)
+    return _cut(frames, recording, splits, fractions, assigned)
 
 
-def _pairs(frames: Sequence[Frame]) -> Counter[str]:
+def _pair_counts(frames: Sequence[SourceFrame]) -> Counter[str]:
     return Counter(frame.recording for frame in frames if frame.kind == "pairs")
 
 
-def _deal(recordings: Mapping[str, int], shares: Shares, seed: int) -> dict[str, Split]:
-    """The best of some shuffled deals, each recording in turn to the part that lacks most."""
+def _draw(recordings: Mapping[str, int], fractions: Fractions, seed: int) -> dict[str, Split]:
+    """The best of some random orders, each recording in turn to the split that lacks most pairs."""
     total = sum(recordings.values())
     names = sorted(recordings)
     random = np.random.default_rng(seed)
     best: dict[str, Split] = {}
-    least = float("inf")
+    least_error = float("inf")
     for _ in range(SHUFFLES):
-        lacks: dict[Split, float] = {
-            part: share * total for part, share in shares.items() if share > 0
+        lacking: dict[Split, float] = {
+            split: fraction * total for split, fraction in fractions.items() if fraction > 0
         }
-        place: dict[str, Split] = {}
+        drawn: dict[str, Split] = {}
         number: int
-        for dealt, number in enumerate(random.permutation(len(names)).tolist()):
-            empty: list[Split] = [part for part in lacks if part not in place.values()]
-            # The last ones go where there is nothing yet; train first, then val, then test.
-            neediest = max(lacks, key=lambda part: lacks[part])
-            part: Split = empty[0] if len(names) - dealt <= len(empty) else neediest
-            place[names[number]] = part
-            lacks[part] -= recordings[names[number]]
-        missed = sum(map(abs, lacks.values()))
-        if missed < least:
-            best, least = place, missed
+        for done, number in enumerate(random.permutation(len(names)).tolist()):
+            empty: list[Split] = [split for split in lacking if split not in drawn.values()]
+            # The last recordings fill splits that are still empty: train, then val, then test.
+            neediest = max(lacking, key=lambda split: lacking[split])
+            split: Split = empty[0] if len(names) - done <= len(empty) else neediest
+            drawn[names[number]] = split
+            lacking[split] -= recordings[names[number]]
+        error = sum(map(abs, lacking.values()))
+        if error < least_error:
+            best, least_error = drawn, error
     return best
 
 
 def _cut(
-    frames: Sequence[Frame],
+    frames: Sequence[SourceFrame],
     recording: str,
-    parts: Sequence[Split],
-    shares: Shares,
-    place: Mapping[str, Split],
-) -> tuple[list[Frame], dict[str, Split]]:
+    splits: Sequence[Split],
+    fractions: Fractions,
+    assigned: Mapping[str, Split],
+) -> tuple[list[SourceFrame], dict[str, Split]]:
     """One recording as runs of frames in the order of time, each a recording of its own."""
     names = [f.name for f in frames if f.recording == recording and f.kind == "pairs"]
-    weight = sum(shares[part] for part in parts)
-    counts = [max(SMALLEST_PART, round(len(names) * shares[p] / weight)) for p in parts[1:]]
-    while len(names) - sum(counts) < SMALLEST_PART:
+    total = sum(fractions[split] for split in splits)
+    counts = [max(MIN_SPLIT_PAIRS, round(len(names) * fractions[s] / total)) for s in splits[1:]]
+    while len(names) - sum(counts) < MIN_SPLIT_PAIRS:
         counts[counts.index(max(counts))] -= 1
-    starts = [0, *(len(names) - sum(counts[place:]) for place in range(len(counts)))]
-    firsts = [names[start] for start in starts]
-    runs: dict[Split, str] = {part: f"{recording}/{part}" for part in parts}
+    starts = [0, *(len(names) - sum(counts[index:]) for index in range(len(counts)))]
+    first_names = [names[start] for start in starts]
+    runs: dict[Split, str] = {split: f"{recording}/{split}" for split in splits}
 
-    def run(name: str) -> str:
-        return runs[parts[max(bisect_right(firsts, name) - 1, 0)]]
+    def run_of(name: str) -> str:
+        return runs[splits[max(bisect_right(first_names, name) - 1, 0)]]
 
-    cut = [replace(f, recording=run(f.name)) if f.recording == recording else f for f in frames]
-    others: dict[str, Split] = {name: part for name, part in place.items() if name != recording}
-    return cut, {**others, **{run: part for part, run in runs.items()}}
+    cut = [replace(f, recording=run_of(f.name)) if f.recording == recording else f for f in frames]
+    others: dict[str, Split] = {n: split for n, split in assigned.items() if n != recording}
+    return cut, {**others, **{run: split for split, run in runs.items()}}

@@ -1,30 +1,34 @@
-"""Which pairs are believed: a pure function of how well the edges of each recording's pairs agree.
+"""Which recovered pairs are kept: a pure function of the edge agreement of each recording's pairs.
 
-Official pairs are trusted, and those of equal names are taken at their word; both are scored, so
-that a reader sees what they are worth. Recovered pairs must show it: of each recording the run of
-frames is kept in which the edges agree, and in it the frames that agree themselves.
+Official pairs are trusted, and pairs of equal names are assumed to be right; both are scored, so
+that a reader can check them. Recovered pairs must prove themselves: of each recording the run of
+frames is kept in which the edges agree, and within it the frames whose own edges agree.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 import numpy as np
 
-from thermal_search.preparation.layouts.frame import Pairing
+from thermal_search.data.manifest import Pairing, RejectedPair
 
-AGREES = 0.15
+MIN_AGREEMENT = 0.15
 """On RoadScene 99 % of true pairs score more, and 2 % of wrong ones (benchmarks/agreement.py)."""
 
-LARGEST_VOTE = 0.1
-"""What one frame can say for or against its run: a good one does not bridge a bad stretch."""
+MAX_VOTE = 0.1
+"""Most that one frame can count for or against its run, so that a good frame does not bridge a bad
+stretch."""
 
-EVIDENCE = 0.1
-"""What a run's votes must sum to: two or three clear frames, or many weak ones."""
+MIN_EVIDENCE = 0.1
+"""Least sum of a run's votes: two or three clear frames, or many weak ones."""
+
+Quantile = Literal["5%", "50%", "95%"]
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredPair:
     recording: str
     name: str
     """Sorts by time within a recording."""
@@ -35,68 +39,80 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Dropped:
-    pair: Scored
-    reason: str
+class AgreementSummary:
+    """The pairs of one recording."""
+
+    pairing: Pairing
+    quantiles: Mapping[Quantile, float]
+    """Of the scores."""
 
 
-def doubtful(pairs: Sequence[Scored]) -> list[Dropped]:
-    """The recovered pairs that do not show one scene, each with its reason."""
-    dropped: list[Dropped] = []
-    for members in _recordings([pair for pair in pairs if pair.pairing == "recovered"]):
-        votes = [np.clip(pair.score - AGREES, -LARGEST_VOTE, LARGEST_VOTE) for pair in members]
+def rejected_pairs(pairs: Sequence[ScoredPair]) -> list[RejectedPair]:
+    """The recovered pairs that do not show the same scene, each with the reason."""
+    rejected: list[RejectedPair] = []
+    for members in _by_recording([pair for pair in pairs if pair.pairing == "recovered"]):
+        votes = [np.clip(pair.score - MIN_AGREEMENT, -MAX_VOTE, MAX_VOTE) for pair in members]
         start, end = _best_run(votes)
-        if sum(votes[start:end]) < EVIDENCE:
+        if sum(votes[start:end]) < MIN_EVIDENCE:
             start, end = 0, 0
-        for place, pair in enumerate(members):
+        for position, pair in enumerate(members):
             if start == end:
-                reason = "another scene: in no part of its recording do the edges agree"
-            elif place < start:
-                reason = "not in step: the edges agree only later in its recording"
-            elif place >= end:
+                reason = "another scene: the edges agree nowhere in its recording"
+            elif position < start:
+                reason = "out of step: the edges agree only later in its recording"
+            elif position >= end:
                 reason = "drifted: the edges agreed only earlier in its recording"
-            elif pair.score < AGREES:
+            elif pair.score < MIN_AGREEMENT:
                 reason = "doubtful: its edges do not agree"
             else:
                 continue
-            dropped.append(Dropped(pair, reason))
-    return dropped
+            rejected.append(
+                RejectedPair(
+                    recording=pair.recording,
+                    name=pair.name,
+                    pairing=pair.pairing,
+                    score=pair.score,
+                    reason=reason,
+                )
+            )
+    return rejected
 
 
-def quantiles(pairs: Sequence[Scored]) -> Mapping[str, Mapping[str, object]]:
-    """By recording: who says that its pairs are pairs, and how well their edges agree."""
-    told: dict[str, Mapping[str, object]] = {}
-    for members in _recordings(pairs):
-        scores = np.quantile([pair.score for pair in members], [0.05, 0.5, 0.95]).round(3).tolist()
-        told[members[0].recording] = {
-            "pairing": members[0].pairing,
-            "agreement": dict(zip(("5%", "50%", "95%"), scores, strict=True)),
-        }
-    return told
+def summarize_agreement(pairs: Sequence[ScoredPair]) -> Mapping[str, AgreementSummary]:
+    """By recording: who paired its images, and how well their edges agree."""
+    summaries: dict[str, AgreementSummary] = {}
+    for members in _by_recording(pairs):
+        low, median, high = (
+            np.quantile([pair.score for pair in members], [0.05, 0.5, 0.95]).round(3).tolist()
+        )
+        summaries[members[0].recording] = AgreementSummary(
+            members[0].pairing, {"5%": low, "50%": median, "95%": high}
+        )
+    return summaries
 
 
-def suspects(pairs: Sequence[Scored]) -> list[str]:
-    """Recordings whose pairs are kept but agree no better than wrong ones in half of the frames."""
+def suspect_recordings(pairs: Sequence[ScoredPair]) -> list[str]:
+    """Recordings of which half of the pairs agree no better than wrong ones."""
     return [
         members[0].recording
-        for members in _recordings(pairs)
-        if np.median([pair.score for pair in members]) < AGREES
+        for members in _by_recording(pairs)
+        if np.median([pair.score for pair in members]) < MIN_AGREEMENT
     ]
 
 
-def _recordings(pairs: Sequence[Scored]) -> list[list[Scored]]:
+def _by_recording(pairs: Sequence[ScoredPair]) -> list[list[ScoredPair]]:
     ordered = sorted(pairs, key=lambda pair: (pair.recording, pair.name))
     return [list(group) for _, group in groupby(ordered, key=lambda pair: pair.recording)]
 
 
 def _best_run(votes: Sequence[float]) -> tuple[int, int]:
-    """The stretch [start, end) of the largest sum, empty where no vote is positive (Kadane)."""
+    """The stretch [start, end) of the largest sum, empty if no vote is positive (Kadane)."""
     best, best_run = 0.0, (0, 0)
     total, start = 0.0, 0
-    for place, vote in enumerate(votes):
+    for position, vote in enumerate(votes):
         if total <= 0:
-            total, start = 0.0, place
+            total, start = 0.0, position
         total += vote
         if total > best:
-            best, best_run = total, (start, place + 1)
+            best, best_run = total, (start, position + 1)
     return best_run

@@ -155,7 +155,7 @@ def slot_trainable(
     """The trainable of this plan's slots, as Ray Tune takes it."""
     test_count = manifest.count("pairs", "test")  # a single image has no Frechet distance
     slot_plan = SlotPlan(
-        shards=dataset.share(plan.workers),
+        shards=dataset.split_among(plan.workers),
         statistics=manifest.statistics,
         validation_count=manifest.count("pairs", "val"),
         test_count=test_count if kind == "retrainings" and test_count >= 2 else 0,

@@ -1,1 +1,1 @@
-"""Which part of an RGB image shows what the thermal one shows: known, or found by matching."""
+"""Which part of an RGB image shows the same scene as its thermal image: known, or estimated."""

@@ -1,4 +1,4 @@
-"""A contact sheet to judge an alignment by: RGB, thermal, and their edges before and after."""
+"""A contact sheet to check an alignment on: RGB, thermal, and their edges before and after."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,17 +9,22 @@ from PIL import Image, ImageDraw
 from thermal_search.preparation.alignment.edge_matching import edge_strength
 from thermal_search.preparation.alignment.geometry import Alignment
 from thermal_search.preparation.decoding import Pixels, Unusable, image_size
-from thermal_search.preparation.layouts.frame import Frame
-from thermal_search.preparation.resizing import open_pair, resize_square
+from thermal_search.preparation.frame_images import open_pair
+from thermal_search.preparation.layouts.contents import SourceFrame
+from thermal_search.preparation.resizing import resize_square
 
 ROWS = 8
 TILE = 256
 CAPTION = 16
+"""Heights in pixels."""
+
 COLUMNS = ("RGB", "thermal", "edges before", "edges after: RGB cyan, thermal red")
 
 
-def draw_sheet(frames: Sequence[Frame], alignments: Mapping[str, Alignment], path: Path) -> None:
-    """One row a frame, spread over the recordings of the pairs."""
+def draw_contact_sheet(
+    frames: Sequence[SourceFrame], alignments: Mapping[str, Alignment], path: Path
+) -> None:
+    """Draws one row per frame, spread over the recordings of the pairs."""
     pairs = sorted(
         (frame for frame in frames if frame.kind == "pairs"),
         key=lambda frame: (frame.recording, frame.name),
@@ -39,7 +44,7 @@ def draw_sheet(frames: Sequence[Frame], alignments: Mapping[str, Alignment], pat
     unfinished.replace(path)
 
 
-def _row(frame: Frame, alignment: Alignment) -> list[Pixels] | None:
+def _row(frame: SourceFrame, alignment: Alignment) -> list[Pixels] | None:
     try:
         rgb, thermal = open_pair(frame)
         assert frame.rgb

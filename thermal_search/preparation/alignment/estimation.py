@@ -1,13 +1,13 @@
-"""One alignment a recording: the median over sampled frames, and what error remains."""
+"""One alignment per recording: the median over sampled frames, and the error that remains."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
+from thermal_search.data.manifest import RecordingAlignment
 from thermal_search.preparation.alignment.edge_matching import (
     Match,
     distance,
@@ -20,136 +20,143 @@ from thermal_search.preparation.alignment.geometry import (
     Alignment,
     Box,
     overlap,
+    parameters_of,
 )
 from thermal_search.preparation.decoding import Pixels, Unusable
-from thermal_search.preparation.layouts.frame import Frame
-from thermal_search.preparation.resizing import open_pair
+from thermal_search.preparation.frame_images import open_pair
+from thermal_search.preparation.layouts.contents import SourceFrame
+from thermal_search.preparation.pool import Pool
 
-ESTIMATED_ON, MEASURED_ON = 24, 12
-"""Frames of a recording that its alignment is estimated on, and others that test it."""
+ESTIMATION_FRAMES, TEST_FRAMES = 24, 12
+"""Frames of a recording on which its alignment is estimated, and others on which it is measured."""
 
-FEWEST = 3
-CLEAR = 0.1
-"""The score of a close match from which it counts: wrong scenes stay below."""
+MIN_FRAMES = 3
+MIN_SCORE = 0.1
+"""Least score of a fine match that counts: wrong scenes stay below."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """The alignment of one recording."""
+class MeasuredAlignment:
+    """The alignment of one recording, and its error."""
 
     recording: str
     alignment: Alignment | None
-    """None where it could not be found."""
+    """None if none was found."""
 
-    remaining: float | None
-    """How far thermal still lies beside RGB: pixels at the dataset's size, at the worst corner of
-    the median over frames. None where too few frames could be matched."""
+    remaining_error: float | None
+    """Distance from thermal to RGB after the alignment: in pixels at the dataset's size, at the
+    corner where it is largest, in the median over frames. None if too few frames could be matched.
+    """
 
-    spread: float | None
-    """The median over frames of a single frame's distance from that."""
+    median_deviation: float | None
+    """Median over frames of a frame's distance from that median, in the same pixels."""
 
     frames: int
     """Frames that were measured."""
 
-    def told(self) -> dict[str, Any]:
+    def entry(self) -> RecordingAlignment:
         """For the manifest."""
-        return {
-            "alignment": None if self.alignment is None else asdict(self.alignment),
-            "remaining_error_px": None if self.remaining is None else round(self.remaining, 2),
-            "spread_px": None if self.spread is None else round(self.spread, 2),
-            "frames_measured": self.frames,
-        }
+        return RecordingAlignment(
+            alignment=parameters_of(self.alignment) if self.alignment else None,
+            remaining_error_px=_rounded(self.remaining_error),
+            median_deviation_px=_rounded(self.median_deviation),
+            frames_measured=self.frames,
+        )
 
 
-class Pool(Protocol):
-    def map(
-        self, function: Callable[[Sequence[Frame]], Found], items: Iterable[Sequence[Frame]]
-    ) -> Iterable[Found]: ...
-
-
-def align(
-    frames: Sequence[Frame], given: Mapping[str, Alignment] | None, size: int, pool: Pool
-) -> Iterable[Found]:
-    """Every recording of pairs with its alignment: as `given` (`*`: any other), else estimated."""
-    recordings: dict[str, list[Frame]] = {}
+def align_recordings(
+    frames: Sequence[SourceFrame], known: Mapping[str, Alignment] | None, size: int, pool: Pool
+) -> Iterable[MeasuredAlignment]:
+    """The alignment of every recording of pairs: known (`*`: of any other), or else estimated."""
+    recordings: dict[str, list[SourceFrame]] = {}
     for frame in sorted(frames, key=lambda frame: (frame.recording, frame.name)):
         if frame.kind == "pairs":
             recordings.setdefault(frame.recording, []).append(frame)
-    samples = [_spread_over(members) for members in recordings.values()]
-    return pool.map(partial(_align, given=given, size=size), samples)
+    samples = [_sample(members) for members in recordings.values()]
+    return pool.map(partial(_align, known=known, size=size), samples)
 
 
-def _spread_over(frames: Sequence[Frame]) -> list[Frame]:
-    count = min(len(frames), ESTIMATED_ON + MEASURED_ON)
-    return [frames[place * len(frames) // count] for place in range(count)]
+def _sample(frames: Sequence[SourceFrame]) -> list[SourceFrame]:
+    count = min(len(frames), ESTIMATION_FRAMES + TEST_FRAMES)
+    return [frames[index * len(frames) // count] for index in range(count)]
 
 
-def _align(frames: Sequence[Frame], *, given: Mapping[str, Alignment] | None, size: int) -> Found:
-    cv2.setNumThreads(1)  # The same sums in the same order, and one core a process.
+def _align(
+    frames: Sequence[SourceFrame], *, known: Mapping[str, Alignment] | None, size: int
+) -> MeasuredAlignment:
+    cv2.setNumThreads(1)  # Sums in the same order, and one core per process.
     recording = frames[0].recording
-    pairs = [pair for frame in frames if (pair := _grey(frame))]
-    if given is None:
-        # Every third frame stays out, to measure on.
-        kept = [pair for place, pair in enumerate(pairs) if place % 3 or len(pairs) < 3 * FEWEST]
-        box = estimate([(rgb, thermal) for rgb, thermal, _ in kept])
+    pairs = [pair for frame in frames if (pair := _grey_pair(frame))]
+    if known is None:
+        # Every third frame is held out, to measure on.
+        is_small = len(pairs) < 3 * MIN_FRAMES
+        used = [pair for index, pair in enumerate(pairs) if index % 3 or is_small]
+        box = estimate_box([(rgb, thermal) for rgb, thermal, _ in used])
         alignment = overlap(box) if box else None
-        tested = pairs[::3] if len(pairs) >= 3 * FEWEST else pairs
+        tested = pairs if is_small else pairs[::3]
     else:
-        alignment = given.get(recording, given.get("*"))
-        tested = pairs[:: max(1, len(pairs) // MEASURED_ON)]
+        alignment = known.get(recording, known.get("*"))
+        tested = pairs[:: max(1, len(pairs) // TEST_FRAMES)]
     if alignment is None:
-        return Found(recording, None, None, None, 0)
-    return _measured(recording, alignment, tested, size)
+        return MeasuredAlignment(recording, None, None, None, 0)
+    return _measure(recording, alignment, tested, size)
 
 
-def estimate(pairs: Sequence[tuple[Pixels, Pixels]]) -> Box | None:
-    """Where thermal lies in RGB, from grey pairs of one recording; None where they do not say.
+def estimate_box(pairs: Sequence[tuple[Pixels, Pixels]]) -> Box | None:
+    """The position of thermal in RGB, from grey pairs of one recording; None if it is not found.
 
-    The median stands as long as more than half of the frames are matched rightly, and every stage
-    starts all frames afresh from the median of the stage before.
+    The median is right as long as more than half of the frames are matched correctly. Every stage
+    starts all frames from the median of the previous stage.
     """
-    if len(pairs) < FEWEST:
+    if len(pairs) < MIN_FRAMES:
         return None
     box = _median([search(*pair) for pair in pairs])
-    close = [match for pair in pairs if (match := search_near(*pair, box)).score >= CLEAR]
-    if len(close) < FEWEST:
+    fine = [match for pair in pairs if (match := search_near(*pair, box)).score >= MIN_SCORE]
+    if len(fine) < MIN_FRAMES:
         return None
-    box = _median(close)
-    fine = [match for pair in pairs if (match := refine(*pair, box))]
-    return _median(fine) if len(fine) >= FEWEST else box
+    box = _median(fine)
+    refined = [match for pair in pairs if (match := refine(*pair, box))]
+    return _median(refined) if len(refined) >= MIN_FRAMES else box
 
 
-def _measured(
+def _measure(
     recording: str,
     alignment: Alignment,
     pairs: Sequence[tuple[Pixels, Pixels, tuple[int, int]]],
     size: int,
-) -> Found:
+) -> MeasuredAlignment:
     matches: list[Match] = []
     for rgb, thermal, rgb_size in pairs:
         try:
             cut = alignment.cut(rgb[..., None], thermal[..., None], rgb_size)
         except Unusable:
             continue
-        left, right = (np.ascontiguousarray(part.reshape(part.shape[:2])) for part in cut)
-        match = search_near(left, right, WHOLE)
-        if match.score >= CLEAR:
+        grey_rgb, grey_thermal = (
+            np.ascontiguousarray(image.reshape(image.shape[:2])) for image in cut
+        )
+        match = search_near(grey_rgb, grey_thermal, WHOLE)
+        if match.score >= MIN_SCORE:
             matches.append(match)
-    if len(matches) < FEWEST:
-        return Found(recording, alignment, None, None, len(matches))
-    middle = _median(matches)
-    spread = float(np.median([distance(match.box, middle, size) for match in matches]))
-    return Found(recording, alignment, distance(middle, WHOLE, size), spread, len(matches))
+    if len(matches) < MIN_FRAMES:
+        return MeasuredAlignment(recording, alignment, None, None, len(matches))
+    median = _median(matches)
+    deviation = float(np.median([distance(match.box, median, size) for match in matches]))
+    remaining = distance(median, WHOLE, size)
+    return MeasuredAlignment(recording, alignment, remaining, deviation, len(matches))
 
 
-def _grey(frame: Frame) -> tuple[Pixels, Pixels, tuple[int, int]] | None:
+def _grey_pair(frame: SourceFrame) -> tuple[Pixels, Pixels, tuple[int, int]] | None:
     """RGB and thermal as grey uint8 [height, width], and the RGB image's width and height."""
     try:
         rgb, thermal = open_pair(frame)
     except Unusable:
-        return None  # named when the shards are made
+        return None  # The manifest will list it: shards are made of all frames.
     size = (rgb.shape[1], rgb.shape[0])
     return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), thermal, size
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
 
 
 def _median(matches: Sequence[Match]) -> Box:

@@ -1,4 +1,4 @@
-"""`--align` in words to alignments, and what every recording gets."""
+"""`--align`: the alignments that are known in advance, and the alignment of every recording."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from thermal_search.errors import DatasetError
-from thermal_search.preparation.alignment.estimation import Found
+from thermal_search.preparation.alignment.estimation import MeasuredAlignment
 from thermal_search.preparation.alignment.geometry import (
     Alignment,
     Boxes,
@@ -14,43 +14,47 @@ from thermal_search.preparation.alignment.geometry import (
     Table,
     read_homographies,
 )
+from thermal_search.preparation.settings import HOMOGRAPHY_PREFIX, PreparationSettings
 
-ALIGN_MODES = "none, center, table, homography:FILE or auto"
+MAX_NAMED = 5
+"""Recordings that a note names."""
 
 
-def choose(way: str, fields_of_view: tuple[float, float]) -> Mapping[str, Alignment] | None:
-    """By recording, `*` standing for every other; None: to be estimated. DatasetError otherwise.
+def alignments_of_mode(settings: PreparationSettings) -> Mapping[str, Alignment] | None:
+    """By recording, `*` for every other one; None if they are to be estimated.
 
-    `fields_of_view` are the horizontal angles of the thermal and the RGB camera in degrees.
+    Raises DatasetError.
     """
-    if way == "auto":
+    mode = settings.align
+    if mode == "auto":
         return None
-    if way == "none":
-        return {"*": Boxes()}
-    if way == "center":
-        return {"*": Center(*fields_of_view)}
-    if way == "table":
+    if mode == "center":
+        return {"*": Center(*settings.fields_of_view)}
+    if mode == "table":
         return {"*": Table()}
-    if way.startswith("homography:"):
-        return read_homographies(Path(way.removeprefix("homography:")))
-    raise DatasetError(f"--align must be {ALIGN_MODES}, but is {way!r}.")
+    if mode.startswith(HOMOGRAPHY_PREFIX):
+        return read_homographies(Path(mode.removeprefix(HOMOGRAPHY_PREFIX)))
+    return {"*": Boxes()}
 
 
-def settle(found: Sequence[Found], way: str) -> tuple[Mapping[str, Alignment], list[str]]:
-    """Every recording's alignment, and notes; DatasetError where one has none.
+def complete_alignments(
+    measured: Sequence[MeasuredAlignment], mode: str
+) -> tuple[Mapping[str, Alignment], list[str]]:
+    """Every recording's alignment, and notes; DatasetError if a recording has none.
 
-    A recording that cannot be matched gets the median of the others: the cameras are the same.
+    In mode auto, a recording that could not be matched gets the median of the others, because the
+    cameras are the same.
     """
-    known = {item.recording: item.alignment for item in found if item.alignment}
-    lost = [item.recording for item in found if not item.alignment]
-    if not lost:
-        return known, []
-    if way != "auto":
+    present = {item.recording: item.alignment for item in measured if item.alignment}
+    missing = [item.recording for item in measured if not item.alignment]
+    if not missing:
+        return present, []
+    if mode != "auto":
         raise DatasetError(
-            f"{way.removeprefix('homography:')} has no matrix for {len(lost)} recordings (first: "
-            f"{lost[0]}): add them, or one for all others under *."
+            f"{mode.removeprefix(HOMOGRAPHY_PREFIX)} has no matrix for {len(missing)} recordings "
+            f"(first: {missing[0]}): add them, or one for all others under *."
         )
-    boxes = [alignment for alignment in known.values() if isinstance(alignment, Boxes)]
+    boxes = [alignment for alignment in present.values() if isinstance(alignment, Boxes)]
     if not boxes:
         raise DatasetError(
             "--align auto found no recording whose edges match: pass another --align, or a "
@@ -59,8 +63,9 @@ def settle(found: Sequence[Found], way: str) -> tuple[Mapping[str, Alignment], l
     rgb = np.median([box.rgb for box in boxes], axis=0).tolist()
     thermal = np.median([box.thermal for box in boxes], axis=0).tolist()
     median = Boxes(rgb=tuple(rgb), thermal=tuple(thermal))
+    more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
     note = (
-        f"{len(lost)} recordings could not be aligned by their edges and have the median alignment "
-        f"of the others: {', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}."
+        f"{len(missing)} recordings could not be aligned by their edges and have the median "
+        f"alignment of the others: {', '.join(missing[:MAX_NAMED])}{more}."
     )
-    return known | dict.fromkeys(lost, median), [note]
+    return present | dict.fromkeys(missing, median), [note]

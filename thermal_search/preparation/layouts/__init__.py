@@ -1,10 +1,10 @@
-"""How recordings lie on disk, and which frames belong together: docs/layouts.md shows each tree."""
+"""The folder layouts of recordings, and which of their images are pairs: see docs/layouts.md."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from thermal_search.errors import DatasetError
 from thermal_search.preparation.layouts import (
@@ -15,39 +15,40 @@ from thermal_search.preparation.layouts import (
     kaist,
     side_by_side,
 )
+from thermal_search.preparation.layouts.contents import SourceContents, SourceFrame
 from thermal_search.preparation.layouts.folder_pairs import Tree
-from thermal_search.preparation.layouts.frame import Frame, Pairing, Recordings
 from thermal_search.preparation.layouts.source import Source
+from thermal_search.preparation.settings import LayoutName
 
-__all__ = ["LAYOUTS", "Frame", "Layout", "Pairing", "Recordings", "read_layout"]
+__all__ = ["LAYOUTS", "Layout", "read_layout"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One way in which recordings lie on disk."""
+    """One way in which a recording's files are arranged."""
 
-    looks: str
-    """What to look for, in a few words."""
+    pattern: str
+    """Its folders, in a few words."""
 
     find: Callable[[Path], Any]
-    """What `read` needs to know of a folder with this layout; None for any other folder."""
+    """The location that `read` takes, of a folder with this layout; None for any other folder."""
 
-    read: Callable[[Source, Any], list[Frame]]
+    read: Callable[[Source, Any], list[SourceFrame]]
 
 
-def _tree(looks: str, *trees: Tree) -> Layout:
+def _tree(pattern: str, *trees: Tree) -> Layout:
     return Layout(
-        looks,
+        pattern,
         find=lambda root: next((tree for tree in trees if tree.is_in(root)), None),
         read=lambda source, tree: tree.read(source),
     )
 
 
-def _form(looks: str, form: flir_v1.Form) -> Layout:
-    return Layout(looks, form.find, form.read)
+def _form(pattern: str, form: flir_v1.Form) -> Layout:
+    return Layout(pattern, form.find, form.read)
 
 
-LAYOUTS: Mapping[str, Layout] = {
+LAYOUTS: Mapping[LayoutName, Layout] = {
     "flir-v2": Layout(
         f"video_rgb_test/ + video_thermal_test/ + {flir_v2.MAP}", flir_v2.find, flir_v2.read
     ),
@@ -70,7 +71,7 @@ LAYOUTS: Mapping[str, Layout] = {
         side_by_side.read_side_by_side,
     ),
     "side-by-side-ba": Layout(
-        "the same with thermal left (never recognized by itself)",
+        "the same with thermal left (only with --layout)",
         side_by_side.find_side_by_side,
         partial(side_by_side.read_side_by_side, rgb_side="right"),
     ),
@@ -85,37 +86,43 @@ LAYOUTS: Mapping[str, Layout] = {
         lambda source, tree: tree.read(source),
     ),
 }
-"""In the order in which they are looked for: the more particular first."""
+"""In the order in which they are tried: the more specific first."""
 
 
 def read_layout(
-    source: Path, layout: str = "auto", *, official_only: bool = False
-) -> tuple[str, Recordings]:
-    """The frames of a recording and its layout's name, recognized by its folders if `auto`.
+    source: Path, layout: Literal["auto", LayoutName] = "auto", *, official_only: bool = False
+) -> tuple[LayoutName, SourceContents]:
+    """The name of a recording's layout, recognized by its folders if `auto`, and its frames.
 
-    With `official_only` no pair is recovered.
+    With `official_only` no pairs are recovered. Raises DatasetError.
     """
     if not source.is_dir():
         raise DatasetError(f"{source} must be a folder with a recording, but is not a folder.")
-    if layout == "auto":
-        recognized = [name for name, known in LAYOUTS.items() if known.find(source) is not None]
-        if not recognized:
-            looks = "; ".join(f"{name}: {known.looks}" for name, known in LAYOUTS.items())
-            raise DatasetError(
-                f"{source} has no layout we know. Looked for {looks}. Give the folder that holds "
-                "these, or rename yours to rgb/ and thermal/."
-            )
-        layout = recognized[0]
-    known = LAYOUTS[layout]
-    place = known.find(source)
-    if place is None:
+    name = _recognize(source) if layout == "auto" else layout
+    entry = LAYOUTS[name]
+    location = entry.find(source)
+    if location is None:
         raise DatasetError(
-            f"{source} must hold {known.looks} to be {layout}, but does not: leave --layout out to "
+            f"{source} must hold {entry.pattern} to be {name}, but does not: omit --layout to "
             "have it recognized."
         )
     reader = Source(source, official_only)
-    reader.found.frames = known.read(reader, place)
-    if not any(frame.kind == "pairs" for frame in reader.found.frames):
-        told = "".join(f" ({reason}: {file})" for file, reason in reader.found.left_out[:1])
-        raise DatasetError(f"{source}: not one RGB image has a thermal partner{told}.")
-    return layout, reader.found
+    contents = reader.contents
+    contents.frames = entry.read(reader, location)
+    if not any(frame.kind == "pairs" for frame in contents.frames):
+        first = "".join(f" ({reason}: {file})" for file, reason in contents.unusable_files[:1])
+        raise DatasetError(
+            f"{source} must hold pairs, but no RGB image has a thermal partner{first}."
+        )
+    return name, contents
+
+
+def _recognize(source: Path) -> LayoutName:
+    for name, entry in LAYOUTS.items():
+        if entry.find(source) is not None:
+            return name
+    patterns = "; ".join(f"{name}: {entry.pattern}" for name, entry in LAYOUTS.items())
+    raise DatasetError(
+        f"{source} must have a known layout, but has none of {patterns}: pass the folder that "
+        "holds these, or rename yours to rgb/ and thermal/."
+    )

@@ -1,7 +1,7 @@
 """FLIR-aligned (Zhang et al., ICIP 2020): 5,142 pairs of FLIR v1, aligned by hand, 640 x 512.
 
     JPEGImages/FLIR_00002_RGB.jpg   JPEGImages/FLIR_00002_PreviewData.jpeg
-    align_train.txt, align_validation.txt     one FLIR_00002_PreviewData a line
+    align_train.txt, align_validation.txt     one FLIR_00002_PreviewData per line
 
 also with AnnotatedImages/ or under align/; the lists also in ImageSets/Main/.
 """
@@ -9,25 +9,25 @@ also with AnnotatedImages/ or under align/; the lists also in ImageSets/Main/.
 from pathlib import Path
 
 from thermal_search.data.manifest import Split
-from thermal_search.preparation.layouts.frame import Frame
+from thermal_search.preparation.layouts.contents import SourceFrame
 from thermal_search.preparation.layouts.pairing import pair_by_stem
 from thermal_search.preparation.layouts.source import Source, plain_name
 
-IMAGE_SUFFIXES = ("JPEGImages", "AnnotatedImages")
+IMAGE_FOLDERS = ("JPEGImages", "AnnotatedImages")
 RGB, THERMAL = "_RGB", "_PreviewData"
 LISTS: dict[str, Split] = {"align_train.txt": "train", "align_validation.txt": "val"}
 
 
 def find(root: Path) -> Path | None:
-    for place in (root, root / "align"):
-        images = any((place / name).is_dir() for name in IMAGE_SUFFIXES)
-        if images and any(_list(place, name) for name in LISTS):
-            return place
+    for folder in (root, root / "align"):
+        images = any((folder / name).is_dir() for name in IMAGE_FOLDERS)
+        if images and any(_list(folder, name) for name in LISTS):
+            return folder
     return None
 
 
-def read(source: Source, place: Path) -> list[Frame]:
-    folder = next(place / name for name in IMAGE_SUFFIXES if (place / name).is_dir())
+def read(source: Source, root: Path) -> list[SourceFrame]:
+    folder = next(root / name for name in IMAGE_FOLDERS if (root / name).is_dir())
     rgb: dict[str, Path] = {}
     thermal: dict[str, Path] = {}
     for stem, path in source.by_stem(folder).items():
@@ -36,21 +36,21 @@ def read(source: Source, place: Path) -> list[Frame]:
         elif stem.endswith(THERMAL):
             thermal[stem.removesuffix(THERMAL)] = path
         else:
-            source.leave_out(path, f"neither ...{RGB} nor ...{THERMAL}")
-    frames: list[Frame] = []
+            source.mark_unusable(path, f"neither ...{RGB} nor ...{THERMAL}")
+    frames: list[SourceFrame] = []
     listed: set[str] = set()
     for name, split in LISTS.items():
-        path = _list(place, name)
+        path = _list(root, name)
         stems: set[str] = set()
         for line in source.read_lines(path) if path else []:
             stem = (plain_name(line) or "").removesuffix(".jpeg").removesuffix(THERMAL)
             if stem in listed:
-                source.leave_out(f"{name}: {line}", "listed twice")
+                source.mark_unusable(f"{name}: {line}", "listed twice")
             elif stem in rgb and stem in thermal:
                 listed.add(stem)
                 stems.add(stem)
             else:
-                source.leave_out(f"{name}: {line[:100]}", "listed, but an image is missing")
+                source.mark_unusable(f"{name}: {line[:100]}", "listed, but an image is missing")
         frames += pair_by_stem(
             source,
             {stem: rgb[stem] for stem in stems},
@@ -61,12 +61,12 @@ def read(source: Source, place: Path) -> list[Frame]:
         )
     unlisted = len((rgb.keys() & thermal.keys()) - listed)
     if unlisted:
-        source.found.notes.append(f"{unlisted} pairs are in none of the lists and were not taken.")
+        source.contents.notes.append(f"{unlisted} pairs are in none of the lists and were omitted.")
     return frames
 
 
-def _list(place: Path, name: str) -> Path | None:
-    for path in (place / name, place / "ImageSets" / "Main" / name):
+def _list(root: Path, name: str) -> Path | None:
+    for path in (root / name, root / "ImageSets" / "Main" / name):
         if path.is_file():
             return path
     return None

@@ -5,8 +5,8 @@
     Europe  train/{RGB, thermal_8_bit, thermal_16_bit}, europe_thermal_to_rgb.json
             val/..., val_video/...
 
-Equal stems are one moment in v1 and v1.3 (.jpg beside .jpeg); about 6 % of the thermal images
-have no RGB one, by its ReadMe: they stay, without a partner. In Europe's the map pairs them.
+In v1 and v1.3 images of equal stems are pairs (.jpg beside .jpeg); about 6 % of the thermal images
+have no RGB image, by the ReadMe: they stay without a partner. In Europe's a map names the pairs.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thermal_search.data.manifest import Split
-from thermal_search.preparation.layouts.frame import Frame
+from thermal_search.preparation.layouts.contents import SourceFrame
 from thermal_search.preparation.layouts.pairing import drives, pair_by_stem
 from thermal_search.preparation.layouts.source import Source, items, plain_name, text
 
@@ -23,29 +23,31 @@ EUROPE_MAP = "europe_thermal_to_rgb.json"
 
 @dataclass(frozen=True)
 class Form:
-    """What the folders are called."""
+    """The names of the folders."""
 
     nested: str
     """The folder that the archive puts around everything."""
 
-    parts: Mapping[str, Split]
+    splits: Mapping[str, Split]
+    """By folder."""
+
     thermal: str
     radiometric: str
     has_map: bool = False
 
     def find(self, root: Path) -> Path | None:
-        first = next(iter(self.parts))
-        for place in (root, root / self.nested):
-            train = place / first
-            folders = (train / "RGB").is_dir() and (train / self.thermal).is_dir()
-            if folders and (train / EUROPE_MAP).is_file() == self.has_map:
-                return place
+        first = next(iter(self.splits))
+        for folder in (root, root / self.nested):
+            train = folder / first
+            has_images = (train / "RGB").is_dir() and (train / self.thermal).is_dir()
+            if has_images and (train / EUROPE_MAP).is_file() == self.has_map:
+                return folder
         return None
 
-    def read(self, source: Source, place: Path) -> list[Frame]:
-        frames: list[Frame] = []
-        for name, split in self.parts.items():
-            folder = place / name
+    def read(self, source: Source, root: Path) -> list[SourceFrame]:
+        frames: list[SourceFrame] = []
+        for name, split in self.splits.items():
+            folder = root / name
             frames += pair_by_stem(
                 source,
                 source.by_stem(folder / "RGB"),
@@ -58,7 +60,7 @@ class Form:
         return frames
 
 
-# The video is one drive of its own, independent of the others: the natural test.
+# The video is a drive of its own, independent of the others: a natural test split.
 V1 = Form(
     "FLIR_ADAS",
     {"Training": "train", "Validation": "val", "Video": "test"},
@@ -80,13 +82,13 @@ EUROPE = Form(
 )
 
 
-def read_europe(source: Source, place: Path) -> list[Frame]:
+def read_europe(source: Source, root: Path) -> list[SourceFrame]:
     """Pairs by the maps of train/ and val/, whose files may also lie in val_video/."""
-    folders = [place / name for name in EUROPE.parts]
+    folders = [root / name for name in EUROPE.splits]
     rgb = {folder: source.by_name(folder / "RGB") for folder in folders}
     thermal = {folder: source.by_name(folder / EUROPE.thermal) for folder in folders}
-    twins = {folder: source.by_stem(folder / EUROPE.radiometric) for folder in folders}
-    frames: list[Frame] = []
+    radiometric = {folder: source.by_stem(folder / EUROPE.radiometric) for folder in folders}
+    frames: list[SourceFrame] = []
     used: set[Path] = set()
     for owner in folders[:2]:
         map_file = owner / EUROPE_MAP
@@ -96,64 +98,63 @@ def read_europe(source: Source, place: Path) -> list[Frame]:
         shown = source.shown(map_file)
         entries = items(content, "thermal_to_rgb_ordered_frames")
         if not entries:
-            source.leave_out(map_file, "no list thermal_to_rgb_ordered_frames in it")
+            source.mark_unusable(map_file, "must hold a list thermal_to_rgb_ordered_frames")
         pairs: dict[str, tuple[Path, Path, Path]] = {}
         for number, entry in enumerate(entries):
             names = [plain_name(text(entry, f"{kind}_filename")) for kind in ("thermal", "rgb")]
             if None in names:
-                source.leave_out(shown, f"entry {number}: not two names of files")
+                source.mark_unusable(shown, f"entry {number}: must have two plain file names")
                 continue
-            folder = next(
-                (f for f in (owner, place / "val_video") if names[0] in thermal[f]), owner
-            )
-            hot, color = thermal[folder].get(names[0] or ""), rgb[folder].get(names[1] or "")
-            if not hot or not color:
-                missing = names[0] if not hot else names[1]
-                source.leave_out(f"{shown}: {missing}", "named by the map, but missing")
-            elif hot in used or color in used:
-                source.leave_out(f"{shown}: {names[0]}", "named by the map twice")
+            folder = next((f for f in (owner, root / "val_video") if names[0] in thermal[f]), owner)
+            thermal_path = thermal[folder].get(names[0] or "")
+            rgb_path = rgb[folder].get(names[1] or "")
+            if not thermal_path or not rgb_path:
+                missing = names[0] if not thermal_path else names[1]
+                source.mark_unusable(f"{shown}: {missing}", "named by the map, but missing")
+            elif thermal_path in used or rgb_path in used:
+                source.mark_unusable(f"{shown}: {names[0]}", "named by the map twice")
             else:
-                used |= {hot, color}
-                pairs[hot.stem] = (color, hot, folder)
-        split = EUROPE.parts[owner.name]
-        place_of = drives(pairs)
+                used |= {thermal_path, rgb_path}
+                pairs[thermal_path.stem] = (rgb_path, thermal_path, folder)
+        split = EUROPE.splits[owner.name]
+        recording_of = drives(pairs)
         frames += [
-            Frame(
-                color,
-                hot,
-                f"{split}/{place_of[stem]}",
+            SourceFrame(
+                rgb_path,
+                thermal_path,
+                f"{split}/{recording_of[stem]}",
                 stem,
                 split=split,
-                radiometric=twins[folder].get(stem),
+                radiometric=radiometric[folder].get(stem),
             )
-            for stem, (color, hot, folder) in sorted(pairs.items())
+            for stem, (rgb_path, thermal_path, folder) in sorted(pairs.items())
         ]
-    frames += _alone(rgb, thermal, twins, used)
+    frames += _unpaired(rgb, thermal, radiometric, used)
     return frames
 
 
-def _alone(
+def _unpaired(
     rgb: Mapping[Path, Mapping[str, Path]],
     thermal: Mapping[Path, Mapping[str, Path]],
-    twins: Mapping[Path, Mapping[str, Path]],
+    radiometric: Mapping[Path, Mapping[str, Path]],
     used: set[Path],
-) -> list[Frame]:
-    """What no map names: frames without a partner."""
-    frames: list[Frame] = []
+) -> list[SourceFrame]:
+    """Images that no map names, as frames without a partner."""
+    frames: list[SourceFrame] = []
     for folder in rgb:
-        split = EUROPE.parts[folder.name]
+        split = EUROPE.splits[folder.name]
         for kind, images in (("rgb", rgb[folder]), ("thermal", thermal[folder])):
-            left = {path.stem: path for path in images.values() if path not in used}
-            place_of = drives(left)
+            rest = {path.stem: path for path in images.values() if path not in used}
+            recording_of = drives(rest)
             frames += [
-                Frame(
+                SourceFrame(
                     path if kind == "rgb" else None,
                     path if kind == "thermal" else None,
-                    f"{split}/{kind}/{place_of[stem]}",
+                    f"{split}/{kind}/{recording_of[stem]}",
                     stem,
                     split=split,
-                    radiometric=twins[folder].get(stem) if kind == "thermal" else None,
+                    radiometric=radiometric[folder].get(stem) if kind == "thermal" else None,
                 )
-                for stem, path in sorted(left.items())
+                for stem, path in sorted(rest.items())
             ]
     return frames

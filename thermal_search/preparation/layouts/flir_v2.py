@@ -1,10 +1,10 @@
 """FLIR ADAS v2 (2022).
 
     images_{rgb,thermal}_{train,val}/   video_{rgb,thermal}_test/   rgb_to_thermal_vid_map.json
-    each with data/ and index.json, thermal ones also with analyticsData/ (16-bit twins)
+    each with data/ and index.json, thermal ones also with analyticsData/ (16-bit images)
 
-The map, in the folder of these six or beside it, pairs the video frames: official. The stills have
-no map; `flir_v2_stills` recovers what it can. A file is video-VIDEO-frame-INDEX-FRAME.jpg.
+The map, in the folder of these six or in its parent, names the official pairs of video frames. The
+stills have no map; `flir_v2_stills` recovers pairs. A file is video-VIDEO-frame-INDEX-FRAME.jpg.
 """
 
 import re
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from thermal_search.data.manifest import Split
 from thermal_search.errors import DatasetError
+from thermal_search.preparation.layouts.contents import SourceFrame
 from thermal_search.preparation.layouts.flir_v2_stills import Shot, pair_stills
-from thermal_search.preparation.layouts.frame import Frame
 from thermal_search.preparation.layouts.source import Source, plain_name
 
 MAP = "rgb_to_thermal_vid_map.json"
@@ -29,14 +29,14 @@ class _Folder:
     shots: Mapping[str, Shot]
     """By file name."""
 
-    twins: Mapping[str, Path]
+    radiometric: Mapping[str, Path]
     """16-bit images by stem."""
 
-    def twin(self, shot: Shot | None) -> Path | None:
-        return self.twins.get(shot.path.stem) if shot else None
+    def radiometric_of(self, shot: Shot | None) -> Path | None:
+        return self.radiometric.get(shot.path.stem) if shot else None
 
     def get(self, name: str) -> Shot | None:
-        """By the name in the map, which may have another extension than the file."""
+        """By the name in the map, whose extension may differ from the file's."""
         if name in self.shots:
             return self.shots[name]
         stem = Path(name).stem
@@ -44,75 +44,75 @@ class _Folder:
 
 
 def find(root: Path) -> Path | None:
-    for place in (root, root / "FLIR_ADAS_v2"):
-        if (place / "video_rgb_test").is_dir() and (place / "video_thermal_test").is_dir():
-            return place
+    for folder in (root, root / "FLIR_ADAS_v2"):
+        if (folder / "video_rgb_test").is_dir() and (folder / "video_thermal_test").is_dir():
+            return folder
     return None
 
 
-def read(source: Source, place: Path) -> list[Frame]:
-    stills = [frame for split in ("train", "val") for frame in _read_stills(source, place, split)]
+def read(source: Source, root: Path) -> list[SourceFrame]:
+    stills = [frame for split in ("train", "val") for frame in _read_stills(source, root, split)]
     paired = {frame.split for frame in stills if frame.kind == "pairs"}
-    # The authors' split makes the videos the test; without pairs among the stills to train and
-    # to validate on, the videos are all there is, and are dealt out.
+    # The authors' test split is the videos. If the stills have no pairs to train and to validate
+    # on, the videos are the only pairs, and are assigned to all splits.
     video_split: Split | None = "test" if paired == {"train", "val"} else None
-    return _read_videos(source, place, video_split) + stills
+    return _read_videos(source, root, video_split) + stills
 
 
-def _read_videos(source: Source, place: Path, split: Split | None) -> list[Frame]:
-    rgb = _read_folder(source, place / "video_rgb_test")
-    thermal = _read_folder(source, place / "video_thermal_test")
-    frames: list[Frame] = []
+def _read_videos(source: Source, root: Path, split: Split | None) -> list[SourceFrame]:
+    rgb = _read_folder(source, root / "video_rgb_test")
+    thermal = _read_folder(source, root / "video_thermal_test")
+    frames: list[SourceFrame] = []
     used: set[Path] = set()
-    for rgb_name, thermal_name in _read_map(source, place):
-        color, heat = rgb.get(rgb_name), thermal.get(thermal_name)
-        if not color or not heat:
-            folder, name = ("rgb", rgb_name) if not color else ("thermal", thermal_name)
-            source.leave_out(f"video_{folder}_test/data/{name}", MISSING)
-        elif heat.path in used:
-            source.leave_out(f"{MAP}: {thermal_name}", "named by the map twice")
+    for rgb_name, thermal_name in _read_map(source, root):
+        rgb_shot, thermal_shot = rgb.get(rgb_name), thermal.get(thermal_name)
+        if not rgb_shot or not thermal_shot:
+            folder, name = ("rgb", rgb_name) if not rgb_shot else ("thermal", thermal_name)
+            source.mark_unusable(f"video_{folder}_test/data/{name}", MISSING)
+        elif thermal_shot.path in used:
+            source.mark_unusable(f"{MAP}: {thermal_name}", "named by the map twice")
         else:
-            used |= {color.path, heat.path}
+            used |= {rgb_shot.path, thermal_shot.path}
             frames.append(
-                Frame(
-                    color.path,
-                    heat.path,
-                    color.video,
-                    color.name,
+                SourceFrame(
+                    rgb_shot.path,
+                    thermal_shot.path,
+                    rgb_shot.video,
+                    rgb_shot.name,
                     split=split,
-                    radiometric=thermal.twin(heat),
+                    radiometric=thermal.radiometric_of(thermal_shot),
                 )
             )
     unnamed = sum(s.path not in used for f in (rgb, thermal) for s in f.shots.values())
     if unnamed:
-        source.found.notes.append(f"{unnamed} video frames are not in the map and were not taken.")
+        source.contents.notes.append(f"{unnamed} video frames are not in the map and were omitted.")
     return frames
 
 
-def _read_map(source: Source, place: Path) -> list[tuple[str, str]]:
-    """(RGB name, thermal name), every one a plain file name; others are left out."""
-    # The archive has it beside the folder of folders, some copies in it.
-    path = next((p for p in (place / MAP, place.parent / MAP) if p.is_file()), None)
+def _read_map(source: Source, root: Path) -> list[tuple[str, str]]:
+    """(RGB name, thermal name), all plain file names; other entries are unusable."""
+    # The archive has it beside the folder, some copies have it inside.
+    path = next((p for p in (root / MAP, root.parent / MAP) if p.is_file()), None)
     if path is None:
         raise DatasetError(
-            f"{place} lacks {MAP}, which says which RGB and thermal frames are pairs: it comes "
-            "with the archive; put it in this folder."
+            f"{root} must hold {MAP}, which pairs RGB and thermal frames, but does not: copy it "
+            "from the archive into this folder."
         )
     content = source.read_json(path)
     if not isinstance(content, dict):
-        raise DatasetError(f"{path} must map RGB file names to thermal ones, but is no object.")
+        raise DatasetError(f"{path} must map RGB file names to thermal ones, but is not an object.")
     pairs: list[tuple[str, str]] = []
     for entry in sorted(content.items()):  # pyright: ignore[reportUnknownVariableType]
         names = [plain_name(n.removeprefix("data/")) if isinstance(n, str) else None for n in entry]
         if names[0] and names[1]:
             pairs.append((names[0], names[1]))
         else:
-            source.leave_out(f"{MAP}: {str(entry)[:100]}", "must be two plain file names")
+            source.mark_unusable(f"{MAP}: {str(entry)[:100]}", "must be two plain file names")
     return pairs
 
 
-def _read_stills(source: Source, place: Path, split: Split) -> list[Frame]:
-    rgb_folder, thermal_folder = (place / f"images_{kind}_{split}" for kind in ("rgb", "thermal"))
+def _read_stills(source: Source, root: Path, split: Split) -> list[SourceFrame]:
+    rgb_folder, thermal_folder = (root / f"images_{kind}_{split}" for kind in ("rgb", "thermal"))
     rgb = _read_folder(source, rgb_folder)
     thermal = _read_folder(source, thermal_folder)
     pairs = pair_stills(
@@ -121,14 +121,14 @@ def _read_stills(source: Source, place: Path, split: Split) -> list[Frame]:
         (list(rgb.shots.values()), list(thermal.shots.values())),
     )
     return [
-        Frame(
+        SourceFrame(
             still.rgb.path if still.rgb else None,
             still.thermal.path if still.thermal else None,
             still.recording,
             still.name,
             split=split,
             pairing="recovered",
-            radiometric=thermal.twin(still.thermal),
+            radiometric=thermal.radiometric_of(still.thermal),
         )
         for still in pairs
     ]
@@ -140,5 +140,5 @@ def _read_folder(source: Source, folder: Path) -> _Folder:
         if match := NAME.fullmatch(name):
             shots[name] = Shot(match[1], int(match[2]), path)
         else:
-            source.leave_out(path, NO_NUMBER)
+            source.mark_unusable(path, NO_NUMBER)
     return _Folder(shots, source.by_stem(folder / "analyticsData"))

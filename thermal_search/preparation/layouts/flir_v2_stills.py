@@ -1,9 +1,9 @@
 """Pairs among FLIR ADAS v2's stills, which their authors did not pair.
 
-index.json leaves two traces of which RGB and thermal videos ran side by side: the description of a
-thermal video holds `"RGB": "<id of the RGB video>"`, and the file names of the two differ in case,
-spaces and a suffix for the camera. Frames of equal index are then candidates, no more: an audit
-found a third of such pairs to show other scenes, or to drift apart. `verification` decides.
+index.json leaves two traces of which RGB and thermal videos were recorded together: the description
+of a thermal video holds `"RGB": "<id of the RGB video>"`, or the two file names differ only in
+case, spaces and a suffix for the camera. Frames of equal index are then candidates only: an audit
+found that a third of such pairs show different scenes or drift apart. `verification` decides.
 """
 
 import re
@@ -23,7 +23,7 @@ CAMERA = re.compile(r"(visible|thermal|rgb|ir|cam[0-9]*)$")
 
 @dataclass(frozen=True)
 class Shot:
-    """One image and the place in its video."""
+    """One image, and its position in its video."""
 
     video: str
     index: int
@@ -39,7 +39,7 @@ class Still:
     rgb: Shot | None
     thermal: Shot | None
     recording: str
-    """The RGB video of two that ran side by side: their frames stay in one split."""
+    """The RGB video of two that were recorded together: their frames stay in one split."""
 
     @property
     def name(self) -> str:
@@ -53,24 +53,24 @@ def pair_stills(
     indices: tuple[Path, Path],
     shots: tuple[Sequence[Shot], Sequence[Shot]],
 ) -> list[Still]:
-    """Every still, with its partner where one can be recovered.
+    """Every still, with its partner if one can be recovered.
 
-    `indices` are the index.json of RGB and thermal; without them, and where only official pairs
-    are asked for, nothing has a partner.
+    `indices` are the index.json of RGB and thermal. Without them, or if only official pairs are
+    wanted, no still has a partner.
     """
     rgb, thermal = shots
     present = {shot.video for shot in rgb}, {shot.video for shot in thermal}
     videos: dict[str, str] = {}
     if not source.official_only:
         videos = pair_videos(*(_videos(source, index) for index in indices), present=present)
-    by_place = {(shot.video, shot.index): shot for shot in reversed(rgb)}
+    by_position = {(shot.video, shot.index): shot for shot in reversed(rgb)}
     stills: list[Still] = []
     used: set[Shot] = set()
     for shot in thermal:
         video = videos.get(shot.video)
-        partner = by_place.get((video, shot.index)) if video else None
+        partner = by_position.get((video, shot.index)) if video else None
         if partner in used:
-            partner = None  # a second image of one moment
+            partner = None  # a second image with this index
         if partner:
             used.add(partner)
         stills.append(Still(partner, shot, video or shot.video))
@@ -85,29 +85,29 @@ def pair_videos(
     A pointer in a description counts more than equal names. `present` are the ids that have frames.
     """
     rgb, thermal = list(rgb), list(thermal)
-    pointed = [
+    by_pointer = [
         (text(video, "id"), match[1])
         for video in thermal
         if (match := POINTER.search(text(video, "description")))
     ]
     names = _unique_names(rgb)
-    named = [
+    by_name = [
         (video_id, names[name])
         for name, video_id in _unique_names(thermal).items()
         if name in names
     ]
     pairs: dict[str, str] = {}
     taken: set[str] = set()
-    for heat, color in [*sorted(pointed), *sorted(named)]:
-        known = color in present[0] and heat in present[1]
-        if known and heat not in pairs and color not in taken:
-            pairs[heat] = color
-            taken.add(color)
+    for thermal_id, rgb_id in [*sorted(by_pointer), *sorted(by_name)]:
+        is_present = rgb_id in present[0] and thermal_id in present[1]
+        if is_present and thermal_id not in pairs and rgb_id not in taken:
+            pairs[thermal_id] = rgb_id
+            taken.add(rgb_id)
     return pairs
 
 
 def normalized(name: str) -> str:
-    """What the file names of two cameras' videos of one drive have in common."""
+    """A video's file name without what differs between the cameras of one drive."""
     bare = re.sub(r"[\s_\-()]+", "", EXTENSION.sub("", name.strip().lower()))
     while (shorter := CAMERA.sub("", bare)) != bare:
         bare = shorter
@@ -115,23 +115,23 @@ def normalized(name: str) -> str:
 
 
 def _unique_names(videos: Iterable[Any]) -> Mapping[str, str]:
-    """Video ids by normalized name; a name that two videos share tells nothing."""
+    """Video ids by normalized name; names that several videos share are omitted."""
     named = [(normalized(text(video, "filename")), text(video, "id")) for video in videos]
     counts = Counter(name for name, _ in named)
     return {name: video for name, video in named if name and video and counts[name] == 1}
 
 
 def _videos(source: Source, index: Path) -> list[Any]:
-    # The annotations of ten thousand frames are most of the file: dropped while it is read.
+    # Most of the file is annotations of ten thousand frames: they are dropped while it is parsed.
     if not index.is_file():
         return []
     try:
-        return items(source.read_json(index, keep=_slim), "videos")
+        return items(source.read_json(index, keep=_video_keys), "videos")
     except DatasetError as error:
-        source.leave_out(index, f"unusable, so that its stills have no partners ({error})")
+        source.mark_unusable(index, f"unusable, so its stills have no partners ({error})")
         return []
 
 
-def _slim(record: dict[str, Any]) -> dict[str, Any]:
+def _video_keys(record: dict[str, Any]) -> dict[str, Any]:
     wanted = ("videos", "id", "filename", "description")
     return {key: record[key] for key in wanted if key in record}

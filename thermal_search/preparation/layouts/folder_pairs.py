@@ -1,7 +1,7 @@
-"""Two folders of equal names: published sets of this form, and anyone's own.
+"""Two folders with files of equal names: published datasets of this form, and your own.
 
-A `Tree` says where the images lie. The pairs of a published set are its authors' (official); two
-folders that merely have equal names are taken at their word (assumed).
+A `Tree` names the folders. The pairs of a published dataset are its authors' (official); any other
+two files of equal names are assumed to be a pair.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thermal_search.data.manifest import Split
-from thermal_search.preparation.layouts.frame import Frame, Pairing
+from thermal_search.preparation.layouts.contents import Pairing, SourceFrame
 from thermal_search.preparation.layouts.pairing import pair_by_stem
 from thermal_search.preparation.layouts.source import Source
 
@@ -35,12 +35,12 @@ SPLITS: Mapping[str, Split] = {
 
 @dataclass(frozen=True)
 class Tree:
-    """RGB and thermal folders by the split that the authors gave them."""
+    """RGB and thermal folders, by the authors' split."""
 
     folders: Mapping[Split | None, tuple[str, str]]
     pairing: Pairing = "official"
     recording: Callable[[str], str] | None = None
-    """The recording of a stem, where names tell it."""
+    """The recording of a file's stem, if names contain it."""
 
     same_size: bool = True
 
@@ -49,8 +49,8 @@ class Tree:
             (root / rgb).is_dir() and (root / ir).is_dir() for rgb, ir in self.folders.values()
         )
 
-    def read(self, source: Source) -> list[Frame]:
-        frames: list[Frame] = []
+    def read(self, source: Source) -> list[SourceFrame]:
+        frames: list[SourceFrame] = []
         for split, (rgb, thermal) in self.folders.items():
             frames += pair_by_stem(
                 source,
@@ -64,7 +64,7 @@ class Tree:
         return frames
 
 
-# LLVIP: 26 places, the first two digits of a name (Jia et al., 2021).
+# LLVIP: 26 locations, the first two digits of a name (Jia et al., 2021).
 LLVIP = Tree(
     {
         "train": ("visible/train", "infrared/train"),
@@ -76,7 +76,7 @@ LLVIP = Tree(
 M3FD = Tree({None: ("Vis", "Ir")})
 # MSRS (Tang et al., 2022).
 MSRS = Tree({"train": ("train/vi", "train/ir"), "test": ("test/vi", "test/ir")})
-# RoadScene (Xu et al., AAAI 2020), in its two resolutions of the RGB.
+# RoadScene (Xu et al., AAAI 2020), with its two resolutions of RGB.
 ROADSCENE = [
     Tree({None: ("crop_HR_visible", "cropinfrared")}, same_size=False),
     Tree({None: ("crop_LR_visible", "cropinfrared")}),
@@ -84,25 +84,25 @@ ROADSCENE = [
 
 
 def own_tree(root: Path) -> Tree | None:
-    """Anyone's two folders: side by side, in folders of splits, or with such folders in them."""
+    """Your own two folders: side by side, in folders of splits, or with such folders inside."""
     top = _folders(root)
     if pair := _pair(top):
-        inner = [_splits(root / name) for name in pair]
-        if inner[0] and inner[0].keys() == inner[1].keys():
+        splits = [_splits(root / name) for name in pair]
+        if splits[0] and splits[0].keys() == splits[1].keys():
             rgb, thermal = pair
             return Tree(
                 {
-                    split: (f"{rgb}/{inner[0][split]}", f"{thermal}/{inner[1][split]}")
-                    for split in inner[0]
+                    split: (f"{rgb}/{splits[0][split]}", f"{thermal}/{splits[1][split]}")
+                    for split in splits[0]
                 },
                 pairing="assumed",
             )
         return Tree({None: pair}, pairing="assumed")
-    found: dict[Split | None, tuple[str, str]] = {}
+    folders: dict[Split | None, tuple[str, str]] = {}
     for split, name in _splits(root).items():
         if pair := _pair(_folders(root / name)):
-            found[split] = (f"{name}/{pair[0]}", f"{name}/{pair[1]}")
-    return Tree(found, pairing="assumed") if found else None
+            folders[split] = (f"{name}/{pair[0]}", f"{name}/{pair[1]}")
+    return Tree(folders, pairing="assumed") if folders else None
 
 
 def _folders(root: Path) -> list[str]:
@@ -114,8 +114,8 @@ def _splits(root: Path) -> dict[Split, str]:
 
 
 def _pair(names: Sequence[str]) -> tuple[str, str] | None:
-    lower = {name.lower(): name for name in names}
+    by_lower = {name.lower(): name for name in names}
     for rgb, thermal in FOLDER_PAIRS:
-        if rgb in lower and thermal in lower:
-            return lower[rgb], lower[thermal]
+        if rgb in by_lower and thermal in by_lower:
+            return by_lower[rgb], by_lower[thermal]
     return None

@@ -1,4 +1,4 @@
-"""Pairs by equal names, and which of them one drive recorded."""
+"""Pairs by equal names, and recordings by file numbers."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -6,11 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 
 from thermal_search.data.manifest import Split
-from thermal_search.preparation.layouts.frame import Frame, Pairing
+from thermal_search.preparation.layouts.contents import Pairing, SourceFrame
 from thermal_search.preparation.layouts.source import Source
 
 GAP_BETWEEN_RECORDINGS = 50
-"""Numbers missing between two files of a folder that make them different recordings."""
+"""Gap between the numbers of two files of a folder above which they are of two recordings."""
 
 
 def pair_by_stem(
@@ -24,25 +24,25 @@ def pair_by_stem(
     radiometric: Mapping[str, Path] | None = None,
     keep_single: bool = False,
     recording: Callable[[str], str] | None = None,
-) -> list[Frame]:
+) -> list[SourceFrame]:
     """A frame for every stem that both have.
 
-    A stem that one of them lacks is left out, or a frame without a partner with `keep_single`.
-    `recording` names the recording of a stem; by default drives are told apart by the numbers.
+    An image without a partner is unusable, or with `keep_single` a frame of its own. `recording`
+    gives the recording of a stem; by default recordings are separated by file numbers.
     """
     stems = sorted(rgb.keys() | thermal.keys() if keep_single else rgb.keys() & thermal.keys())
     if not keep_single:
         for stem in sorted(rgb.keys() ^ thermal.keys()):
             kind = "thermal" if stem in rgb else "RGB"
-            source.leave_out(rgb.get(stem) or thermal[stem], f"no {kind} partner")
-    place = {stem: recording(stem) for stem in stems} if recording else drives(stems)
-    # Authors number their train and val folders alike: the split keeps such recordings apart.
+            source.mark_unusable(rgb.get(stem) or thermal[stem], f"no {kind} partner")
+    recordings = {stem: recording(stem) for stem in stems} if recording else drives(stems)
+    # File numbers repeat in the train and val folders: the split distinguishes the recordings.
     prefix = f"{split}/" if split else ""
     return [
-        Frame(
+        SourceFrame(
             rgb.get(stem),
             thermal.get(stem),
-            recording=f"{prefix}{place[stem]}",
+            recording=f"{prefix}{recordings[stem]}",
             name=stem,
             split=split,
             same_size=same_size,
@@ -54,10 +54,10 @@ def pair_by_stem(
 
 
 def drives(stems: Iterable[str]) -> dict[str, str]:
-    """Frames close in number come from one drive; a gap in the numbers begins another."""
+    """The recording of each stem: files close in number are of one drive, a gap begins another."""
     numbered: dict[str, list[tuple[int, str]]] = {}
     for stem in stems:
-        # Sixteen digits are more than any camera counts, and Python refuses to read thousands.
+        # No camera counts beyond sixteen digits, and Python refuses to parse thousands of them.
         match = re.fullmatch(r"(.*?)(\d{1,16})\D*", stem, re.DOTALL | re.ASCII)
         prefix, number = (match[1], int(match[2])) if match else (stem, 0)
         numbered.setdefault(prefix, []).append((number, stem))
@@ -66,8 +66,8 @@ def drives(stems: Iterable[str]) -> dict[str, str]:
         members.sort()
         current = members[0][1]
         recording[current] = current
-        for (before, _), (number, stem) in pairwise(members):
-            if number - before > GAP_BETWEEN_RECORDINGS:
+        for (previous, _), (number, stem) in pairwise(members):
+            if number - previous > GAP_BETWEEN_RECORDINGS:
                 current = stem
             recording[stem] = current
     return recording

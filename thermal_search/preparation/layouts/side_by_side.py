@@ -1,44 +1,46 @@
 """The two layouts of pix2pix and CycleGAN.
 
-Side by side: {train,val,test}/1.jpg, RGB and thermal in one image twice as wide (Isola et al.,
+Side by side: {train,val,test}/1.jpg, RGB and thermal in one image of twice the width (Isola et al.,
 2017). Unpaired: trainA, trainB and testA, testB, A being RGB (Zhu et al., 2017); there images of
-equal names in valA and valB, or else in testA and testB, are taken for pairs, to judge on.
+equal names in valA and valB, or else in testA and testB, are assumed to be pairs, to evaluate on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from thermal_search.data.manifest import Split
 from thermal_search.errors import DatasetError
-from thermal_search.preparation.layouts.frame import Frame
+from thermal_search.preparation.layouts.contents import SourceFrame
 from thermal_search.preparation.layouts.pairing import drives, pair_by_stem
 from thermal_search.preparation.layouts.source import IMAGE_SUFFIXES, Source
 
-PARTS: Mapping[str, Split] = {"train": "train", "val": "val", "test": "test"}
+SPLITS: Sequence[Split] = ("train", "val", "test")
 
 
 def find_side_by_side(root: Path) -> Path | None:
-    """AB images lie directly in train/, which has no folders in it, as other trees have."""
-    for place in (root, root / "AB"):
-        train = place / "train"
+    """The folder whose train/ holds images but, unlike in other layouts, no folders."""
+    for folder in (root, root / "AB"):
+        train = folder / "train"
         if train.is_dir():
-            inside = list(train.iterdir())
-            images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in inside)
-            if images and not any(path.is_dir() for path in inside):
-                return place
+            entries = list(train.iterdir())
+            images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in entries)
+            if images and not any(path.is_dir() for path in entries):
+                return folder
     return None
 
 
 def read_side_by_side(
-    source: Source, place: Path, rgb_side: Literal["left", "right"] = "left"
-) -> list[Frame]:
-    frames: list[Frame] = []
-    for name, split in PARTS.items():
-        images = source.by_stem(place / name)
+    source: Source, root: Path, rgb_side: Literal["left", "right"] = "left"
+) -> list[SourceFrame]:
+    frames: list[SourceFrame] = []
+    for split in SPLITS:
+        images = source.by_stem(root / split)
         recording = drives(images)
         frames += [
-            Frame(path, path, f"{split}/{recording[stem]}", stem, split=split, rgb_side=rgb_side)
+            SourceFrame(
+                path, path, f"{split}/{recording[stem]}", stem, split=split, rgb_side=rgb_side
+            )
             for stem, path in sorted(images.items())
         ]
     return frames
@@ -48,13 +50,13 @@ def find_unpaired(root: Path) -> Path | None:
     return root if (root / "trainA").is_dir() and (root / "trainB").is_dir() else None
 
 
-def read_unpaired(source: Source, place: Path) -> list[Frame]:
-    frames: list[Frame] = []
+def read_unpaired(source: Source, root: Path) -> list[SourceFrame]:
+    frames: list[SourceFrame] = []
     for kind, folder in (("rgb", "trainA"), ("thermal", "trainB")):
-        images = source.by_stem(place / folder)
+        images = source.by_stem(root / folder)
         recording = drives(images)
         frames += [
-            Frame(
+            SourceFrame(
                 path if kind == "rgb" else None,
                 path if kind == "thermal" else None,
                 f"{folder}/{recording[stem]}",
@@ -63,20 +65,20 @@ def read_unpaired(source: Source, place: Path) -> list[Frame]:
             )
             for stem, path in sorted(images.items())
         ]
-    judged: list[Frame] = []
-    tested: Split = "test" if (place / "valA").is_dir() else "val"
-    parts: dict[str, Split] = {"val": "val", "test": tested}
-    for name, split in parts.items():
-        judged += pair_by_stem(
+    pairs: list[SourceFrame] = []
+    test_split: Split = "test" if (root / "valA").is_dir() else "val"
+    splits: dict[str, Split] = {"val": "val", "test": test_split}
+    for name, split in splits.items():
+        pairs += pair_by_stem(
             source,
-            source.by_stem(place / f"{name}A"),
-            source.by_stem(place / f"{name}B"),
+            source.by_stem(root / f"{name}A"),
+            source.by_stem(root / f"{name}B"),
             pairing="assumed",
             split=split,
         )
-    if not judged:
+    if not pairs:
         raise DatasetError(
-            f"{place} must have pairs to judge generators on: images of equal names in testA and "
-            "testB (or valA and valB), but there are none. Put some there."
+            f"{root} must have pairs to evaluate generators on, images of equal names in testA and "
+            "testB (or valA and valB), but has none: add some."
         )
-    return frames + judged
+    return frames + pairs

@@ -14,7 +14,7 @@ from ray import train
 from ray.train.torch import get_device
 
 from thermal_search.data.frames import WorkerFrames
-from thermal_search.data.ray_dataset import Share, open_share
+from thermal_search.data.ray_dataset import WorkerShard, open_worker_shard
 from thermal_search.distributed.worker_group import WorkerGroup, WorkerLost
 from thermal_search.errors import MetricError, TrialDiverged
 from thermal_search.evaluation.baselines import Baselines, load_or_measure_baselines
@@ -40,7 +40,7 @@ EvaluationSplit = Literal["val", "test"]
 class SlotPlan:
     """What a slot's workers keep from trial to trial."""
 
-    shards: list[Share]
+    shards: list[WorkerShard]
     """The data of each worker."""
 
     statistics: Location
@@ -111,7 +111,7 @@ def worker_loop(config: dict[str, Any]) -> None:
 def _prepare_worker(plan: SlotPlan, group: WorkerGroup) -> _Worker:
     torch.set_num_threads(plan.threads)
     device = _device()
-    data = open_share(plan.shards[train.get_context().get_world_rank()])
+    data = open_worker_shard(plan.shards[train.get_context().get_world_rank()])
     extractor = build_extractor(
         plan.features,
         inception_weights=plan.inception_weights,
