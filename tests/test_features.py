@@ -184,7 +184,7 @@ def test_file_that_is_no_encoder_is_refused(tmp_path, name):
 
 
 def test_precision_of_an_encoder_file_cannot_be_set(tmp_path):
-    with pytest.raises(MetricError, match="its own precision, but bf16 was asked"):
+    with pytest.raises(MetricError, match="its own precision, but bf16 was requested"):
         build_extractor(str(tmp_path / "dino.pt2"), precision="bf16")
 
 

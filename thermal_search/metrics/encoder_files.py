@@ -37,7 +37,7 @@ def build_encoder(file: Path, metric: str, precision: FeaturesPrecision) -> Extr
     """
     if precision != "fp32":
         raise MetricError(
-            f"An encoder's file computes in its own precision, but {precision} was asked for "
+            f"An encoder's file computes in its own precision, but {precision} was requested for "
             f"{file}: leave --features-precision out, or name inception or efficientnet-lite0."
         )
     if not file.is_file():
