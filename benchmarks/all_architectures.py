@@ -32,7 +32,7 @@ from thermal_search.data.ray_dataset import load, open_worker_shard
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.evaluation.evaluator import EVALUATION_SEED, Evaluator
 from thermal_search.images import to_network_range, to_pixels
-from thermal_search.metrics import Reference, Statistics, build_extractor
+from thermal_search.metrics import FrechetReference, Statistics, build_extractor
 from thermal_search.training.cuda_graphs import WARMUP_STEPS
 from thermal_search.training.trial import Trial, TrialPlan
 
@@ -105,7 +105,7 @@ def main() -> None:
     evaluator = Evaluator(pairs, extractor, real, WorkerGroup(), device)
     grey = 255 - rgb_to_grayscale(rgb)
     rows["inverted grey"] = {
-        "distance": Reference(real).distance(features_of(extractor, grey)),
+        "distance": FrechetReference(real).distance(features_of(extractor, grey)),
         "l1": (grey.float() - thermal).abs().mean().item(),
     }
     for name in args.architectures or sorted(ARCHITECTURES):

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import flop_registry
 from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
-from thermal_search.training.step import build_optimizers, train_step
+from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.step import train_step
 
 BATCH = 2
 PLAIN: dict[str, dict[str, object]] = {

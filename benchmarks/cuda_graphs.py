@@ -17,12 +17,8 @@ from thermal_search.architectures.translator import Translator
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
 from thermal_search.training.cuda_graphs import WARMUP_STEPS, StepRunner
-from thermal_search.training.step import (
-    autocast_for,
-    build_optimizers,
-    fastest_precision,
-    use_cudnn_benchmark,
-)
+from thermal_search.training.hardware import autocast_for, fastest_precision, use_cudnn_benchmark
+from thermal_search.training.optimizers import build_optimizers
 
 FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
 LEAST_S = 0.25

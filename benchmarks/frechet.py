@@ -38,13 +38,13 @@ def measure(n: int, m: int, dead: float, rounds: int) -> None:
     from pytorch_fid.fid_score import calculate_frechet_distance
     from torchmetrics.image.fid import _compute_fid
 
-    from thermal_search.metrics import Reference, Statistics
+    from thermal_search.metrics import FrechetReference, Statistics
 
     painted, real = features(n, 1, dead), features(m, 2, dead)
     real_mean, real_covariance = real.mean(0), np.cov(real, rowvar=False)
     theirs = torch.from_numpy(real_mean), torch.from_numpy(real_covariance)
     started = time.process_time()
-    reference = Reference(Statistics.of(torch.from_numpy(real.astype(np.float32))))
+    reference = FrechetReference(Statistics.of(torch.from_numpy(real.astype(np.float32))))
     prepared = time.process_time() - started
 
     def pytorch_fid() -> float:

@@ -13,7 +13,7 @@ import torch
 from cuda_graphs import FORMATS, prepared
 
 from thermal_search.training.cuda_graphs import WARMUP_STEPS
-from thermal_search.training.step import fastest_precision
+from thermal_search.training.hardware import fastest_precision
 
 BUDGET = 10_000
 STEPS = 2 * WARMUP_STEPS + 1

@@ -28,12 +28,9 @@ import torch.multiprocessing as processes
 from thermal_search import architectures
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
-from thermal_search.training.step import (
-    autocast_for,
-    build_optimizers,
-    fastest_precision,
-    train_step,
-)
+from thermal_search.training.hardware import autocast_for, fastest_precision
+from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.step import train_step
 
 SMALL, LARGE = 1_000, 8_000_000
 """Float32 numbers of the two all-reduces."""

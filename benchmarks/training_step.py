@@ -25,7 +25,7 @@ from peers.match import Match
 
 from thermal_search.images import Batch
 from thermal_search.training.cuda_graphs import WARMUP_STEPS
-from thermal_search.training.step import fastest_precision
+from thermal_search.training.hardware import fastest_precision
 
 PEERS = {"pytorch-gan": pytorch_gan, "junyanz": junyanz}
 SCRIPTED = {"gan", "cgan", "dcgan", "wgan", "wgan_gp"}

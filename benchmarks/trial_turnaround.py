@@ -59,7 +59,7 @@ def slots(dataset: Path, output: Path, trials: int) -> list[float]:
         place = output / "trials" / trial.id
         state = checkpoint.latest(place)
         assert state
-        committed = (state / checkpoint.WHOLE).local
+        committed = (state / checkpoint.COMMIT).local
         assert committed
         first = checkpoint.load(state / "shared.pt")["progress"]["history"][0]
         drawn = (place / first["grid"]).stat().st_mtime

@@ -17,7 +17,8 @@ from thermal_search.architectures.biggan import ConditionalBatchNorm
 from thermal_search.architectures.translator import Translator
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.networks.attention import SelfAttention
-from thermal_search.training.step import build_optimizers, train_step
+from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.step import train_step
 from thermal_search.tuning.space import ConditionalSpace
 
 

@@ -13,7 +13,9 @@ from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.losses import hinge
 from thermal_search.networks.attention import SelfAttention
 from thermal_search.networks.spectral_norm import layer_orthogonality_penalty
-from thermal_search.training.step import autocast_for, build_optimizers, train_step
+from thermal_search.training.hardware import autocast_for
+from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.step import train_step
 
 
 def make(**parameters):
@@ -313,7 +315,7 @@ def test_unsupported_size_is_rejected():
 
 
 def test_averaged_generator_is_evaluated_with_its_own_batch_statistics(tmp_path):
-    from test_training import plan_of, trial_of
+    from training_helpers import plan_of, trial_of
 
     plan = plan_of(tmp_path, "biggan", parameters={"ema_half_life_images": 1000})
     trial = trial_of(plan)

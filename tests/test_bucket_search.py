@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from object_store import CREDENTIALS, object_store
 
 from thermal_search.errors import SearchError
-from thermal_search.export import load
+from thermal_search.generator import load
 from thermal_search.storage import Location
 from thermal_search.tracking.runs import TRIAL_TAG
 from thermal_search.tracking.store import EXPERIMENT, store_of
@@ -101,7 +101,7 @@ def test_search_in_a_bucket_survives_its_driver(store, dataset, tmp_path):
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     tagged = client.search_runs([experiment], "tags.on_pareto_front = 'true'")
     assert {run.data.tags[TRIAL_TAG] for run in tagged} == set(after["pareto_front"])
-    states = {p.parent.name for p in output.list(deep=True) if p.name == "whole.json"}
+    states = {p.parent.name for p in output.list(deep=True) if p.name == "commit.json"}
     assert states == {"state-00000096"}
     assert any(p.name == "images-00000096.png" for p in output.list(deep=True))
     for secret in CREDENTIALS["AWS_SECRET_ACCESS_KEY"], "Traceback":

@@ -6,7 +6,7 @@ from torch import nn
 from thermal_search.architectures import build
 from thermal_search.architectures.cgan import ResidualBottleneck, mismatched
 from thermal_search.images import Batch
-from thermal_search.training.step import build_optimizers
+from thermal_search.training.optimizers import build_optimizers
 
 
 def make(**parameters):

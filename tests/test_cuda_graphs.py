@@ -13,7 +13,9 @@ from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
 from thermal_search.networks.progressive import Growth
 from thermal_search.training.cuda_graphs import WARMUP_STEPS, StepRunner
-from thermal_search.training.step import build_optimizers, train_step, use_cudnn_benchmark
+from thermal_search.training.hardware import use_cudnn_benchmark
+from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.step import train_step
 
 BUDGET = 1000
 FULLY_GROWN = 900

@@ -9,7 +9,8 @@ from torch import nn
 from thermal_search.architectures import build
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.losses import smoothed_cross_entropy
-from thermal_search.training.step import build_optimizers, train_step
+from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.step import train_step
 
 
 def make(**parameters):

@@ -1,4 +1,4 @@
-"""`thermal-search fid` finds what `python -m pytorch_fid` finds, and says what it cannot read."""
+"""`thermal-search fid` equals `python -m pytorch_fid`, and refuses files that it cannot read."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from thermal_search.metrics.inception import WEIGHTS_FILE
 FAST = {"features": "efficientnet-lite0"}
 
 
-def draw(folder, count, low, high, size=40, seed=0):
+def draw_images(folder, count, low, high, size=40, seed=0):
     random = np.random.default_rng(seed)
     folder.mkdir()
     for number in range(count):
@@ -24,12 +24,14 @@ def draw(folder, count, low, high, size=40, seed=0):
 
 @pytest.fixture
 def folders(tmp_path):
-    return draw(tmp_path / "dark", 5, 0, 120), draw(tmp_path / "bright", 4, 60, 255, seed=1)
+    return draw_images(tmp_path / "dark", 5, 0, 120), draw_images(
+        tmp_path / "bright", 4, 60, 255, seed=1
+    )
 
 
-# pytorch-fid passes scipy an argument that is on its way out, and roots singular matrices.
+# pytorch-fid passes scipy a deprecated argument, and takes roots of singular matrices.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")
-def test_it_is_pytorch_fids_number_on_folders_and_on_its_statistics(
+def test_fid_equals_pytorch_fids_of_folders_and_of_its_statistics(
     folders, inception_weights, tmp_path, monkeypatch, capsys
 ):
     hub = tmp_path / "torch" / "hub" / "checkpoints"
@@ -51,63 +53,68 @@ def test_it_is_pytorch_fids_number_on_folders_and_on_its_statistics(
         assert float(number) == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
-def test_kept_statistics_stand_for_their_folder(folders, tmp_path):
+def test_saved_statistics_give_the_distance_of_their_folder(folders, tmp_path):
     first, second = folders
-    kept = tmp_path / "kept.npz"
-    expected = distance_between(first, second, save=kept, **FAST)
+    saved = tmp_path / "saved.npz"
+    expected = distance_between(first, second, save=saved, **FAST)
 
     assert expected[0] == "fd_efficientnet_lite0"
-    assert distance_between(kept, second, **FAST) == pytest.approx(expected)
-    assert distance_between(first, kept, **FAST)[1] == pytest.approx(0, abs=1e-6)
+    assert distance_between(saved, second, **FAST) == pytest.approx(expected)
+    assert distance_between(first, saved, **FAST)[1] == pytest.approx(0, abs=1e-6)
 
 
 def test_statistics_of_other_features_are_refused(folders, tmp_path):
     first, second = folders
-    kept = tmp_path / "kept.npz"
-    distance_between(first, second, save=kept, **FAST)
-    with pytest.raises(MetricError, match=r"kept\.npz was measured on .* fp32, but .* bf16"):
-        distance_between(kept, second, precision="bf16", **FAST)
+    saved = tmp_path / "saved.npz"
+    distance_between(first, second, save=saved, **FAST)
+    with pytest.raises(MetricError, match=r"saved\.npz was measured on .* fp32, but .* bf16"):
+        distance_between(saved, second, precision="bf16", **FAST)
     np.savez(tmp_path / "theirs.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     with pytest.raises(MetricError, match=r"of pytorch-fid's Inception features in fp32, but this"):
         distance_between(first, tmp_path / "theirs.npz", **FAST)
-    with np.load(kept) as content:
+    with np.load(saved) as content:
         np.savez(tmp_path / "nan.npz", **{**content, "sum": content["sum"] * np.nan})
     with pytest.raises(MetricError, match=r"nan\.npz must hold finite numbers"):
         distance_between(first, tmp_path / "nan.npz", **FAST)
 
 
-def test_what_cannot_be_saved_is_one_sentence(folders, tmp_path):
+def test_unwritable_save_file_is_one_sentence(folders, tmp_path):
     first, second = folders
     (tmp_path / "file").touch()
-    for place, told in (("kept", "must name a .npz file"), ("file/kept.npz", "cannot be written")):
-        with pytest.raises(MetricError, match=told):
-            distance_between(first, second, save=tmp_path / place, **FAST)
+    for name, message in (
+        ("saved", "must name a .npz file"),
+        ("file/saved.npz", "cannot be written"),
+    ):
+        with pytest.raises(MetricError, match=message):
+            distance_between(first, second, save=tmp_path / name, **FAST)
 
 
-def test_pictures_of_several_sizes_are_measured_together(tmp_path):
-    folder = draw(tmp_path / "mixed", 3, 0, 200, size=40)
-    draw(tmp_path / "larger", 2, 0, 200, size=56, seed=1)
+def test_images_of_several_sizes_are_measured_together(tmp_path):
+    folder = draw_images(tmp_path / "mixed", 3, 0, 200, size=40)
+    draw_images(tmp_path / "larger", 2, 0, 200, size=56, seed=1)
     for path in (tmp_path / "larger").iterdir():
         path.rename(folder / f"larger-{path.name}")
-    whole = distance_between(folder, draw(tmp_path / "other", 4, 0, 200, seed=2), **FAST)
+    _, distance = distance_between(
+        folder, draw_images(tmp_path / "other", 4, 0, 200, seed=2), **FAST
+    )
 
-    assert whole[1] > 0
+    assert distance > 0
 
 
-def test_pictures_that_cannot_be_read_are_named(folders):
+def test_unreadable_images_are_named(folders):
     first, second = folders
-    (second / "broken.jpg").write_bytes(b"no image")
+    (second / "damaged.jpg").write_bytes(b"no image")
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(second / "deep.png")
     with pytest.raises(MetricError) as raised:
         distance_between(first, second, **FAST)
 
     message = str(raised.value)
-    for told in ("2 of 6 images in", "broken.jpg", "deep.png: 16 bits a pixel", "repair or"):
-        assert told in message
+    for part in ("2 of 6 images in", "damaged.jpg", "deep.png: 16 bits a pixel", "repair or"):
+        assert part in message
     assert "\n" not in message
 
 
-def test_what_is_no_folder_and_no_statistics_is_refused_in_one_sentence(folders, tmp_path):
+def test_path_that_is_no_folder_and_no_statistics_is_refused(folders, tmp_path):
     first, _ = folders
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -117,21 +124,21 @@ def test_what_is_no_folder_and_no_statistics_is_refused_in_one_sentence(folders,
     with single.open("wb") as file:
         np.save(file, np.zeros(3))
     np.savez(odd, mu=np.zeros(3), sigma=np.eye(2))
-    for other, told in (
+    for other, message in (
         (tmp_path / "absent", "must be a folder of images or a .npz file"),
         (empty, "at least 2 images on each side, but .*empty holds 0"),
         (damaged, "must be statistics that thermal-search or pytorch-fid saved"),
         (single, "must be statistics that thermal-search or pytorch-fid saved"),
         (odd, r"mu \(3,\) and sigma \(2, 2\)"),
     ):
-        with pytest.raises(SystemExit, match=told):
+        with pytest.raises(SystemExit, match=message):
             main(["fid", str(first), str(other), "--features", "efficientnet-lite0"])
 
 
 def test_features_that_are_not_finite_are_refused(folders, monkeypatch):
     first, second = folders
     monkeypatch.setattr(
-        "thermal_search.metrics.efficientnet._prepare", lambda pixels: pixels * float("nan")
+        "thermal_search.metrics.efficientnet._preprocess", lambda pixels: pixels * float("nan")
     )
     with pytest.raises(MetricError, match="Features must be finite numbers, but some are not"):
         distance_between(first, second, **FAST)

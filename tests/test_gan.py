@@ -8,7 +8,7 @@ from torch import nn
 from thermal_search.architectures import build
 from thermal_search.architectures.gan import Maxout
 from thermal_search.losses import cross_entropy, minimax
-from thermal_search.training.step import build_optimizers
+from thermal_search.training.optimizers import build_optimizers
 
 
 def make(**parameters):

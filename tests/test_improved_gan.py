@@ -14,7 +14,8 @@ from thermal_search.architectures.improved_gan import (
 )
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.networks.virtual_batch_norm import VirtualBatchNorm
-from thermal_search.training.step import build_optimizers, train_step
+from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.step import train_step
 
 
 def make(**parameters):

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
-from thermal_search.training.step import build_optimizers
+from thermal_search.training.optimizers import build_optimizers
 
 WORKERS = 2
 

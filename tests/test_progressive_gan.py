@@ -18,7 +18,8 @@ from thermal_search.networks.progressive import (
     ProgressiveNetwork,
     pixel_norm,
 )
-from thermal_search.training.step import build_optimizers, train_step
+from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.step import train_step
 
 
 def make(**parameters):
@@ -282,7 +283,7 @@ def test_drift_term_is_the_squared_score_of_real_pairs():
 
 
 def test_trial_and_its_moving_average_grow_to_full_size(tmp_path):
-    from test_training import plan_of, trial_of
+    from training_helpers import plan_of, trial_of
 
     plan = plan_of(tmp_path, "progressive_gan", parameters={"ema_half_life_images": 50})
     trial = trial_of(plan)

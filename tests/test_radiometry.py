@@ -68,18 +68,18 @@ def test_networks_get_full_precision_and_metrics_get_grey_levels():
 def exported(folder, temperatures):
     """A generator as `thermal-search export` writes it, from a made-up search."""
     translator = architectures.build("pix2pix", 32, TINY["pix2pix"])
-    best = {
-        "architecture": "pix2pix",
-        "parameters": TINY["pix2pix"],
-        "size": 32,
-        "temperatures": temperatures,
-        "images": 1,
-        "metrics": {"fid": 1.0},
-        "protocol": {"features": "inception"},
-        "generator": translator.generator.state_dict(),
-    }
+    description = checkpoint.GeneratorDescription(
+        architecture="pix2pix",
+        parameters=TINY["pix2pix"],
+        size=32,
+        temperatures=temperatures,
+        images=1,
+        metrics={"fid": 1.0},
+        protocol={"features": "inception"},
+    )
     folder.mkdir()
-    checkpoint.save(best, Location.of(folder / checkpoint.GENERATOR))
+    weights = translator.generator.state_dict()
+    checkpoint.save_generator(description, weights, Location.of(folder))
     trial = TrialRecord(
         id="0", architecture="pix2pix", parameters={}, checkpoint=checkpoint.GENERATOR
     )
@@ -101,7 +101,7 @@ def exported(folder, temperatures):
 
 
 def test_generator_of_16_bit_thermal_writes_degrees(tmp_path):
-    model = exported(tmp_path / "search", asdict(WARM))
+    model = exported(tmp_path / "search", WARM)
     (tmp_path / "rgb").mkdir()
     random = np.random.default_rng(0)
     Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / "rgb" / "a.png")
@@ -121,5 +121,5 @@ def test_generator_of_16_bit_thermal_writes_degrees(tmp_path):
 
 def test_8_bit_generator_cannot_write_degrees(tmp_path):
     model = exported(tmp_path / "search", None)
-    with pytest.raises(DatasetError, match="8-bit thermal images, which are no temperatures"):
+    with pytest.raises(DatasetError, match="8-bit thermal images, which hold no temperatures"):
         translate_folder(model, tmp_path, tmp_path / "degrees", celsius=True)

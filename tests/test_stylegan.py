@@ -15,7 +15,7 @@ from thermal_search.networks.progressive import (
     MinibatchStd,
     ProgressiveNetwork,
 )
-from thermal_search.training.step import build_optimizers
+from thermal_search.training.optimizers import build_optimizers
 
 
 def make(**parameters):

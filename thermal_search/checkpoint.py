@@ -1,59 +1,121 @@
-"""A trial's state on a disk or in a bucket: whole or absent, and exact.
+"""A trial's state on a disk or in a bucket: complete or absent, and exact.
 
     TRIAL/state-00000300/shared.pt     what all workers have in common
-    TRIAL/state-00000300/worker-1.pt   what only worker 1 has: random state, place in the data, ...
-    TRIAL/state-00000300/whole.json    the names of its parts, written when all of them are there
+    TRIAL/state-00000300/worker-1.pt   what only worker 1 has: random state, position in the data
+    TRIAL/state-00000300/commit.json   the names of its files, written when all of them exist
     TRIAL/generator.pt                 the generator of the last evaluation, to be exported
 
-A bucket cannot rename a folder, so what makes a state whole is a file, written last. Everything is
+A bucket cannot rename a folder, so a file that is written last commits a state. Everything is
 tensors and plain values, so that loading never runs code.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from thermal_search.documents import Section
+from thermal_search.errors import SearchError
+from thermal_search.images import Temperatures
 from thermal_search.storage import Location
 
 State = dict[str, Any]
 GENERATOR = "generator.pt"
-WHOLE = "whole.json"
+COMMIT = "commit.json"
+GENERATOR_REMEDY = "restore the file, or search again"
+"""The end of a sentence about a generator.pt that cannot be used."""
 
 
-def save(state: State, place: Location) -> None:
-    """Writes one file so that a reader sees the old one or the new one, never a part."""
-    with place.open_output() as file:
+class GeneratorDescription(Section):
+    """How to build a generator, and how it was evaluated: all but its weights."""
+
+    architecture: str
+    parameters: dict[str, Any]
+    """Of the architecture's Config; the rest have their defaults."""
+
+    size: int
+    """Height and width of its images in pixels."""
+
+    temperatures: Temperatures | None
+    """What its images are in degrees Celsius; None if it was trained on 8-bit thermal."""
+
+    images: int
+    """Images shown in training until its last evaluation."""
+
+    metrics: dict[str, float]
+    """Of its last evaluation."""
+
+    protocol: dict[str, str | int]
+    """How the metrics were measured."""
+
+
+def save(state: State, path: Location) -> None:
+    """Writes one file so that a reader sees the old content or the new, never a part."""
+    with path.open_output() as file:
         torch.save(state, file)
 
 
-def load(place: Location | Path, device: torch.device | str = "cpu") -> State:
-    with Location.of(place).open_input() as file:
+def load(path: Location | Path, device: torch.device | str = "cpu") -> State:
+    """The content of one file, with its tensors on `device`."""
+    with Location.of(path).open_input() as file:
         return torch.load(file, map_location=device, weights_only=True)
 
 
 def pending(trial: Location, images: int) -> Location:
-    """The folder the workers write their parts of a state into, before `commit`."""
+    """The folder for a state after so many images; the workers write to it before `commit`."""
     return trial / f"state-{images:08d}"
 
 
-def commit(folder: Location, parts: list[str]) -> None:
-    """Makes a written state the latest, and removes all others. For one worker to call."""
-    (folder / WHOLE).write_text(json.dumps(parts))
+def commit(folder: Location, names: list[str]) -> None:
+    """Makes a written state the latest and removes all others. For one worker to call."""
+    (folder / COMMIT).write_text(json.dumps(names))
     for other in folder.parent.list():
         if other.name.startswith("state-") and other.name != folder.name:
-            # First the mark: what is removed only in part must not pass for whole.
-            (other / WHOLE).delete()
+            # The commit file first: a state removed only in part must not count as complete.
+            (other / COMMIT).delete()
             other.delete()
 
 
 def latest(trial: Location | Path) -> Location | None:
-    """The newest whole state of a trial, or None."""
-    marks = [file.parent for file in Location.of(trial).list(deep=True) if file.name == WHOLE]
-    return max(marks, key=lambda folder: folder.name, default=None)
+    """The folder of a trial's newest committed state, or None."""
+    committed = [file.parent for file in Location.of(trial).list(deep=True) if file.name == COMMIT]
+    return max(committed, key=lambda folder: folder.name, default=None)
 
 
-def parts(folder: Location) -> list[str]:
-    """The names of a whole state's files. Others in its folder are of an attempt that broke off."""
-    return json.loads((folder / WHOLE).read_text())
+def files_of(folder: Location) -> list[str]:
+    """The names of a committed state's files; all others in its folder are left over."""
+    return json.loads((folder / COMMIT).read_text())
+
+
+def save_generator(
+    description: GeneratorDescription, weights: Mapping[str, Tensor], trial: Location
+) -> None:
+    """Writes TRIAL/generator.pt: what `load_generator` reads."""
+    save(description.model_dump() | {"generator": dict(weights)}, trial / GENERATOR)
+
+
+def load_generator(path: Location) -> tuple[GeneratorDescription, dict[str, Tensor]]:
+    """The description and the weights in a trial's generator.pt.
+
+    Raises SearchError with one sentence if there is none, or if it is damaged or another file.
+    """
+    try:
+        content = load(path)
+        weights = content.pop("generator")
+        if not all(isinstance(value, Tensor) for value in weights.values()):
+            raise TypeError("its weights are not tensors")
+        description = GeneratorDescription.model_validate_json(json.dumps(content), strict=True)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SearchError(
+            f"{path} is missing, so the search's folder is incomplete: {GENERATOR_REMEDY}."
+        ) from None
+    except Exception as error:  # any, from the disk or the file
+        reason = " ".join(str(error).split())[:200]
+        raise SearchError(
+            f"{path} must be a generator that a search saved, but cannot be read as one "
+            f"({type(error).__name__}: {reason}): {GENERATOR_REMEDY}."
+        ) from None
+    return description, weights

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -17,6 +17,9 @@ from thermal_search.tuning.settings import (
     MetricSettings,
     SearchSettings,
 )
+
+if TYPE_CHECKING:
+    from thermal_search.evaluation.report import EvaluationReport
 
 # Commands import what they run: torch, Ray and MLflow take seconds, and --help should not.
 
@@ -183,11 +186,12 @@ def evaluate(
     json
         A file to write the metrics to as well.
     """
-    from thermal_search.evaluation.command import Request, describe
+    from thermal_search.evaluation.command import EvaluationRequest
     from thermal_search.evaluation.command import evaluate as run_evaluation
+    from thermal_search.evaluation.report import print_report
 
-    result = run_evaluation(
-        Request(
+    report = run_evaluation(
+        EvaluationRequest(
             model=model,
             data=data,
             split=split,
@@ -198,9 +202,9 @@ def evaluate(
             lpips_weights=metrics.lpips_weights,
         )
     )
-    describe(result)
+    print_report(report)
     if json:
-        _write_json(json, result)
+        _write_report(json, report)
 
 
 @app.command
@@ -238,11 +242,9 @@ def fid(
     print(f"{metric} {distance:.6f}{note}")
 
 
-def _write_json(path: Path, result: dict[str, object]) -> None:
-    import json
-
+def _write_report(path: Path, report: "EvaluationReport") -> None:
     try:
-        Location.of(path).write_text(json.dumps(result, indent=2) + "\n")
+        Location.of(path).write_text(report.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise SearchError(
             f"--json {path} cannot be written ({error.strerror or error}): choose another file; "

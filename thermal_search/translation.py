@@ -1,4 +1,4 @@
-"""A folder of RGB images -> a folder of thermal ones, with an exported generator."""
+"""`thermal-search translate`: a folder of RGB images to a folder of thermal images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 from torch import Generator, Tensor
 
-from thermal_search import export
+from thermal_search import generator
 from thermal_search.architectures.translator import Translator
 from thermal_search.errors import DatasetError
 from thermal_search.images import to_network_range, to_pixels
@@ -21,13 +21,18 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 BATCH = 16
 
 KELVIN_PER_COUNT, CELSIUS_AT_ZERO = 0.01, -273.15
-"""Of the temperatures we write."""
+"""The scale of 16-bit output: count 0 is absolute zero."""
 
 
 @dataclass
-class Translated:
+class Translation:
+    """What became of the images of a folder."""
+
     written: list[Path] = field(default_factory=list[Path])
+    """The thermal images."""
+
     left_out: list[tuple[Path, str]] = field(default_factory=list[tuple[Path, str]])
+    """RGB images that cannot be read, each with the reason."""
 
 
 def translate_folder(
@@ -38,20 +43,21 @@ def translate_folder(
     square: bool = False,
     celsius: bool = False,
     seed: int = 0,
-) -> Translated:
-    """Paints the thermal image of every RGB image in `source`, as 8-bit PNG of equal stem.
+) -> Translation:
+    """Writes the thermal image of every RGB image in `source` to `output`, as an 8-bit PNG of the
+    same stem.
 
-    With `celsius`, as 16-bit PNG of temperatures: 0.01 kelvin a count, from absolute zero on. The
-    generator must be of a 16-bit dataset.
+    With `celsius`, as a 16-bit PNG of temperatures: 0.01 kelvin a count, from absolute zero. The
+    generator must have been trained on 16-bit thermal images.
 
-    Images have the size of their RGB frame, or the generator's own with `square`. The same seed
-    draws the same latents. Unreadable images are left out and named.
+    Images have the size of their RGB image, or the generator's own with `square`. The same seed
+    draws the same latents. Unreadable images are left out and listed in the result.
     """
-    translator = export.load(model)
-    temperatures = export.load_temperatures(model)
+    translator = generator.load(model)
+    temperatures = generator.load_config(model).temperatures
     if celsius and temperatures is None:
         raise DatasetError(
-            f"{model} was trained on 8-bit thermal images, which are no temperatures: leave "
+            f"{model} was trained on 8-bit thermal images, which hold no temperatures: leave "
             "--celsius out, or train on a dataset prepared with --thermal 16bit."
         )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -60,51 +66,55 @@ def translate_folder(
         raise DatasetError(f"{source} must be a folder of RGB images, but is not a folder.")
     paths = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
-        known = ", ".join(sorted(SUFFIXES))
-        raise DatasetError(f"{source} holds no images ({known}).")
+        suffixes = ", ".join(sorted(SUFFIXES))
+        raise DatasetError(f"{source} must hold RGB images ({suffixes}), but holds none.")
     _refuse_equal_stems(paths)
     output.mkdir(parents=True, exist_ok=True)
-    done = Translated()
+    result = Translation()
     batches = range(0, len(paths), BATCH)
     for start in track(batches, description="Translating", transient=True):
-        chunk = list(_read(paths[start : start + BATCH], translator.config.size, done))
+        chunk = list(_read(paths[start : start + BATCH], translator.config.size, result))
         if not chunk:
             continue
-        painted = _generate(translator, [pixels for _, _, pixels in chunk], device, seed + start)
-        for (path, size, _), thermal in zip(chunk, painted, strict=True):
+        generated = _generate(translator, [rgb for _, _, rgb in chunk], device, seed + start)
+        for (path, size, _), thermal in zip(chunk, generated, strict=True):
             target = output / f"{path.stem}.png"
-            wanted = None if square else size
+            resized_to = None if square else size
             if celsius and temperatures:
-                done.written.append(
-                    _write_celsius(temperatures.celsius(thermal[0]), wanted, target)
-                )
+                _write_celsius(temperatures.celsius(thermal[0]), resized_to, target)
             else:
-                done.written.append(_write_grey(to_pixels(thermal[0]), wanted, target))
-    if not done.written:
-        raise DatasetError(f"{source}: none of its {len(paths)} images can be read.")
-    return done
+                _write_grey(to_pixels(thermal[0]), resized_to, target)
+            result.written.append(target)
+    if not result.written:
+        raise DatasetError(
+            f"{source} must hold readable images, but none of its {len(paths)} can be read: "
+            "repair or replace them."
+        )
+    return result
 
 
 def _refuse_equal_stems(paths: Sequence[Path]) -> None:
-    seen: dict[str, Path] = {}
+    by_stem: dict[str, Path] = {}
     for path in paths:
-        if path.stem in seen:
+        if path.stem in by_stem:
             raise DatasetError(
-                f"{seen[path.stem].name} and {path.name} would both become {path.stem}.png: "
+                f"{by_stem[path.stem].name} and {path.name} would both become {path.stem}.png: "
                 "rename one of them."
             )
-        seen[path.stem] = path
+        by_stem[path.stem] = path
 
 
 def _read(
-    paths: Sequence[Path], size: int, done: Translated
+    paths: Sequence[Path], size: int, result: Translation
 ) -> Iterator[tuple[Path, tuple[int, int], Tensor]]:
+    """Each readable image with its own size (width, height) and its pixels, resized to the
+    generator's size: [3, size, size]. The others are added to `result.left_out`."""
     for path in paths:
         try:
             with Image.open(path) as image:
                 rgb = image.convert("RGB")
         except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            done.left_out.append((path, str(error)))
+            result.left_out.append((path, str(error)))
             continue
         # The same resize as process.py's default.
         small = rgb.resize((size, size), Image.Resampling.BICUBIC)
@@ -113,33 +123,33 @@ def _read(
 
 @torch.inference_mode()
 def _generate(
-    translator: Translator, pictures: Sequence[Tensor], device: torch.device, seed: int
+    translator: Translator, images: Sequence[Tensor], device: torch.device, seed: int
 ) -> Tensor:
-    rgb = to_network_range(torch.stack(list(pictures)).to(device))
+    rgb = to_network_range(torch.stack(list(images)).to(device))
     torch.manual_seed(seed)
     z = translator.draw_latent(len(rgb), Generator().manual_seed(seed))
     return translator.translate(rgb, None if z is None else z.to(device)).cpu()
 
 
-def _write_grey(pixels: Tensor, size: tuple[int, int] | None, path: Path) -> Path:
+def _write_grey(pixels: Tensor, size: tuple[int, int] | None, path: Path) -> None:
     image = Image.fromarray(pixels.numpy())
-    return _write(image.resize(size, Image.Resampling.BICUBIC) if size else image, path)
+    _write(image.resize(size, Image.Resampling.BICUBIC) if size else image, path)
 
 
-def _write_celsius(celsius: Tensor, size: tuple[int, int] | None, path: Path) -> Path:
-    """Counts of 0.01 K, as FLIR's cameras write them in their high gain; the file says so too."""
+def _write_celsius(celsius: Tensor, size: tuple[int, int] | None, path: Path) -> None:
+    """Writes counts of 0.01 K, as FLIR's cameras do in high gain, with the scale as PNG text."""
     image = Image.fromarray(celsius.float().numpy())
     if size:
         image = image.resize(size, Image.Resampling.BICUBIC)
     counts = ((np.asarray(image) - CELSIUS_AT_ZERO) / KELVIN_PER_COUNT).round().clip(0, 65535)
-    told = PngInfo()
-    told.add_text("kelvin_per_count", str(KELVIN_PER_COUNT))
-    told.add_text("celsius_at_zero", str(CELSIUS_AT_ZERO))
-    return _write(Image.fromarray(counts.astype(np.uint16)), path, told)
+    scale = PngInfo()
+    scale.add_text("kelvin_per_count", str(KELVIN_PER_COUNT))
+    scale.add_text("celsius_at_zero", str(CELSIUS_AT_ZERO))
+    _write(Image.fromarray(counts.astype(np.uint16)), path, scale)
 
 
-def _write(image: Image.Image, path: Path, told: PngInfo | None = None) -> Path:
+def _write(image: Image.Image, path: Path, text: PngInfo | None = None) -> None:
+    """Writes a PNG so that a reader sees all of it or none."""
     partial = path.with_name(f"{path.name}.partial")
-    image.save(partial, format="PNG", pnginfo=told)
+    image.save(partial, format="PNG", pnginfo=text)
     partial.replace(path)
-    return path

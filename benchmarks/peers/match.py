@@ -23,7 +23,8 @@ from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
 from thermal_search.networks.padding import ReflectionPad
 from thermal_search.training.cuda_graphs import StepRunner
-from thermal_search.training.step import autocast_for, build_optimizers, fastest_memory_format
+from thermal_search.training.hardware import autocast_for, fastest_memory_format
+from thermal_search.training.optimizers import build_optimizers
 
 Networks = nn.ModuleDict
 Step = Callable[[], object]

@@ -80,6 +80,7 @@ class ProgressiveGAN(Translator):
 
     config: Config
     needs_pairs: ClassVar[bool] = True
+    grows: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()

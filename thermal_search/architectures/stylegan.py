@@ -108,6 +108,7 @@ class StyleGAN(Translator):
 
     config: Config
     needs_pairs: ClassVar[bool] = True
+    grows: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()

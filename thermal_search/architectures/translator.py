@@ -106,6 +106,9 @@ class Translator(nn.Module, ABC):
     needs_pairs: ClassVar[bool]
     """Whether `Batch.rgb` and `Batch.thermal` must show the same scenes."""
 
+    grows: ClassVar[bool] = False
+    """Whether the shapes of its features change while it trains."""
+
     config: Any
     """An instance of this architecture's Config."""
 

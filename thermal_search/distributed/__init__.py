@@ -1,1 +1,1 @@
-"""The workers that train or evaluate together: how they meet and what they agree on."""
+"""The workers that train or evaluate together: how they connect and what they communicate."""

@@ -1,4 +1,4 @@
-"""How the workers of a slot find each other, without being found by others."""
+"""How the workers of a slot connect to each other, unreachable for anyone else."""
 
 import os
 import socket
@@ -19,8 +19,10 @@ SIOCGIFADDR = 0x8915
 
 
 class Rendezvous(TorchConfig):
-    """Ray Train's configuration of torch, for workers that meet at the address by which Ray knows
-    the first one: loopback, on a machine alone. torch's own way listens on all addresses."""
+    """Ray Train's configuration of torch, for workers that connect at rank 0's address in Ray.
+
+    On a single machine that is loopback. torch's own rendezvous listens on all addresses.
+    """
 
     @property
     def backend_cls(self) -> type[Backend]:  # pyright: ignore[reportIncompatibleMethodOverride] - Ray calls nothing but what every Backend has
@@ -36,17 +38,18 @@ class _RendezvousBackend(Backend):
         size = len(worker_group)
         if size == 1:
             return
-        place = worker_group.execute_single(0, _listen)
+        address, port = worker_group.execute_single(0, _listen)
         timeout = timedelta(seconds=backend_config.timeout_s)
-        asked = (backend_config.backend, place, size, timeout)
-        ray.get([worker_group.execute_single_async(r, _join, r, *asked) for r in range(size)])
+        arguments = (backend_config.backend, address, port, size, timeout)
+        ray.get([worker_group.execute_single_async(r, _join, r, *arguments) for r in range(size)])
 
 
 _listening: list[socket.socket] = []
-"""Of the first worker, until the others are told where."""
+"""On rank 0: the open socket, from `_listen` to `_join`."""
 
 
 def _listen() -> tuple[str, int]:
+    """Opens rank 0's socket; returns its address and port."""
     address = ray.util.get_node_ip_address()
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.create_server((address, 0), family=family)
@@ -54,12 +57,12 @@ def _listen() -> tuple[str, int]:
     return address, listener.getsockname()[1]
 
 
-def _join(rank: int, backend: str, place: tuple[str, int], size: int, timeout: timedelta) -> None:
-    address, port = place
+def _join(rank: int, backend: str, address: str, port: int, size: int, timeout: timedelta) -> None:
+    """Joins the process group whose rank 0 listens at this address."""
     if address in ("127.0.0.1", "::1"):
         keep_to_loopback()
     elif interface := _interface_of(ray.util.get_node_ip_address()):
-        # gloo asks for the machine's name otherwise, which on Debian is an address of its own loop.
+        # Otherwise gloo resolves the machine's name, which on Debian is a loopback address.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     listener = _listening.pop().detach() if rank == 0 else None
     store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage] - documented there
@@ -69,17 +72,17 @@ def _join(rank: int, backend: str, place: tuple[str, int], size: int, timeout: t
 
 
 def _interface_of(address: str) -> str | None:
-    """The network interface that has an IPv4 address; None where there is none, or no Linux."""
+    """The network interface with an IPv4 address; None if there is none, or outside Linux."""
     if sys.platform != "linux":
         return None
     import fcntl
 
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         for _, name in socket.if_nameindex():
             try:
-                found = fcntl.ioctl(asking, SIOCGIFADDR, struct.pack("256s", name.encode()))
+                reply = fcntl.ioctl(control, SIOCGIFADDR, struct.pack("256s", name.encode()))
             except OSError:
                 continue  # without an IPv4 address
-            if socket.inet_ntoa(found[20:24]) == address:
+            if socket.inet_ntoa(reply[20:24]) == address:
                 return name
     return None

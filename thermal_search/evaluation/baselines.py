@@ -1,10 +1,10 @@
-"""What a score is to be read against: the same measures of images that took no training."""
+"""Baselines for a generator's metrics: the same metrics of images that need no training."""
 
 import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -12,141 +12,163 @@ from torchvision.transforms.functional import rgb_to_grayscale
 
 from thermal_search.data.frames import EVALUATION_BATCH, Frames
 from thermal_search.distributed.worker_group import WorkerGroup
+from thermal_search.documents import Document
+from thermal_search.errors import SearchError
 from thermal_search.evaluation.evaluator import Evaluator
-from thermal_search.metrics import KernelReference, Reference, Statistics
+from thermal_search.metrics import FrechetReference, KIDReference, Statistics
 from thermal_search.storage import Location, StorageError
 
-HALVINGS = 4
-SEED = 20_200_612
-READ_AT_ONCE = 64
-
 Baselines = dict[str, dict[str, float]]
-
-BASELINE_PASSES = 3
-"""How often a split's number of images is measured for its baselines."""
+"""By the baseline's name: the metrics that apply to it, and its number of `images`."""
 
 TRIVIAL_BASELINE = "inverted_grey"
-"""The baseline that needs no training: what is no better has learned nothing of heat."""
+"""The baseline for a generator to beat: the negative of the grey RGB image."""
+
+BASELINE_PASSES = 3
+"""How many times `measure_baselines` measures as many images as the split has."""
+
+HALVINGS = 4
+"""Random halvings of the real images whose distances are averaged."""
+
+SEED = 20_200_612
+READ_BATCH = 64
+
+
+class CachedBaselines(Document):
+    """The file of a split's baselines in a dataset's folder of statistics."""
+
+    REMEDY: ClassVar[str] = "delete it, and it is measured again"
+
+    version: Literal[1] = 1
+    protocol: dict[str, str | int]
+    baselines: Baselines
 
 
 def load_or_measure_baselines(
     evaluator: Evaluator, training: Sequence[Frames], folder: Location, split: str
 ) -> Baselines:
-    """The baselines of a split by the evaluator's protocol: kept in `folder`, that of the statistics,
-    or measured by all workers together now. Each is named as what is judged in a generator's place,
-    and holds the measures that apply to it and how many `images` it is of.
+    """The baselines of a split by the evaluator's protocol, cached in `folder`.
 
-    `training` are this worker's thermal training frames, kind by kind; the workers have runs of
-    each kind, one after the other.
+    Without a cache, all workers measure them together. `training` are this worker's thermal
+    training frames by kind: of pairs, and without a partner. In each kind the workers' shards
+    follow each other by rank.
     """
-    file = baselines_path(folder, split, evaluator.full_protocol)
-    if kept := evaluator.group.broadcast_object(lambda: load_cached_baselines(file)):
-        return kept
+    path = baselines_path(folder, split, evaluator.full_protocol)
+    cached = evaluator.group.broadcast_object(lambda: load_cached_baselines(path))
+    return cached or measure_and_cache_baselines(evaluator, training, path)
+
+
+def measure_and_cache_baselines(
+    evaluator: Evaluator, training: Sequence[Frames], path: Location
+) -> Baselines:
+    """Measures the baselines by all workers together and caches them in `path`."""
     baselines = measure_baselines(evaluator, training)
     if evaluator.group.is_rank_zero:
-        # A dataset on a read-only disk is as good; they are measured again.
+        # With a dataset on a read-only disk, they are measured again each time.
         with contextlib.suppress(OSError, StorageError):
-            file.write_text(
-                json.dumps({"protocol": evaluator.full_protocol, "baselines": baselines}, indent=2)
-            )
+            CachedBaselines(protocol=evaluator.full_protocol, baselines=baselines).write(path)
     return baselines
 
 
 def measure_baselines(evaluator: Evaluator, training: Sequence[Frames]) -> Baselines:
-    """Real half against real half, train against the judged split, inverted grey RGB, the mean
-    thermal image. Any number of workers finds the same."""
+    """Measures the baselines; the number of workers does not change them.
+
+    `real_halves`: one half of the split's real images against the other. `inverted_grey`: the
+    negative of the grey RGB image. `train`: training images against the split's. `mean_thermal`:
+    the mean training image.
+    """
     pairs, count = evaluator.pairs, evaluator.real.count
-    halves = evaluator.group.broadcast_object(lambda: _halves(evaluator))
-    inverted = evaluator.measure(
-        _in_place(evaluator, lambda numbers: _inverted(pairs.rgb.take(numbers)))
+    real_halves = evaluator.group.broadcast_object(lambda: _measure_halves(evaluator))
+    inverted_grey = evaluator.measure_pairs(
+        _batches_like_pairs(evaluator, lambda indices: _inverted_grey(pairs.rgb.take(indices)))
     )
     lengths = torch.zeros(len(training), evaluator.group.size, dtype=torch.int64)
     lengths[:, evaluator.group.rank] = torch.tensor([len(frames) for frames in training])
     evaluator.group.sum(lengths)
-    train = evaluator.measure_alone(_spread(training, lengths, evaluator.group.rank, count))
-    mean = _mean(training, int(lengths.sum()), evaluator.group)
-    average = evaluator.measure(
-        _in_place(evaluator, lambda numbers: mean.expand(len(numbers), -1, -1, -1))
+    train = evaluator.measure_distribution(
+        _evenly_spaced(training, lengths, evaluator.group.rank, count)
+    )
+    mean = _mean_image(training, int(lengths.sum()), evaluator.group)
+    mean_thermal = evaluator.measure_pairs(
+        _batches_like_pairs(evaluator, lambda indices: mean.expand(len(indices), -1, -1, -1))
     )
     return {
-        "real_halves": halves,
-        TRIVIAL_BASELINE: inverted | {"images": count},
+        "real_halves": real_halves,
+        TRIVIAL_BASELINE: inverted_grey | {"images": count},
         "train": train | {"images": count},
-        "mean_thermal": average | {"images": count},
+        "mean_thermal": mean_thermal | {"images": count},
     }
 
 
 def baselines_path(folder: Location, split: str, protocol: Mapping[str, str | int]) -> Location:
-    """Where those of a split by this protocol are kept in a dataset's folder of statistics."""
-    told = json.dumps(dict(protocol), sort_keys=True)
-    return folder / f"baselines-{split}-{hashlib.sha256(told.encode()).hexdigest()[:10]}.json"
+    """The file of a split's baselines by this protocol in a dataset's folder of statistics."""
+    text = json.dumps(dict(protocol), sort_keys=True)
+    return folder / f"baselines-{split}-{hashlib.sha256(text.encode()).hexdigest()[:10]}.json"
 
 
-def load_cached_baselines(file: Location) -> Baselines | None:
-    """What is in `file`; None where it is absent or cannot be read."""
+def load_cached_baselines(path: Location) -> Baselines | None:
+    """The baselines in a file; None if it is absent, damaged, or of another version."""
     try:
-        content: Any = json.loads(file.read_text())
-        return content["baselines"]
-    except (OSError, StorageError, ValueError, KeyError, TypeError):
+        return CachedBaselines.read(path).baselines
+    except (OSError, StorageError, SearchError):
         return None
 
 
-def _in_place(
-    evaluator: Evaluator, paint: Callable[[range], Tensor]
+def _batches_like_pairs(
+    evaluator: Evaluator, images_of: Callable[[range], Tensor]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images by their numbers beside the real ones, as bytes, in the evaluator's own batches."""
+    """uint8 batches of `images_of(indices)` and of the real images of the same pairs."""
     pairs = evaluator.pairs
     for start in range(0, len(pairs), EVALUATION_BATCH):
-        numbers = range(start, min(start + EVALUATION_BATCH, len(pairs)))
-        yield paint(numbers).to(evaluator.device), pairs.thermal.take(numbers).to(evaluator.device)
+        indices = range(start, min(start + EVALUATION_BATCH, len(pairs)))
+        real = pairs.thermal.take(indices)
+        yield images_of(indices).to(evaluator.device), real.to(evaluator.device)
 
 
-def _spread(
+def _evenly_spaced(
     training: Sequence[Frames], lengths: Tensor, rank: int, count: int
 ) -> Iterator[tuple[int, Tensor]]:
-    """This worker's of `count` images at even distances over all training frames, as many as the
-    judged split has: a distance falls with the number of images. In batches, each after the number
-    of its first one.
+    """This worker's batches of `count` evenly spaced training frames, each with its first index.
 
-    `lengths` [kind, worker] says who has how many frames. They are counted kind by kind, and within
-    a kind worker by worker, which is their order on the disk.
+    As many as the split has images, because a distance falls with the number of images. `lengths`
+    [kind, worker]: the number of frames. Frames are ordered by kind and then by worker, as on the
+    disk.
     """
     total = int(lengths.sum())
     starts = (lengths.flatten().cumsum(0) - lengths.flatten()).view_as(lengths)
     for frames, start in zip(training, starts[:, rank].tolist(), strict=True):
-        # Image n is frame n * total // count.
+        # Image i is frame i * total // count.
         first, end = (-(-edge * count // total) for edge in (start, start + len(frames)))
-        for number in range(first, end, EVALUATION_BATCH):
-            numbers = range(number, min(number + EVALUATION_BATCH, end))
-            yield number, frames.take(n * total // count - start for n in numbers)
+        for index in range(first, end, EVALUATION_BATCH):
+            indices = range(index, min(index + EVALUATION_BATCH, end))
+            yield index, frames.take(i * total // count - start for i in indices)
 
 
-def _inverted(rgb: Tensor) -> Tensor:
-    """What many take for thermal: bright where the RGB image is dark."""
+def _inverted_grey(rgb: Tensor) -> Tensor:
     return 255 - rgb_to_grayscale(rgb)
 
 
-def _mean(training: Sequence[Frames], count: int, group: WorkerGroup) -> Tensor:
-    """Of all workers' frames, `count` altogether."""
+def _mean_image(training: Sequence[Frames], count: int, group: WorkerGroup) -> Tensor:
+    """The mean of all workers' frames, `count` in total: [1, channels, size, size]."""
     total = torch.zeros(training[0].shape, dtype=torch.float64)
     for frames in training:
-        for start in range(0, len(frames), READ_AT_ONCE):
-            part = frames.take(range(start, min(start + READ_AT_ONCE, len(frames))))
-            total += part.double().sum(0)
+        for start in range(0, len(frames), READ_BATCH):
+            batch = frames.take(range(start, min(start + READ_BATCH, len(frames))))
+            total += batch.double().sum(0)
     return (group.sum(total) / count).round().to(torch.uint8)[None]
 
 
-def _halves(evaluator: Evaluator) -> dict[str, float]:
-    """The mean over several ways to halve the real images; empty of fewer than four."""
+def _measure_halves(evaluator: Evaluator) -> dict[str, float]:
+    """Mean distances over random halvings of the real images; empty for fewer than four images."""
     rows = evaluator.real.rows
     half = len(rows) // 2
     if half < 2:
         return {}
     random = Generator().manual_seed(SEED)
-    frechet, kernel = 0.0, 0.0
+    frechet, kid = 0.0, 0.0
     for _ in range(HALVINGS):
         order = torch.randperm(len(rows), generator=random)
         a, b = Statistics.of(rows[order[:half]]), Statistics.of(rows[order[half : 2 * half]])
-        frechet += Reference(a).distance(b) / HALVINGS
-        kernel += KernelReference(a).distance(b).value / HALVINGS
-    return {evaluator.metric: frechet, evaluator.kernel_metric: kernel, "images": half}
+        frechet += FrechetReference(a).distance(b) / HALVINGS
+        kid += KIDReference(a).distance(b).value / HALVINGS
+    return {evaluator.metric: frechet, evaluator.kid_metric: kid, "images": half}

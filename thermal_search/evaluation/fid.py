@@ -1,4 +1,4 @@
-"""`thermal-search fid`: two folders of images, or their statistics, to one number."""
+"""`thermal-search fid`: the Frechet distance between two folders of images or their statistics."""
 
 from pathlib import Path
 
@@ -20,10 +20,11 @@ def distance_between(
     precision: FeaturesPrecision = "fp32",
     save: Path | None = None,
 ) -> tuple[str, float]:
-    """The metric's key and the Frechet distance between what is at two paths.
+    """The metric's key and the Frechet distance between the images at two paths.
 
-    Each is a folder of images or a .npz file of statistics, ours or pytorch-fid's. With `save`,
-    the first one's statistics are kept. MetricError or WeightsUnavailable where it cannot be had.
+    Each is a folder of images or a .npz file of statistics, from thermal-search or pytorch-fid.
+    With `save`, the statistics of the first are saved. Raises MetricError or WeightsUnavailable if
+    the distance cannot be computed.
     """
     for path in (first, second):
         if not (path.is_dir() or (path.is_file() and path.suffix == ".npz")):
@@ -31,7 +32,7 @@ def distance_between(
                 f"{path} must be a folder of images or a .npz file of statistics, but is neither."
             )
     if save and not first.is_dir():
-        raise MetricError(f"--save keeps what is measured of a folder, but {first} is a file.")
+        raise MetricError(f"--save saves the statistics of a folder, but {first} is a file.")
     if save and save.suffix != ".npz":
         raise MetricError(f"--save must name a .npz file, but is {save}.")
     folders = {path: images_in(path) for path in (first, second) if path.is_dir()}
@@ -39,21 +40,21 @@ def distance_between(
     extractor = build_extractor(
         features, inception_weights=inception_weights, precision=precision, device=device
     )
-    kept = {path: load_statistics(path, extractor) for path in (first, second) if path.is_file()}
+    sides = {path: load_statistics(path, extractor) for path in (first, second) if path.is_file()}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         for path, images in folders.items():
             task = progress.add_task(path.name, total=len(images))
-            kept[path] = measure_images(
+            sides[path] = measure_images(
                 images, extractor, lambda count, task=task: progress.advance(task, count)
             )
     if save:
-        measured = kept[first]
-        assert isinstance(measured, Statistics)
+        statistics = sides[first]
+        assert isinstance(statistics, Statistics)
         try:
-            measured.save(save)
+            statistics.save(save)
         except OSError as error:
             raise MetricError(
                 f"--save {save} cannot be written ({error.strerror or error}): pass another."
             ) from None
-    return extractor.metric, frechet_distance(kept[first], kept[second])
+    return extractor.metric, frechet_distance(sides[first], sides[second])

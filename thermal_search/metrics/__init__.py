@@ -1,46 +1,46 @@
-"""How good painted thermal images are: features and the distances between their distributions, and
-what is measured pair by pair."""
+"""Metrics of generated thermal images: features and the distances between their distributions, and
+the metrics of image pairs."""
 
 from thermal_search.metrics.cached_statistics import (
     cached_statistics_path,
-    keep,
+    compute_statistics,
     load_cached,
-    measure,
+    save_cached,
 )
 from thermal_search.metrics.extractor import Extractor, FeaturesPrecision, without_tf32
-from thermal_search.metrics.extrapolation import at_infinity
+from thermal_search.metrics.extrapolation import extrapolate_to_infinity
 from thermal_search.metrics.features import EXTRACTORS, build_extractor, is_file, metric_name
-from thermal_search.metrics.frechet import Moments, Reference, frechet_distance
+from thermal_search.metrics.frechet import FrechetReference, Moments, frechet_distance
 from thermal_search.metrics.inception_score import ClassStatistics
-from thermal_search.metrics.kid import KernelDistance, KernelReference
-from thermal_search.metrics.paired import PairedMeasures, psnr, ssim
+from thermal_search.metrics.kid import KID, KIDReference
+from thermal_search.metrics.paired import PairedMetrics, psnr, ssim
 from thermal_search.metrics.perceptual import PerceptualDistance
 from thermal_search.metrics.protocol import Protocol
 from thermal_search.metrics.statistics import Statistics
 
 __all__ = [
     "EXTRACTORS",
+    "KID",
     "ClassStatistics",
     "Extractor",
     "FeaturesPrecision",
-    "KernelDistance",
-    "KernelReference",
+    "FrechetReference",
+    "KIDReference",
     "Moments",
-    "PairedMeasures",
+    "PairedMetrics",
     "PerceptualDistance",
     "Protocol",
-    "Reference",
     "Statistics",
-    "at_infinity",
     "build_extractor",
     "cached_statistics_path",
+    "compute_statistics",
+    "extrapolate_to_infinity",
     "frechet_distance",
     "is_file",
-    "keep",
     "load_cached",
-    "measure",
     "metric_name",
     "psnr",
+    "save_cached",
     "ssim",
     "without_tf32",
 ]

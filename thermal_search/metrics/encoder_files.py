@@ -1,7 +1,7 @@
-"""Features of anybody's encoder, from a file: DINOv2, CLIP, a thermal one of one's own.
+"""Features of an encoder from a file: DINOv2, CLIP, or one trained on thermal images.
 
-The file maps float32 images [batch, 3, height, width] in 0 .. 1 to features [batch, dimensions];
-what else the encoder wants (normalization, say) is inside it:
+The file maps float32 images [batch, 3, height, width] in 0 .. 1 to features [batch, dimensions].
+Any other preprocessing of the encoder, such as normalization, is part of it:
 
     program = torch.export.export(encoder, (torch.rand(2, 3, 224, 224),),
                                   dynamic_shapes=({0: torch.export.Dim.AUTO},))
@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,19 @@ from thermal_search.errors import MetricError, WeightsUnavailable
 from thermal_search.metrics.extractor import Extractor, FeaturesPrecision
 
 SUFFIXES = (".pt2", ".onnx")
+DEFAULT_SIZE = 224
+"""Height and width in pixels for an encoder that takes any."""
 
 
-def encoder(file: Path, metric: str, precision: FeaturesPrecision) -> Extractor:
-    """WeightsUnavailable where `file` holds no encoder of this kind, or cannot be run here."""
+def build_encoder(file: Path, metric: str, precision: FeaturesPrecision) -> Extractor:
+    """The encoder in a file; `metric` is the key of its Frechet distance.
+
+    Raises WeightsUnavailable if `file` is no such encoder or cannot run here, MetricError for
+    another precision than the encoder's own.
+    """
     if precision != "fp32":
         raise MetricError(
-            f"An encoder's file computes in its own precision, but {precision} was asked for "
+            f"An encoder's file computes in its own precision, but {precision} was requested for "
             f"{file}: leave --features-precision out, or name inception or efficientnet-lite0."
         )
     if not file.is_file():
@@ -39,42 +45,40 @@ def encoder(file: Path, metric: str, precision: FeaturesPrecision) -> Extractor:
     if file.suffix.lower() == ".onnx":
         _require_onnxruntime(file)
     try:
-        network = _Exported(file) if file.suffix.lower() == ".pt2" else _Onnx(file)
-        shape = network.shape
-        size = [part if isinstance(part, int) else 224 for part in shape[2:]]
-        found = network(torch.zeros(1, 3, *size))
-    except Exception as error:  # whatever the file or its runtime did
+        network = _ExportedProgram(file) if file.suffix.lower() == ".pt2" else _OnnxModel(file)
+        height, width = (length or DEFAULT_SIZE for length in network.shape[2:])
+        features = network(torch.zeros(1, 3, height, width))
+    except Exception as error:  # any, from the file or its runtime
         reason = " ".join(str(error).split())[:200]
         raise WeightsUnavailable(
             f"--features must be an encoder saved by torch.export.save (.pt2) or as ONNX, but "
             f"{file} cannot be used as that ({reason}): save it again, as one file."
         ) from None
-    if found.ndim != 2 or len(found) != 1:
+    if features.ndim != 2 or len(features) != 1:
         raise WeightsUnavailable(
             f"{file} must return features of shape [batch, dimensions], but returned "
-            f"{list(found.shape)} for one image: pool or flatten them before it is saved."
+            f"{list(features.shape)} for one image: pool or flatten them before it is saved."
         )
-    height, width = size
     return Extractor(
         file.stem,
-        found.shape[1],
+        features.shape[1],
         network,
-        lambda pixels: _prepare(pixels, height, width),
+        lambda pixels: _preprocess(pixels, height, width),
         metric=metric,
         resize=f"antialiased to {width} x {height} px",
         digest=hashlib.sha256(file.read_bytes()).hexdigest()[:10],
     )
 
 
-def _prepare(pixels: Tensor, height: int, width: int) -> Tensor:
+def _preprocess(pixels: Tensor, height: int, width: int) -> Tensor:
     size = (height, width)
     resized = F.interpolate(pixels, size=size, mode="bicubic", antialias=True, align_corners=False)
-    # Bytes again, as a resized image on disk would be.
+    # Rounded to bytes, as a resized image on disk would be.
     return resized.round().clamp(0, 255) / 255
 
 
-class _Exported(nn.Module):
-    """A program of torch.export: operations and weights, nothing that runs on loading."""
+class _ExportedProgram(nn.Module):
+    """A program of torch.export: operations and weights, no code that runs on loading."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -84,20 +88,18 @@ class _Exported(nn.Module):
         names = program.graph_signature.user_inputs
         nodes = [node for node in program.graph.nodes if node.name in names]
         (image,) = nodes
-        self.shape: list[Any] = [
-            part if isinstance(part, int) else None for part in image.meta["val"].shape
-        ]
+        self.shape = _fixed_lengths(image.meta["val"].shape)
 
-    def train(self, mode: bool = True) -> "_Exported":
-        # An exported program is what it was exported as, and refuses to be asked.
+    def train(self, mode: bool = True) -> "_ExportedProgram":
+        # An exported program has one fixed mode: torch raises an error here.
         return self
 
     def forward(self, images: Tensor) -> Tensor:
         return _in_batches(self.program, images, self.shape[0])
 
 
-class _Onnx(nn.Module):
-    """An ONNX file, run by onnxruntime: on the CPU, or on CUDA where its build has that."""
+class _OnnxModel(nn.Module):
+    """An ONNX file, run by onnxruntime: on CUDA if its build supports it, else on the CPU."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -105,15 +107,15 @@ class _Onnx(nn.Module):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4
-        wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-        known = runtime.get_available_providers()
-        # From its bytes, so that what is hashed is all of it: no weights in files beside it.
+        preferred = ("CUDAExecutionProvider", "CPUExecutionProvider")
+        available = runtime.get_available_providers()
+        # From its bytes, so that its hash covers all weights: none can be in another file.
         self.session = runtime.InferenceSession(
-            file.read_bytes(), options, providers=[name for name in wanted if name in known]
+            file.read_bytes(), options, providers=[name for name in preferred if name in available]
         )
         (image,) = self.session.get_inputs()
         self.input = image.name
-        self.shape: list[Any] = [part if isinstance(part, int) else None for part in image.shape]
+        self.shape = _fixed_lengths(image.shape)
 
     def forward(self, images: Tensor) -> Tensor:
         return _in_batches(self._run, images, self.shape[0]).to(images.device)
@@ -125,7 +127,7 @@ class _Onnx(nn.Module):
 
 @contextlib.contextmanager
 def _weights_only() -> Generator[None]:
-    """torch.export's loader unpickles whatever it finds; this way it takes tensors alone."""
+    """A context in which torch.export's loader unpickles tensors and plain values only."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -138,14 +140,19 @@ def _weights_only() -> Generator[None]:
 
 
 def _in_batches(run: Any, images: Tensor, size: int | None) -> Tensor:
-    """Of the size the file was saved with, where that is fixed; the last one filled up."""
+    """Runs batches of a fixed size, the last one padded; `size` None: all images at once."""
     if size is None or size == len(images):
         return run(images)
-    parts: list[Tensor] = []
-    for part in images.split(size):
-        filling = part[-1:].expand(size - len(part), -1, -1, -1)
-        parts.append(run(torch.cat([part, filling]))[: len(part)])
-    return torch.cat(parts)
+    features: list[Tensor] = []
+    for batch in images.split(size):
+        padding = batch[-1:].expand(size - len(batch), -1, -1, -1)
+        features.append(run(torch.cat([batch, padding]))[: len(batch)])
+    return torch.cat(features)
+
+
+def _fixed_lengths(shape: Iterable[Any]) -> list[int | None]:
+    """The lengths of a shape; None for a dynamic one."""
+    return [length if isinstance(length, int) else None for length in shape]
 
 
 def _require_onnxruntime(file: Path) -> None:

@@ -1,4 +1,4 @@
-"""A network whose features a distance is measured on, as every one of them is used."""
+"""The frozen network whose features a distance is measured on."""
 
 import contextlib
 import hashlib
@@ -18,8 +18,8 @@ FeaturesPrecision = Literal["fp32", "bf16"]
 class Extractor:
     """A frozen network: uint8 images to float32 features.
 
-    Thermal has one channel and is repeated, not colored, so that no palette changes the score.
-    Real and painted images go the same way: bytes, then `prepare`, then the network.
+    The one channel of thermal is repeated, not colored, so that no palette changes the metrics.
+    Real and generated images are processed alike: bytes, then `preprocess`, then the network.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class Extractor:
         name: str,
         dimensions: int,
         network: nn.Module,
-        prepare: Callable[[Tensor], Tensor],
+        preprocess: Callable[[Tensor], Tensor],
         classifier: nn.Linear | None = None,
         *,
         metric: str | None = None,
@@ -36,13 +36,13 @@ class Extractor:
         precision: FeaturesPrecision = "fp32",
         memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
-        self.name, self.dimensions, self.prepare = name, dimensions, prepare
+        self.name, self.dimensions, self.preprocess = name, dimensions, preprocess
         self.metric = metric or f"fd_{name.replace('-', '_')}"
         self.resize, self.memory_format = resize, memory_format
         self.precision: FeaturesPrecision = precision
         self.network = network.eval().requires_grad_(False)
         self.digest = digest or digest_of(self.network)
-        """Ten digits of the weights' hash: statistics of other weights never compare."""
+        """Ten digits of the weights' hash: statistics of other weights are never compared."""
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self.network.to(self.dtype)
         self.network.to(memory_format=memory_format)
@@ -58,11 +58,11 @@ class Extractor:
 
     @property
     def identity(self) -> str:
-        """Whose features these are: statistics of other ones have no distance to them."""
+        """Names these features: there is no distance to statistics of other ones."""
         return f"{self.name} {self.digest} {self.precision}"
 
     def protocol(self, *, images: int, size: int) -> Protocol:
-        """How numbers on these features are measured, of `images` images of `size` pixels."""
+        """How metrics on these features are measured, of `images` images of `size` pixels."""
         return Protocol(
             features=self.name,
             weights=self.digest,
@@ -75,39 +75,45 @@ class Extractor:
     def __call__(
         self, images: UInt8[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch dimensions"]:
-        """Features of images in 0 .. 255, of one or three channels; float32 whatever trains."""
+        """Features of images in 0 .. 255, of one or three channels.
+
+        They are float32, and independent of the precision that the training uses.
+        """
         pixels = images.to(self.device).float().expand(-1, 3, -1, -1)
         with torch.autocast(self.device.type, enabled=False), without_tf32(self.precision):
-            prepared = self.prepare(pixels).to(self.dtype, memory_format=self.memory_format)
-            return self.network(prepared).float()
+            inputs = self.preprocess(pixels).to(self.dtype, memory_format=self.memory_format)
+            return self.network(inputs).float()
 
     @property
     def classes(self) -> int:
-        """How many the network was trained on; 0 where it knows none."""
+        """The number of classes that the network was trained on; 0 if it has no classifier."""
         return self.classifier.out_features if self.classifier else 0
 
     @torch.inference_mode()
     def classify(
         self, features: Float[Tensor, "batch dimensions"]
     ) -> Float[Tensor, "batch classes"]:
-        """Logits of the classes, for networks that know any."""
+        """Logits of the classes. Only for a network with `classes`."""
         assert self.classifier is not None
         return self.classifier(features)
 
 
 @contextlib.contextmanager
 def without_tf32(precision: FeaturesPrecision = "fp32") -> Generator[None]:
-    """float32 to the last bit where that is asked for: a GPU's convolutions would round it to ten
-    bits of mantissa (TF32), and its numbers would not be a CPU's."""
-    rounds = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = rounds and precision != "fp32"
+    """A context of full float32 if `precision` is fp32; otherwise nothing changes.
+
+    A GPU's convolutions round to ten bits of mantissa by default (TF32), and a CPU's do not.
+    """
+    allowed = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = allowed and precision != "fp32"
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = rounds
+        torch.backends.cudnn.allow_tf32 = allowed
 
 
 def digest_of(network: nn.Module) -> str:
+    """Ten digits of a hash of a network's weights and their names."""
     hashed = hashlib.sha256()
     for name, value in network.state_dict().items():
         hashed.update(name.encode())
@@ -115,9 +121,9 @@ def digest_of(network: nn.Module) -> str:
     return hashed.hexdigest()[:10]
 
 
-def fold(module: nn.Module, convolution: str, normalization: str) -> None:
-    """Puts a batch normalization into the convolution before it: the same function, one pass over
-    memory fewer. Both are named children of `module`, in evaluation mode."""
+def fold_batch_norm(module: nn.Module, convolution: str, normalization: str) -> None:
+    """Folds a batch normalization into the convolution before it: the same function with one pass
+    over memory fewer. Both are named children of `module`, in evaluation mode."""
     conv, norm = module.get_submodule(convolution), module.get_submodule(normalization)
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from thermal_search.errors import MetricError
-from thermal_search.metrics.efficientnet import efficientnet
-from thermal_search.metrics.encoder_files import SUFFIXES, encoder
+from thermal_search.metrics.efficientnet import build_efficientnet
+from thermal_search.metrics.encoder_files import SUFFIXES, build_encoder
 from thermal_search.metrics.extractor import Extractor, FeaturesPrecision
-from thermal_search.metrics.inception import inception
+from thermal_search.metrics.inception import build_inception
 
 EXTRACTORS: dict[str, Callable[[Path | None, FeaturesPrecision], Extractor]] = {
-    "inception": inception,
-    "efficientnet-lite0": efficientnet,
+    "inception": build_inception,
+    "efficientnet-lite0": build_efficientnet,
 }
 
 
@@ -24,8 +24,10 @@ def is_file(features: str) -> bool:
 
 
 def metric_name(features: str) -> str:
-    """The distance's key. `fid` is only ever the distance on pytorch-fid's Inception features; an
-    encoder from a file is called by the file's stem. MetricError where there are no such features.
+    """The key of the Frechet distance on these features.
+
+    `fid` is the distance on pytorch-fid's Inception features and no other; the key of an encoder
+    from a file has the file's stem. Raises MetricError for unknown features.
     """
     if features == "inception":
         return "fid"
@@ -46,11 +48,13 @@ def build_extractor(
     precision: FeaturesPrecision = "fp32",
     device: torch.device | None = None,
 ) -> Extractor:
-    """The extractor of this name or file, on `device`; WeightsUnavailable where its weights are
-    not, MetricError where there are no such features."""
+    """The extractor of this name or file, on `device` (default: the CPU).
+
+    Raises WeightsUnavailable if its weights cannot be loaded, MetricError for unknown features.
+    """
     metric = metric_name(features)
     if is_file(features):
-        extractor = encoder(Path(features), metric, precision)
+        extractor = build_encoder(Path(features), metric, precision)
     else:
         extractor = EXTRACTORS[features](inception_weights, precision)
     return extractor.to(device or torch.device("cpu"))

@@ -11,15 +11,15 @@ from thermal_search.metrics.statistics import Array, Statistics
 potrf, pocon, sygst = get_lapack_funcs(("potrf", "pocon", "sygst"), dtype=np.float64)
 
 WELL_CONDITIONED = 1e-10
-"""Reciprocal condition of a covariance whose Cholesky factor is as good as its eigenvectors."""
+"""Reciprocal condition number from which a Cholesky factor is as exact as eigenvectors."""
 
 TOLERATED_NOISE = 1e-6
-"""Above this bound on its error, a distance is found by a singular value decomposition."""
+"""If the error may exceed this bound, the trace comes from a singular value decomposition."""
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean [dimensions] and covariance [dimensions, dimensions] that others have computed."""
+    """Mean [dimensions] and covariance [dimensions, dimensions], computed by another program."""
 
     mean: Array
     covariance: Array
@@ -28,11 +28,11 @@ class Moments:
 Gaussian = Statistics | Moments
 
 
-class Reference:
-    """The real images' side, factored once: covariance = factor @ factor.T.
+class FrechetReference:
+    """The real images' side of the distance, factored once: covariance = factor @ factor.T.
 
-    The distance needs the trace of the root of a product of two covariances, A and B = F F'. That
-    is the sum of the singular values of X F, where A = X' X: no root of a matrix is formed, and the
+    The distance needs the trace of the square root of a product of two covariances, A = X' X and
+    B = F F'. It is the sum of the singular values of X F: no matrix root is computed, and the
     eigenvalue problem is as small as the smaller side's rank.
     """
 
@@ -56,7 +56,8 @@ class Reference:
     def distance(self, other: Gaussian) -> float:
         """Squared Frechet distance to `other`: 0 when equal, lower is better.
 
-        MetricError where either has fewer than two images or the features are not of one network.
+        Raises MetricError if either has fewer than two images, or the features are not of one
+        network.
         """
         dimensions = len(self.factor)
         if len(other.mean) != dimensions:
@@ -66,28 +67,28 @@ class Reference:
             )
         if isinstance(other, Statistics):
             _require_two(other)
-        # Projected on a factor of low rank, even many rows are less work than their covariance.
-        is_low = 2 * self.factor.shape[1] <= dimensions
+        # With a factor of low rank, even projecting many rows is cheaper than their covariance.
+        is_low_rank = 2 * self.factor.shape[1] <= dimensions
         if (
             isinstance(other, Statistics)
             and other.holds_all_rows
-            and (is_low or other.count <= dimensions)
+            and (is_low_rank or other.count <= dimensions)
         ):
             deviations = other.deviations / np.sqrt(other.count - 1)
             trace = float(np.square(deviations).sum())
-            overlap = self._overlap_of_rows(deviations)
+            trace_of_root = self._trace_of_root_of_rows(deviations)
         else:
             covariance = other.covariance
             trace = float(covariance.trace())
-            overlap = self._overlap(covariance)
+            trace_of_root = self._trace_of_root(covariance)
         means = float(np.square(self.mean - other.mean).sum())
-        return max(means + self.trace + trace - 2 * overlap, 0.0)
+        return max(means + self.trace + trace - 2 * trace_of_root, 0.0)
 
-    def _overlap_of_rows(self, deviations: Array) -> float:
-        """Sum of the singular values of X F, where X are rows that add up to nothing."""
+    def _trace_of_root_of_rows(self, deviations: Array) -> float:
+        """The sum of the singular values of X F, for rows X whose sum is zero."""
         projected = deviations @ self.factor
         if len(projected) <= projected.shape[1]:
-            # One eigenvalue is 0, because of that sum, and its noise is left out.
+            # One eigenvalue is 0 because of that sum; its rounding error is left out.
             values = np.linalg.eigvalsh(projected @ projected.T)[1:]
         else:
             values = np.linalg.eigvalsh(projected.T @ projected)
@@ -95,10 +96,10 @@ class Reference:
             return _sum_of_singular_values(projected)
         return _sum_of_roots(values)
 
-    def _overlap(self, covariance: Array) -> float:
-        """The same sum from X' X."""
+    def _trace_of_root(self, covariance: Array) -> float:
+        """The same sum, from X' X."""
         if self.is_triangular:
-            # F' X'X F in a quarter of two products' operations; the lower half is written.
+            # F' X'X F in a quarter of the operations of two products; fills the lower half only.
             product, _ = sygst(covariance.T, self.factor, itype=2, lower=1)
         else:
             product = self.factor.T @ (covariance @ self.factor)
@@ -110,11 +111,11 @@ class Reference:
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """Squared Frechet distance between two Gaussians; 0 when equal, lower is better."""
-    return Reference(a).distance(b)
+    return FrechetReference(a).distance(b)
 
 
 def _cholesky(covariance: Array) -> Array | None:
-    """The lower triangle L with covariance = L L', or None where rounding would spoil it."""
+    """The lower triangle L with covariance = L L'; None if it would be too inexact."""
     factor, failed = potrf(covariance.T, lower=1)
     if failed:
         return None
@@ -123,23 +124,23 @@ def _cholesky(covariance: Array) -> Array | None:
 
 
 def _eigenfactor(covariance: Array) -> Array:
-    """F [dimensions, rank] with covariance = F F', whatever the rank."""
+    """F [dimensions, rank] with covariance = F F', for any rank."""
     values, vectors = np.linalg.eigh(covariance)
-    kept = _above_noise(values)
-    return vectors[:, kept] * np.sqrt(values[kept])
+    significant = _above_noise(values)
+    return vectors[:, significant] * np.sqrt(values[significant])
 
 
 def _above_noise(values: Array) -> Array:
-    """Which eigenvalues, in rising order, stand out of the noise of their decomposition.
+    """Whether each eigenvalue, in ascending order, exceeds the rounding error of its decomposition.
 
-    Its root would count: 1e-16 of the largest becomes 1e-8, for each of thousands.
+    The square root magnifies that error: 1e-16 of the largest becomes 1e-8, for each of thousands.
     """
     noise = max(values[-1], 0.0) * len(values) * np.finfo(values.dtype).eps
     return values > noise
 
 
 def _noise_of_roots(values: Array) -> float:
-    """How far the sum of the roots moves where rounding adds its share to each eigenvalue."""
+    """How much the rounding errors of the eigenvalues can change the sum of their roots."""
     noise = values.max(initial=0.0) * np.finfo(values.dtype).eps
     values = values.clip(min=0)
     return float((np.sqrt(values + noise) - np.sqrt(values)).sum())

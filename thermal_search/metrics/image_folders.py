@@ -1,4 +1,4 @@
-"""The Frechet distance between two folders of images, as `python -m pytorch_fid` finds it."""
+"""Feature statistics of a folder of images or from a file, read as `python -m pytorch_fid` does."""
 
 import zlib
 from collections import defaultdict
@@ -18,16 +18,16 @@ from thermal_search.metrics.frechet import Gaussian, Moments
 from thermal_search.metrics.statistics import Statistics
 
 SUFFIXES = {".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-"""What pytorch-fid reads; here in capitals too."""
+"""Those that pytorch-fid reads, but in any case."""
 
 BATCH = 32
 READERS = 4
-NAMED = 5
-"""Bad files an error names before it only counts them."""
+MAX_NAMED = 5
+"""Unreadable files that an error names; of more it gives the number."""
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Its images, sorted; MetricError where there are fewer than two."""
+    """A folder's images, sorted. Raises MetricError if there are fewer than two."""
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if len(paths) < 2:
         raise MetricError(
@@ -40,35 +40,39 @@ def images_in(folder: Path) -> list[Path]:
 def measure_images(
     paths: Sequence[Path], extractor: Extractor, advance: Callable[[int], None]
 ) -> Statistics:
-    """Statistics of images of any sizes; `advance` hears how many more are done.
+    """The statistics of images of any sizes; `advance` is called with the size of each batch.
 
-    MetricError where one cannot be read: the number of the others would be another number.
+    Raises MetricError if one cannot be read: the distance of the others would be another one.
     """
     statistics = Statistics(extractor.dimensions, measured_on=extractor.identity)
-    bad: list[str] = []
+    unreadable: list[str] = []
     for images in _read_ahead(paths):
         by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
         for path, pixels in images:
             if isinstance(pixels, str):
-                bad.append(f"{path.name}: {pixels}")
+                unreadable.append(f"{path.name}: {pixels}")
             else:
                 by_shape[pixels.shape].append(pixels)
-        if not bad:
+        if not unreadable:
             for batch in by_shape.values():
                 statistics.add(extractor(torch.stack(batch)))
         advance(len(images))
-    if bad:
-        named = "; ".join(bad[:NAMED]) + (" and others" if len(bad) > NAMED else "")
+    if unreadable:
+        named = "; ".join(unreadable[:MAX_NAMED]) + (
+            " and others" if len(unreadable) > MAX_NAMED else ""
+        )
         raise MetricError(
-            f"{len(bad)} of {len(paths)} images in {paths[0].parent} cannot be read ({named}): "
-            "repair or remove them."
+            f"{len(unreadable)} of {len(paths)} images in {paths[0].parent} cannot be read "
+            f"({named}): repair or remove them."
         )
     return statistics
 
 
 def load_statistics(file: Path, extractor: Extractor) -> Gaussian:
-    """Of a .npz file that we or pytorch-fid wrote; MetricError where it is neither, or was measured
-    on other features than the extractor's."""
+    """The statistics in a .npz file that thermal-search or pytorch-fid wrote.
+
+    Raises MetricError if it is neither, or was measured on other features than the extractor's.
+    """
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
             moments = None
@@ -87,7 +91,7 @@ def load_statistics(file: Path, extractor: Extractor) -> Gaussian:
         ) from None
     if isinstance(gaussian, Statistics) and gaussian.measured_on != extractor.identity:
         raise MetricError(
-            f"{file} was measured on {gaussian.measured_on or 'features it does not tell'}, but "
+            f"{file} was measured on {gaussian.measured_on or 'unnamed features'}, but "
             f"this distance is on {extractor.identity}: measure both the same way."
         )
     if isinstance(gaussian, Moments) and (extractor.metric, extractor.precision) != ("fid", "fp32"):
@@ -101,19 +105,19 @@ def load_statistics(file: Path, extractor: Extractor) -> Gaussian:
 
 
 def _read_ahead(paths: Sequence[Path]) -> Iterator[list[tuple[Path, Tensor | str]]]:
-    """Batches of decoded images; the next one is read while this one is looked at."""
+    """Batches of decoded images; while one is used, the next one is read."""
     with ThreadPoolExecutor(READERS) as readers:
         chunks = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
-        coming = [readers.submit(_read, path) for path in chunks[0]]
-        for number, chunk in enumerate(chunks):
-            ready = [future.result() for future in coming]
-            following = chunks[number + 1] if number + 1 < len(chunks) else []
-            coming = [readers.submit(_read, path) for path in following]
+        pending = [readers.submit(_read, path) for path in chunks[0]]
+        for index, chunk in enumerate(chunks):
+            ready = [future.result() for future in pending]
+            next_chunk = chunks[index + 1] if index + 1 < len(chunks) else []
+            pending = [readers.submit(_read, path) for path in next_chunk]
             yield list(zip(chunk, ready, strict=True))
 
 
 def _read(path: Path) -> Tensor | str:
-    """[3, height, width] in 0 .. 255; or why not."""
+    """[3, height, width] in 0 .. 255, or why the image cannot be read."""
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):

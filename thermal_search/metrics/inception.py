@@ -1,4 +1,4 @@
-"""pytorch-fid's Inception, with its batch normalization folded into its convolutions."""
+"""pytorch-fid's Inception, with batch normalization folded into its convolutions."""
 
 import contextlib
 import os
@@ -13,7 +13,12 @@ from torch import Tensor, nn
 from torchvision.models.inception import BasicConv2d
 
 from thermal_search.errors import WeightsUnavailable
-from thermal_search.metrics.extractor import Extractor, FeaturesPrecision, digest_of, fold
+from thermal_search.metrics.extractor import (
+    Extractor,
+    FeaturesPrecision,
+    digest_of,
+    fold_batch_norm,
+)
 
 WEIGHTS_FILE = Path(FID_WEIGHTS_URL).name
 SIZE = 299
@@ -25,24 +30,27 @@ class _Inception(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         last = InceptionV3.BLOCK_INDEX_BY_DIM[2048]
-        # Resized and scaled before it, in float32 whatever the network computes in.
+        # Inputs are resized and scaled beforehand, in float32 for any precision of the network.
         self.network = InceptionV3([last], resize_input=False, normalize_input=False)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network(images)[0].flatten(1)
 
 
-def inception(weights: Path | None, precision: FeaturesPrecision) -> Extractor:
-    """WeightsUnavailable where the weights cannot be had."""
+def build_inception(weights: Path | None, precision: FeaturesPrecision) -> Extractor:
+    """With the weights in a file, or in torch.hub's folder, to which they are downloaded.
+
+    Raises WeightsUnavailable if that fails.
+    """
     try:
-        with weights_in_place(weights) if weights else contextlib.nullcontext():
+        with torch_hub_weights(weights) if weights else contextlib.nullcontext():
             network = _Inception()
-            # Loaded by the line above, or it would have failed: from the disk by now.
-            kept = torch.hub.load_state_dict_from_url(FID_WEIGHTS_URL, map_location="cpu")
-            classifier = nn.Linear(2048, len(kept["fc.weight"]), bias=False)
+            # From the disk: the line above has downloaded them, or failed.
+            state = torch.hub.load_state_dict_from_url(FID_WEIGHTS_URL, map_location="cpu")
+            classifier = nn.Linear(2048, len(state["fc.weight"]), bias=False)
             # Without the bias, as Salimans et al. computed the Inception Score.
-            classifier.load_state_dict({"weight": kept["fc.weight"]})
-    except Exception as error:  # whatever the network, the disk or the file did
+            classifier.load_state_dict({"weight": state["fc.weight"]})
+    except Exception as error:  # any, from the network, the disk or the file
         reason = " ".join(str(error).split())[:200]
         if weights:
             raise WeightsUnavailable(
@@ -58,12 +66,12 @@ def inception(weights: Path | None, precision: FeaturesPrecision) -> Extractor:
     digest = digest_of(network)
     for module in network.modules():
         if isinstance(module, BasicConv2d):
-            fold(module, "conv", "bn")
+            fold_batch_norm(module, "conv", "bn")
     return Extractor(
         "inception",
         2048,
         network,
-        _prepare,
+        _preprocess,
         classifier,
         metric="fid",
         resize=f"bilinear to {SIZE} px",
@@ -73,22 +81,22 @@ def inception(weights: Path | None, precision: FeaturesPrecision) -> Extractor:
     )
 
 
-def _prepare(pixels: Tensor) -> Tensor:
-    """pytorch-fid's own: without antialiasing, -1 .. 1."""
+def _preprocess(pixels: Tensor) -> Tensor:
+    """As pytorch-fid does: resized without antialiasing, -1 .. 1."""
     resized = F.interpolate(pixels / 255, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
     return 2 * resized - 1
 
 
 @contextlib.contextmanager
-def weights_in_place(weights: Path) -> Generator[None]:
-    """Lets pytorch-fid find a local file: it looks for one in torch.hub's folder only."""
+def torch_hub_weights(weights: Path) -> Generator[None]:
+    """A context in which pytorch-fid loads a local file: it reads torch.hub's folder only."""
     if not weights.is_file():
         raise FileNotFoundError("no such file")
     before = os.environ.get("TORCH_HOME")
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder, "hub", "checkpoints", WEIGHTS_FILE)
-        place.parent.mkdir(parents=True)
-        place.symlink_to(weights.absolute())
+        link = Path(folder, "hub", "checkpoints", WEIGHTS_FILE)
+        link.parent.mkdir(parents=True)
+        link.symlink_to(weights.absolute())
         os.environ["TORCH_HOME"] = folder
         try:
             yield

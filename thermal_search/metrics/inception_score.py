@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class ClassStatistics:
-    """What a classifier says of painted images, as sums that merge over batches and workers.
+    """A classifier's predictions for generated images, as sums that merge over batches and workers.
 
-    Its classes are ImageNet's: of thermal frames the score says little. It is there to compare with
-    the literature, never to be searched for.
+    The classes are ImageNet's, so the score says little about thermal images. It serves to compare
+    with the literature, and is never an objective.
     """
 
     def __init__(self, classes: int) -> None:
@@ -26,7 +26,7 @@ class ClassStatistics:
         self.negative_entropy += (probabilities * log_probabilities).sum()
 
     def all_reduce(self, group: dist.ProcessGroup | None = None) -> None:
-        """Sums over the workers of `group`, which must speak gloo: the sums are on the CPU."""
+        """Adds up the sums, which are on the CPU, over the workers of `group`: a gloo group."""
         if not dist.is_initialized() or dist.get_world_size(group) == 1:
             return
         for tensor in (self.count, self.probabilities, self.negative_entropy):
@@ -34,8 +34,8 @@ class ClassStatistics:
 
     @property
     def score(self) -> float:
-        """exp of the mean divergence of an image's classes from all images' classes: from 1, where
-        all look alike, to the number of classes. Of all images at once, without splits."""
+        """exp of the mean KL divergence of an image's classes from all images' classes: from 1, if
+        all predictions are alike, to the number of classes. Over all images at once, no splits."""
         mean = self.probabilities / self.count
         entropy = torch.special.entr(mean).sum()
         return float((self.negative_entropy / self.count + entropy).exp())

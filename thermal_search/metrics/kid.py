@@ -1,4 +1,4 @@
-"""The Kernel Inception Distance (Binkowski et al. 2018, arXiv 1801.01401)."""
+"""The Kernel Inception Distance (KID; Binkowski et al. 2018, arXiv 1801.01401)."""
 
 from dataclasses import dataclass
 
@@ -12,22 +12,22 @@ CHUNK = 1024
 
 
 @dataclass(frozen=True)
-class KernelDistance:
+class KID:
     value: float
-    """Unbiased, so it can be below 0 where both sets look alike; lower is better."""
+    """Unbiased, so it can be negative for similar sets; lower is better."""
 
     std: float | None
-    """Its standard error: how much it would scatter over other images of the same kind; None where
-    there are only two images on a side."""
+    """The standard error of `value`, over samples of images from the same distributions; None if a
+    side has only two images."""
 
 
-class KernelReference:
-    """The real images' side of the distance, summed once.
+class KIDReference:
+    """The real images' side of the distance, whose kernel sums are computed once.
 
-    The squared maximum mean discrepancy with the kernel (x.y / dimensions + 1)^3, over all pairs
-    of images at once: an average over subsets of them has the same expectation and scatters more.
-    Of more images than are kept as rows (10,000), it is that of the rows kept, a random choice: the
-    standard error is that of so many.
+    KID is the squared maximum mean discrepancy with the kernel (x.y / dimensions + 1)^3, over all
+    pairs of images at once: the common average over subsets has the same expectation and a larger
+    variance. Of more images than are retained as rows (10,000), it is measured on the retained
+    rows, a random sample, and the standard error is that of so many.
     """
 
     def __init__(self, real: Statistics) -> None:
@@ -35,14 +35,15 @@ class KernelReference:
         self.rows = real.rows.double().numpy()
         self.within = _within(self.rows)
 
-    def distance(self, painted: Statistics) -> KernelDistance:
-        """MetricError where there are fewer than two images, or features of another network.
+    def distance(self, generated: Statistics) -> KID:
+        """KID between the real images and `generated`.
 
-        The spread is the jackknife's: each image in turn is left out, of both sets. It needs the
-        sums of the kernel's rows alone.
+        Raises MetricError for fewer than two images, or features of another network. The standard
+        error is the jackknife's: each image of either set is left out in turn. It needs only the
+        sums of the kernel's rows.
         """
-        _require_two(painted)
-        rows = painted.rows.double().numpy()
+        _require_two(generated)
+        rows = generated.rows.double().numpy()
         if rows.shape[1] != self.rows.shape[1]:
             raise MetricError(
                 f"Both sides need features of one network, but one has {self.rows.shape[1]} "
@@ -51,34 +52,34 @@ class KernelReference:
         across, across_real = _across(rows, self.rows)
         within, within_real = _within(rows), self.within
         n, m = len(rows), len(self.rows)
-        of_painted = within.sum() / (n * (n - 1))
-        of_real = within_real.sum() / (m * (m - 1))
-        between = across.sum() / (n * m)
-        value = float(of_painted + of_real - 2 * between)
+        mean_generated = within.sum() / (n * (n - 1))
+        mean_real = within_real.sum() / (m * (m - 1))
+        mean_across = across.sum() / (n * m)
+        value = float(mean_generated + mean_real - 2 * mean_across)
         if min(n, m) < 3:
-            return KernelDistance(value, None)
-        without_painted = (
+            return KID(value, None)
+        without_generated = (
             (within.sum() - 2 * within) / ((n - 1) * (n - 2))
-            + of_real
+            + mean_real
             - 2 * (across.sum() - across) / ((n - 1) * m)
         )
         without_real = (
-            of_painted
+            mean_generated
             + (within_real.sum() - 2 * within_real) / ((m - 1) * (m - 2))
             - 2 * (across.sum() - across_real) / (n * (m - 1))
         )
-        variance = (n - 1) * without_painted.var() + (m - 1) * without_real.var()
-        return KernelDistance(value, float(np.sqrt(variance)))
+        variance = (n - 1) * without_generated.var() + (m - 1) * without_real.var()
+        return KID(value, float(np.sqrt(variance)))
 
 
 def _within(rows: Array) -> Array:
-    """Sums of a set's own kernel over all others of the set: [rows]."""
+    """For each row, the sum of its kernel with all other rows of the set: [rows]."""
     with_itself = _kernel((rows * rows).sum(1), rows.shape[1])
     return _across(rows, rows)[0] - with_itself
 
 
 def _across(a: Array, b: Array) -> tuple[Array, Array]:
-    """Sums of the kernel between two sets, for each row of `a` and for each row of `b`."""
+    """The kernel's sums over `b` for each row of `a`, and over `a` for each row of `b`."""
     of_a, of_b = np.empty(len(a)), np.zeros(len(b))
     for start in range(0, len(a), CHUNK):
         kernel = _kernel(a[start : start + CHUNK] @ b.T, a.shape[1])
@@ -94,6 +95,4 @@ def _kernel(products: Array, dimensions: int) -> Array:
 
 def _require_two(statistics: Statistics) -> None:
     if statistics.count < 2:
-        raise MetricError(
-            f"A kernel distance needs at least 2 images on each side, but got {statistics.count}."
-        )
+        raise MetricError(f"KID needs at least 2 images on each side, but got {statistics.count}.")

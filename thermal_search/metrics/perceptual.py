@@ -12,17 +12,20 @@ from torchvision.models import alexnet, vgg16
 from thermal_search.errors import MetricError, WeightsUnavailable
 from thermal_search.metrics.extractor import without_tf32
 
-SMALLEST = 32
-"""Pixels a side: what the pooling layers leave something of."""
+MIN_SIZE = 32
+"""Pixels a side, for the pooling layers to leave at least one."""
 
-# After which of torchvision's layers the paper compares.
+# The indices of torchvision's layers whose outputs are compared, as in the paper.
 ALEXNET_LAYERS, VGG_LAYERS = (1, 4, 7, 9, 11), (3, 8, 15, 22, 29)
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 class PerceptualDistance:
-    """LPIPS on a file of torchvision's ImageNet weights of AlexNet or VGG-16, told apart by what
-    it holds. The learned weights of the layers are torchmetrics' copy of the paper's."""
+    """LPIPS on torchvision's ImageNet weights of AlexNet or VGG-16, whichever the file holds.
+
+    The learned weights of the layers are torchmetrics' copy of the paper's. Raises
+    WeightsUnavailable if the file cannot be loaded.
+    """
 
     def __init__(self, weights: Path, device: torch.device | None = None) -> None:
         self.device = device or torch.device("cpu")
@@ -36,45 +39,45 @@ class PerceptualDistance:
         try:
             layers.load_state_dict(own)
         except RuntimeError as error:
-            raise _refusal(weights, " ".join(str(error).split())[:200]) from None
-        self.compared = ALEXNET_LAYERS if is_alexnet else VGG_LAYERS
-        last = self.compared[-1] + 1
-        self.layers = layers[:last].eval().requires_grad_(False).to(self.device)
-        learned = _learned("alex" if is_alexnet else "vgg")
-        linear = torch.load(learned, map_location="cpu", weights_only=True)
+            raise _weights_error(weights, " ".join(str(error).split())[:200]) from None
+        self.compared_layers = ALEXNET_LAYERS if is_alexnet else VGG_LAYERS
+        layer_count = self.compared_layers[-1] + 1
+        self.layers = layers[:layer_count].eval().requires_grad_(False).to(self.device)
+        linear_file = _linear_weights_file("alex" if is_alexnet else "vgg")
+        linear = torch.load(linear_file, map_location="cpu", weights_only=True)
         self.weights = [linear[f"lin{n}.model.1.weight"].to(self.device) for n in range(5)]
         self.shift = torch.tensor(SHIFT, device=self.device).view(1, 3, 1, 1)
         self.scale = torch.tensor(SCALE, device=self.device).view(1, 3, 1, 1)
         self.digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:10]
 
     def require_size(self, size: int) -> None:
-        """Raises MetricError where images of this size are too small for the backbone."""
-        if size < SMALLEST:
+        """Raises MetricError if images of this size are too small for the backbone."""
+        if size < MIN_SIZE:
             raise MetricError(
-                f"LPIPS needs images of at least {SMALLEST} pixels a side, but these have {size}: "
+                f"LPIPS needs images of at least {MIN_SIZE} pixels a side, but these have {size}: "
                 "leave --lpips-weights out, or prepare larger ones."
             )
 
     @torch.inference_mode()
     def __call__(
         self,
-        painted: UInt8[Tensor, "batch channels height width"],
+        generated: UInt8[Tensor, "batch channels height width"],
         real: UInt8[Tensor, "batch channels height width"],
     ) -> Float[Tensor, "batch"]:
         """0 for equal images, lower is better. One channel is repeated to three.
 
         Raises MetricError for images of fewer than 32 pixels a side.
         """
-        self.require_size(min(painted.shape[2:]))
-        count = len(painted)
-        values = torch.cat([painted, real]).to(self.device).float() / 127.5 - 1
+        self.require_size(min(generated.shape[2:]))
+        count = len(generated)
+        values = torch.cat([generated, real]).to(self.device).float() / 127.5 - 1
         values = (values.expand(-1, 3, -1, -1) - self.shift) / self.scale
         distance = torch.zeros(count, device=self.device)
         weights = iter(self.weights)
         with torch.autocast(self.device.type, enabled=False), without_tf32():
-            for number, layer in enumerate(self.layers):
+            for index, layer in enumerate(self.layers):
                 values = layer(values)
-                if number in self.compared:
+                if index in self.compared_layers:
                     unit = values / (values.square().sum(1, keepdim=True) + 1e-8).sqrt()
                     difference = (unit[:count] - unit[count:]).square()
                     distance += (difference * next(weights)).sum(1).mean((1, 2))
@@ -85,12 +88,12 @@ def _read(file: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         assert isinstance(state["features.0.weight"], Tensor)
-    except Exception as error:  # whatever the disk or the file did
-        raise _refusal(file, " ".join(str(error).split())[:200]) from None
+    except Exception as error:  # any, from the disk or the file
+        raise _weights_error(file, " ".join(str(error).split())[:200]) from None
     return state
 
 
-def _refusal(file: Path, reason: str) -> WeightsUnavailable:
+def _weights_error(file: Path, reason: str) -> WeightsUnavailable:
     return WeightsUnavailable(
         "--lpips-weights must be torchvision's ImageNet weights of AlexNet or VGG-16, but "
         f"{file} cannot be loaded as that ({reason}): save them with "
@@ -98,8 +101,8 @@ def _refusal(file: Path, reason: str) -> WeightsUnavailable:
     )
 
 
-def _learned(backbone: str) -> Path:
-    # Found without an import: torchmetrics takes six seconds, and this is a file of it.
+def _linear_weights_file(backbone: str) -> Path:
+    # Located without importing torchmetrics, which takes six seconds.
     spec = find_spec("torchmetrics")
     assert spec is not None
     assert spec.submodule_search_locations is not None

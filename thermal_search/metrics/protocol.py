@@ -1,4 +1,4 @@
-"""How a number was measured: numbers of different protocols are never compared."""
+"""How metrics are measured: those of different protocols are never compared."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What must be equal before two numbers may be compared.
+    """What must be equal before two values of a metric may be compared.
 
-    A distance falls with the number of images and changes with the network, its precision and the
-    way images are resized, for one and the same generator (Chong & Forsyth 2020, arXiv
-    1911.07023; Parmar et al. 2022, arXiv 2104.11222).
+    For one and the same generator, a distance falls with the number of images and changes with the
+    network, its precision and the way images are resized (Chong & Forsyth 2020, arXiv 1911.07023;
+    Parmar et al. 2022, arXiv 2104.11222).
     """
 
     features: str
@@ -20,7 +20,7 @@ class Protocol:
     """Digest of its weights."""
 
     images: int
-    """How many were painted, and how many real ones they were compared with."""
+    """Number of generated images, and of the real ones they are compared with."""
 
     resize: str
     """From stored pixels to the network's input."""

@@ -1,1 +1,1 @@
-"""How one trial trains: the step, its state, its evaluation, and the loop a slot's workers run."""
+"""How one trial trains: the step, its optimizers, its CUDA graphs, the moving average, the loop."""

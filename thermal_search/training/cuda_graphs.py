@@ -1,8 +1,8 @@
-"""Training steps that a GPU replays.
+"""Training steps as CUDA graphs.
 
 A GAN's step at batch size 1 is hundreds of small kernels; launched one by one they cost the host
-more time than the GPU. A CUDA graph launches all of them at once: the first steps of a kind are
-played as they are, the next is recorded, and from then on only new batches are copied in.
+more time than the GPU. A CUDA graph launches all of them at once: the first steps of each graph key
+run eagerly, the next is captured, and every later one copies new batches in and replays the graph.
 """
 
 import contextlib
@@ -18,14 +18,15 @@ from torch import Tensor
 from thermal_search.architectures.translator import Translator
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
-from thermal_search.training.step import PlayerOptimizer, train_step
+from thermal_search.training.optimizers import PlayerOptimizer
+from thermal_search.training.step import train_step
 
 WARMUP_STEPS = 3
-"""StepRunner of a graph_key that are played before one is recorded: the libraries choose their algorithms
-and the optimizers make their state."""
+"""Eager steps of a graph key before one is captured: in them libraries choose their algorithms and
+optimizers create their state."""
 
 MAX_GRAPHS = 12
-"""The one that was not replayed for longest makes room for the next."""
+"""Graphs in memory. The least recently replayed one is dropped for another."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +35,16 @@ logger = logging.getLogger(__name__)
 class _CapturedGraph:
     graph: torch.cuda.CUDAGraph
     batches: list[Batch]
-    """What it draws: to be filled before it is replayed."""
+    """The batches that the step draws, filled before each replay."""
 
     losses: dict[str, Tensor]
-    """What it returns, written anew by each replay."""
+    """What the step returns, overwritten by each replay."""
 
 
 class StepRunner:
-    """Plays a translator's training steps, one after another, as fast as the device allows.
+    """Runs a translator's training steps, one after another, as fast as the device allows.
 
-    Recorded are steps on a GPU, of one worker or of several that agree by NCCL.
+    CUDA graphs are used on a GPU, by one worker or by several that communicate through NCCL.
     """
 
     def __init__(
@@ -65,21 +66,21 @@ class StepRunner:
         self.reset()
 
     def reset(self) -> None:
-        """Drops all recordings: to be called when an optimizer's state or a network is replaced."""
+        """Drops all graphs. Call it when an optimizer's state or a network is replaced."""
         self.graphs: dict[Hashable, _CapturedGraph] = {}
         self.eager_runs: dict[Hashable, tuple[int, int]] = {}
-        """How often a graph_key was played unrecorded, and how many batches it draws."""
+        """By graph key: how many steps ran eagerly, and how many batches such a step draws."""
 
         self.pool: Any = None
 
     def run(self) -> dict[str, Tensor]:
-        """Plays the step that the translator has begun, and returns what `train_step` does.
+        """Runs the step that the translator has begun. Returns the same as `train_step`.
 
-        What a replayed step returns is written over by the next one.
+        The next replay overwrites what a replayed step returns.
         """
         if self.stream is None:
             return self._train(self.batches)
-        # All on one stream, for gradients gather on the one of their first use.
+        # All on one stream, because gradients accumulate on the stream of their first use.
         outer = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(outer)
         with torch.cuda.stream(self.stream):
@@ -91,40 +92,40 @@ class StepRunner:
         players = (player_optimizer.graph_key for player_optimizer in self.optimizers.values())
         graph_key = (self.translator.graph_key(), *players)
         if graph := self.graphs.pop(graph_key, None):
-            self.graphs[graph_key] = graph  # the last that makes room
+            self.graphs[graph_key] = graph  # at the end: the first one is the next to be dropped
             return self._replay(graph)
-        runs, drawn = self.eager_runs.get(graph_key, (0, 0))
+        runs, batch_count = self.eager_runs.get(graph_key, (0, 0))
         if runs < WARMUP_STEPS:
-            counted = _Counted(self.batches)
+            counted = _CountedBatches(self.batches)
             losses = self._train(counted)
             self.eager_runs[graph_key] = runs + 1, counted.count
             return losses
-        return self._capture(graph_key, [_copy(next(self.batches)) for _ in range(drawn)])
+        return self._capture(graph_key, [_copy(next(self.batches)) for _ in range(batch_count)])
 
     def _replay(self, graph: _CapturedGraph) -> dict[str, Tensor]:
         with torch.no_grad():
-            for place in graph.batches:
+            for static_batch in graph.batches:
                 batch = next(self.batches)
-                place.rgb.copy_(batch.rgb, non_blocking=True)
-                place.thermal.copy_(batch.thermal, non_blocking=True)
+                static_batch.rgb.copy_(batch.rgb, non_blocking=True)
+                static_batch.thermal.copy_(batch.thermal, non_blocking=True)
         graph.graph.replay()
         return graph.losses
 
     def _capture(self, graph_key: Hashable, batches: list[Batch]) -> dict[str, Tensor]:
-        """Records a step, and plays it."""
+        """Captures a step on these batches and replays it; runs it eagerly if that fails."""
         graph = torch.cuda.CUDAGraph()
         try:
-            # The threads of others may use the device meanwhile.
+            # Other threads may use the device meanwhile.
             with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
                 losses = self._train(iter(batches))
         except Exception as error:
-            # Out of memory, perhaps: a graph keeps what a played step gives back. WorkerLost
-            # too, though nobody is: what is recorded is not yet asked of the others.
+            # Out of memory, perhaps: a graph keeps memory that an eager step frees. WorkerLost
+            # too, although no worker is lost: a captured collective has not run yet.
             self.use_cuda_graphs = False
             self.reset()
             self._leave_capture()
             name = type(self.translator).__name__
-            logger.warning("%s is played without graph: %s", name, str(error).split("\n")[0])
+            logger.warning("%s runs without CUDA graphs: %s", name, str(error).split("\n")[0])
             return self._train(iter(batches))
         self.pool = self.pool or graph.pool()
         if len(self.graphs) == MAX_GRAPHS:
@@ -134,7 +135,8 @@ class StepRunner:
         return losses
 
     def _leave_capture(self) -> None:
-        """torch's random generator believes in a graph that failed until one succeeds."""
+        """After a failed capture, torch's random generator stays in capture mode until another
+        capture succeeds."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
             torch.rand(1, device=self.device)
@@ -145,8 +147,8 @@ class StepRunner:
         )
 
 
-class _Counted:
-    """Counts what is drawn."""
+class _CountedBatches:
+    """Counts the batches that are drawn."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self.batches, self.count = batches, 0

@@ -1,11 +1,10 @@
 """One trial: a translator in training, as a stream of evaluations. Plain torch, no Ray."""
 
 import contextlib
-import copy
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,48 +19,48 @@ from thermal_search.evaluation.evaluator import EvaluationResult, Evaluator
 from thermal_search.images import Rgb, to_network_range
 from thermal_search.storage import Location
 from thermal_search.training.cuda_graphs import StepRunner
-from thermal_search.training.step import (
+from thermal_search.training.hardware import (
+    ComputePrecision,
     Precision,
     autocast_for,
-    build_optimizers,
-    check_finite,
     fastest_memory_format,
     fastest_precision,
     use_cudnn_benchmark,
 )
-
-AVERAGE_RAMP = 0.05
-"""The moving average's half-life is at most this share of the images shown so far (Karras et al.
-2020, arXiv 1912.04958, the official code)."""
+from thermal_search.training.loss_meter import LossMeter
+from thermal_search.training.moving_average import MovingAverage, recompute_batch_norm
+from thermal_search.training.optimizers import build_optimizers
 
 INIT_IMAGES = 64
-"""Training frames an architecture is shown before the first step."""
+"""Training frames for `Translator.init_from_data`, before the first step."""
 
-STANDING_IMAGES = 256
-"""Training frames, of each worker, on which an averaged generator's normalization is measured."""
+BATCH_NORM_IMAGES = 256
+"""Training frames of each worker on which the moving average's batch normalization is measured."""
 
-STANDING_BATCH = 16
-"""At least so many of them at once."""
+MIN_BATCH_NORM_BATCH = 16
+"""Of these frames, the smallest batch; larger if the trial's batches are."""
 
-STEPS_BETWEEN_CHECKS = 16
-"""StepRunner between two looks at the losses on a GPU."""
+SHARED_FILE = "shared.pt"
+"""The part of a state that all workers have in common (see `checkpoint`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialPlan:
-    """What one trial is asked to do."""
+    """What one trial trains, for how long, and where it saves its state."""
 
     id: str
     architecture: str
     parameters: Mapping[str, object]
+    """Of the architecture's Config; the rest have their defaults."""
+
     folder: Location
-    """Where its checkpoints and images go: every worker reaches it."""
+    """For its checkpoints and image grids; every worker can write to it."""
 
     images: int
-    """Its full budget, in images shown, over all workers."""
+    """The full budget, in images shown by all workers together."""
 
     evaluate_every: int
-    """Images between two evaluations."""
+    """Images shown between two evaluations."""
 
     seed: int = 0
     precision: Precision = "auto"
@@ -77,18 +76,22 @@ def grid_name(images: int) -> str:
 
 @dataclass
 class Evaluation:
-    """What one evaluation found. This is what travels to Ray Tune, and into the history."""
+    """One evaluation of a trial, as it is reported to Ray Tune and kept in the history."""
 
     images: int
+    """Images shown so far."""
+
     metrics: dict[str, float]
     """By key, as in `EvaluationResult`."""
 
     losses: dict[str, float]
+    """Means of the loss terms since the previous evaluation, by `player/term`."""
+
     seconds: float
-    """Time the trial has trained and been judged so far."""
+    """Time spent on training and evaluation so far."""
 
     images_per_second: float
-    """Speed of training since the evaluation before."""
+    """Speed of training since the previous evaluation."""
 
     grid: str | None
     """The image grid's file name in the trial's folder."""
@@ -96,16 +99,21 @@ class Evaluation:
 
 @dataclass
 class _Progress:
-    precision: Literal["bf16", "fp32"]
-    """Chosen once; a trial that goes on keeps to it."""
+    precision: ComputePrecision
+    """Chosen once: a trial that resumes keeps it."""
 
     images: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """The fields of each `Evaluation` so far."""
 
 
 class Trial:
-    """A translator, its optimizers, its data and its history; resumes where its folder says."""
+    """A translator, its optimizers, its data and its history.
+
+    If the plan's folder holds a state, the trial resumes from it. Raises SearchError for an unknown
+    architecture or unknown parameters.
+    """
 
     def __init__(
         self,
@@ -116,11 +124,11 @@ class Trial:
         device: torch.device,
     ) -> None:
         self.plan, self.evaluator, self.group, self.device = plan, evaluator, group, device
-        # All workers build the same networks; their random draws differ afterwards.
+        # All workers build the same networks; afterwards their random draws differ.
         torch.manual_seed(plan.seed)
         self.translator = _build(plan, data.size).to(device)
         self.translator.to(memory_format=fastest_memory_format(self.translator, device))
-        # For the whole process, which has one trial at a time.
+        # A setting of the whole process, which runs one trial at a time.
         torch.backends.cudnn.benchmark = use_cudnn_benchmark(self.translator, device)
         self.translator.workers = group.size
         self.batches = _batches(self.translator, plan, data, group, device)
@@ -129,7 +137,7 @@ class Trial:
         self.translator.init_from_data(self._frames_from(0, INIT_IMAGES))
         group.broadcast_parameters(self.translator)
         self.optimizers = build_optimizers(self.translator)
-        self.average = _MovingAverage.of(self.translator)
+        self.average = MovingAverage.of(self.translator)
         torch.manual_seed(plan.seed + 1 + group.rank)
         self.progress = _Progress(precision=self._precision())
         if folder := group.broadcast_object(lambda: checkpoint.latest(plan.folder)):
@@ -153,21 +161,21 @@ class Trial:
         return self.progress.images >= self.plan.images
 
     def evaluations(self) -> Iterator[Evaluation]:
-        """Trains on and yields at each evaluation, when its state is already safe."""
+        """Trains to the end of the budget and yields each evaluation after saving the state."""
         while not self.is_done:
             yield self._train_to_next_evaluation()
 
-    def _precision(self) -> Literal["bf16", "fp32"]:
+    def _precision(self) -> ComputePrecision:
         if self.plan.precision != "auto":
             return self.plan.precision
-        # The first worker's answer is everyone's.
+        # All workers use what is fastest on rank 0's device.
         return self.group.broadcast_object(lambda: fastest_precision(self.device))
 
     def _train_to_next_evaluation(self) -> Evaluation:
         plan, progress = self.plan, self.progress
         started, images_before = time.monotonic(), progress.images
         goal = min((progress.images // plan.evaluate_every + 1) * plan.evaluate_every, plan.images)
-        meter = _LossMeter(self.device)
+        meter = LossMeter(self.device)
         self.translator.train()
         try:
             while progress.images < goal:
@@ -178,7 +186,7 @@ class Trial:
         trained = time.monotonic() - started
         self.group.average_running_stats(self.translator)
         with self.averaged_weights():
-            found = self.evaluator.evaluate(
+            result = self.evaluator.evaluate(
                 self.translator, plan.folder / grid_name(progress.images)
             )
         progress.seconds += time.monotonic() - started
@@ -186,27 +194,27 @@ class Trial:
             images=progress.images,
             metrics={
                 name: value if name == self.evaluator.metric else round(value, 6)
-                for name, value in found.metrics.items()
+                for name, value in result.metrics.items()
             },
             losses=losses,
             seconds=round(progress.seconds, 3),
             images_per_second=round((progress.images - images_before) / trained, 3),
-            grid=found.grid,
+            grid=result.grid,
         )
         progress.history.append(vars(evaluation).copy())
         self._save()
         return evaluation
 
     def step(self) -> dict[str, Tensor]:
-        """Plays one training step; what it returns is averaged over the workers."""
+        """Runs one training step; returns its loss terms, averaged over the workers."""
         plan, progress = self.plan, self.progress
-        is_fresh_start = self.translator.begin_step(progress.images, plan.images)
+        needs_reset = self.translator.begin_step(progress.images, plan.images)
         factor = self.translator.learning_rate_factor(progress.images, plan.images)
         for player_optimizer in self.optimizers.values():
             player_optimizer.schedule(factor, min(progress.images / plan.images, 1.0))
-            if is_fresh_start:
+            if needs_reset:
                 player_optimizer.reset()
-        if is_fresh_start:
+        if needs_reset:
             self.steps.reset()
         losses = self.steps.run()
         shown = self.translator.config.batch_size * self.group.size
@@ -216,48 +224,37 @@ class Trial:
         return losses
 
     def _frames_from(self, start: int, count: int) -> Rgb:
-        """Training images in their stored order, from the first again after the last."""
-        numbers = [number % len(self.frames) for number in range(start, start + count)]
-        return to_network_range(self.frames.take(numbers).to(self.device))
+        """Training images in their stored order; after the last comes the first again."""
+        indices = [index % len(self.frames) for index in range(start, start + count)]
+        return to_network_range(self.frames.take(indices).to(self.device))
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Generator[None]:
-        """Puts the moving average, where the trial keeps one, in the generator's place."""
+        """A context in which the translator's generator is the moving average, if there is one."""
         live = self.translator.generator
         if self.average:
             self.translator.generator = self.average.network
-            self._measure_normalization(self.average.network)
+            self._recompute_batch_norm(self.average.network)
             self.group.average_running_stats(self.average.network)
         try:
             yield
         finally:
             self.translator.generator = live
 
-    @torch.no_grad()
-    def _measure_normalization(self, averaged: nn.Module) -> None:
-        """Measures batch normalization anew for averaged weights, on training frames.
-
-        What the live generator measured belongs to other weights: judged with it, an average looks
-        far worse than it is ("standing statistics", Brock et al. 2019, arXiv 1809.11096, app. C).
-        """
-        norms = [m for m in averaged.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # pyright: ignore[reportPrivateUsage] - the one base of 1d, 2d, 3d
-        if not norms:
-            return
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # the plain mean over all batches
-        batch_size = max(self.translator.config.batch_size, STANDING_BATCH)
+    def _recompute_batch_norm(self, averaged: nn.Module) -> None:
+        batch_size = max(self.translator.config.batch_size, MIN_BATCH_NORM_BATCH)
+        batches = (
+            self._frames_from(start, batch_size)
+            for start in range(0, BATCH_NORM_IMAGES, batch_size)
+        )
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), self.autocast:
             torch.manual_seed(self.plan.seed)
-            for start in range(0, STANDING_IMAGES, batch_size):
-                self.translator.translate(self._frames_from(start, batch_size))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+            recompute_batch_norm(averaged, self.translator.translate, batches)
 
     def evaluate_on(self, evaluator: Evaluator, grid: Location) -> EvaluationResult:
-        """Evaluators what the trial would be exported as, on another split than that of its history."""
+        """Evaluates the generator that would be exported with another evaluator than the trial's
+        own: on the test split."""
         with self.averaged_weights():
             return evaluator.evaluate(self.translator, grid)
 
@@ -265,50 +262,54 @@ class Trial:
         plan, group = self.plan, self.group
         folder = checkpoint.pending(plan.folder, self.progress.images)
         network = self.translator.state_dict()
-        trained = {name for name, _ in self.translator.named_parameters()}
-        own = {name: value for name, value in network.items() if name not in trained}
+        parameters = {name for name, _ in self.translator.named_parameters()}
+        buffers = {name: value for name, value in network.items() if name not in parameters}
         checkpoint.save(
-            {"translator": own, "batches": self.batches.state_dict(), "random": _random_state()},
-            folder / f"worker-{group.rank}.pt",
+            {
+                "translator": buffers,
+                "batches": self.batches.state_dict(),
+                "random": _random_state(),
+            },
+            folder / _worker_file(group.rank),
         )
         if group.is_rank_zero:
             shared: checkpoint.State = {
                 "translator": network,
                 "optimizers": {
-                    n: player_optimizer.optimizer.state_dict()
-                    for n, player_optimizer in self.optimizers.items()
+                    name: player_optimizer.optimizer.state_dict()
+                    for name, player_optimizer in self.optimizers.items()
                 },
                 "average": self.average.network.state_dict() if self.average else None,
                 "progress": vars(self.progress),
             }
-            checkpoint.save(shared, folder / "shared.pt")
-            generator = self.average.network if self.average else self.translator.generator
-            checkpoint.save(
-                {
-                    "architecture": plan.architecture,
-                    "parameters": dict(plan.parameters),
-                    "size": self.translator.config.size,
-                    "temperatures": self.temperatures and asdict(self.temperatures),
-                    "images": self.progress.images,
-                    "metrics": self.progress.history[-1]["metrics"],
-                    "protocol": self.evaluator.full_protocol,
-                    "generator": generator.state_dict(),
-                },
-                plan.folder / checkpoint.GENERATOR,
-            )
+            checkpoint.save(shared, folder / SHARED_FILE)
+            self._save_generator()
         group.barrier()
         if group.is_rank_zero:
-            workers = [f"worker-{rank}.pt" for rank in range(group.size)]
-            checkpoint.commit(folder, ["shared.pt", *workers])
+            workers = [_worker_file(rank) for rank in range(group.size)]
+            checkpoint.commit(folder, [SHARED_FILE, *workers])
         group.barrier()
 
+    def _save_generator(self) -> None:
+        description = checkpoint.GeneratorDescription(
+            architecture=self.plan.architecture,
+            parameters=dict(self.plan.parameters),
+            size=self.translator.config.size,
+            temperatures=self.temperatures,
+            images=self.progress.images,
+            metrics=self.progress.history[-1]["metrics"],
+            protocol=self.evaluator.full_protocol,
+        )
+        generator = self.average.network if self.average else self.translator.generator
+        checkpoint.save_generator(description, generator.state_dict(), self.plan.folder)
+
     def _restore(self, folder: Location) -> None:
-        shared = checkpoint.load(folder / "shared.pt", self.device)
+        shared = checkpoint.load(folder / SHARED_FILE, self.device)
         network = shared["translator"]
-        own_file = f"worker-{self.group.rank}.pt"
-        # A worker more than last time starts from the first one's buffers, with fresh draws.
-        is_known = own_file in checkpoint.parts(folder)
-        own = checkpoint.load(folder / own_file) if is_known else None
+        own_file = _worker_file(self.group.rank)
+        # With more workers than before, a new one starts with rank 0's buffers and fresh draws.
+        has_state = own_file in checkpoint.files_of(folder)
+        own = checkpoint.load(folder / own_file) if has_state else None
         if own:
             network |= own["translator"]
         self.translator.load_state_dict(network)
@@ -322,54 +323,8 @@ class Trial:
             _restore_random_state(own["random"])
 
 
-class _MovingAverage:
-    """An exponential moving average of the generator, with its half-life in images shown."""
-
-    def __init__(self, generator: nn.Module, half_life_images: int) -> None:
-        self.network = copy.deepcopy(generator).requires_grad_(False)
-        self.half_life_images = half_life_images
-
-    @classmethod
-    def of(cls, translator: Translator) -> "_MovingAverage | None":
-        half_life = translator.config.ema_half_life_images
-        return cls(translator.generator, half_life) if half_life else None
-
-    @torch.no_grad()
-    def update(self, generator: nn.Module, images: int, images_so_far: int) -> None:
-        # Shorter at the start, or a short trial would be judged by its first weights.
-        half_life = min(self.half_life_images, images_so_far * AVERAGE_RAMP)
-        kept = 0.5 ** (images / half_life)
-        torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - one kernel for all weights
-            list(self.network.parameters()), list(generator.parameters()), 1 - kept
-        )
-        if buffers := list(self.network.buffers()):
-            torch._foreach_copy_(buffers, list(generator.buffers()))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-        for averaged, live in zip(self.network.modules(), generator.modules(), strict=True):
-            if type(live).get_extra_state is not nn.Module.get_extra_state:
-                averaged.set_extra_state(live.get_extra_state())
-
-
-class _LossMeter:
-    """Means of the loss terms since the last evaluation, without waiting for the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.sums: dict[str, Tensor] = {}
-        self.steps = 0
-
-    def add(self, losses: Mapping[str, Tensor]) -> None:
-        for name in losses:
-            if name not in self.sums:
-                self.sums[name] = torch.zeros((), device=self.device)
-        sums = [self.sums[name] for name in losses]
-        torch._foreach_add_(sums, list(losses.values()))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-        self.steps += 1
-        if self.device.type != "cpu" and self.steps % STEPS_BETWEEN_CHECKS == 0:
-            check_finite(self.sums)
-
-    def means(self) -> dict[str, float]:
-        check_finite(self.sums)
-        return {name: round(value.item() / self.steps, 6) for name, value in self.sums.items()}
+def _worker_file(rank: int) -> str:
+    return f"worker-{rank}.pt"
 
 
 def _build(plan: TrialPlan, size: int) -> Translator:
@@ -386,11 +341,13 @@ def _batches(
     group: WorkerGroup,
     device: torch.device,
 ) -> Batches:
-    kind = PairedBatches if translator.needs_pairs else UnpairedBatches
+    batches_class = PairedBatches if translator.needs_pairs else UnpairedBatches
     rgb, thermal = data.paired if translator.needs_pairs else data.unpaired
-    # Every worker shuffles its own share, so each needs its own seed.
+    # Each worker shuffles its own shard, with its own seed.
     seed = plan.seed * 1009 + group.rank
-    return kind(rgb, thermal, batch_size=translator.config.batch_size, seed=seed, device=device)
+    return batches_class(
+        rgb, thermal, batch_size=translator.config.batch_size, seed=seed, device=device
+    )
 
 
 def _random_state() -> dict[str, Any]:

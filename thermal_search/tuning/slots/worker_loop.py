@@ -18,7 +18,8 @@ from thermal_search.data.ray_dataset import WorkerShard, open_worker_shard
 from thermal_search.distributed.worker_group import WorkerGroup, WorkerLost
 from thermal_search.errors import MetricError, TrialDiverged
 from thermal_search.evaluation.baselines import Baselines, load_or_measure_baselines
-from thermal_search.evaluation.evaluator import Evaluator, full_protocol, real_statistics
+from thermal_search.evaluation.evaluator import Evaluator, full_protocol
+from thermal_search.evaluation.real_statistics import real_statistics
 from thermal_search.metrics import (
     Extractor,
     FeaturesPrecision,

@@ -1,0 +1,72 @@
+"""The result of `thermal-search evaluate`: all metrics of a generator, beside the baselines."""
+
+from rich.console import Console
+from rich.table import Table
+
+from thermal_search.documents import Section
+from thermal_search.evaluation.baselines import TRIVIAL_BASELINE, Baselines
+
+HIGHER_IS_BETTER = ("psnr", "ssim", "inception_score")
+UNORDERED = ("images", "kid_std")
+"""The starts of metrics' keys; of all others, lower is better."""
+
+WIDTH = 120
+"""Columns of the table if the output is not a terminal."""
+
+
+class EvaluationReport(Section):
+    """All metrics of an exported generator on one split of a dataset."""
+
+    model: str
+    """The name of the generator's folder."""
+
+    architecture: str
+    dataset: str
+    """The digest of the dataset's pixels."""
+
+    split: str
+    metric: str
+    """The key of the Frechet distance."""
+
+    protocol: dict[str, str | int]
+    """How the metrics are measured."""
+
+    metrics: dict[str, float]
+    """By key, as in `EvaluationResult`."""
+
+    baselines: Baselines
+    beats_inverted_grey: bool
+    """Whether its Frechet distance is lower than that of inverted grey RGB."""
+
+
+def print_report(report: EvaluationReport) -> None:
+    """Prints the table of metrics, with a column for each baseline."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDTH
+    protocol, baselines = report.protocol, report.baselines
+    table = Table(
+        title=f"{report.model}, {protocol['images']} pairs of the {report.split} split",
+        caption=f"{protocol['features']} {protocol['weights']}, {protocol['resize']}, "
+        f"{protocol['precision']}",
+    )
+    for column in ("metric", "better", "value", *(name.replace("_", " ") for name in baselines)):
+        table.add_column(column, justify="left" if column in ("metric", "better") else "right")
+    for name, value in {**report.metrics, "images": protocol["images"]}.items():
+        better = "higher" if name.startswith(HIGHER_IS_BETTER) else "lower"
+        baseline_values = [
+            f"{baseline[name]:.4g}" if name in baseline else "" for baseline in baselines.values()
+        ]
+        table.add_row(
+            name, "" if name.startswith(UNORDERED) else better, f"{value:.6g}", *baseline_values
+        )
+    console.print(table)
+    metric = report.metric
+    beats, consequence = "beats", ""
+    if not report.beats_inverted_grey:
+        beats, consequence = "does not beat", ": it has not learned to translate"
+    console.print(
+        f"The generator {beats} inverted grey RGB ({metric} {report.metrics[metric]:.6g} against "
+        f"{baselines[TRIVIAL_BASELINE][metric]:.6g}){consequence}.",
+        highlight=False,
+    )

@@ -1,0 +1,128 @@
+"""An exported generator: a folder to keep, to share and to load anywhere.
+
+MODEL/generator.safetensors   weights only: loading them never runs code
+MODEL/config.json             how to build the generator around them, and how it was evaluated
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_weights
+from safetensors.torch import save as serialize_weights
+from torch import Tensor
+
+from thermal_search import architectures
+from thermal_search.architectures.translator import Translator
+from thermal_search.checkpoint import GeneratorDescription
+from thermal_search.documents import Document
+from thermal_search.errors import SearchError
+from thermal_search.storage import Location
+
+WEIGHTS_FILE, CONFIG_FILE = "generator.safetensors", "config.json"
+
+
+class GeneratorConfig(GeneratorDescription, Document):
+    """MODEL/config.json. Version 2: the names of weights differ from version 1."""
+
+    REMEDY: ClassVar[str] = "export it again"
+
+    version: Literal[2] = 2
+    trial: str
+    """The id of the trial or retraining that trained it."""
+
+    objective: dict[str, float]
+    """What the search minimized, by key: its mean over the trial's last evaluations."""
+
+    test_metrics: dict[str, float]
+    """Measured once on the test split; empty for a trial that is no retraining of a finalist."""
+
+
+def save(model: Location, config: GeneratorConfig, weights: Mapping[str, Tensor]) -> None:
+    """Writes a generator to a folder, over an earlier one if there is any."""
+    contiguous = {name: value.contiguous() for name, value in weights.items()}
+    content = serialize_weights(contiguous)
+    # Without its config a folder holds no generator: no reader gets a mixture of two.
+    (model / CONFIG_FILE).delete()
+    (model / WEIGHTS_FILE).write_bytes(content)
+    config.write(model / CONFIG_FILE)
+
+
+def load(model: Location | Path) -> Translator:
+    """An exported generator in evaluation mode, on the CPU.
+
+    Raises SearchError with one sentence if the folder holds none, or if it is of another version,
+    damaged, or inconsistent.
+    """
+    model = Location.of(model)
+    config = load_config(model)
+    try:
+        weights = parse_weights((model / WEIGHTS_FILE).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise _absent(model) from None
+    except (OSError, SafetensorError) as error:
+        raise SearchError(
+            f"{model / WEIGHTS_FILE} cannot be read ({_one_line(error)}): {config.REMEDY}."
+        ) from None
+    return assemble(config, weights, model / CONFIG_FILE, remedy=config.REMEDY)
+
+
+def load_config(model: Location | Path) -> GeneratorConfig:
+    """The config of an exported generator. Raises SearchError as `load` does."""
+    model = Location.of(model)
+    try:
+        return GeneratorConfig.read(model / CONFIG_FILE)
+    except FileNotFoundError:
+        raise _absent(model) from None
+
+
+def assemble(
+    description: GeneratorDescription,
+    weights: Mapping[str, Tensor],
+    source: Location,
+    *,
+    remedy: str,
+) -> Translator:
+    """A translator whose generator has these weights, in evaluation mode, on the CPU.
+
+    Raises SearchError if the description cannot be built or the weights do not fit it: the sentence
+    names `source` and ends with `remedy`.
+    """
+    try:
+        translator = architectures.build(
+            description.architecture, description.size, description.parameters
+        )
+    except Exception as error:  # any, from an architecture with such parameters
+        raise SearchError(
+            f"{source} describes a generator that cannot be built ({_one_line(error)}): {remedy}."
+        ) from None
+    if fault := _first_difference(translator.generator.state_dict(), weights):
+        raise SearchError(
+            f"{source} does not describe the weights that came with it ({fault}): {remedy}."
+        )
+    translator.generator.load_state_dict(weights)
+    return translator.eval()
+
+
+def _first_difference(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """The first difference in names or shapes; empty if there is none."""
+    for name in [*expected, *weights]:
+        if name not in weights:
+            return f"{name} is missing"
+        if name not in expected:
+            return f"{name} is unknown"
+        if weights[name].shape != expected[name].shape:
+            return f"{name} has shape {[*weights[name].shape]}, not {[*expected[name].shape]}"
+    return ""
+
+
+def _absent(model: Location) -> SearchError:
+    return SearchError(
+        f"{model} holds no exported generator ({CONFIG_FILE} and {WEIGHTS_FILE}): pass the folder "
+        "that thermal-search export wrote."
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: " + " ".join(str(error).split())[:200].rstrip(".")
