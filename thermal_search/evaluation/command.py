@@ -225,10 +225,10 @@ def _shard_of(manifest: Manifest, split: Split, group: WorkerGroup) -> Evaluatio
     batches = math.ceil(len(rgb) / EVALUATION_BATCH)
     edges = [math.ceil(batches * rank / group.size) for rank in (group.rank, group.rank + 1)]
     start, stop = (min(edge * EVALUATION_BATCH, len(rgb)) for edge in edges)
-    return EvaluationPairs(rgb.part(start, stop), thermal.part(start, stop), start)
+    return EvaluationPairs(rgb.slice(start, stop), thermal.slice(start, stop), start)
 
 
 def _same_fraction(frames: Frames, pairs: EvaluationPairs, count: int) -> Frames:
     """This worker's shard of other frames, at the same fractions as `pairs` are of `count`."""
     edges = (pairs.start, pairs.start + len(pairs))
-    return frames.part(*(edge * len(frames) // count for edge in edges))
+    return frames.slice(*(edge * len(frames) // count for edge in edges))
