@@ -94,7 +94,7 @@ def _max_cpus_per_worker(
 def _slots_that_fit(
     nodes: Sequence[Node], workers: int, gpus: float, cpus: float, one_node: bool
 ) -> int:
-    """How many slots fit if each worker takes `gpus` and `cpus`. Workers are alike: counts suffice."""
+    """How many slots fit if each worker takes `gpus` and `cpus`; workers are alike."""
     counts = [_workers_that_fit(node, gpus, cpus) for node in nodes]
     if one_node:
         return sum(count // workers for count in counts)
