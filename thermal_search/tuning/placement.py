@@ -1,6 +1,5 @@
 """The placement of a search's slots on the nodes of a cluster, from each node's resources."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -65,7 +64,7 @@ def place_slots(plan: SearchPlan, nodes: Sequence[Node]) -> SlotPlacement:
         raise SearchError(_does_not_fit(plan, nodes, max(slots, 1), gpus))
     threads = max(1, int(cpus / CPU_FRACTION_FOR_SLOTS + 1e-9))
     # Ray accepts fractions below one CPU, and whole numbers above.
-    reserved = float(int(cpus)) if cpus >= 1 else max(math.floor(cpus * 1e4) / 1e4, 0.001)
+    reserved = float(int(cpus)) if cpus >= 1 else max(int(cpus * 1e4) / 1e4, 0.001)
     resources = {"CPU": reserved} | ({"GPU": gpus} if gpus else {})
     # NCCL needs a GPU of its own for each worker, and a real one: Ray also counts GPUs that no
     # node has (`ray start --num-gpus`), but reports an accelerator type for real ones only.
@@ -105,7 +104,7 @@ def _workers_that_fit(node: Node, gpus: float, cpus: float) -> int:
     limits: list[int] = []
     if gpus:
         # Ray takes a fraction from one GPU, never from two.
-        workers_per_gpu = math.floor(1 / gpus + 1e-9) if gpus < 1 else 1 / gpus
+        workers_per_gpu = int(1 / gpus + 1e-9) if gpus < 1 else 1 / gpus
         limits.append(int(node.get("GPU", 0.0) * workers_per_gpu + 1e-9))
     if cpus:
         limits.append(int(node.get("CPU", 0.0) * CPU_FRACTION_FOR_SLOTS / cpus + 1e-9))
