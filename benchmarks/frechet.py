@@ -1,12 +1,12 @@
-"""The Frechet distance from features, against pytorch-fid and torchmetrics, in one run.
+"""The Frechet distance from features, against pytorch-fid and torchmetrics.
 
     python benchmarks/frechet.py [--sizes 500/500,5000/5000] [--dead 0,0.75] [--rounds 3]
 
-Every way starts from the painted images' 2048 features in float32 and a reference that is
-prepared beforehand: mean and covariance for the peers, the factor for ours. Ways are interleaved,
-in an order drawn anew each round; times are CPU-seconds and wall clock. The error is against the
+Every method starts from 2048 float32 features of the generated images and from a prepared
+reference: mean and covariance for the peers, the factor for ours. Methods alternate, in a new
+random order each round; times are CPU-seconds and wall-clock seconds. The error is against the
 float64 nuclear norm by a singular value decomposition of the features themselves. `--dead` is the
-share of the 2048 features that are 0 for every image, as a network's dead units are: all
+fraction of the 2048 features that are 0 for every image, as a network's dead units are: all
 covariances are then singular, however many images there are.
 """
 
@@ -27,7 +27,7 @@ def main() -> None:
         os.environ[name] = str(args.threads)
     describe(args.threads)
     for size in args.sizes.split(","):
-        n, reference = (int(part) for part in size.split("/"))
+        n, reference = (int(count) for count in size.split("/"))
         for dead in args.dead.split(","):
             measure(n, reference, float(dead), args.rounds)
 
@@ -40,79 +40,83 @@ def measure(n: int, m: int, dead: float, rounds: int) -> None:
 
     from thermal_search.metrics import FrechetReference, Statistics
 
-    painted, real = features(n, 1, dead), features(m, 2, dead)
+    generated, real = features(n, 1, dead), features(m, 2, dead)
     real_mean, real_covariance = real.mean(0), np.cov(real, rowvar=False)
     theirs = torch.from_numpy(real_mean), torch.from_numpy(real_covariance)
     started = time.process_time()
     reference = FrechetReference(Statistics.of(torch.from_numpy(real.astype(np.float32))))
-    prepared = time.process_time() - started
+    preparation = time.process_time() - started
 
     def pytorch_fid() -> float:
-        mean, covariance = painted.mean(0), np.cov(painted, rowvar=False)
+        mean, covariance = generated.mean(0), np.cov(generated, rowvar=False)
         return float(calculate_frechet_distance(mean, covariance, real_mean, real_covariance))
 
     def torchmetrics() -> float:
-        rows = torch.from_numpy(painted)
+        rows = torch.from_numpy(generated)
         mean = rows.mean(0)
         covariance = (rows.T @ rows - n * torch.outer(mean, mean)) / (n - 1)
         return float(_compute_fid(mean, covariance, *theirs))
 
     def ours() -> float:
-        return reference.distance(Statistics.of(torch.from_numpy(painted.astype(np.float32))))
+        return reference.distance(Statistics.of(torch.from_numpy(generated.astype(np.float32))))
 
-    truth = nuclear(painted, real)
-    ways: list[Callable[[], float]] = [pytorch_fid, torchmetrics, ours]
-    times: dict[str, list[tuple[float, float]]] = {way.__name__: [] for way in ways}
-    found: dict[str, float] = {}
+    truth = nuclear(generated, real)
+    methods: list[Callable[[], float]] = [pytorch_fid, torchmetrics, ours]
+    times: dict[str, list[tuple[float, float]]] = {method.__name__: [] for method in methods}
+    distances: dict[str, float] = {}
     for _ in range(rounds):
-        for way in random.sample(ways, len(ways)):
+        for method in random.sample(methods, len(methods)):
             cpu, wall = time.process_time(), time.perf_counter()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found[way.__name__] = way()
-            times[way.__name__].append((time.process_time() - cpu, time.perf_counter() - wall))
+                distances[method.__name__] = method()
+            times[method.__name__].append((time.process_time() - cpu, time.perf_counter() - wall))
     print(
-        f"\n{n} painted, {m} real, {dead:.0%} dead (distance {truth:.6f}; "
-        f"our reference took {prepared:.2f} CPU-s)"
+        f"\n{n} generated, {m} real, {dead:.0%} dead (distance {truth:.6f}; "
+        f"our reference took {preparation:.2f} CPU-s)"
     )
     print(
-        f"{'way':14}{'CPU-s min / median / max':>28}{'wall median':>13}{'ours is':>10}{'error':>11}"
+        f"{'method':14}{'CPU-s min / median / max':>28}{'wall median':>13}"
+        f"{'to ours':>10}{'error':>11}"
     )
     fastest = [cpu for cpu, _ in times["ours"]]
     for name, measured in times.items():
         cpus = sorted(cpu for cpu, _ in measured)
         ratio = statistics.median(
-            cpu / own for (cpu, _), own in zip(measured, fastest, strict=True)
+            cpu / ours_cpu for (cpu, _), ours_cpu in zip(measured, fastest, strict=True)
         )
         wall = statistics.median(wall for _, wall in measured)
         spread = f"{cpus[0]:.3f} / {statistics.median(cpus):.3f} / {cpus[-1]:.3f}"
-        error = abs(found[name] - truth)
+        error = abs(distances[name] - truth)
         print(f"{name:14}{spread:>28}{wall:>13.3f}{ratio:>9.1f}x{error:>11.1e}", flush=True)
 
 
 def features(count: int, seed: int, dead: float):
-    """Non-negative, with a spectrum that falls like a power law, as Inception's are; values that
-    float32 holds exactly, in float64."""
+    """`count` rows of features like Inception's: not negative, with a power-law spectrum.
+
+    In float64, but exactly representable in float32.
+    """
     import numpy as np
 
     shared = np.random.default_rng(0)
     mixing = shared.normal(size=(2048, 2048)) / np.sqrt(2048)
     scales = np.arange(1, 2049) ** -0.5
-    own = np.random.default_rng(seed).normal(size=(count, 2048)) * scales
-    mixed = own @ mixing * 3 + 0.3 + 0.05 * seed
+    individual = np.random.default_rng(seed).normal(size=(count, 2048)) * scales
+    mixed = individual @ mixing * 3 + 0.3 + 0.05 * seed
     mixed[:, shared.permutation(2048)[: round(dead * 2048)]] = 0
     return np.maximum(mixed, 0).astype(np.float32).astype(np.float64)
 
 
 def nuclear(a, b) -> float:
+    """The Frechet distance of two sets of features, by their nuclear norm."""
     import numpy as np
 
-    centred_a = (a - a.mean(0)) / np.sqrt(len(a) - 1)
-    centred_b = (b - b.mean(0)) / np.sqrt(len(b) - 1)
-    if min(len(a), len(b)) > 2048:  # an orthogonal factor in between changes no singular value
-        centred_a, centred_b = (np.linalg.qr(x, mode="r") for x in (centred_a, centred_b))
-    norm = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum()
-    traces = np.square(centred_a).sum() + np.square(centred_b).sum()
+    centered_a = (a - a.mean(0)) / np.sqrt(len(a) - 1)
+    centered_b = (b - b.mean(0)) / np.sqrt(len(b) - 1)
+    if min(len(a), len(b)) > 2048:  # an orthogonal factor does not change the singular values
+        centered_a, centered_b = (np.linalg.qr(x, mode="r") for x in (centered_a, centered_b))
+    norm = np.linalg.svd(centered_a @ centered_b.T, compute_uv=False).sum()
+    traces = np.square(centered_a).sum() + np.square(centered_b).sum()
     return float(np.square(a.mean(0) - b.mean(0)).sum() + traces - 2 * norm)
 
 

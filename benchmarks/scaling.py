@@ -1,16 +1,15 @@
-"""How well several workers share one trial: measured with 1 and 2, modelled beyond.
+"""How one trial scales over several workers: measured with 1 and 2, modeled beyond.
 
     python benchmarks/scaling.py --system pix2pix --size 64 --batch 8 --rounds 6
 
 Every worker has one thread of one core (or one GPU) and its own batch, as in a search. Rounds
-alternate between one worker alone and two together, so that whatever else the machine does falls on
-both. Efficiency is the share of its own speed that a worker keeps when it has company:
-images/s of N workers / (N x images/s of one).
+alternate between one worker alone and two together, so that other load on the machine affects both.
+Efficiency is images/s of N workers / (N x images/s of one).
 
-The model: a step of N workers takes the step of one plus the all-reduces of its turns. A ring
-all-reduce of B bytes over links of W bytes/s with latency L takes 2 (N - 1) (L + B / (N W)). W and
-L come from two all-reduces of different size, measured with two workers on this machine, and can be
-given for another network (--bandwidth in GB/s, --latency in us).
+The model: a step of N workers takes the time of one worker's step plus the all-reduces of its
+turns. A ring all-reduce of B bytes over links of W bytes/s with latency L takes
+2 (N - 1) (L + B / (N W)). W and L come from two all-reduces of different size, measured with two
+workers on this machine; --bandwidth (GB/s) and --latency (us) model another network.
 """
 
 import argparse
@@ -39,13 +38,13 @@ SMALL, LARGE = 1_000, 8_000_000
 def main() -> None:
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        told = processes.get_context("spawn").SimpleQueue()
-        processes.spawn(work, (args, folder, told), nprocs=2)
-        alone, together, small, large, sent, steps_precision = told.get()
+        results = processes.get_context("spawn").SimpleQueue()
+        processes.spawn(work, (args, folder, results), nprocs=2)
+        alone, together, small, large, sent, precision = results.get()
     efficiency = statistics.median(a / t for a, t in zip(alone, together, strict=True))
     step, pair = statistics.median(alone), statistics.median(together)
     print(
-        f"{args.system} {args.size} px, batch {args.batch} a worker, {steps_precision}: "
+        f"{args.system} {args.size} px, batch {args.batch} a worker, {precision}: "
         f"a step {step:.3f} s alone, {pair:.3f} s with a second worker; it sends "
         f"{sum(sent) / 1e6:.1f} MB in {len(sent)} all-reduces"
     )
@@ -59,7 +58,7 @@ def main() -> None:
     print(f"links of {bandwidth / 1e9:.2f} GB/s, latency {latency * 1e6:.0f} us:")
     for workers in (2, 4, 8, 16):
         exchange = sum(ring(size, workers, bandwidth, latency) for size in sent)
-        print(f"{workers} workers: efficiency {step / (step + exchange):.0%} (modelled)")
+        print(f"{workers} workers: efficiency {step / (step + exchange):.0%} (modeled)")
 
 
 def ring(size: float, workers: int, bandwidth: float, latency: float) -> float:
@@ -68,7 +67,7 @@ def ring(size: float, workers: int, bandwidth: float, latency: float) -> float:
 
 
 class RandomBatches:
-    """Made once: what is timed is the step, not the making of noise."""
+    """Yields one random batch again and again: only the step is timed."""
 
     def __init__(self, batch: int, size: int, device: torch.device) -> None:
         self.batch = Batch(
@@ -83,13 +82,16 @@ class RandomBatches:
         return self.batch
 
 
-def work(rank: int, args: argparse.Namespace, folder: str, told: Any) -> None:
+def work(rank: int, args: argparse.Namespace, folder: str, results: Any) -> None:
     torch.set_num_threads(1)
     has_gpus = torch.cuda.device_count() >= 2
     device = torch.device(f"cuda:{rank}" if has_gpus else "cpu")
-    alone_group = WorkerGroup()  # before there is company
+    alone_group = WorkerGroup()  # created before torch.distributed starts: a group of one
     dist.init_process_group(
-        "nccl" if has_gpus else "gloo", f"file://{Path(folder, 'meet')}", rank=rank, world_size=2
+        "nccl" if has_gpus else "gloo",
+        f"file://{Path(folder, 'rendezvous')}",
+        rank=rank,
+        world_size=2,
     )
     group = WorkerGroup()
     torch.manual_seed(0)
@@ -100,21 +102,21 @@ def work(rank: int, args: argparse.Namespace, folder: str, told: Any) -> None:
     precision = fastest_precision(device)
     autocast = autocast_for(device, precision)
 
-    def step(company: WorkerGroup) -> Callable[[], object]:
+    def step(workers: WorkerGroup) -> Callable[[], object]:
         translator.begin_step(0, 1_000_000)
-        return lambda: train_step(translator, optimizers, batches, group=company, autocast=autocast)
+        return lambda: train_step(translator, optimizers, batches, group=workers, autocast=autocast)
 
     alone: list[float] = []
     together: list[float] = []
     for round in range(args.rounds + 1):
         group.barrier()
-        # The other worker rests: it waits at the barrier, in its sleep.
-        lonely = timed(step(alone_group), device, args.steps) if group.is_rank_zero else 0.0
+        # The other worker waits at the barrier, without CPU time.
+        single = timed(step(alone_group), device, args.steps) if group.is_rank_zero else 0.0
         group.barrier()
-        shared = timed(step(group), device, args.steps)
+        both = timed(step(group), device, args.steps)
         if round:  # the first warms up
-            alone.append(lonely)
-            together.append(shared)
+            alone.append(single)
+            together.append(both)
     sent: list[int] = []
     reduce = group.average_gradients
 
@@ -126,7 +128,7 @@ def work(rank: int, args: argparse.Namespace, folder: str, told: Any) -> None:
     step(group)()
     small, large = (exchange(numbers, device) for numbers in (SMALL, LARGE))
     if group.is_rank_zero:
-        told.put((alone, together, small, large, sent, precision))
+        results.put((alone, together, small, large, sent, precision))
     group.barrier()
     dist.destroy_process_group()
 
@@ -137,7 +139,7 @@ def exchange(numbers: int, device: torch.device) -> float:
 
 
 def timed(action: Callable[[], object], device: torch.device, times: int) -> float:
-    """Seconds one action takes."""
+    """Mean seconds of one call."""
     started = time.perf_counter()
     for _ in range(times):
         action()

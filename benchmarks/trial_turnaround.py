@@ -1,12 +1,12 @@
-"""Seconds from one trial's end to the next one's first training step: slots against one
-TorchTrainer a trial, Ray's documented pattern.
+"""Seconds from the end of a trial to the first training step of the next: slots against Ray's
+documented pattern, one TorchTrainer for each trial.
 
     python benchmarks/trial_turnaround.py DATASET [--trials 4]
 
-DATASET is a folder written by process.py. Ours is a real search with one slot; the times are read
-from what it leaves: a trial ends when its last state is committed, and takes its first step when
-its first evaluation was drawn, less the seconds it says that took. The other pattern runs after it
-on the same machine with a loop that only writes down when it begins and ends.
+DATASET is a folder written by process.py. Ours is a real search with one slot, timed by its files:
+a trial ends when its last state is committed; its first step starts at the time of its first image
+grid, less the seconds that its first evaluation reports. The other pattern runs afterwards on the
+same machine, with a loop that only logs when it starts and ends.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from ray.train.torch import TorchTrainer
 
 from thermal_search import checkpoint
 from thermal_search.storage import Location
-from thermal_search.tuning import nodes as machines
+from thermal_search.tuning import nodes
 from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.search import search
 from thermal_search.tuning.settings import SearchSettings
@@ -35,9 +35,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ours = slots(args.dataset, Path(folder, "search"), args.trials)
         theirs = trainers(Path(folder), args.trials)
-    for name, gaps in (("one slot", ours), ("one TorchTrainer a trial", theirs)):
-        told = ", ".join(f"{gap:.2f}" for gap in gaps)
-        print(f"{name}: median {statistics.median(gaps):.2f} s ({told})")
+    for name, gaps in (("one slot", ours), ("one TorchTrainer per trial", theirs)):
+        listed = ", ".join(f"{gap:.2f}" for gap in gaps)
+        print(f"{name}: median {statistics.median(gaps):.2f} s ({listed})")
     ratio = statistics.median(theirs) / statistics.median(ours)
     print(f"{ratio:.0f} times as fast to the next trial")
 
@@ -56,13 +56,13 @@ def slots(dataset: Path, output: Path, trials: int) -> list[float]:
     record = search(plan_from_settings(settings))
     times: list[tuple[float, float]] = []
     for trial in record.trials.values():
-        place = output / "trials" / trial.id
-        state = checkpoint.latest(place)
+        folder = output / "trials" / trial.id
+        state = checkpoint.latest(folder)
         assert state
         committed = (state / checkpoint.COMMIT).local
         assert committed
         first = checkpoint.load(state / "shared.pt")["progress"]["history"][0]
-        drawn = (place / first["grid"]).stat().st_mtime
+        drawn = (folder / first["grid"]).stat().st_mtime
         times.append((drawn - first["seconds"], committed.stat().st_mtime))
     times.sort()
     return [begin - end for (_, end), (begin, _) in pairwise(times)]
@@ -90,7 +90,7 @@ def one_trial(config: dict[str, str]) -> None:
 
 def trainers(folder: Path, trials: int) -> list[float]:
     log = folder / "times.jsonl"
-    machines.join("local")
+    nodes.join("local")
     tune.Tuner(
         tune.with_resources(one_trial, {"CPU": 0.01}),
         param_space={"log": str(log)},

@@ -1,8 +1,8 @@
-"""What may stand in the files of cluster/: the fields we use, and no others.
+"""JSON schemas for the files of cluster/: the fields that these files use, and no others.
 
-Stricter than Ray's own check, which lets any key through where a cloud's part begins; for KubeRay
-a small part of its resource definitions. A new field is added here first, from the vendor's
-reference.
+Stricter than Ray's own check, which accepts any key in the part that is passed to a cloud; for
+KubeRay a small part of its resource definitions. To use a new field, add it here first, from the
+vendor's reference.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
 NUMBER: Schema = {"type": "number", "minimum": 0}
-SWITCH: Schema = {"type": "boolean"}
+BOOLEAN: Schema = {"type": "boolean"}
 
 
 def fields(*required: str, **allowed: Schema) -> Schema:
@@ -24,12 +24,13 @@ def fields(*required: str, **allowed: Schema) -> Schema:
 
 
 def table(of: Schema) -> Schema:
-    """A mapping whose keys are anyone's."""
+    """A mapping with arbitrary keys."""
     return {"type": "object", "additionalProperties": of}
 
 
-def several(of: Schema, least: int = 1) -> Schema:
-    return {"type": "array", "items": of, "minItems": least}
+def several(of: Schema) -> Schema:
+    """A list of at least one item."""
+    return {"type": "array", "items": of, "minItems": 1}
 
 
 def one_of(*values: object) -> Schema:
@@ -51,7 +52,7 @@ COMMON = {
 
 
 def _cloud(provider: Schema, node: Schema) -> Schema:
-    machine = fields(
+    node_type = fields(
         "resources",
         "node_config",
         min_workers=NUMBER,
@@ -64,13 +65,13 @@ def _cloud(provider: Schema, node: Schema) -> Schema:
         provider=provider,
         auth=fields("ssh_user", ssh_user=TEXT),
         head_node_type=TEXT,
-        available_node_types=fields("head", "worker", head=machine, worker=machine),
+        available_node_types=fields("head", "worker", head=node_type, worker=node_type),
         **COMMON,
     )
 
 
 AWS = _cloud(
-    fields("type", "region", type=one_of("aws"), region=TEXT, cache_stopped_nodes=SWITCH),
+    fields("type", "region", type=one_of("aws"), region=TEXT, cache_stopped_nodes=BOOLEAN),
     # The parameters of EC2's RunInstances.
     fields(
         *("InstanceType", "ImageId"),
@@ -97,7 +98,7 @@ GCP = _cloud(
         region=TEXT,
         availability_zone=TEXT,
         project_id=TEXT,
-        cache_stopped_nodes=SWITCH,
+        cache_stopped_nodes=BOOLEAN,
     ),
     # A machine of Compute Engine's instances.insert.
     fields(
@@ -105,8 +106,8 @@ GCP = _cloud(
         machineType=TEXT,
         disks=several(
             fields(
-                boot=SWITCH,
-                autoDelete=SWITCH,
+                boot=BOOLEAN,
+                autoDelete=BOOLEAN,
                 type=one_of("PERSISTENT"),
                 initializeParams=fields(
                     *("diskSizeGb", "diskType", "sourceImage"),
@@ -167,7 +168,7 @@ RAY_CLUSTER_SPEC = fields(
     *("rayVersion", "headGroupSpec", "workerGroupSpecs", "authOptions"),
     rayVersion=TEXT,
     authOptions=fields("mode", mode=one_of("token")),
-    enableInTreeAutoscaling=SWITCH,
+    enableInTreeAutoscaling=BOOLEAN,
     autoscalerOptions=fields(version=one_of("v2"), idleTimeoutSeconds=NUMBER),
     headGroupSpec=fields("rayStartParams", "template", rayStartParams=table(TEXT), template=POD),
     workerGroupSpecs=several(
@@ -199,7 +200,7 @@ RAY_JOB = fields(
         entrypoint=TEXT,
         submissionMode=one_of("K8sJobMode"),
         backoffLimit=NUMBER,
-        shutdownAfterJobFinishes=SWITCH,
+        shutdownAfterJobFinishes=BOOLEAN,
         ttlSecondsAfterFinished=NUMBER,
         rayClusterSpec=RAY_CLUSTER_SPEC,
     ),

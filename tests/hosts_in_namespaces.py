@@ -1,8 +1,8 @@
-"""Several machines on one, for tests of a real cluster: Linux namespaces, each with its own sshd.
+"""Several hosts on one machine, for tests of a real cluster: Linux namespaces with an sshd each.
 
-A machine is a process tree with its own network, processes, mounts, host name and home folder, on a
-switch that no other process can reach. All of it hangs on processes that die with the one that made
-them: nothing is left behind, not even when the tests are killed.
+A host is a process tree with its own network, processes, mounts, host name and home folder, on a
+switch that no other process can reach. Every process of it dies with the process that created it:
+nothing is left behind, even if the tests are killed.
 """
 
 import os
@@ -15,89 +15,89 @@ from pathlib import Path
 
 TOOLS = ("unshare", "nsenter", "setpriv", "ip", "ssh", "sshd", "ssh-keygen", "rsync", "curl")
 HIDDEN = (Path("/tmp"), Path("/run"), Path("/dev/shm"))
-SEARCHED = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def missing() -> str | None:
-    """Why there can be no machines here; None where there can."""
+    """Why this machine cannot run such hosts; None if it can."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        return "machines in namespaces need Linux and root"
-    absent = [tool for tool in TOOLS if not shutil.which(tool, path=SEARCHED)]
+        return "hosts in namespaces need Linux and root"
+    absent = [tool for tool in TOOLS if not shutil.which(tool, path=SYSTEM_PATH)]
     if absent:
         packages = "openssh-server, rsync, iproute2, curl"
-        return f"machines in namespaces need {', '.join(absent)} ({packages})"
-    tried = subprocess.run(
+        return f"hosts in namespaces need {', '.join(absent)} ({packages})"
+    attempt = subprocess.run(
         ["unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "ip", "link"],
         capture_output=True,
         check=False,
     )
-    return None if tried.returncode == 0 else "this machine does not let us make namespaces"
+    return None if attempt.returncode == 0 else "this machine does not allow new namespaces"
 
 
-class Machine:
-    """One machine. Its home folder survives a power-off, its memory and /tmp do not."""
+class Host:
+    """One host. Its home folder survives a power-off; its memory and /tmp do not."""
 
     def __init__(
         self,
-        machines: "Machines",
+        hosts: "Hosts",
         name: str,
         number: int,
         *,
         hidden: Sequence[Path],
         visible: Sequence[Path],
     ) -> None:
-        self.machines, self.name = machines, name
+        self.hosts, self.name = hosts, name
         self.address = f"10.77.0.{number}"
         self.port = f"port{number}"
         self.hidden = [*HIDDEN, *hidden]
-        self.visible = [machines.folder, Path(sys.base_prefix), Path(sys.prefix), *visible]
-        self.folder = machines.folder / "machines" / name
+        self.visible = [hosts.folder, Path(sys.base_prefix), Path(sys.prefix), *visible]
+        self.folder = hosts.folder / "folders" / name
         self.home = self.folder / "home"
         self.home.mkdir(parents=True)
 
     def power_on(self) -> None:
-        """Starts the machine and waits for its sshd."""
+        """Starts the host and waits for its sshd."""
         (self.folder / "init").write_text(self._init())
         command = ["unshare", "--net", "--mount", "--pid", "--ipc", "--uts", "--fork"]
         command += ["--mount-proc", "--kill-child", "bash", str(self.folder / "init")]
         (self.folder / "ready").unlink(missing_ok=True)
         with (self.folder / "console").open("ab") as console:
-            self.power = _bound_to_us(command, console)
+            self.process = _start_bound(command, console)
         _wait_for((self.folder / "ready").exists, f"{self.name} does not start", self._console)
-        children = Path(f"/proc/{self.power.pid}/task/{self.power.pid}/children")
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         self.init = int(children.read_text().split()[0])
-        switch = self.machines.switch.pid
+        switch = self.hosts.switch.pid
         _ip(switch, f"link add {self.port} type veth peer name eth0 netns {self.init}")
         _ip(switch, f"link set {self.port} master switch up")
         for line in (
             "link set lo up",
             f"address add {self.address}/24 dev eth0",
             "link set eth0 up",
-            # Leads nowhere; Ray takes the machine's address from it.
+            # No one answers there; Ray derives the host's address from this route.
             "route add default via 10.77.0.254",
-            # The clouds' metadata address: answers at once that there is none.
+            # The clouds' metadata address: unreachable at once, instead of after a timeout.
             "route add unreachable 169.254.0.0/16",
         ):
             _ip(self.init, line)
 
     def power_off(self) -> None:
-        """At once, as when the plug is pulled."""
-        self.power.kill()
-        self.power.wait()
+        """Kills every process of the host at once, as a power failure does."""
+        self.process.kill()
+        self.process.wait()
 
-    def cut(self) -> None:
-        """Pulls the network cable."""
-        _ip(self.machines.switch.pid, f"link set {self.port} down")
+    def disconnect(self) -> None:
+        """Cuts the host off the network."""
+        _ip(self.hosts.switch.pid, f"link set {self.port} down")
 
-    def mend(self) -> None:
-        _ip(self.machines.switch.pid, f"link set {self.port} up")
+    def reconnect(self) -> None:
+        _ip(self.hosts.switch.pid, f"link set {self.port} up")
 
     def start(
         self, command: str, log: Path, environment: Mapping[str, str] | None = None
     ) -> "subprocess.Popen[bytes]":
-        """Starts a shell command on the machine; its output goes to `log`."""
+        """Starts a shell command on the host; its output goes to `log`."""
         with log.open("ab") as output:
-            return _bound_to_us(self._entered(command, environment), output)
+            return _start_bound(self._entered(command, environment), output)
 
     def run(
         self, command: str, timeout: float = 300, environment: Mapping[str, str] | None = None
@@ -110,18 +110,18 @@ class Machine:
             check=False,
         )
 
-    def processes(self, mark: str) -> list[int]:
-        """Numbers, within the machine, of the processes whose command line contains `mark`."""
+    def processes(self, text: str) -> list[int]:
+        """The process IDs, within the host, of processes whose command line contains `text`."""
         listed = self.run(
             "for p in /proc/[0-9]*; do echo ${p#/proc/} $(tr '\\0' ' ' <$p/cmdline); done"
         )
         lines = (line.split(maxsplit=1) for line in listed.stdout.splitlines())
-        return [int(line[0]) for line in lines if len(line) == 2 and mark in line[1]]
+        return [int(line[0]) for line in lines if len(line) == 2 and text in line[1]]
 
     def _entered(self, command: str, environment: Mapping[str, str] | None) -> list[str]:
         variables = {
             "HOME": "/root",
-            "PATH": f"{Path(sys.prefix) / 'bin'}:{SEARCHED}",
+            "PATH": f"{Path(sys.prefix) / 'bin'}:{SYSTEM_PATH}",
             "LANG": "C.UTF-8",
             "OMP_NUM_THREADS": "1",
             **(environment or {}),
@@ -131,10 +131,10 @@ class Machine:
         return [*entered, *(f"{k}={v}" for k, v in variables.items()), "bash", "-c", command]
 
     def _init(self) -> str:
-        """The machine's first process: shows it what it may see, then serves SSH."""
-        folder = self.machines.folder
-        kept = [f"keep {number} {path}" for number, path in enumerate(self.visible)]
-        back = [f"bring {number} {path}" for number, path in enumerate(self.visible)]
+        """The script of the host's first process: mounts what it may see, then serves SSH."""
+        folder = self.hosts.folder
+        keep = [f"keep {number} {path}" for number, path in enumerate(self.visible)]
+        restore = [f"restore {number} {path}" for number, path in enumerate(self.visible)]
         return "\n".join(
             [
                 "set -e",
@@ -143,22 +143,22 @@ class Machine:
                 "mount -t tmpfs keeper /mnt",
                 "keep() { mkdir -p /mnt/$1; mount --rbind $2 /mnt/$1; }",
                 "hide() { mkdir -p $1; mount -t tmpfs -o size=2g hidden $1; }",
-                "bring() { mkdir -p $2; mount --rbind /mnt/$1 $2; }",
-                *kept,
+                "restore() { mkdir -p $2; mount --rbind /mnt/$1 $2; }",
+                *keep,
                 "mkdir -p /mnt/home",
                 f"mount --bind {self.home} /mnt/home",
                 *(f"hide {path}" for path in self.hidden),
                 "mount --rbind /mnt/home /root",
-                *back,
+                *restore,
                 "umount -l /mnt",
                 "mkdir -p /run/sshd",
-                # First, as Debian's installer has it: a name that leads only to the machine itself.
+                # First, as Debian's installer writes it: a name that resolves to the host itself.
                 f"(echo 127.0.1.1 {self.name}; cat {folder}/hosts) > {self.folder}/hosts",
                 f"mount --bind {self.folder}/hosts /etc/hosts",
                 f"mount --bind {folder}/resolv.conf /etc/resolv.conf",
                 f"/usr/sbin/sshd -f {folder}/sshd_config",
                 f"touch {self.folder}/ready",
-                # Takes in the orphans, as a first process must.
+                # Adopts orphans, as process 1 must.
                 "while :; do sleep 1; done",
             ]
         )
@@ -167,9 +167,12 @@ class Machine:
         return (self.folder / "console").read_text()
 
 
-class Machines:
-    """Some machines on one switch. `folder` is the disk they share; what `hidden` names, they do
-    not see, unless they are among `seeing`."""
+class Hosts:
+    """Several hosts on one switch.
+
+    `folder` is a disk they share. The paths in `hidden` are invisible to them, except to the hosts
+    named in `seeing`.
+    """
 
     def __init__(
         self, folder: Path, names: Sequence[str], *, hidden: Sequence[Path], seeing: Sequence[str]
@@ -179,8 +182,8 @@ class Machines:
         folder.mkdir(parents=True, exist_ok=True)
         for key in (self.key, folder / "host_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-        self.machines = {
-            name: Machine(
+        self.hosts = {
+            name: Host(
                 self,
                 name,
                 number,
@@ -189,7 +192,10 @@ class Machines:
             )
             for number, name in enumerate(names, start=11)
         }
-        lines = ["127.0.0.1 localhost", *(f"{m.address} {m.name}" for m in self.machines.values())]
+        lines = [
+            "127.0.0.1 localhost",
+            *(f"{host.address} {host.name}" for host in self.hosts.values()),
+        ]
         (folder / "hosts").write_text("\n".join(lines) + "\n")
         (folder / "resolv.conf").write_text("")
         (folder / "sshd_config").write_text(
@@ -198,8 +204,8 @@ class Machines:
             "StrictModes no\nMaxStartups 100\nPidFile none\n"
         )
 
-    def __enter__(self) -> "Machines":
-        self.switch = _bound_to_us(["unshare", "--net", "sleep", "infinity"], subprocess.DEVNULL)
+    def __enter__(self) -> "Hosts":
+        self.switch = _start_bound(["unshare", "--net", "sleep", "infinity"], subprocess.DEVNULL)
         try:
             self._power_on()
         except BaseException:
@@ -213,22 +219,22 @@ class Machines:
         _wait_for(lambda: os.readlink(apart) != here, "the switch does not start", str)
         _ip(self.switch.pid, "link add switch type bridge")
         _ip(self.switch.pid, "link set switch up")
-        for machine in self.machines.values():
-            machine.power_on()
+        for host in self.hosts.values():
+            host.power_on()
 
     def __exit__(self, *_: object) -> None:
-        for machine in self.machines.values():
-            if hasattr(machine, "power"):
-                machine.power_off()
+        for host in self.hosts.values():
+            if hasattr(host, "process"):
+                host.power_off()
         self.switch.kill()
         self.switch.wait()
 
-    def __getitem__(self, name: str) -> Machine:
-        return self.machines[name]
+    def __getitem__(self, name: str) -> Host:
+        return self.hosts[name]
 
 
-def _bound_to_us(command: list[str], output: object) -> "subprocess.Popen[bytes]":
-    """A process that is killed when this one ends, however it ends. Ctrl-C does not reach it."""
+def _start_bound(command: list[str], output: object) -> "subprocess.Popen[bytes]":
+    """Starts a process that is killed when this one ends, in any way. Ctrl-C does not reach it."""
     return subprocess.Popen(
         ["setpriv", "--pdeathsig", "KILL", *command],
         stdin=subprocess.DEVNULL,
@@ -238,14 +244,15 @@ def _bound_to_us(command: list[str], output: object) -> "subprocess.Popen[bytes]
     )
 
 
-def _ip(namespace_of: int, command: str) -> None:
-    entered = ["nsenter", "--target", str(namespace_of), "--net", "ip", *command.split()]
+def _ip(pid: int, command: str) -> None:
+    """Runs `ip` in the network namespace of a process."""
+    entered = ["nsenter", "--target", str(pid), "--net", "ip", *command.split()]
     subprocess.run(entered, check=True, capture_output=True)
 
 
-def _wait_for(condition, complaint: str, details, timeout_s: float = 20) -> None:
+def _wait_for(condition, message: str, details, timeout_s: float = 20) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{complaint}: {details()}")
+            raise RuntimeError(f"{message}: {details()}")
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""The files of cluster/, without a cloud: Ray's own check, a stricter one, and rules of ours."""
+"""The files of cluster/, without a cloud: Ray's own check, stricter schemas, and our own rules."""
 
 import copy
 import re
@@ -28,7 +28,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def keys(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The path to every key whose name a schema knows."""
+    """The path of every key, as keys and list indices."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield (*path, key)
@@ -38,77 +38,77 @@ def keys(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from keys(inner, (*path, number))
 
 
-ANYONES = {"file_mounts", "rayStartParams", "nodeSelector"}
-"""Mappings whose keys are names of ours or of the reader."""
+ARBITRARY = {"file_mounts", "rayStartParams", "nodeSelector"}
+"""Mappings with arbitrary keys, which the schemas do not restrict."""
 
 KEYS = [
     (name, path)
     for name in SCHEMAS
     for path in keys(read(name))
-    if not any(part in ANYONES for part in path[:-1])
+    if not any(key in ARBITRARY for key in path[:-1])
 ]
 
 
-def test_every_file_of_the_folder_is_checked():
+def test_every_yaml_file_has_a_schema():
     assert {str(path.relative_to(CLUSTER)) for path in CLUSTER.rglob("*.yaml")} == set(SCHEMAS)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_has_only_fields_that_exist(name):
+def test_file_matches_its_schema(name):
     Draft202012Validator(SCHEMAS[name]).validate(read(name))
 
 
-def test_a_misspelt_key_is_found_wherever_it_is():
-    # All of them in one test: each alone would only add lines.
+def test_schemas_refuse_every_misspelled_key():
+    # One test for all keys: hundreds of parametrized tests would only add lines of output.
     files = {name: (read(name), Draft202012Validator(SCHEMAS[name])) for name in SCHEMAS}
     assert len(KEYS) > 100
     for name, path in KEYS:
-        sound, schema = files[name]
-        content = copy.deepcopy(sound)
-        place = content
-        for part in path[:-1]:
-            place = place[part]
-        place[f"{path[-1]}x"] = place.pop(path[-1])
+        valid, schema = files[name]
+        content = copy.deepcopy(valid)
+        parent = content
+        for key in path[:-1]:
+            parent = parent[key]
+        parent[f"{path[-1]}x"] = parent.pop(path[-1])
         assert not schema.is_valid(content), f"{name}: {path}"
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
-def test_ray_takes_it(name):
+def test_ray_accepts_the_file(name):
     validate_config(prepare_config(read(name)))
 
 
-def test_all_machines_of_ones_own_are_used_always():
+def test_all_on_premise_machines_are_always_used():
     content = read("on-premise.yaml")
     content["provider"]["worker_ips"].append("10.0.0.13")
     prepared = prepare_config(content)
-    (machines,) = prepared["available_node_types"].values()
+    (node_type,) = prepared["available_node_types"].values()
 
     validate_config(prepared)
-    assert machines["min_workers"] == machines["max_workers"] == prepared["max_workers"] == 3
+    assert node_type["min_workers"] == node_type["max_workers"] == prepared["max_workers"] == 3
 
 
-def test_the_disks_of_google_are_in_the_zone_of_its_machines():
+def test_google_disks_are_in_the_zone_of_their_machines():
     content = read("gcp.yaml")
     zone = content["provider"]["availability_zone"]
-    for machine in content["available_node_types"].values():
-        for disk in machine["node_config"]["disks"]:
+    for node_type in content["available_node_types"].values():
+        for disk in node_type["node_config"]["disks"]:
             # A machine with an L4 refuses the default, pd-standard.
             assert disk["initializeParams"]["diskType"] == f"zones/{zone}/diskTypes/pd-balanced"
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
-def test_what_it_copies_is_in_the_checkout(name):
+def test_file_mounts_exist_in_the_checkout(name):
     mounts = read(name)["file_mounts"]
     token = mounts.pop("~/.ray/auth_token")
 
     assert token == "~/.ray/auth_token"
     for remote, local in mounts.items():
-        assert remote == local, "the machines look like the checkout"
+        assert remote == local, "paths on the machines equal those of the checkout"
         assert (ROOT / Path(local).relative_to("~/thermal-search")).exists(), local
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
-def test_what_the_package_needs_is_copied(name):
+def test_file_mounts_contain_what_the_package_needs(name):
     copied = {Path(path).name for path in read(name)["file_mounts"]}
 
     assert {"thermal_search", "search_spaces", "pyproject.toml", "constraints.txt"} <= copied
@@ -116,23 +116,23 @@ def test_what_the_package_needs_is_copied(name):
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
-def test_asks_for_a_token_and_shows_the_dashboard_to_nobody(name):
+def test_cluster_requires_a_token_and_shows_the_dashboard_on_loopback_only(name):
     content = read(name)
-    logins = "\n".join(content["setup_commands"])
+    setup = "\n".join(content["setup_commands"])
     head, workers = content["head_start_ray_commands"], content["worker_start_ray_commands"]
 
-    assert "RAY_AUTH_MODE=token" in logins
+    assert "RAY_AUTH_MODE=token" in setup
     assert "--dashboard-host=127.0.0.1" in head[-1]
     assert "0.0.0.0" not in "\n".join([*head, *workers])
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
-def test_a_submitted_command_finds_what_the_logins_set(name, tmp_path):
-    # As most machines have it: only those at a terminal read further.
+def test_submitted_command_has_the_login_environment(name, tmp_path):
+    # As on most machines: a shell without a terminal returns here.
     (tmp_path / ".bashrc").write_text("case $- in *i*) ;; *) return ;; esac\n")
 
-    def typed(command: str) -> str:
-        # What the far shell makes of Ray's words.
+    def run_remotely(command: str) -> str:
+        # As the remote shell runs the command line that Ray sends.
         return subprocess.run(
             ["bash", "-c", " ".join(_with_interactive(command))],
             env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
@@ -143,18 +143,18 @@ def test_a_submitted_command_finds_what_the_logins_set(name, tmp_path):
 
     for _ in ("ray up", "again, with a changed line"):
         for command in read(name)["setup_commands"][-3:]:
-            typed(command)
+            run_remotely(command)
 
-    assert typed("echo $MLFLOW_TRACKING_URI $RAY_AUTH_MODE").split() == [
+    assert run_remotely("echo $MLFLOW_TRACKING_URI $RAY_AUTH_MODE").split() == [
         "http://127.0.0.1:5000",
         "token",
     ]
-    assert typed("echo $PATH").startswith(f"{tmp_path}/venv/bin:")
+    assert run_remotely("echo $PATH").startswith(f"{tmp_path}/venv/bin:")
     assert (tmp_path / ".thermal-search").read_text().count("MLFLOW_TRACKING_URI") == 1
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_a_search_on_kubernetes_is_told_where_the_runs_are_kept(name):
+def test_kubernetes_manifest_sets_the_tracking_uri(name):
     content = read(name)["spec"]
     (head,) = content.get("rayClusterSpec", content)["headGroupSpec"]["template"]["spec"][
         "containers"
@@ -164,7 +164,7 @@ def test_a_search_on_kubernetes_is_told_where_the_runs_are_kept(name):
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
-def test_no_command_is_cut_off_by_a_comment(name):
+def test_no_comment_truncates_a_command(name):
     for key, commands in read(name).items():
         if key.endswith("_commands"):
             for command in commands:
@@ -172,7 +172,7 @@ def test_no_command_is_cut_off_by_a_comment(name):
 
 
 @pytest.mark.parametrize("name", ["cluster.yaml", "gcp.yaml"])
-def test_workers_are_spot_and_cost_nothing_while_nothing_is_searched(name):
+def test_workers_are_spot_instances_and_scale_down_to_none(name):
     content = read(name)
     worker = content["available_node_types"]["worker"]
 
@@ -184,14 +184,14 @@ def test_workers_are_spot_and_cost_nothing_while_nothing_is_searched(name):
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_holds_no_credential(name):
+def test_file_holds_no_credential(name):
     text = (CLUSTER / name).read_text()
 
     assert not re.search(r"AKIA|BEGIN .*PRIVATE KEY|secret_access_key\s*[:=]|password", text, re.I)
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
-def test_the_image_and_the_manifest_name_one_ray(name):
+def test_image_manifest_and_constraints_pin_the_same_ray(name):
     content = read(name)["spec"]
     version = content.get("rayClusterSpec", content)["rayVersion"]
     pinned = re.search(r"^ray==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)
@@ -204,7 +204,7 @@ def test_the_image_and_the_manifest_name_one_ray(name):
     assert version == pinned[1] == image[1]
 
 
-def test_the_job_asks_for_a_search_that_our_flags_know():
+def test_ray_job_runs_search_py_with_valid_flags():
     words = shlex.split(read("kuberay/rayjob.yaml")["spec"]["entrypoint"])
     _, bound, _ = app["search"].parse_args(words[2:], print_error=False, exit_on_error=False)
 
@@ -212,7 +212,7 @@ def test_the_job_asks_for_a_search_that_our_flags_know():
     assert bound.kwargs["settings"].slots == 4
 
 
-def test_all_launched_clusters_are_set_up_alike():
+def test_all_launched_clusters_have_the_same_setup():
     first, *others = (read(name) for name in LAUNCHED)
 
     for other in others:

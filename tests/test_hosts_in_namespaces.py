@@ -1,4 +1,4 @@
-"""The machines that tests of a cluster run on: they are apart, and nothing of them is left."""
+"""The hosts of the cluster tests: they are isolated, and nothing of them is left behind."""
 
 import signal
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import hosts_in_namespaces
 import pytest
-from hosts_in_namespaces import Machines
+from hosts_in_namespaces import Hosts
 
 pytestmark = [
     pytest.mark.cluster,
@@ -17,17 +17,17 @@ pytestmark = [
 OWNER = """
 import signal, sys, time
 from pathlib import Path
-from hosts_in_namespaces import Machines
-signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell runs aside is deaf to it
-with Machines(Path(sys.argv[1]), ["one", "two"], hidden=[], seeing=[]) as machines:
-    machines["two"].start("sleep 500", Path(sys.argv[1], "log"))
+from hosts_in_namespaces import Hosts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
+with Hosts(Path(sys.argv[1]), ["one", "two"], hidden=[], seeing=[]) as hosts:
+    hosts["two"].start("sleep 500", Path(sys.argv[1], "log"))
     print("on", flush=True)
     time.sleep(500)
 """
 
 
 def processes_of(folder: Path) -> list[str]:
-    found = []
+    commands = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -35,13 +35,13 @@ def processes_of(folder: Path) -> list[str]:
             except OSError:
                 continue
             if str(folder) in command:
-                found.append(command)
-    return found
+                commands.append(command)
+    return commands
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_nothing_is_left_however_its_owner_ends(tmp_path, end):
-    folder = tmp_path / "machines"
+def test_hosts_end_with_their_owner(tmp_path, end):
+    folder = tmp_path / "hosts"
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, str(folder)],
         stdout=subprocess.PIPE,
@@ -61,26 +61,26 @@ def test_nothing_is_left_however_its_owner_ends(tmp_path, end):
     assert str(folder) not in Path("/proc/mounts").read_text()
 
 
-def test_a_machine_keeps_its_home_and_loses_the_rest(tmp_path):
-    shown = f"hostname; ls -A /root /tmp; ls {tmp_path}/secret"
+def test_home_survives_power_off_and_hidden_folders_are_invisible(tmp_path):
+    listing = f"hostname; ls -A /root /tmp; ls {tmp_path}/secret"
     (tmp_path / "secret").mkdir()
-    (tmp_path / "secret" / "diary").touch()
+    (tmp_path / "secret" / "secret-file").touch()
     hidden = [tmp_path / "secret"]
-    with Machines(tmp_path / "m", ["one", "two"], hidden=hidden, seeing=["two"]) as machines:
-        one, two = machines["one"], machines["two"]
-        one.run("touch ~/kept /tmp/lost")
+    with Hosts(tmp_path / "m", ["one", "two"], hidden=hidden, seeing=["two"]) as hosts:
+        one, two = hosts["one"], hosts["two"]
+        one.run("touch ~/saved /tmp/lost")
         one.power_off()
         one.power_on()
 
-        told = one.run(shown).stdout
-        assert told.startswith("one\n")
-        assert "kept" in told
-        assert "lost" not in told
-        assert "diary" not in told
-        assert "diary" in two.run(shown).stdout
+        output = one.run(listing).stdout
+        assert output.startswith("one\n")
+        assert "saved" in output
+        assert "lost" not in output
+        assert "secret-file" not in output
+        assert "secret-file" in two.run(listing).stdout
         reach = f"timeout 2 bash -c '</dev/tcp/{one.address}/22'"
         assert two.run(reach).returncode == 0
-        one.cut()
+        one.disconnect()
         assert two.run(reach).returncode != 0
-        one.mend()
+        one.reconnect()
         assert two.run(reach).returncode == 0

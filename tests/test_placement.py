@@ -1,4 +1,4 @@
-"""How slots lie on machines: what fits is counted machine by machine, never in totals."""
+"""Placement of slots on nodes: what fits is counted node by node, never in totals."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thermal_search.errors import SearchError
-from thermal_search.tuning.placement import SHARE_FOR_SLOTS, place_slots
+from thermal_search.tuning.placement import CPU_FRACTION_FOR_SLOTS, place_slots
 from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.settings import SearchSettings
 
@@ -25,24 +25,24 @@ PLAN = plan_from_settings(
 )
 
 
-def test_every_gpu_is_used_where_nothing_else_is_asked_for():
-    layout = place_slots(PLAN, [HEAD, ONE_GPU, TWO_GPUS])
+def test_every_gpu_is_used_by_default():
+    placement = place_slots(PLAN, [HEAD, ONE_GPU, TWO_GPUS])
 
-    assert layout.slots == 3
-    assert layout.resources_per_worker == {"CPU": 6.0, "GPU": 1.0}
-    assert layout.threads_per_worker == 8
+    assert placement.slots == 3
+    assert placement.resources_per_worker == {"CPU": 6.0, "GPU": 1.0}
+    assert placement.threads_per_worker == 8
 
 
 @pytest.mark.parametrize(
     ("changes", "nodes", "slots"),
     [
-        # Workers of one trial may span machines, or must not.
+        # Workers of one trial may span nodes, or must share one.
         ({"workers": 2}, [ONE_GPU] * 4, 2),
         ({"workers": 2, "placement": "spread"}, [ONE_GPU] * 4, 2),
         ({"workers": 2, "placement": "pack"}, [TWO_GPUS, TWO_GPUS], 2),
         ({"workers": 2, "placement": "pack"}, [TWO_GPUS, ONE_GPU, ONE_GPU], 1),
         ({"workers": 3, "placement": "pack"}, [TWO_GPUS, FOUR_GPUS], 1),
-        # Fractions pack several trials on a GPU, and never straddle two.
+        # Fractions put several workers on one GPU; no worker spans two.
         ({"gpus_per_worker": 0.5}, [ONE_GPU, ONE_GPU], 4),
         ({"gpus_per_worker": 0.4}, [ONE_GPU, ONE_GPU], 4),
         ({"gpus_per_worker": 0.6}, [ONE_GPU, ONE_GPU], 2),
@@ -53,15 +53,15 @@ def test_every_gpu_is_used_where_nothing_else_is_asked_for():
         ({"trials": 1}, [FOUR_GPUS], 1),
     ],
 )
-def test_slots_are_counted_machine_by_machine(changes, nodes, slots):
+def test_slots_are_counted_node_by_node(changes, nodes, slots):
     assert place_slots(PLAN.replace(**changes), nodes).slots == slots
 
 
-def test_a_machine_with_few_cores_for_its_gpus_sets_the_share_of_all():
-    slim, wide = {"CPU": 4.0, "GPU": 4.0}, {"CPU": 64.0, "GPU": 4.0}
+def test_cpus_per_worker_follow_the_node_with_the_fewest_per_gpu():
+    small, large = {"CPU": 4.0, "GPU": 4.0}, {"CPU": 64.0, "GPU": 4.0}
 
-    assert place_slots(PLAN, [slim, wide]).resources_per_worker == {"CPU": 0.8, "GPU": 1.0}
-    assert place_slots(PLAN.replace(slots=4), [slim, wide]).resources_per_worker["CPU"] == 12.0
+    assert place_slots(PLAN, [small, large]).resources_per_worker == {"CPU": 0.8, "GPU": 1.0}
+    assert place_slots(PLAN.replace(slots=4), [small, large]).resources_per_worker["CPU"] == 12.0
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_machine_with_few_cores_for_its_gpus_sets_the_share_of_all():
         (
             {"workers": 2, "placement": "pack"},
             [ONE_GPU] * 3,
-            r"1 slot\(s\) of 2 worker\(s\) on one machine with 1 GPU each do not fit: the machines "
+            r"1 slot\(s\) of 2 worker\(s\) on one node with 1 GPU each do not fit: the nodes "
             "have 1, 1, 1 GPUs. Lower .* or leave --placement out",
         ),
         ({"slots": 5}, [FOUR_GPUS], "5 slot.* have 4 GPUs. Lower --slots, --workers or --gpus"),
@@ -78,7 +78,7 @@ def test_a_machine_with_few_cores_for_its_gpus_sets_the_share_of_all():
         ({}, [HEAD], "have 0 CPUs. Lower --slots or --workers"),
     ],
 )
-def test_what_does_not_fit_is_one_sentence(changes, nodes, sentence):
+def test_slots_that_do_not_fit_are_refused_in_one_sentence(changes, nodes, sentence):
     with pytest.raises(SearchError, match=sentence):
         place_slots(PLAN.replace(**changes), nodes)
 
@@ -87,35 +87,35 @@ def test_what_does_not_fit_is_one_sentence(changes, nodes, sentence):
     cpus=st.lists(st.integers(1, 32), min_size=1, max_size=5),
     slots=st.integers(1, 6),
     workers=st.integers(1, 4),
-    together=st.booleans(),
+    one_node=st.booleans(),
 )
-def test_all_slots_fit_at_once_and_leave_something_for_the_rest(cpus, slots, workers, together):
-    plan = PLAN.replace(slots=slots, workers=workers, placement="pack" if together else None)
+def test_all_slots_fit_at_once_and_leave_cpus_for_the_rest(cpus, slots, workers, one_node):
+    plan = PLAN.replace(slots=slots, workers=workers, placement="pack" if one_node else None)
     nodes = [{"CPU": float(count)} for count in cpus]
-    share = place_slots(plan, nodes).resources_per_worker["CPU"]
+    per_worker = place_slots(plan, nodes).resources_per_worker["CPU"]
 
-    # Slots are placed one after another, wherever there is room.
-    free = [SHARE_FOR_SLOTS * count + 1e-6 for count in cpus]
+    # Ray places slots one after another, wherever there is room.
+    free = [CPU_FRACTION_FOR_SLOTS * count + 1e-6 for count in cpus]
     for _ in range(slots):
-        room = [int(cores / share) for cores in free]
-        if together:
-            place = next(n for n, count in enumerate(room) if count >= workers)
-            free[place] -= workers * share
+        room = [int(cores / per_worker) for cores in free]
+        if one_node:
+            node = next(n for n, count in enumerate(room) if count >= workers)
+            free[node] -= workers * per_worker
             continue
         assert sum(room) >= workers
         for _ in range(workers):
-            place = next(n for n, cores in enumerate(free) if cores >= share)
-            free[place] -= share
+            node = next(n for n, cores in enumerate(free) if cores >= per_worker)
+            free[node] -= per_worker
 
 
 @pytest.mark.parametrize(
     ("changes", "node", "backend"),
     [
-        ({"workers": 2}, TWO_GPUS, "gloo"),  # only counted
+        ({"workers": 2}, TWO_GPUS, "gloo"),  # GPUs that only Ray counts
         ({"workers": 2}, TWO_GPUS | {"accelerator_type:L4": 1.0}, "nccl"),
         ({"workers": 2, "gpus_per_worker": 0.5}, TWO_GPUS | {"accelerator_type:L4": 1.0}, "gloo"),
         ({"workers": 2, "gpus_per_worker": 0.0}, TWO_GPUS | {"accelerator_type:L4": 1.0}, "gloo"),
     ],
 )
-def test_gradients_take_nccl_only_between_whole_gpus_that_are_there(changes, node, backend):
+def test_nccl_is_used_between_whole_and_real_gpus_only(changes, node, backend):
     assert place_slots(PLAN.replace(**changes), [node, node]).backend == backend

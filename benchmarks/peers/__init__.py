@@ -1,5 +1,5 @@
-"""Peers' training steps beside ours, over the peers' own networks.
+"""Other implementations' training steps beside ours, over their own networks.
 
-None of their code is here: a checkout's folder is given, their networks are loaded from it, and
-their steps are written as their scripts play them.
+Their code is not part of this project: their networks are loaded from a checkout, and their steps
+are written here as their scripts do them.
 """

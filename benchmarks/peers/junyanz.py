@@ -1,19 +1,19 @@
-"""junyanz/pytorch-CycleGAN-and-pix2pix: its two systems, with its default options."""
+"""junyanz/pytorch-CycleGAN-and-pix2pix: its two architectures, with its default options."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim import OptimizerConfig
+from torch.optim import Optimizer
 
-from peers.match import Draw, Match, Networks, Step, full, load_module, squared
+from peers.comparison import Comparison, Draw, Networks, Step, full, load_module, squared
 from thermal_search.architectures.cyclegan import forward_batched
 from thermal_search.architectures.translator import Turn
 from thermal_search.images import Batch
 from thermal_search.networks import ImagePool
 
-Optimizers = Mapping[str, OptimizerConfig]
+Optimizers = Mapping[str, Optimizer]
 
 
 def freeze(networks: list[nn.Module], frozen: bool) -> None:
@@ -21,10 +21,11 @@ def freeze(networks: list[nn.Module], frozen: bool) -> None:
         network.requires_grad_(not frozen)
 
 
-# pix2pix: the discriminator first, frozen while the generator moves; the plain GAN loss.
+# pix2pix: the discriminator is updated first, and is frozen while the generator is updated; the
+# original GAN loss.
 
 
-def peer_pix2pix(n: Networks, optimizers: Optimizers, draw: Draw) -> Step:
+def peer_pix2pix_step(n: Networks, optimizers: Optimizers, draw: Draw) -> Step:
     bce, l1 = nn.BCEWithLogitsLoss(), nn.L1Loss()
 
     def step() -> None:
@@ -32,15 +33,17 @@ def peer_pix2pix(n: Networks, optimizers: Optimizers, draw: Draw) -> Step:
         fake = n["g"](batch.rgb)
         freeze([n["d"]], False)
         optimizers["d"].zero_grad()
-        on_fake = n["d"](torch.cat((batch.rgb, fake), 1).detach())
-        on_real = n["d"](torch.cat((batch.rgb, batch.thermal), 1))
-        loss_d = (bce(on_fake, full(on_fake, 0.0)) + bce(on_real, full(on_real, 1.0))) * 0.5
+        fake_score = n["d"](torch.cat((batch.rgb, fake), 1).detach())
+        real_score = n["d"](torch.cat((batch.rgb, batch.thermal), 1))
+        loss_d = (
+            bce(fake_score, full(fake_score, 0.0)) + bce(real_score, full(real_score, 1.0))
+        ) * 0.5
         loss_d.backward()
         optimizers["d"].step()
         freeze([n["d"]], True)
         optimizers["g"].zero_grad()
-        on_fake = n["d"](torch.cat((batch.rgb, fake), 1))
-        loss_g = bce(on_fake, full(on_fake, 1.0)) + 100 * l1(fake, batch.thermal)
+        fake_score = n["d"](torch.cat((batch.rgb, fake), 1))
+        loss_g = bce(fake_score, full(fake_score, 1.0)) + 100 * l1(fake, batch.thermal)
         loss_g.backward()
         optimizers["g"].step()
 
@@ -52,73 +55,75 @@ def logistic(score: Tensor, target: float) -> Tensor:
     return nn.functional.softplus(-score if target else score).mean()
 
 
-def play_pix2pix(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
+def pix2pix_turns(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
     batch = next(batches)
     fake = n["g"](batch.rgb)
-    judged = logistic(n["d"](torch.cat((batch.rgb, fake.detach()), 1)), 0)
-    judged = judged + logistic(n["d"](torch.cat((batch.rgb, batch.thermal), 1)), 1)
-    yield Turn("d", {"evaluator": judged / 2})
-    fooled = logistic(n["d"](torch.cat((batch.rgb, fake), 1)), 1)
-    yield Turn("g", {"fool": fooled, "l1": 100 * (fake - batch.thermal).abs().mean()})
+    loss_d = logistic(n["d"](torch.cat((batch.rgb, fake.detach()), 1)), 0)
+    loss_d = loss_d + logistic(n["d"](torch.cat((batch.rgb, batch.thermal), 1)), 1)
+    yield Turn("d", {"adversarial": loss_d / 2})
+    adversarial = logistic(n["d"](torch.cat((batch.rgb, fake), 1)), 1)
+    yield Turn("g", {"adversarial": adversarial, "l1": 100 * (fake - batch.thermal).abs().mean()})
 
 
-# cyclegan: the generators first, one optimizer for both discriminators; the least-squares loss.
+# cyclegan: the generators are updated first; one optimizer for both discriminators; the
+# least-squares loss.
 
 
-def peer_cyclegan(n: Networks, optimizers: Optimizers, draw: Draw) -> Step:
+def peer_cyclegan_step(n: Networks, optimizers: Optimizers, draw: Draw) -> Step:
     mse, l1 = nn.MSELoss(), nn.L1Loss()
     pools = ImagePool(50), ImagePool(50)
-    evaluators = [n["d_a"], n["d_b"]]
+    discriminators = [n["d_a"], n["d_b"]]
 
     def step() -> None:
         batch = draw()
         a, b = batch.rgb, batch.thermal
         fake_b, fake_a = n["g_a"](a), n["g_b"](b)
-        again_a, again_b = n["g_b"](fake_b), n["g_a"](fake_a)
-        freeze(evaluators, True)
+        cycled_a, cycled_b = n["g_b"](fake_b), n["g_a"](fake_a)
+        freeze(discriminators, True)
         optimizers["g"].zero_grad()
         identity = l1(n["g_a"](b), b) * 5 + l1(n["g_b"](a), a) * 5
         score_b, score_a = n["d_a"](fake_b), n["d_b"](fake_a)
-        fooled = mse(score_b, full(score_b, 1.0)) + mse(score_a, full(score_a, 1.0))
-        cycle = l1(again_a, a) * 10 + l1(again_b, b) * 10
-        (fooled + cycle + identity).backward()
+        adversarial = mse(score_b, full(score_b, 1.0)) + mse(score_a, full(score_a, 1.0))
+        cycle = l1(cycled_a, a) * 10 + l1(cycled_b, b) * 10
+        (adversarial + cycle + identity).backward()
         optimizers["g"].step()
-        freeze(evaluators, False)
+        freeze(discriminators, False)
         optimizers["d"].zero_grad()
-        for evaluator, real, fake, pool in (
+        for discriminator, real, fake, pool in (
             (n["d_a"], b, fake_b, pools[0]),
             (n["d_b"], a, fake_a, pools[1]),
         ):
-            on_real, on_fake = evaluator(real), evaluator(pool.swap(fake).detach())
-            judged = mse(on_real, full(on_real, 1.0)) + mse(on_fake, full(on_fake, 0.0))
-            (judged * 0.5).backward()
+            real_score, fake_score = discriminator(real), discriminator(pool.swap(fake).detach())
+            loss_d = mse(real_score, full(real_score, 1.0)) + mse(fake_score, full(fake_score, 0.0))
+            (loss_d * 0.5).backward()
         optimizers["d"].step()
 
     return step
 
 
-def play_cyclegan() -> Callable[[Networks, Iterator[Batch]], Iterator[Turn]]:
+def cyclegan_turns() -> Callable[[Networks, Iterator[Batch]], Iterator[Turn]]:
     pool_a, pool_b = ImagePool(50), ImagePool(50)
 
     def play(n: Networks, batches: Iterator[Batch]) -> Iterator[Turn]:
         batch = next(batches)
         a, b = batch.rgb, batch.thermal
         fake_b, same_b = forward_batched(n["g_a"], a, b)
-        fake_a, same_a, again_a = forward_batched(n["g_b"], b, a, fake_b)
-        fooled = squared(n["d_a"](fake_b), 1) + squared(n["d_b"](fake_a), 1)
-        cycle = (again_a - a).abs().mean() + (n["g_a"](fake_a) - b).abs().mean()
+        fake_a, same_a, cycled_a = forward_batched(n["g_b"], b, a, fake_b)
+        adversarial = squared(n["d_a"](fake_b), 1) + squared(n["d_b"](fake_a), 1)
+        cycle = (cycled_a - a).abs().mean() + (n["g_a"](fake_a) - b).abs().mean()
         identity = (same_b - b).abs().mean() + (same_a - a).abs().mean()
-        yield Turn("g", {"fool": fooled, "cycle": 10 * cycle, "identity": 5 * identity})
-        on_b, on_fake_b = forward_batched(n["d_a"], b, pool_b.swap(fake_b))
-        on_a, on_fake_a = forward_batched(n["d_b"], a, pool_a.swap(fake_a))
-        judged = squared(on_b, 1) + squared(on_fake_b, 0) + squared(on_a, 1) + squared(on_fake_a, 0)
-        yield Turn("d", {"evaluator": judged / 2})
+        yield Turn("g", {"adversarial": adversarial, "cycle": 10 * cycle, "identity": 5 * identity})
+        real_score, fake_score = forward_batched(n["d_a"], b, pool_b.swap(fake_b))
+        loss_d = squared(real_score, 1) + squared(fake_score, 0)
+        real_score, fake_score = forward_batched(n["d_b"], a, pool_a.swap(fake_a))
+        loss_d = loss_d + squared(real_score, 1) + squared(fake_score, 0)
+        yield Turn("d", {"adversarial": loss_d / 2})
 
     return play
 
 
-def matches(checkout: Path, size: int) -> dict[str, Match]:
-    """By our systems' names."""
+def comparisons(checkout: Path, size: int) -> dict[str, Comparison]:
+    """The comparisons by architecture."""
     path = checkout / "models" / "networks.py"
 
     def pix2pix() -> Mapping[str, nn.Module]:
@@ -137,15 +142,20 @@ def matches(checkout: Path, size: int) -> dict[str, Match]:
             name: module.ResnetGenerator(3, 3, 64, norm_layer=norm, n_blocks=9)
             for name in ("g_a", "g_b")
         }
-        evaluators = {
+        discriminators = {
             name: module.NLayerDiscriminator(3, 64, n_layers=3, norm_layer=norm)
             for name in ("d_a", "d_b")
         }
-        return generators | evaluators
+        return generators | discriminators
 
     return {
-        "pix2pix": Match(pix2pix, {"g": ("g",), "d": ("d",)}, peer_pix2pix, play_pix2pix),
-        "cyclegan": Match(
-            cyclegan, {"g": ("g_a", "g_b"), "d": ("d_a", "d_b")}, peer_cyclegan, play_cyclegan()
+        "pix2pix": Comparison(
+            pix2pix, {"g": ("g",), "d": ("d",)}, peer_pix2pix_step, pix2pix_turns
+        ),
+        "cyclegan": Comparison(
+            cyclegan,
+            {"g": ("g_a", "g_b"), "d": ("d_a", "d_b")},
+            peer_cyclegan_step,
+            cyclegan_turns(),
         ),
     }

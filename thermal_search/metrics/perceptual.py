@@ -102,9 +102,12 @@ def _weights_error(file: Path, reason: str) -> WeightsUnavailable:
 
 
 def _linear_weights_file(backbone: str) -> Path:
-    # Located without importing torchmetrics, which takes six seconds.
+    # Located without an import: torchmetrics takes six seconds to import, and this is only a file.
     spec = find_spec("torchmetrics")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
+    if spec is None or spec.submodule_search_locations is None:
+        raise WeightsUnavailable(
+            "LPIPS needs the weights that torchmetrics ships, which is not installed: "
+            "pip install 'thermal-search[lpips]', or leave --lpips-weights out."
+        )
     root = Path(spec.submodule_search_locations[0])
     return root / "functional" / "image" / "lpips_models" / f"{backbone}.pth"

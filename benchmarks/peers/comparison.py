@@ -1,4 +1,4 @@
-"""One system to compare: a peer's networks, the peer's step over them, and ours."""
+"""One architecture to compare: a peer's networks, trained by the peer's step and by ours."""
 
 import ast
 import importlib.util
@@ -33,35 +33,35 @@ ADAM = OptimizerConfig(algorithm="adam", lr=2e-4, betas=(0.5, 0.999))
 
 
 @dataclass(frozen=True)
-class Match:
+class Comparison:
     build: Callable[[], Mapping[str, nn.Module]]
     players: Mapping[str, tuple[str, ...]]
-    """Which networks each player moves; one optimizer each, in the peer's step too."""
+    """Each player's networks. A player has one optimizer, in the peer's step too."""
 
-    peer: Callable[[Networks, Mapping[str, torch.optim.Optimizer], Draw], Step]
-    play: Callable[[Networks, Iterator[Batch]], Iterator[Turn]]
-    """The same losses as turns, for our trainer."""
+    build_peer_step: Callable[[Networks, Mapping[str, torch.optim.Optimizer], Draw], Step]
+    turns: Callable[[Networks, Iterator[Batch]], Iterator[Turn]]
+    """The same losses as turns, for our training step."""
 
-    recipe: OptimizerConfig = ADAM
+    optimizer_config: OptimizerConfig = ADAM
     channels: tuple[int, int] = (3, 3)
-    """Of the images drawn as RGB and as thermal: the peer's networks decide."""
+    """Of the RGB and of the thermal images, as the peer's networks expect them."""
 
-    views: bool = False
-    """Whether its networks look at features as rows, which channels last has not."""
+    uses_view: bool = False
+    """Whether its networks call `Tensor.view` on feature maps, which fails on channels last."""
 
     def peer_step(self, draw: Draw, device: torch.device) -> Step:
         networks = self._networks(device)
         optimizers = {
-            name: self._plain_optimizer(list(_together(networks, own).parameters()))
+            name: self._plain_optimizer(list(_module_of(networks, own).parameters()))
             for name, own in self.players.items()
         }
-        return self.peer(networks, optimizers, draw)
+        return self.build_peer_step(networks, optimizers, draw)
 
     def our_step(self, draw: Draw, device: torch.device, precision: Any) -> Step:
-        translator = _Borrowed(self, _reflecting(self._networks(device)))
-        if not self.views:
+        translator = _PeerTranslator(self, _with_our_padding(self._networks(device)))
+        if not self.uses_view:
             translator.to(memory_format=fastest_memory_format(translator, device))
-        steps = StepRunner(
+        runner = StepRunner(
             translator,
             build_optimizers(translator),
             iter(draw, None),
@@ -69,57 +69,59 @@ class Match:
             autocast=autocast_for(device, precision),
             device=device,
         )
-        return steps.play
+        return runner.run
 
     def _networks(self, device: torch.device) -> Networks:
         torch.manual_seed(0)
         return nn.ModuleDict(self.build()).to(device)
 
     def _plain_optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        if self.recipe.algorithm == "adam":
-            return torch.optim.Adam(parameters, lr=self.recipe.lr, betas=self.recipe.betas)
-        return torch.optim.RMSprop(parameters, lr=self.recipe.lr)
+        if self.optimizer_config.algorithm == "adam":
+            return torch.optim.Adam(
+                parameters, lr=self.optimizer_config.lr, betas=self.optimizer_config.betas
+            )
+        return torch.optim.RMSprop(parameters, lr=self.optimizer_config.lr)
 
 
-class _Borrowed(Translator):
-    """A peer's networks, trained by us."""
+class _PeerTranslator(Translator):
+    """A peer's networks behind our interface, so that our training step can train them."""
 
     needs_pairs = True
 
-    def __init__(self, match: Match, networks: Networks) -> None:
+    def __init__(self, comparison: Comparison, networks: Networks) -> None:
         super().__init__()
         self.config = Config(size=0)
-        self.networks, self.match = networks, match
+        self.networks, self.comparison = networks, comparison
 
     def translate(self, rgb, z=None):
         raise NotImplementedError("Only the step is compared.")
 
     def players(self):
         return {
-            name: Player((_together(self.networks, own),), self.match.recipe)
-            for name, own in self.match.players.items()
+            name: Player((_module_of(self.networks, own),), self.comparison.optimizer_config)
+            for name, own in self.comparison.players.items()
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        return self.match.run(self.networks, batches)
+        return self.comparison.turns(self.networks, batches)
 
 
-def _reflecting(networks: Networks) -> Networks:
-    """With the padding that our own networks have: by reflection too, and quicker on CPUs."""
+def _with_our_padding(networks: Networks) -> Networks:
+    """Replaces reflection padding by ours, which computes the same and is faster on CPUs."""
     for module in list(networks.modules()):
-        for name, part in module.named_children():
-            if isinstance(part, nn.ReflectionPad2d):
-                module.register_module(name, ReflectionPad(part.padding[0]))
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReflectionPad2d):
+                module.register_module(name, ReflectionPad(child.padding[0]))
     return networks
 
 
-def _together(networks: Networks, names: tuple[str, ...]) -> nn.ModuleList:
-    """One module, whose parameters are each named once however many networks share them."""
+def _module_of(networks: Networks, names: tuple[str, ...]) -> nn.ModuleList:
+    """One module of these networks: it lists a parameter that they share only once."""
     return nn.ModuleList(networks[name] for name in names)
 
 
 def load_module(path: Path) -> ModuleType:
-    """A file of a checkout that only defines things."""
+    """Imports a file of a checkout, which must only define things."""
     spec = importlib.util.spec_from_file_location(f"peer_{path.parent.name}_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         sys.exit(f"{path} must be a file of the peer's checkout: pass the checkout's folder.")
@@ -129,13 +131,15 @@ def load_module(path: Path) -> ModuleType:
 
 
 def load_definitions(path: Path, **options: Any) -> SimpleNamespace:
-    """The networks of a script that trains as soon as it is run: its imports and definitions alone,
-    with `options` in the place of its flags."""
+    """Runs the imports and definitions of a script that starts training when it is imported.
+
+    `options` replace the values of its flags.
+    """
     if not path.is_file():
         sys.exit(f"{path} must be a file of the peer's checkout: pass the checkout's folder.")
-    kept = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)
+    definitions = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef)
     tree = ast.parse(path.read_text())
-    tree.body = [node for node in tree.body if isinstance(node, kept)]
+    tree.body = [node for node in tree.body if isinstance(node, definitions)]
     size, channels = options["img_size"], options["channels"]
     names: dict[str, Any] = {
         "opt": SimpleNamespace(**options),
@@ -147,7 +151,7 @@ def load_definitions(path: Path, **options: Any) -> SimpleNamespace:
 
 
 def full(score: Tensor, value: float) -> Tensor:
-    """Targets made anew at each step, as the peers' scripts do."""
+    """New targets at each step, as in the peers' scripts."""
     return torch.full_like(score, value)
 
 
