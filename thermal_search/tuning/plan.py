@@ -149,10 +149,11 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         for name in passed:
             before, now = getattr(self, name), getattr(plan, name)
             if name not in CHANGEABLE and before != now:
+                flag = name.replace("_", "-")
                 raise SearchError(
-                    f"--resume needs the settings that the search began with, but --{name.replace('_', '-')} was "
-                    f"{_text(before)} and is now {_text(now)}: leave it out, or start a new search in another "
-                    "--output folder."
+                    f"--resume needs the settings that the search began with, but --{flag} was "
+                    f"{_text(before)} and is now {_text(now)}: leave it out, or start a new search "
+                    "in another --output folder."
                 )
         return plan
 
