@@ -182,7 +182,6 @@ class ThermalGAN(Translator):
         yield Turn("base_discriminators", {"encoded": encoded_loss, "random": random_loss})
 
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
-        recovery_error = F.l1_loss(self._recovered_code(random), random_code)
         yield Turn(
             "base",
             {
@@ -190,7 +189,8 @@ class ThermalGAN(Translator):
                 "random": _generator_loss(self.random_discriminator, random),
                 "l1": pixel_loss(encoded, real, config.base_l1_weight),
                 "kl": config.kl_weight * divergence.sum(1).mean(),
-                "latent": config.latent_weight * recovery_error,
+                "latent": config.latent_weight
+                * F.l1_loss(self._recovered_code(random), random_code),
             },
         )
 
