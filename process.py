@@ -65,8 +65,8 @@ def prepare_dataset(
     source: "Location", output: "Location", scratch: Path | None, settings: PreparationSettings
 ) -> None:
     # Imported here: torch takes seconds, which `--help` must not.
-    from thermal_search.preparation.prepare import prepare
     from thermal_search.preparation.overview import describe
+    from thermal_search.preparation.prepare import prepare
     from thermal_search.preparation.staging import stage
 
     manifest = stage(source, output, scratch, partial(prepare, settings=settings))
