@@ -45,16 +45,16 @@ def grow(name: str, size: int, batch: int, tries: bool, device: torch.device) ->
         times = []
         for _ in range(STEPS):
             if translator.begin_step(stage, BUDGET):
-                steps.forget()
+                steps.reset()
             started = time.perf_counter()
-            steps.play()
+            steps.run()
             if device.type == "cuda":
                 torch.cuda.synchronize()
             times.append((time.perf_counter() - started) * 1000)
         growth = translator.discriminator.growth
         told = f"{name} at {growth.resolution:3}, {'fading in' if growth.alpha < 1 else 'after':9}:"
         told += f" first {times[0]:.0f} ms, played {times[WARMUP_STEPS - 1]:.0f}"
-        print(told + (f", replayed {times[-1]:.0f}" if steps.recordings else ""), flush=True)
+        print(told + (f", replayed {times[-1]:.0f}" if steps.graphs else ""), flush=True)
     print(f"{name}: {time.perf_counter() - begun:.1f} s in all", flush=True)
 
 

@@ -69,7 +69,7 @@ class Match:
             autocast=autocast_for(device, precision),
             device=device,
         )
-        return steps.play
+        return steps.run
 
     def _networks(self, device: torch.device) -> Networks:
         torch.manual_seed(0)
