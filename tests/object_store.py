@@ -63,7 +63,7 @@ class Relay:
         self.open()
 
     def open(self) -> None:
-        self.listener = socket.create_server(("127.0.0.1", self.port), backlog=128)
+        self.listener = socket.create_server(("127.0.0.1", self.port))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
 

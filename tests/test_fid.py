@@ -69,7 +69,7 @@ def test_statistics_of_other_features_are_refused(folders, tmp_path):
     distance_between(first, second, save=saved, **FAST)
     with pytest.raises(MetricError, match=r"saved\.npz was measured on .* fp32, but .* bf16"):
         distance_between(saved, second, precision="bf16", **FAST)
-    np.savez(tmp_path / "theirs.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    np.savez(tmp_path / "theirs.npz", mu=np.zeros(2048), sigma=np.identity(2048))
     with pytest.raises(MetricError, match=r"of pytorch-fid's Inception features in fp32, but this"):
         distance_between(first, tmp_path / "theirs.npz", **FAST)
     with np.load(saved) as content:
@@ -123,7 +123,7 @@ def test_path_that_is_no_folder_and_no_statistics_is_refused(folders, tmp_path):
     single, odd = tmp_path / "single.npz", tmp_path / "odd.npz"
     with single.open("wb") as file:
         np.save(file, np.zeros(3))
-    np.savez(odd, mu=np.zeros(3), sigma=np.eye(2))
+    np.savez(odd, mu=np.zeros(3), sigma=np.identity(2))
     for other, message in (
         (tmp_path / "absent", "must be a folder of images or a .npz file"),
         (empty, "at least 2 images on each side, but .*empty holds 0"),

@@ -306,9 +306,9 @@ def test_resuming_may_not_change_the_search(dataset, tmp_path):
         plan_from_settings(SearchSettings(output=tmp_path / "none"), resume=True)
 
 
-@pytest.mark.parametrize("verb", ["export", "ui"])
-def test_a_folder_without_a_search_is_one_sentence(tmp_path, verb):
-    result = run(verb, tmp_path)
+@pytest.mark.parametrize("name", ["export", "ui"])
+def test_folder_without_a_search_is_one_sentence(tmp_path, name):
+    result = run(name, tmp_path)
 
     assert result.returncode == 1
     assert "holds no search" in result.stderr

@@ -27,8 +27,8 @@ TRIVIAL_BASELINE = "inverted_grey"
 BASELINE_PASSES = 3
 """How many times `measure_baselines` measures as many images as the split has."""
 
-HALVINGS = 4
-"""Random halvings of the real images whose distances are averaged."""
+HALF_SPLITS = 4
+"""Random splits of the real images into halves whose distances are averaged."""
 
 SEED = 20_200_612
 READ_BATCH = 64
@@ -159,16 +159,16 @@ def _mean_image(training: Sequence[Frames], count: int, group: WorkerGroup) -> T
 
 
 def _measure_halves(evaluator: Evaluator) -> dict[str, float]:
-    """Mean distances over random halvings of the real images; empty for fewer than four images."""
+    """Mean distances over random splits of the real images into halves; empty for fewer than four images."""
     rows = evaluator.real.rows
     half = len(rows) // 2
     if half < 2:
         return {}
     random = Generator().manual_seed(SEED)
     frechet, kid = 0.0, 0.0
-    for _ in range(HALVINGS):
+    for _ in range(HALF_SPLITS):
         order = torch.randperm(len(rows), generator=random)
         a, b = Statistics.of(rows[order[:half]]), Statistics.of(rows[order[half : 2 * half]])
-        frechet += FrechetReference(a).distance(b) / HALVINGS
-        kid += KIDReference(a).distance(b).value / HALVINGS
+        frechet += FrechetReference(a).distance(b) / HALF_SPLITS
+        kid += KIDReference(a).distance(b).value / HALF_SPLITS
     return {evaluator.metric: frechet, evaluator.kid_metric: kid, "images": half}

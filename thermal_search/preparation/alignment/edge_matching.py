@@ -89,7 +89,13 @@ def refine(rgb: Pixels, thermal: Pixels, near: Box) -> Match | None:
     criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 60, 1e-4)
     try:
         score, warp = cv2.findTransformECC(
-            template, image, np.eye(2, 3, dtype=np.float32), cv2.MOTION_AFFINE, criteria, mask, 1
+            template,
+            image,
+            np.array([[1, 0, 0], [0, 1, 0]], np.float32),
+            cv2.MOTION_AFFINE,
+            criteria,
+            mask,
+            1,
         )
     except cv2.error:
         return None
