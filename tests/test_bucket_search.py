@@ -44,8 +44,8 @@ def test_search_in_a_bucket_survives_its_driver(store, dataset, tmp_path):
     bucket = Location.of(store.uri("team"))
     bucket.make_folder()
     for file in Location.of(dataset).list(deep=True):
-        place = bucket / "data" / file.local.relative_to(dataset)
-        place.write_bytes(file.read_bytes())
+        path = bucket / "data" / file.local.relative_to(dataset)
+        path.write_bytes(file.read_bytes())
     output = bucket / "searches" / "first"
     flags = ["--data", bucket / "data", "--output", output, "--architectures", "pix2pix"]
     flags += ["--trials", TRIALS, "--images", IMAGES, "--evaluate-every", EVERY, "--slots", 1]

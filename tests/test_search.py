@@ -45,7 +45,7 @@ def summary_of(output):
 @pytest.fixture(scope="module")
 def searched(dataset, tmp_path_factory):
     """A search whose driver is killed after its first trial, then resumed until it ends."""
-    output = tmp_path_factory.mktemp("search") / "found"
+    output = tmp_path_factory.mktemp("search") / "output"
     torch.manual_seed(0)
     layers = torchvision.models.alexnet(weights=None).features
     torch.save(layers.state_dict(prefix="features."), output.parent / "alexnet.pth")
@@ -174,12 +174,12 @@ class TestSearch:
 
     def test_mlflow_artifacts_are_in_the_output_folder(self, searched):
         with sqlite3.connect(searched[0] / "mlflow.db") as database:
-            (place,) = database.execute(
+            (location,) = database.execute(
                 "select artifact_location from experiments where name = 'thermal-search'"
             ).fetchone()
         database.close()
 
-        assert place.startswith((searched[0] / "mlflow-artifacts").as_uri())
+        assert location.startswith((searched[0] / "mlflow-artifacts").as_uri())
 
     def test_no_partial_file_is_left(self, searched):
         assert [p for p in searched[0].rglob("*.partial*")] == []
@@ -269,9 +269,9 @@ class TestSearch:
     ],
 )
 def test_an_impossible_search_is_one_sentence(dataset, tmp_path, flags, sentence):
-    asked = {"data": dataset, "output": tmp_path / "o", "features": "efficientnet-lite0"} | flags
+    values = {"data": dataset, "output": tmp_path / "o", "features": "efficientnet-lite0"} | flags
     with pytest.raises(SearchError, match=sentence):
-        plan_from_settings(SearchSettings(**asked)).check()
+        plan_from_settings(SearchSettings(**values)).check()
 
 
 def test_a_search_without_data_is_one_sentence(tmp_path):
@@ -294,8 +294,8 @@ def test_missing_inception_weights_stop_the_search_before_anything_starts(datase
 
 
 def test_resuming_may_not_change_the_search(dataset, tmp_path):
-    asked = {"data": dataset, "output": tmp_path, "features": "efficientnet-lite0", "trials": 4}
-    plan = plan_from_settings(SearchSettings(**asked))
+    values = {"data": dataset, "output": tmp_path, "features": "efficientnet-lite0", "trials": 4}
+    plan = plan_from_settings(SearchSettings(**values))
     plan.save()
 
     resumed = plan_from_settings(SearchSettings(output=tmp_path, slots=2), resume=True)

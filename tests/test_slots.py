@@ -86,7 +86,7 @@ def assert_histories_have_no_gap_or_repeat(record: SearchRecord):
 
 def worker_pids() -> list[int]:
     """The processes of Ray Train's workers on this machine."""
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -94,8 +94,8 @@ def worker_pids() -> list[int]:
             except OSError:
                 continue
             if command.startswith(b"ray::") and b"RayTrainWorker" in command:
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 @pytest.mark.parametrize(("slots", "workers", "gpus"), [(1, 1, 0.0), (None, 1, 0.5), (1, 2, 0.5)])
@@ -107,7 +107,7 @@ def test_trials_pass_through_slots_and_all_resources_are_released(
     changes = {"slots": slots, "workers": workers, "gpus_per_worker": gpus}
     plan = plan_of(dataset, tmp_path / "search", trials=trials, **changes)
     assert place_slots(plan, nodes.present()).slots == (slots or 2)
-    with watched_for_open_ports() as found:
+    with watched_for_open_ports() as listening:
         record = search(plan)
 
     assert len(record.trials) == trials
@@ -115,25 +115,25 @@ def test_trials_pass_through_slots_and_all_resources_are_released(
     assert set(statuses) <= {"completed", "stopped", "diverged"}
     assert_histories_have_no_gap_or_repeat(record)
     assert_all_resources_are_released()
-    assert found["loopback"]
-    assert not found["open"]
+    assert listening["loopback"]
+    assert not listening["open"]
 
 
 @contextlib.contextmanager
 def watched_for_open_ports():
     """Where our processes listen meanwhile, by whether other machines reach it."""
-    found, over = {"loopback": set(), "open": set()}, threading.Event()
+    listening, over = {"loopback": set(), "open": set()}, threading.Event()
 
     def watch():
         while not over.wait(2):
             for address, command in listeners():
                 is_near = address.startswith(("127.", "[::1]", "[::ffff:127."))
-                found["loopback" if is_near else "open"].add((address, command))
+                listening["loopback" if is_near else "open"].add((address, command))
 
     watching = threading.Thread(target=watch)
     watching.start()
     try:
-        yield found
+        yield listening
     finally:
         over.set()
         watching.join()
@@ -159,7 +159,7 @@ def kill_once(condition, pids, killed):
     """Kills one of `pids()` as soon as `condition()` holds.
 
     Ray renames a process at each of its calls, and in that moment the process has no name to be
-    found by: then it is looked for again.
+    be found by: then it is searched for again.
     """
     while not (condition() and (victims := pids())):
         time.sleep(0.1)

@@ -159,7 +159,7 @@ def _mean_image(training: Sequence[Frames], count: int, group: WorkerGroup) -> T
 
 
 def _measure_halves(evaluator: Evaluator) -> dict[str, float]:
-    """Mean distances over random splits of the real images into halves; empty for fewer than four images."""
+    """Mean distances between random halves of the real images; empty for fewer than four."""
     rows = evaluator.real.rows
     half = len(rows) // 2
     if half < 2:

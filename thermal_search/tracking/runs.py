@@ -161,19 +161,19 @@ class SearchLogger:
 
     def _run_of(self, id: str) -> Run | None:
         """A trial's run in the store: the answer to its creation may have been lost."""
-        found = self._find(
+        runs = self._find(
             f"tags.`{SEARCH_TAG}` = '{self.search_id}' and tags.`{TRIAL_TAG}` = '{id}'"
         )
-        return found[0] if found else None
+        return runs[0] if runs else None
 
     def _experiment(self, output: Location) -> str:
         if known := self.client.get_experiment_by_name(EXPERIMENT):
             return known.experiment_id
         # A server chooses where it stores images; those of our own database go next to it.
         local = "MLFLOW_TRACKING_URI" not in os.environ
-        place = (output / "mlflow-artifacts").uri if local else None
+        location = (output / "mlflow-artifacts").uri if local else None
         try:
-            return self.client.create_experiment(EXPERIMENT, artifact_location=place)
+            return self.client.create_experiment(EXPERIMENT, artifact_location=location)
         except MlflowException:
             # Another search on the same server was faster.
             if known := self.client.get_experiment_by_name(EXPERIMENT):
@@ -181,14 +181,14 @@ class SearchLogger:
             raise
 
     def _find(self, condition: str) -> list[Run]:
-        found: list[Run] = []
+        runs: list[Run] = []
         token: str | None = None
         while True:
             page = self.client.search_runs([self.experiment_id], condition, page_token=token)
-            found += page
+            runs += page
             token = page.token
             if not token:
-                return found
+                return runs
 
     def _start_parent(self) -> Run:
         tags = {SEARCH_TAG: self.search_id}
