@@ -261,7 +261,7 @@ class TestSearch:
         ({"architectures": ("wgan", "wgan")}, "each architecture once"),
         ({"reduction": 1.0}, "--reduction must be above 1"),
         ({"objective": "fod"}, "unknown metric 'fod'"),
-        ({"objective": "pareto:fid,l1", "finalists": 2}, "needs one measure to rank by"),
+        ({"objective": "pareto:fid,l1", "finalists": 2}, "needs one objective to rank by"),
         ({"finalists": -1}, "--finalists must be at least 0, but is -1"),
         ({"gpus_per_worker": 1.5}, "a fraction of one GPU or a whole number, but is 1.5"),
         ({"seeds": 0}, "--seeds must be at least 1"),
