@@ -141,7 +141,7 @@ class TestFlags:
             (["--placement", "packed"], "--placement must be 'pack' or 'spread', but is packed."),
             (["--wait-minutes", "-1"], "--wait-minutes must be at least 0, but is -1."),
             (["--architectures", ","], "--architectures must name at least one architecture"),
-            (["--data", "s3://"], "--data: s3:// needs a bucket: s3://bucket/folder."),
+            (["--data", "s3://"], "--data: s3:// needs a bucket"),
             (["--seeds", "2", "--seeds", "3"], "--seeds must be given once"),
             (["more"], "unexpected argument more: see --help."),
         ],
