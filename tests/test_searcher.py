@@ -7,7 +7,7 @@ from ray import tune
 from ray.tune.experiment import Experiment
 
 from thermal_search.tuning.searcher import PruningOptunaSearch, RetrainingQueue, build_searcher
-from thermal_search.tuning.space import FINALIST, OBJECTIVE
+from thermal_search.tuning.space import OBJECTIVE, RETRAINING_CONFIG
 
 # Optuna calls grouped, multivariate TPE experimental.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -76,7 +76,7 @@ def test_no_more_retrainings_run_than_there_are_slots(monkeypatch, tmp_path):
     def queue() -> RetrainingQueue:
         retrainings = RetrainingQueue()
         experiment = Experiment(
-            "retrainings", tune.Trainable, config={FINALIST: tune.grid_search([*"abcd"])}
+            "retrainings", tune.Trainable, config={RETRAINING_CONFIG: tune.grid_search([*"abcd"])}
         )
         retrainings.add_configurations(experiment)
         return retrainings
@@ -91,4 +91,4 @@ def test_no_more_retrainings_run_than_there_are_slots(monkeypatch, tmp_path):
     restored = RetrainingQueue()
     restored.restore_from_dir(str(tmp_path))
     more = [restored.next_trial() for _ in range(3)]
-    assert [trial and trial.config[FINALIST] for trial in more] == ["b", "c", None]
+    assert [trial and trial.config[RETRAINING_CONFIG] for trial in more] == ["b", "c", None]

@@ -254,7 +254,7 @@ def test_failed_trials_end_with_their_reason_and_the_slot_survives(cluster, data
         param_space={"architecture": "pix2pix", "pix2pix": tune.grid_search(configurations)},
         tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
         run_config=tune.RunConfig(
-            name="search",
+            name="trials",
             storage_path=str(plan.output / "tune"),
             callbacks=[SearchCallback(plan, "trials")],
             verbose=0,

@@ -34,7 +34,7 @@ class GeneratorDescription(Section):
 
     architecture: str
     parameters: dict[str, Any]
-    """Of the architecture's Config; the rest have their defaults."""
+    """Fields of the architecture's Config; the others have their defaults."""
 
     size: int
     """Height and width of its images in pixels."""
@@ -46,7 +46,7 @@ class GeneratorDescription(Section):
     """Images shown in training until its last evaluation."""
 
     metrics: dict[str, float]
-    """Of its last evaluation."""
+    """The metrics of its last evaluation."""
 
     protocol: dict[str, str | int]
     """How the metrics were measured."""

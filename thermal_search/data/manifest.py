@@ -25,7 +25,7 @@ from thermal_search.storage import Location
 
 FILE = "manifest.json"
 
-Kind = Literal["pairs", "rgb", "thermal"]
+FrameKind = Literal["pairs", "rgb", "thermal"]
 Split = Literal["train", "val", "test"]
 
 Pairing = Literal["official", "recovered", "assumed"]
@@ -40,7 +40,7 @@ class Shard(Section):
     path: str
     """Relative to the dataset's folder."""
 
-    kind: Kind
+    kind: FrameKind
     split: Split
     rows: PositiveInt
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -180,15 +180,15 @@ class Manifest(Document):
         """
         return self.folder / "statistics" / self.digest[:10]
 
-    def count(self, kind: Kind, split: Split) -> int:
+    def count(self, kind: FrameKind, split: Split) -> int:
         return sum(s.rows for s in self.shards if s.kind == kind and s.split == split)
 
-    def shard_paths(self, kind: Kind, split: Split) -> list[Location]:
+    def shard_paths(self, kind: FrameKind, split: Split) -> list[Location]:
         return [self.folder / s.path for s in self.shards if s.kind == kind and s.split == split]
 
-    def counts(self) -> Mapping[Kind, Mapping[Split, int]]:
+    def counts(self) -> Mapping[FrameKind, Mapping[Split, int]]:
         """Frames by kind and split."""
-        kinds: list[Kind] = ["pairs", "rgb", "thermal"]
+        kinds: list[FrameKind] = ["pairs", "rgb", "thermal"]
         splits: list[Split] = ["train", "val", "test"]
         return {kind: {split: self.count(kind, split) for split in splits} for kind in kinds}
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from thermal_search.data.frames import Frames
-from thermal_search.data.manifest import Kind, Manifest, Split
+from thermal_search.data.manifest import FrameKind, Manifest, Split
 from thermal_search.images import Temperatures
 
 Column = Literal["rgb", "thermal"]
@@ -47,7 +47,9 @@ def frames_of(
     return Frames(views, size=size, channels=channels, temperatures=temperatures)
 
 
-def _tables(manifest: Manifest, kind: Kind, split: Split, columns: list[Column]) -> list[pa.Table]:
+def _tables(
+    manifest: Manifest, kind: FrameKind, split: Split, columns: list[Column]
+) -> list[pa.Table]:
     return [
         parquet.read_table(
             shard.path,

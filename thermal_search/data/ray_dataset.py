@@ -15,7 +15,7 @@ import ray.data
 from ray.data.dataset import MaterializedDataset
 
 from thermal_search.data.frames import EVALUATION_BATCH, EvaluationPairs, Frames, WorkerFrames
-from thermal_search.data.manifest import Kind, Manifest, Split
+from thermal_search.data.manifest import FrameKind, Manifest, Split
 from thermal_search.data.parquet import Column, frames_of
 from thermal_search.images import Temperatures
 
@@ -77,7 +77,7 @@ def load(manifest: Manifest, *, with_test: bool = False) -> LoadedDataset:
     context.enable_progress_bars = False
     # The second reader starts 32 processes for every read, however small.
     context.use_datasource_v2 = False
-    wanted: list[tuple[Subset, Kind, Split]] = [
+    wanted: list[tuple[Subset, FrameKind, Split]] = [
         ("pairs", "pairs", "train"),
         ("rgb", "rgb", "train"),
         ("thermal", "thermal", "train"),

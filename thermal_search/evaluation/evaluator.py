@@ -1,5 +1,6 @@
 """Evaluates a translator: metrics of its generated images against the real thermal images."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,7 +30,7 @@ from thermal_search.metrics import (
 from thermal_search.storage import Location
 
 EVALUATION_SEED = 20_141_206
-"""Of latents and dropout, the same in every evaluation: only the generator differs."""
+"""Seed of latents and dropout, the same in every evaluation: only the generator differs."""
 
 GRID_ROWS = 4
 
@@ -102,7 +103,7 @@ class Evaluator:
 
         Runs in float32 for any precision of the training, as the exported generator will, and
         leaves the random state of the training unchanged. Raises TrialDiverged if a generated pixel
-        is not finite.
+        or a metric is not finite.
         """
         for_grid: list[Tensor] = []
         not_finite = torch.zeros(1, dtype=torch.int64)
@@ -123,6 +124,9 @@ class Evaluator:
         translator.train(was_training)
         if count := int(self.group.sum(not_finite).item()):
             raise TrialDiverged(f"its generator has generated {count} pixels that are not finite")
+        for key, value in metrics.items():
+            if not math.isfinite(value):
+                raise TrialDiverged(f"its {key} is {value}")
         if not self.group.is_rank_zero:
             return EvaluationResult(metrics, None)
         grid = Location.of(grid)

@@ -26,7 +26,7 @@ class Protocol:
     """From stored pixels to the network's input."""
 
     precision: str
-    """Of the network's forward pass: fp32 or bf16."""
+    """Precision of the network's forward pass: fp32 or bf16."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from thermal_search.data.manifest import (
     AlignmentReport,
-    Kind,
+    FrameKind,
     Manifest,
     RecordingEntry,
     RejectedPair,
@@ -272,7 +272,7 @@ def _scores(results: Sequence[ShardResult]) -> list[ScoredPair]:
 
 
 def _recordings(results: Sequence[ShardResult]) -> dict[str, RecordingEntry]:
-    frames: Counter[tuple[str, Kind]] = Counter()
+    frames: Counter[tuple[str, FrameKind]] = Counter()
     entries: dict[str, RecordingEntry] = {}
     agreement = summarize_agreement(_scores(results))
     for result in results:

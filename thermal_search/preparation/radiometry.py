@@ -11,7 +11,7 @@ from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.preparation.shards import ShardResult
 
 PERCENTILES = (0.1, 99.9)
-"""Of the training split's pixels: colder and hotter ones are clipped if no range is given."""
+"""Percentiles of the training split's pixels: the default range; other pixels are clipped."""
 
 MIN_SPAN = 1.0
 """Least span, in kelvin, of a range that is taken from the data."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from thermal_search.data.manifest import Kind, Shard, Split, UnusableFile, checksum
+from thermal_search.data.manifest import FrameKind, Shard, Split, UnusableFile, checksum
 from thermal_search.documents import Section
 from thermal_search.preparation.alignment.geometry import Alignment
 from thermal_search.preparation.conversion import ConvertedFrame, convert_frame
@@ -35,7 +35,7 @@ MIN_ROWS, MAX_ROWS = 16, 1024
 class ShardTask:
     """Frames that become one shard."""
 
-    kind: Kind
+    kind: FrameKind
     split: Split
     number: int
     frames: Sequence[SourceFrame]
@@ -53,7 +53,7 @@ class ShardResult(Section):
     path: str
     """Relative to the dataset's folder."""
 
-    kind: Kind
+    kind: FrameKind
     split: Split
     rows: int
     """0 if no frame could be used: there is no file then."""
@@ -79,7 +79,7 @@ def plan_shards(
     alignments: Mapping[str, Alignment],
 ) -> Iterator[ShardTask]:
     """Every frame in one task, sorted by recording and time within its kind and split."""
-    order: list[tuple[Kind, Split]] = [
+    order: list[tuple[FrameKind, Split]] = [
         (kind, split) for kind in ("pairs", "rgb", "thermal") for split in ("train", "val", "test")
     ]
     for kind, split in order:
@@ -93,7 +93,7 @@ def plan_shards(
             yield ShardTask(kind, split, number, members, own_alignments)
 
 
-def row_bytes(kind: Kind, settings: PreparationSettings) -> int:
+def row_bytes(kind: FrameKind, settings: PreparationSettings) -> int:
     """Bytes of one frame's pixels."""
     rgb, thermal = 3, 1 if settings.thermal == "8bit" else 2
     pixel = {"pairs": rgb + thermal, "rgb": rgb, "thermal": thermal}[kind]
@@ -153,7 +153,7 @@ def split_rejected_pairs(
         path = folder / result.path
         table = pq.read_table(path)
         unpaired = table.filter(pa.array([not kept for kept in keep]))
-        kinds: tuple[Kind, Kind] = ("rgb", "thermal")
+        kinds: tuple[FrameKind, FrameKind] = ("rgb", "thermal")
         for kind, other in (kinds, kinds[::-1]):
             name = f"{kind}/{result.split}-{numbers[kind, result.split]:05d}.parquet"
             numbers[kind, result.split] += 1
@@ -214,7 +214,7 @@ def _finished(path: Path, state: Path) -> ShardResult | None:
 
 
 def _write_frames(
-    frames: Sequence[ConvertedFrame], kind: Kind, settings: PreparationSettings, path: Path
+    frames: Sequence[ConvertedFrame], kind: FrameKind, settings: PreparationSettings, path: Path
 ) -> str:
     """Writes raw pixels, uncompressed: exact, and read fifty times faster than PNG.
 

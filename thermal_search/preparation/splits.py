@@ -21,7 +21,7 @@ SHUFFLES = 64
 
 
 def subsample(frames: Sequence[SourceFrame], every_nth: int) -> list[SourceFrame]:
-    """Of each recording, each kind by itself, the first frame and then every n-th."""
+    """Keeps the first and then every n-th frame of each recording, each kind by itself."""
     ordered = sorted(frames, key=lambda frame: (frame.kind, frame.recording, frame.name))
     return [
         frame

@@ -44,7 +44,7 @@ class AgreementSummary:
 
     pairing: Pairing
     quantiles: Mapping[Quantile, float]
-    """Of the scores."""
+    """Quantiles of the scores."""
 
 
 def rejected_pairs(pairs: Sequence[ScoredPair]) -> list[RejectedPair]:

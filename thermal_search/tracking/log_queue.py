@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable
 
 from mlflow.exceptions import MlflowException
-from requests.exceptions import RequestException
 
 from thermal_search.tracking.store import without_password
 
@@ -63,7 +62,7 @@ class LogQueue:
                 entry = self.entries[0]
             try:
                 entry()
-            except (MlflowException, RequestException, OSError) as error:
+            except (MlflowException, OSError) as error:  # requests raises OSErrors
                 if getattr(error, "error_code", None) not in NON_RETRYABLE:
                     if pause == MIN_PAUSE_S:
                         self.warn(

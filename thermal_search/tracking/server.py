@@ -10,10 +10,6 @@ from thermal_search.tracking.store import store_of, without_password
 
 def serve_ui(output: Location, *, host: str, port: int) -> None:
     """Serves the MLflow UI of the search in `output` until it is interrupted."""
-    if not (output / "summary.json").exists():
-        raise SearchError(
-            f"{output} holds no search (summary.json is missing): pass the --output folder of one."
-        )
     if "MLFLOW_TRACKING_URI" in os.environ:
         raise SearchError(
             f"The runs are on the server {without_password(os.environ['MLFLOW_TRACKING_URI'])}: "

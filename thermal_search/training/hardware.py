@@ -1,4 +1,4 @@
-"""What the device at hand computes fastest with: precision, memory format, cudnn's algorithms."""
+"""Choices that depend on the device: precision, memory format, cudnn's benchmark."""
 
 import functools
 import time
@@ -11,7 +11,7 @@ from torch import nn
 from thermal_search.architectures.translator import Translator
 
 ComputePrecision = Literal["bf16", "fp32"]
-"""Of the forward pass in training; weights and optimizers are float32."""
+"""Precision of the forward pass in training; weights and optimizers are float32."""
 
 Precision = Literal["auto", "bf16", "fp32"]
 """The setting: `auto` is the faster of the two on the hardware."""
@@ -40,19 +40,19 @@ def fastest_precision(device: torch.device) -> ComputePrecision:
 def fastest_memory_format(translator: nn.Module, device: torch.device) -> torch.memory_format:
     """The memory format for the weights of convolutions; their features follow it.
 
-    A GPU's matrix units take channels last without a transposition, which pays off beside batch
-    normalization. torch's instance normalization transposes them itself, and costs more.
+    Channels last is faster on a GPU with batch normalization. torch's instance normalization converts
+    it back, so with that it is slower.
     """
     has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in translator.modules())
-    is_last = device.type == "cuda" and has_batch_norm
-    return torch.channels_last if is_last else torch.contiguous_format
+    use_channels_last = device.type == "cuda" and has_batch_norm
+    return torch.channels_last if use_channels_last else torch.contiguous_format
 
 
 def use_cudnn_benchmark(translator: Translator, device: torch.device) -> bool:
     """Whether cudnn benchmarks its algorithms for each new shape and keeps the fastest.
 
-    A benchmark takes seconds for each shape, which thousands of steps give back. A translator that
-    grows has new shapes at each resolution.
+    A benchmark costs seconds per shape, which only thousands of steps repay. A translator that grows
+    has new shapes at each resolution.
     """
     return device.type == "cuda" and not translator.grows
 

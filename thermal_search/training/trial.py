@@ -38,7 +38,7 @@ BATCH_NORM_IMAGES = 256
 """Training frames of each worker on which the moving average's batch normalization is measured."""
 
 MIN_BATCH_NORM_BATCH = 16
-"""Of these frames, the smallest batch; larger if the trial's batches are."""
+"""Smallest batch size for recomputing batch normalization's statistics."""
 
 SHARED_FILE = "shared.pt"
 """The part of a state that all workers have in common (see `checkpoint`)."""
@@ -51,7 +51,7 @@ class TrialPlan:
     id: str
     architecture: str
     parameters: Mapping[str, object]
-    """Of the architecture's Config; the rest have their defaults."""
+    """Fields of the architecture's Config; the others have their defaults."""
 
     folder: Location
     """For its checkpoints and image grids; every worker can write to it."""
@@ -104,8 +104,7 @@ class _Progress:
 
     images: int = 0
     seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    """The fields of each `Evaluation` so far."""
+    history: list[Evaluation] = field(default_factory=list["Evaluation"])
 
 
 class Trial:
@@ -154,7 +153,7 @@ class Trial:
 
     @property
     def history(self) -> list[Evaluation]:
-        return [Evaluation(**evaluation) for evaluation in self.progress.history]
+        return [*self.progress.history]
 
     @property
     def is_done(self) -> bool:
@@ -201,7 +200,7 @@ class Trial:
             images_per_second=round((progress.images - images_before) / trained, 3),
             grid=result.grid,
         )
-        progress.history.append(vars(evaluation).copy())
+        progress.history.append(evaluation)
         self._save()
         return evaluation
 
@@ -280,7 +279,7 @@ class Trial:
                     for name, player_optimizer in self.optimizers.items()
                 },
                 "average": self.average.network.state_dict() if self.average else None,
-                "progress": vars(self.progress),
+                "progress": asdict(self.progress),
             }
             checkpoint.save(shared, folder / SHARED_FILE)
             self._save_generator()
@@ -297,7 +296,7 @@ class Trial:
             size=self.translator.config.size,
             temperatures=self.temperatures,
             images=self.progress.images,
-            metrics=self.progress.history[-1]["metrics"],
+            metrics=self.progress.history[-1].metrics,
             protocol=self.evaluator.full_protocol,
         )
         generator = self.average.network if self.average else self.translator.generator
@@ -317,7 +316,9 @@ class Trial:
             player_optimizer.restore(shared["optimizers"][name])
         if self.average:
             self.average.network.load_state_dict(shared["average"])
-        self.progress = _Progress(**shared["progress"])
+        progress: dict[str, Any] = shared["progress"]
+        history = [Evaluation(**evaluation) for evaluation in progress["history"]]
+        self.progress = _Progress(**progress | {"history": history})
         if own:
             self.batches.load_state_dict(own["batches"])
             _restore_random_state(own["random"])

@@ -16,7 +16,7 @@ from thermal_search.tuning.final_ranking import finalize, mlflow_summary
 from thermal_search.tuning.pareto_plot import draw_pareto_front
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
-from thermal_search.tuning.record import Kind, SearchRecord
+from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
 from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE, TrialConfig
 from thermal_search.tuning.summary import RetrainingRecord, Status, TrialRecord
@@ -57,22 +57,22 @@ class SearchCallback(tune.Callback):
     folder.
     """
 
-    def __init__(self, plan: SearchPlan, kind: Kind) -> None:
+    def __init__(self, plan: SearchPlan, phase: Phase) -> None:
         self.plan = plan
-        self.kind: Kind = kind
+        self.phase: Phase = phase
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"plan": self.plan, "kind": self.kind}
+        return {"plan": self.plan, "phase": self.phase}
 
     def setup(self, *args: Any, **info: Any) -> None:
         plan = self.plan
         self.record = load_or_create_record(plan)
         self.logger = SearchLogger(plan.output, plan.id, plan.mlflow_params())
-        self.progress = Progress(plan, self.record, self.kind)
+        self.progress = Progress(plan, self.record, self.phase)
         self.log_queue = LogQueue(self.progress.warn)
         self.is_reconciled = False
         self.are_baselines_logged = False
-        if self.kind == "trials":
+        if self.phase == "trials":
             self.logger.begin()  # a server that refuses does so before anything is trained
         else:
             self._log(self.logger.open)
@@ -156,7 +156,7 @@ class SearchCallback(tune.Callback):
         if self.record.objective.has_two_objectives:
             self._log_pareto_front()
         retrainings = self.plan.finalists * self.plan.seeds
-        if self.kind == "retrainings" and finalize(self.record, retrainings):
+        if self.phase == "retrainings" and finalize(self.record, retrainings):
             ranking = self.record.final_ranking
             assert ranking
             values, tags = mlflow_summary(ranking)
@@ -190,10 +190,10 @@ class SearchCallback(tune.Callback):
         if self.is_reconciled:
             return
         self.is_reconciled = True
-        lost = self.record.drop_all_but(ids, self.kind)
+        lost = self.record.drop_all_but(ids, self.phase)
         self._log(lambda: self.logger.delete_runs(lost))
         for trial in self._records.values():
-            # A copy as it is now: what comes later has entries of its own.
+            # A copy as it is now: later evaluations are logged by their own entries.
             past = trial.model_copy(update={"history": [*trial.history]})
             self._log(lambda past=past: self._catch_up(past))
 
@@ -228,10 +228,10 @@ class SearchCallback(tune.Callback):
 
     @property
     def _records(self) -> Mapping[str, TrialRecord]:
-        return self.record.retrainings if self.kind == "retrainings" else self.record.trials
+        return self.record.retrainings if self.phase == "retrainings" else self.record.trials
 
     def _folder(self, id: str) -> Location:
-        return self.plan.output / self.kind / id
+        return self.plan.output / self.phase / id
 
     def _log(self, entry: Callable[[], None]) -> None:
         """An unreachable MLflow server costs no trial: entries are queued and retried in order."""

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.record import Kind, SearchRecord
+from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.summary import TrialRecord
 
 SHOWN_TRIALS = 12
@@ -22,12 +22,12 @@ class Progress:
         self,
         plan: SearchPlan,
         record: SearchRecord,
-        kind: Kind = "trials",
+        phase: Phase = "trials",
         console: Console | None = None,
     ):
         self.plan, self.record = plan, record
-        self.kind: Kind = kind
-        self.total = plan.finalists * plan.seeds if kind == "retrainings" else plan.trials
+        self.phase: Phase = phase
+        self.total = plan.finalists * plan.seeds if phase == "retrainings" else plan.trials
         self.console = console or Console()
         self.started = time.monotonic()
         self.images_before = self._images()
@@ -63,7 +63,7 @@ class Progress:
         stopped = sum(trial.status == "stopped" for trial in trials)
         failed = sum(trial.status in ("diverged", "failed") for trial in trials)
         done = len(trials) - running
-        unit = "retrainings done" if self.kind == "retrainings" else "trials done"
+        unit = "retrainings done" if self.phase == "retrainings" else "trials done"
         words = [f"{done}/{self.total} {unit}", f"{running} running"]
         words += [f"{stopped} stopped early"] + ([f"{failed} failed"] if failed else [])
         if best := self.record.best:
@@ -77,7 +77,7 @@ class Progress:
         return ", ".join(words)
 
     def _trials(self) -> Sequence[TrialRecord]:
-        is_retraining = self.kind == "retrainings"
+        is_retraining = self.phase == "retrainings"
         return list(
             self.record.retrainings.values() if is_retraining else self.record.trials.values()
         )

@@ -19,7 +19,7 @@ from thermal_search.tuning.summary import (
     TrialRecord,
 )
 
-Kind = Literal["trials", "retrainings"]
+Phase = Literal["trials", "retrainings"]
 """What a run of Ray Tune trains: the trials of the search, or its finalists with further seeds.
 Also the name of the folder that holds them."""
 
@@ -154,8 +154,8 @@ class SearchRecord:
             return False
         trial.history.append(EvaluationRecord(images=evaluation.images, metrics=evaluation.metrics))
         trial.images, trial.seconds = evaluation.images, evaluation.seconds
-        kind: Kind = "retrainings" if isinstance(trial, RetrainingRecord) else "trials"
-        trial.checkpoint = f"{kind}/{id}/{GENERATOR}"
+        phase: Phase = "retrainings" if isinstance(trial, RetrainingRecord) else "trials"
+        trial.checkpoint = f"{phase}/{id}/{GENERATOR}"
         trial.objective = self.objective.by_axis(self.objective_values(trial))
         self.baselines = report.baselines or self.baselines
         if isinstance(trial, RetrainingRecord) and report.test_metrics:
@@ -169,10 +169,10 @@ class SearchRecord:
         self[id].status, self[id].reason = status, reason
         self.save()
 
-    def drop_all_but(self, ids: Iterable[str], kind: Kind) -> list[str]:
+    def drop_all_but(self, ids: Iterable[str], phase: Phase) -> list[str]:
         """Drops trials that Ray Tune lost in a crash before they were evaluated; returns them."""
         known = set(ids)
-        records = self.trials if kind == "trials" else self.retrainings
+        records = self.trials if phase == "trials" else self.retrainings
         lost = [id for id in records if id not in known]
         for id in lost:
             del records[id]

@@ -1,4 +1,4 @@
-"""The search itself: Optuna proposes, Ray Tune schedules, slots train, the record remembers."""
+"""Runs a search: Optuna suggests, Ray Tune schedules, slots train, SearchRecord stores."""
 
 import logging
 import warnings
@@ -23,16 +23,13 @@ from thermal_search.tuning.final_ranking import finalists
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.placement import SlotPlacement
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.record import Kind, SearchRecord
+from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.searcher import PruningOptunaSearch, RetrainingQueue, build_searcher
 from thermal_search.tuning.slots.slot import Slot, SlotConfig
 from thermal_search.tuning.slots.worker_loop import SlotPlan
-from thermal_search.tuning.space import FINALIST, TrialConfig
+from thermal_search.tuning.space import RETRAINING_CONFIG, TrialConfig
 from thermal_search.tuning.summary import TrialRecord
-
-TUNE_FOLDERS: dict[Kind, str] = {"trials": "search", "retrainings": "retrainings"}
-"""The folders of Ray Tune's own state, under OUTPUT/tune."""
 
 HEAD = "node:__internal_head__"
 """The resource that Ray gives the head node, 1.0 of it."""
@@ -129,18 +126,18 @@ def _retrain_finalists(plan: SearchPlan, manifest: Manifest, placement: SlotPlac
     """Retrains the best trials with further seeds, evaluates them on the test split, and records
     the final ranking. Resumes where it was stopped."""
     record = SearchRecord.load(plan.output)
-    running = any(trial.status == "running" for trial in record.trials.values())
     chosen = finalists(record, plan.finalists)
     plan = plan.with_finalists(len(chosen))
     if record.final_ranking:
         # MLflow may have been unreachable when it was recorded.
         SearchCallback(plan, "retrainings").resend()
         return
-    if running or len(record.trials) < plan.trials or not chosen:
+    ended = [trial for trial in record.trials.values() if trial.status != "running"]
+    if len(ended) < plan.trials or not chosen:
         return
     # Only now: while trials are compared, nothing reads the test split.
     dataset = load(manifest, with_test=True)
-    trainable = slot_trainable(plan, manifest, dataset, placement, kind="retrainings")
+    trainable = slot_trainable(plan, manifest, dataset, placement, phase="retrainings")
     _retraining_tuner(plan, chosen, trainable, placement.slots).fit()
     del dataset
 
@@ -150,7 +147,7 @@ def slot_trainable(
     manifest: Manifest,
     dataset: LoadedDataset,
     placement: SlotPlacement,
-    kind: Kind = "trials",
+    phase: Phase = "trials",
 ) -> Any:
     """The trainable of this plan's slots, as Ray Tune takes it."""
     test_count = manifest.count("pairs", "test")  # a single image has no Frechet distance
@@ -158,7 +155,7 @@ def slot_trainable(
         shards=dataset.split_among(plan.workers),
         statistics=manifest.statistics,
         validation_count=manifest.count("pairs", "val"),
-        test_count=test_count if kind == "retrainings" and test_count >= 2 else 0,
+        test_count=test_count if phase == "retrainings" and test_count >= 2 else 0,
         features=plan.features,
         features_precision=plan.features_precision,
         inception_weights=plan.inception_weights,
@@ -171,11 +168,11 @@ def slot_trainable(
         workers=plan.workers,
         placement=placement,
         storage=plan.output / "tune" / "slots",
-        trial=TrialPlan(
+        trial_template=TrialPlan(
             id="",
             architecture="",
             parameters={},
-            folder=plan.output / kind,
+            folder=plan.output / phase,
             images=plan.images,
             evaluate_every=plan.evaluate_every,
             seed=plan.seed,
@@ -235,15 +232,15 @@ def _retraining_tuner(
     ]
     return tune.Tuner(
         trainable,
-        param_space={FINALIST: tune.grid_search(configs)},
+        param_space={RETRAINING_CONFIG: tune.grid_search(configs)},
         tune_config=tune.TuneConfig(search_alg=RetrainingQueue(), reuse_actors=True),
         run_config=_run_config(plan, "retrainings"),
     )
 
 
-def _restored(plan: SearchPlan, kind: Kind, trainable: Any) -> tune.Tuner | None:
+def _restored(plan: SearchPlan, phase: Phase, trainable: Any) -> tune.Tuner | None:
     """The run of Ray Tune that was stopped; None if it had not begun."""
-    folder = plan.output / "tune" / TUNE_FOLDERS[kind]
+    folder = plan.output / "tune" / phase
     filesystem = folder.filesystem
     if not tune.Tuner.can_restore(folder.path, storage_filesystem=filesystem):
         return None
@@ -252,13 +249,13 @@ def _restored(plan: SearchPlan, kind: Kind, trainable: Any) -> tune.Tuner | None
     )
 
 
-def _run_config(plan: SearchPlan, kind: Kind) -> tune.RunConfig:
+def _run_config(plan: SearchPlan, phase: Phase) -> tune.RunConfig:
     storage = plan.output / "tune"
     return tune.RunConfig(
-        name=TUNE_FOLDERS[kind],
+        name=phase,
         storage_path=storage.path,
         storage_filesystem=storage.filesystem,
-        callbacks=[SearchCallback(plan, kind)],
+        callbacks=[SearchCallback(plan, phase)],
         failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
         verbose=0,
     )

@@ -20,8 +20,8 @@ OBJECTIVE = "objective"
 SECOND_OBJECTIVE = "second_objective"
 """The other axis, if there are two objectives."""
 
-FINALIST = "finalist"
-"""The key of a retraining's configuration in the config of its Ray Tune trial."""
+RETRAINING_CONFIG = "retraining"
+"""The key of a retraining's TrialConfig in the config of its Ray Tune trial."""
 
 
 @dataclass(frozen=True)
@@ -31,29 +31,29 @@ class TrialConfig:
     architecture: str
     parameters: Mapping[str, Any]
     finalist: str | None = None
-    """Of a retraining: the trial whose parameters these are."""
+    """The finalist that is retrained; None for a trial of the search."""
 
     seed: int | None = None
-    """Of a retraining: its own seed; None for the search's."""
+    """The seed of a retraining; None for the search's seed."""
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "TrialConfig":
         """From the config of a Ray Tune trial: as the sampler proposed it, or of a retraining."""
-        chosen = config.get(FINALIST, config)
+        chosen = config.get(RETRAINING_CONFIG, config)
         architecture: str = chosen["architecture"]
         return cls(
             architecture,
             chosen.get(architecture, {}),
-            finalist=chosen.get("trial"),
+            finalist=chosen.get("finalist"),
             seed=chosen.get("seed"),
         )
 
     def to_tune(self) -> dict[str, Any]:
-        """The value under FINALIST in the config of a retraining."""
+        """The value under RETRAINING_CONFIG in the config of a retraining."""
         return {
             "architecture": self.architecture,
             self.architecture: dict(self.parameters),
-            "trial": self.finalist,
+            "finalist": self.finalist,
             "seed": self.seed,
         }
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from thermal_search.data.manifest import Kind, Pairing, Split
+from thermal_search.data.manifest import FrameKind, Pairing, Split
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class SourceFrame:
     """The 16-bit version of the thermal image."""
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> FrameKind:
         if self.rgb and self.thermal:
             return "pairs"
         return "rgb" if self.rgb else "thermal"

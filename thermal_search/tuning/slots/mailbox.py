@@ -1,4 +1,4 @@
-"""Between a slot's two ends: Ray Tune submits trials, Ray Train's workers report evaluations."""
+"""The actor that passes plans from Ray Tune to a slot's workers, and their reports back."""
 
 import asyncio
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Mailbox:
         self.starts = 0
         self.start_error = "its workers died before they were ready; the usual cause is memory"
 
-    # Called by Ray Tune's end.
+    # Called by the slot.
 
     async def submit(self, plan: TrialPlan) -> None:
         await self.plans.put(plan)

@@ -22,12 +22,13 @@ class TrialReport:
     """None if the trial diverged or failed."""
 
     baselines: Baselines = field(default_factory=dict[str, dict[str, float]])
-    """Of the validation split."""
+    """Baselines of the validation split."""
 
     test_metrics: dict[str, float] = field(default_factory=dict[str, float])
-    """Of the test split: only of a retraining that completed."""
+    """Metrics on the test split; only of a retraining that completed."""
 
     test_baselines: Baselines = field(default_factory=dict[str, dict[str, float]])
+    """Baselines of the test split."""
 
     @property
     def is_last(self) -> bool:

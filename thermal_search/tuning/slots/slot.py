@@ -26,7 +26,12 @@ from thermal_search.tuning.objective import Objective
 from thermal_search.tuning.placement import SlotPlacement
 from thermal_search.tuning.slots.mailbox import Mailbox
 from thermal_search.tuning.slots.messages import REPORT, SlotFailure, TrialReport
-from thermal_search.tuning.slots.worker_loop import SlotPlan, worker_loop
+from thermal_search.tuning.slots.worker_loop import (
+    WORKER_CONFIG,
+    SlotPlan,
+    WorkerConfig,
+    worker_loop,
+)
 from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE, TrialConfig
 
 DIVERGED_OBJECTIVE = 1e6
@@ -50,7 +55,7 @@ class SlotConfig:
     storage: Location
     """Where Ray Train keeps its own files."""
 
-    trial: TrialPlan
+    trial_template: TrialPlan
     """The plan of every trial but for its id, architecture, parameters and, of a retraining, seed.
     Its folder is the one that holds the trials' folders."""
 
@@ -59,12 +64,12 @@ class SlotConfig:
 
 
 class Slot(tune.Trainable):
-    """Ray Tune's end of a slot. One `step` is one evaluation of the current trial."""
+    """The slot as Ray Tune's trainable. One `step` is one evaluation of the current trial."""
 
     def setup(  # pyright: ignore[reportIncompatibleMethodOverride] - tune.with_parameters adds it
         self, config: dict[str, Any], *, slot: SlotConfig
     ) -> None:
-        self.slot = slot
+        self.slot_config = slot
         self.placement_groups = slot.storage / "placement-groups"
         # A new name each time: Ray Train would resume a slot of the same name.
         self.name = f"slot-{self.trial_id}-{time.time_ns()}"
@@ -77,9 +82,9 @@ class Slot(tune.Trainable):
         trainer = TorchTrainer(
             worker_loop,
             train_loop_config={
-                "plan": slot.plan,
-                "mailbox": self.mailbox,
-                "placement_group_file": self.placement_groups / f"{self.name}.group",
+                WORKER_CONFIG: WorkerConfig(
+                    slot.plan, self.mailbox, self.placement_groups / f"{self.name}.group"
+                )
             },
             torch_config=Rendezvous(backend=placement.backend),
             scaling_config=ScalingConfig(
@@ -119,12 +124,12 @@ class Slot(tune.Trainable):
 
     def _objective(self, report: TrialReport) -> dict[str, float]:
         """The trial's objective now, on one axis or two."""
-        objective = self.slot.objective
+        objective = self.slot_config.objective
         keys = [OBJECTIVE, SECOND_OBJECTIVE][: len(objective.axes)]
         if report.evaluation is None:
             return dict.fromkeys(keys, DIVERGED_OBJECTIVE)
         self.history.append(report.evaluation.metrics)
-        values = objective.mean_of_last(self.history, self.slot.average_last)
+        values = objective.mean_of_last(self.history, self.slot_config.average_last)
         return {
             key: value if math.isfinite(value) else DIVERGED_OBJECTIVE
             for key, value in zip(keys, values, strict=True)
@@ -162,7 +167,7 @@ class Slot(tune.Trainable):
         self.current = self.trial_id
         (self.placement_groups / f"{self.current}.slot").write_text(self.name)
         self.history: list[dict[str, float]] = []
-        trial, common = TrialConfig.of(config), self.slot.trial
+        trial, common = TrialConfig.of(config), self.slot_config.trial_template
         plan = replace(
             common,
             id=self.current,

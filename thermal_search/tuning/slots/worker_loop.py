@@ -34,6 +34,8 @@ from thermal_search.tuning.slots.messages import TrialReport
 IDLE_S = 5.0
 """Seconds the first worker waits for a trial before it tells the others that it is alive."""
 
+WORKER_CONFIG = "worker"
+
 EvaluationSplit = Literal["val", "test"]
 
 
@@ -85,13 +87,23 @@ class _Worker:
     device: torch.device
 
 
-def worker_loop(config: dict[str, Any]) -> None:
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What Ray Train passes to each worker, under the key WORKER_CONFIG."""
+
+    plan: SlotPlan
+    mailbox: Any
+    placement_group_file: Location
+    """Where the first worker writes the id of the group's placement group."""
+
+
+def worker_loop(train_loop_config: dict[str, WorkerConfig]) -> None:
     """Takes trials from the mailbox until it closes. Ray Train's training function."""
-    plan: SlotPlan = config["plan"]
-    mailbox = config["mailbox"]
+    config = train_loop_config[WORKER_CONFIG]
+    plan, mailbox = config.plan, config.mailbox
     group = WorkerGroup()
     if group.is_rank_zero:
-        _record_placement_group(config["placement_group_file"])
+        _record_placement_group(config.placement_group_file)
     if not group.broadcast_object(lambda: ray.get(mailbox.start.remote())):
         return
     try:
