@@ -40,8 +40,8 @@ def fastest_precision(device: torch.device) -> ComputePrecision:
 def fastest_memory_format(translator: nn.Module, device: torch.device) -> torch.memory_format:
     """The memory format for the weights of convolutions; their features follow it.
 
-    Channels last is faster on a GPU with batch normalization. torch's instance normalization converts
-    it back, so with that it is slower.
+    Channels last is faster on a GPU with batch normalization. torch's instance normalization
+    converts it back, so with that it is slower.
     """
     has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in translator.modules())
     use_channels_last = device.type == "cuda" and has_batch_norm
@@ -51,8 +51,8 @@ def fastest_memory_format(translator: nn.Module, device: torch.device) -> torch.
 def use_cudnn_benchmark(translator: Translator, device: torch.device) -> bool:
     """Whether cudnn benchmarks its algorithms for each new shape and keeps the fastest.
 
-    A benchmark costs seconds per shape, which only thousands of steps repay. A translator that grows
-    has new shapes at each resolution.
+    A benchmark costs seconds per shape, which only thousands of steps repay. A translator that
+    grows has new shapes at each resolution.
     """
     return device.type == "cuda" and not translator.grows
 

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -316,9 +316,8 @@ class Trial:
             player_optimizer.restore(shared["optimizers"][name])
         if self.average:
             self.average.network.load_state_dict(shared["average"])
-        progress: dict[str, Any] = shared["progress"]
-        history = [Evaluation(**evaluation) for evaluation in progress["history"]]
-        self.progress = _Progress(**progress | {"history": history})
+        self.progress = _Progress(**shared["progress"])
+        self.progress.history = [Evaluation(**fields) for fields in shared["progress"]["history"]]
         if own:
             self.batches.load_state_dict(own["batches"])
             _restore_random_state(own["random"])

@@ -8,7 +8,7 @@ from thermal_search.errors import SearchError
 from thermal_search.tuning.plan import SearchPlan
 
 CPU_FRACTION_FOR_SLOTS = 0.8
-"""The fraction of a node's CPUs that slots may use. The rest is for Ray Data and for the process that drives the search."""
+"""The fraction of a node's CPUs that slots may use. Ray Data and the driver use the rest."""
 
 MAX_SLOTS_WITHOUT_GPU = 4
 """Each slot also needs memory for its networks."""
