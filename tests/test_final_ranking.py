@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from thermal_search.errors import SearchError
-from thermal_search.training.trial import Evaluation
+from thermal_search.training.trial import TrialEvaluation
 from thermal_search.tuning.final_ranking import (
     finalists,
     finalize,
@@ -15,9 +15,9 @@ from thermal_search.tuning.final_ranking import (
 )
 from thermal_search.tuning.objective import parse_objective
 from thermal_search.tuning.pareto_plot import draw_pareto_front
+from thermal_search.tuning.ranking_text import describe
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.slots.messages import TrialReport
-from thermal_search.tuning.text_report import describe
 
 
 def record_of(folder, objective="fid", average_last=1):
@@ -34,7 +34,7 @@ def record_of(folder, objective="fid", average_last=1):
 def evaluate(record, id, *values, baselines=None, test=None):
     """Adds one evaluation per value: an FID, or a mapping of metrics."""
     for number, value in enumerate(values, start=1):
-        evaluation = Evaluation(
+        evaluation = TrialEvaluation(
             images=number,
             metrics=value if isinstance(value, dict) else {"fid": value},
             losses={},

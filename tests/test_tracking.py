@@ -19,7 +19,7 @@ from thermal_search.storage import Location
 from thermal_search.tracking.log_queue import LogQueue
 from thermal_search.tracking.runs import SearchLogger
 from thermal_search.tracking.store import require_store
-from thermal_search.training.trial import Evaluation
+from thermal_search.training.trial import TrialEvaluation
 from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.settings import SearchSettings
@@ -130,7 +130,7 @@ def test_baselines_are_logged_to_the_parent_run(server, monkeypatch, tmp_path):
     trial = Trial("slot", trial_id="trial-1", config={"architecture": "pix2pix"}, stub=True)
     callback.on_trial_start(0, [trial], trial)
     baselines = {"inverted_grey": {METRIC: 9.5, "l1": 4.0}, "train": {METRIC: 2.5, "images": 7.0}}
-    evaluation = Evaluation(
+    evaluation = TrialEvaluation(
         images=10, metrics={METRIC: 8.0}, losses={}, seconds=1.0, images_per_second=9.0, grid=None
     )
     report = TrialReport(status="running", evaluation=evaluation, baselines=baselines)

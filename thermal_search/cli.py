@@ -76,8 +76,8 @@ def run_search(settings: SearchSettings, launch: LaunchSettings, *, default_addr
     """
     from thermal_search.tuning.nodes import NodeWait
     from thermal_search.tuning.plan import plan_from_settings
+    from thermal_search.tuning.ranking_text import describe
     from thermal_search.tuning.search import search
-    from thermal_search.tuning.text_report import describe
 
     plan = plan_from_settings(settings, resume=launch.resume)
     address = launch.address or os.environ.get("RAY_ADDRESS", default_address)

@@ -15,10 +15,10 @@ from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.storage import Location
 from thermal_search.translation import translate_folder
 from thermal_search.tuning.plan import plan_from_settings
+from thermal_search.tuning.ranking_text import describe
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import search
 from thermal_search.tuning.settings import SearchSettings
-from thermal_search.tuning.text_report import describe
 
 SIZE = 32
 """Height and width of an image, in pixels."""

@@ -75,7 +75,7 @@ def grid_name(images: int) -> str:
 
 
 @dataclass
-class Evaluation:
+class TrialEvaluation:
     """One evaluation of a trial, as it is reported to Ray Tune and kept in the history."""
 
     images: int
@@ -104,7 +104,7 @@ class _Progress:
 
     images: int = 0
     seconds: float = 0.0
-    history: list[Evaluation] = field(default_factory=list["Evaluation"])
+    history: list[TrialEvaluation] = field(default_factory=list[TrialEvaluation])
 
 
 class Trial:
@@ -152,14 +152,14 @@ class Trial:
         )
 
     @property
-    def history(self) -> list[Evaluation]:
+    def history(self) -> list[TrialEvaluation]:
         return [*self.progress.history]
 
     @property
     def is_done(self) -> bool:
         return self.progress.images >= self.plan.images
 
-    def evaluations(self) -> Iterator[Evaluation]:
+    def evaluations(self) -> Iterator[TrialEvaluation]:
         """Trains to the end of the budget and yields each evaluation after saving the state."""
         while not self.is_done:
             yield self._train_to_next_evaluation()
@@ -170,7 +170,7 @@ class Trial:
         # All workers use what is fastest on rank 0's device.
         return self.group.broadcast_object(lambda: fastest_precision(self.device))
 
-    def _train_to_next_evaluation(self) -> Evaluation:
+    def _train_to_next_evaluation(self) -> TrialEvaluation:
         plan, progress = self.plan, self.progress
         started, images_before = time.monotonic(), progress.images
         goal = min((progress.images // plan.evaluate_every + 1) * plan.evaluate_every, plan.images)
@@ -189,7 +189,7 @@ class Trial:
                 self.translator, plan.folder / grid_name(progress.images)
             )
         progress.seconds += time.monotonic() - started
-        evaluation = Evaluation(
+        evaluation = TrialEvaluation(
             images=progress.images,
             metrics={
                 name: value if name == self.evaluator.metric else round(value, 6)
@@ -317,7 +317,9 @@ class Trial:
         if self.average:
             self.average.network.load_state_dict(shared["average"])
         self.progress = _Progress(**shared["progress"])
-        self.progress.history = [Evaluation(**fields) for fields in shared["progress"]["history"]]
+        self.progress.history = [
+            TrialEvaluation(**fields) for fields in shared["progress"]["history"]
+        ]
         if own:
             self.batches.load_state_dict(own["batches"])
             _restore_random_state(own["random"])

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from thermal_search.evaluation.baselines import Baselines
-from thermal_search.training.trial import Evaluation
+from thermal_search.training.trial import TrialEvaluation
 
 REPORT = "report"
 """The key of a TrialReport in the results of Ray Tune."""
@@ -18,7 +18,7 @@ class TrialReport:
     reason: str = ""
     """Why it diverged or failed."""
 
-    evaluation: Evaluation | None = None
+    evaluation: TrialEvaluation | None = None
     """None if the trial diverged or failed."""
 
     baselines: Baselines = field(default_factory=dict[str, dict[str, float]])

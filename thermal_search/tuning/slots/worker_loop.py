@@ -28,7 +28,7 @@ from thermal_search.metrics import (
     cached_statistics_path,
 )
 from thermal_search.storage import Location
-from thermal_search.training.trial import Evaluation, Trial, TrialPlan
+from thermal_search.training.trial import Trial, TrialEvaluation, TrialPlan
 from thermal_search.tuning.slots.messages import TrialReport
 
 IDLE_S = 5.0
@@ -216,7 +216,7 @@ def _deliver(mailbox: Any, trial: str, number: int, report: TrialReport) -> bool
     return ray.get(mailbox.report.remote(trial, number, report))
 
 
-def _report(trial: Trial, evaluation: Evaluation, worker: _Worker) -> TrialReport:
+def _report(trial: Trial, evaluation: TrialEvaluation, worker: _Worker) -> TrialReport:
     baselines = worker.validation.baselines
     if evaluation.images < trial.plan.images:
         return TrialReport(status="running", evaluation=evaluation, baselines=baselines)
