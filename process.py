@@ -65,9 +65,9 @@ def prepare_dataset(
     source: "Location", output: "Location", scratch: Path | None, settings: PreparationSettings
 ) -> None:
     # Imported here: torch takes seconds, which `--help` must not.
-    from thermal_search.preparation.overview import describe
     from thermal_search.preparation.prepare import prepare
     from thermal_search.preparation.staging import stage
+    from thermal_search.preparation.text_summary import describe
 
     manifest = stage(source, output, scratch, partial(prepare, settings=settings))
     print(describe(manifest, str(output)))
@@ -75,7 +75,7 @@ def prepare_dataset(
 
 def verify_dataset(folder: "Location") -> None:
     from thermal_search.data.manifest import read_manifest, verify_checksums
-    from thermal_search.preparation.overview import describe
+    from thermal_search.preparation.text_summary import describe
 
     manifest = read_manifest(folder)
     verify_checksums(manifest)
