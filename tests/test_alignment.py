@@ -150,7 +150,7 @@ def cut(image, box):
 
 
 def misaligned(roadscene, rgb_box, thermal_box, first, count=24):
-    """Grey pairs whose images show different regions, and the boxes of thermal in RGB."""
+    """Gray pairs whose images show different regions, and the boxes of thermal in RGB."""
     pairs, boxes = [], []
     for path in sorted((roadscene / "visible").iterdir())[first : first + 3 * count : 3]:
         frame = SourceFrame(

@@ -50,11 +50,11 @@ def test_command_prints_and_writes_all_metrics(model, dataset, tmp_path, capsys)
     for name in metrics:
         assert name in printed
     assert set(baselines) == {"real_halves", "train", "inverted_grey", "mean_thermal"}
-    untrained, grey = metrics[metric], baselines["inverted_grey"][metric]
-    assert report.beats_inverted_grey == (untrained < grey)
+    untrained, gray = metrics[metric], baselines["inverted_grey"][metric]
+    assert report.beats_inverted_grey == (untrained < gray)
     for baseline in baselines.values():
         assert f"{baseline[metric]:.4g}" in printed
-    assert f"({metric} {untrained:.6g} against {grey:.6g})" in printed
+    assert f"({metric} {untrained:.6g} against {gray:.6g})" in printed
 
 
 def test_two_workers_compute_the_metrics_of_one(model, uncached, capsys):
@@ -145,10 +145,10 @@ def test_error_in_a_worker_process_is_the_same_sentence(model, dataset, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("grey", "message"),
+    ("gray", "message"),
     [(9.5, "beats inverted grey RGB (fid 9 against 9.5)."), (9.0, "does not beat inverted grey")],
 )
-def test_printed_report_says_whether_inverted_grey_is_beaten(grey, message, capsys):
+def test_printed_report_says_whether_inverted_grey_is_beaten(gray, message, capsys):
     print_report(
         EvaluationReport(
             model="generator",
@@ -158,12 +158,12 @@ def test_printed_report_says_whether_inverted_grey_is_beaten(grey, message, caps
             metric="fid",
             protocol=PROTOCOL,
             metrics={"fid": 9.0, "l1": 3.0},
-            baselines={"inverted_grey": {"fid": grey, "l1": 4.25, "images": 7}},
-            beats_inverted_grey=grey > 9.0,
+            baselines={"inverted_grey": {"fid": gray, "l1": 4.25, "images": 7}},
+            beats_inverted_grey=gray > 9.0,
         )
     )
     printed = capsys.readouterr().out
 
     assert message in printed
     assert "4.25" in printed
-    assert ("has not learned to translate" in printed) == (grey == 9.0)
+    assert ("has not learned to translate" in printed) == (gray == 9.0)

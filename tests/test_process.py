@@ -329,9 +329,9 @@ def test_range_of_degrees_can_be_chosen(tmp_path):
 
 
 def test_frames_without_the_requested_depth_are_named(tmp_path):
-    folders(tmp_path / "grey")
+    folders(tmp_path / "gray")
     radiometric(tmp_path / "counts")
     with pytest.raises(DatasetError, match="reads 16-bit images of one channel"):
-        prepare(tmp_path / "grey", tmp_path / "a", PreparationSettings(size=32, thermal="16bit"))
+        prepare(tmp_path / "gray", tmp_path / "a", PreparationSettings(size=32, thermal="16bit"))
     with pytest.raises(DatasetError, match="unless --thermal 16bit is passed"):
         prepare(tmp_path / "counts", tmp_path / "b", PreparationSettings(size=32))

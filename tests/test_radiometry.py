@@ -106,17 +106,17 @@ def test_generator_of_16_bit_thermal_writes_degrees(tmp_path):
     random = np.random.default_rng(0)
     Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / "rgb" / "a.png")
     translate_folder(model, tmp_path / "rgb", tmp_path / "degrees", celsius=True)
-    translate_folder(model, tmp_path / "rgb", tmp_path / "grey")
+    translate_folder(model, tmp_path / "rgb", tmp_path / "gray")
     with Image.open(tmp_path / "degrees" / "a.png") as image:
         scale = float(image.text["kelvin_per_count"]), float(image.text["celsius_at_zero"])
         celsius = np.asarray(image).astype(float) * scale[0] + scale[1]
-    with Image.open(tmp_path / "grey" / "a.png") as image:
-        grey = np.asarray(image).astype(float)
+    with Image.open(tmp_path / "gray" / "a.png") as image:
+        gray = np.asarray(image).astype(float)
 
     assert json.loads((model / "config.json").read_text())["temperatures"] == asdict(WARM)
     assert scale == (0.01, -273.15)
-    assert np.abs(celsius - (grey / 255 * 80 - 20)).max() <= 80 / 255 / 2 + 0.01
-    assert len(np.unique(celsius)) > len(np.unique(grey))
+    assert np.abs(celsius - (gray / 255 * 80 - 20)).max() <= 80 / 255 / 2 + 0.01
+    assert len(np.unique(celsius)) > len(np.unique(gray))
 
 
 def test_8_bit_generator_cannot_write_degrees(tmp_path):

@@ -61,7 +61,7 @@ def test_counts_are_resized_as_precisely_as_floats(filter):
         encoded(scene(60, 80, 1), "TIFF"),
         encoded(np.dstack([scene(60, 80), scene(60, 80, 1)]), "PNG"),
     ],
-    ids=["jpeg", "grey jpeg", "progressive", "png", "tiff", "transparent"],
+    ids=["jpeg", "gray jpeg", "progressive", "png", "tiff", "transparent"],
 )
 def test_images_are_decoded_like_pillow(content, mode):
     expected = np.asarray(Image.open(io.BytesIO(content)).convert(mode)).astype(int)

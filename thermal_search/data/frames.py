@@ -54,7 +54,7 @@ class Frames:
         return Frames(blocks, size=size, channels=channels, temperatures=self.temperatures)
 
     def take(self, indices: Iterable[int]) -> UInt8[Tensor, "count channels size size"]:
-        """The frames of these indices as grey levels 0 .. 255, for display and for metrics."""
+        """The frames of these indices as gray levels 0 .. 255, for display and for metrics."""
         raw = self.raw(indices)
         return to_pixels(self.temperatures.images(raw)) if self.temperatures else raw
 

@@ -2,7 +2,7 @@
 
 Thermal follows from the material and temperature of objects, never from their color: people are
 warm in any clothes, a parked car is as cold as the air, a driven one has a hot hood and hot wheels,
-glass reflects the cold sky, and houses are warm at night. Inverted grey is a poor prediction.
+glass reflects the cold sky, and houses are warm at night. Inverted gray is a poor prediction.
 """
 
 import json
@@ -45,7 +45,7 @@ class Weather:
         air = float(random.uniform(2, 12) if is_night else random.uniform(10, 26))
         overcast = random.random() < 0.5
         sky_celsius = air - (8 if overcast else 30)
-        grey = int(random.uniform(60, 200))  # asphalt or concrete, which the sun warms alike
+        gray = int(random.uniform(60, 200))  # asphalt or concrete, which the sun warms alike
         if is_night:
             sky = Material((18, 20, 34), sky_celsius, glows=True)
             road, verge = air + 4, air - 3
@@ -57,7 +57,7 @@ class Weather:
             is_night=is_night,
             air=air,
             sky=sky,
-            road=Material((grey, grey, grey + 6), road),
+            road=Material((gray, gray, gray + 6), road),
             verge=Material(_color(random, (70, 110, 50), 25), verge),
             light=0.28 if is_night else float(random.uniform(0.8, 1.0)),
         )

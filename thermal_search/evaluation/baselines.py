@@ -22,7 +22,7 @@ Baselines = dict[str, dict[str, float]]
 """By the baseline's name: the metrics that apply to it, and its number of `images`."""
 
 TRIVIAL_BASELINE = "inverted_grey"
-"""The baseline for a generator to beat: the negative of the grey RGB image."""
+"""The baseline for a generator to beat: the negative of the gray RGB image."""
 
 BASELINE_PASSES = 3
 """How many times `measure_baselines` measures as many images as the split has."""
@@ -74,7 +74,7 @@ def measure_baselines(evaluator: Evaluator, training: Sequence[Frames]) -> Basel
     """Measures the baselines; the number of workers does not change them.
 
     `real_halves`: one half of the split's real images against the other. `inverted_grey`: the
-    negative of the grey RGB image. `train`: training images against the split's. `mean_thermal`:
+    negative of the gray RGB image. `train`: training images against the split's. `mean_thermal`:
     the mean training image.
     """
     pairs, count = evaluator.pairs, evaluator.real.count

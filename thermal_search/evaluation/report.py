@@ -1,4 +1,4 @@
-"""The result of `thermal-search evaluate`: all metrics of a generator, beside the baselines."""
+"""The result of `thermal-search evaluate`: all metrics of a generator, with the baselines."""
 
 from rich.console import Console
 from rich.table import Table

@@ -10,10 +10,10 @@ import simplejpeg
 from PIL import Image
 
 Mode = Literal["RGB", "L", "counts"]
-"""RGB, 8-bit grey, or the 16-bit counts of a radiometric camera."""
+"""RGB, 8-bit gray, or the 16-bit counts of a radiometric camera."""
 
 MAX_FILE_BYTES = 512 * 2**20
-"""A larger file is no camera's image, and would not fit in memory beside the others."""
+"""A larger file is no camera's image, and would not fit in memory with the others."""
 
 Pixels = np.ndarray[Any, np.dtype[Any]]
 

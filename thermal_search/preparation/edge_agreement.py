@@ -48,9 +48,9 @@ would keep a second core spinning for a tenth of a second after each product."""
 
 def edge_agreement(rgb: Array, thermal: Array) -> float:
     """From about 0 (unrelated) to 1; uint8 [3, height, width] and [height, width] of any sizes."""
-    grey = cv2.addWeighted(rgb[0], 0.299, rgb[1], 0.587, 0)
-    grey = _shrink(cv2.addWeighted(grey, 1, rgb[2], 0.114, 0))
-    color = np.stack([_spectrum(_central(grey, scale)) for scale in SCALES])
+    gray = cv2.addWeighted(rgb[0], 0.299, rgb[1], 0.587, 0)
+    gray = _shrink(cv2.addWeighted(gray, 1, rgb[2], 0.114, 0))
+    color = np.stack([_spectrum(_central(gray, scale)) for scale in SCALES])
     products = np.conj(color) * _spectrum(_central(_shrink(thermal), 1.0))
     correlations = (_INVERSE_DFT @ torch.from_numpy(products) @ _INVERSE_DFT.T).real / _PADDED**2
     return float(correlations.max())

@@ -11,7 +11,7 @@ from thermal_search.preparation.layouts.contents import SourceFrame
 def open_pair(frame: SourceFrame) -> tuple[Pixels, Pixels]:
     """RGB [height, width, 3] and thermal [height, width] as 8-bit pixels. Raises Unusable.
 
-    16-bit counts are stretched to grey levels, from their 1st to their 99th percentile.
+    16-bit counts are stretched to gray levels, from their 1st to their 99th percentile.
     """
     assert frame.rgb
     assert frame.thermal
@@ -21,8 +21,8 @@ def open_pair(frame: SourceFrame) -> tuple[Pixels, Pixels]:
     except Unusable:
         counts = read_image(frame.thermal, "counts").astype(np.float32)
         low, high = np.percentile(counts, (1, 99))
-        grey = (counts - low) * (255 / max(high - low, 1))
-        thermal = grey.clip(0, 255).astype(np.uint8)
+        gray = (counts - low) * (255 / max(high - low, 1))
+        thermal = gray.clip(0, 255).astype(np.uint8)
     return rgb, thermal[..., 0]
 
 

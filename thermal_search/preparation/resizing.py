@@ -1,4 +1,4 @@
-"""Images resized to a square: torch and Pillow give the same pixels, to one grey level."""
+"""Images resized to a square: torch and Pillow give the same pixels, to one gray level."""
 
 from collections.abc import Mapping
 

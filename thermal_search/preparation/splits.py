@@ -45,7 +45,7 @@ def assign_splits(
     assigned = _official(frames)
     free = {name: n for name, n in _pair_counts(frames).items() if name not in assigned}
     if len(free) == 1 and len(free) < len(_pair_counts(frames)):
-        # A single recording beside those that the authors split is one more to train on.
+        # A single recording in addition to those that the authors split is one more to train on.
         assigned |= dict.fromkeys(free, "train")
     elif free:
         frames, assigned = _assign(frames, free, fractions, seed, assigned, notes)

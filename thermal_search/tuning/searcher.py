@@ -61,6 +61,6 @@ def build_searcher(
         mode=["min", "min"] if has_two_objectives else "min",
         points_to_evaluate=[published_point(name) for name in architectures],
         # Several trials run at once: `constant_liar` keeps the sampler from proposing the same
-        # point twice. The seed belongs to the sampler; OptunaSearch ignores its own beside one.
+        # point twice. The seed belongs to the sampler; OptunaSearch ignores its own next to one.
         sampler=TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed),
     )

@@ -42,7 +42,7 @@ class Match:
 
 
 def search(rgb: Pixels, thermal: Pixels) -> Match:
-    """The best match over all scales and shifts, of grey uint8 [height, width] of any sizes."""
+    """The best match over all scales and shifts, of gray uint8 [height, width] of any sizes."""
     rim = round(COARSE * (1 - TEMPLATE) / 2)
     template = _edges(_view(thermal, WHOLE, COARSE), 12)[rim:-rim, rim:-rim]
     best = Match(WHOLE, -1.0)
@@ -116,7 +116,7 @@ def distance(box: Box, other: Box, size: int) -> float:
 
 
 def edge_strength(image: Pixels) -> Pixels:
-    """Edge strength of a grey image, float [height, width]: 0 in flat regions, about 1 on edges."""
+    """Edge strength of a gray image, float [height, width]: 0 in flat regions, about 1 on edges."""
     return np.sqrt((_edges(image.astype(np.float32), 24) ** 2).sum(-1))
 
 

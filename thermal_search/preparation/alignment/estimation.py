@@ -103,7 +103,7 @@ def _align(
 
 
 def estimate_box(pairs: Sequence[tuple[Pixels, Pixels]]) -> Box | None:
-    """The position of thermal in RGB, from grey pairs of one recording; None if it is not found.
+    """The position of thermal in RGB, from gray pairs of one recording; None if it is not found.
 
     The median is right as long as more than half of the frames are matched correctly. Every stage
     starts all frames from the median of the previous stage.
@@ -146,7 +146,7 @@ def _measure(
 
 
 def _grey_pair(frame: SourceFrame) -> tuple[Pixels, Pixels, tuple[int, int]] | None:
-    """RGB and thermal as grey uint8 [height, width], and the RGB image's width and height."""
+    """RGB and thermal as gray uint8 [height, width], and the RGB image's width and height."""
     try:
         rgb, thermal = open_pair(frame)
     except Unusable:

@@ -91,7 +91,7 @@ def _read_videos(source: Source, root: Path, split: Split | None) -> list[Source
 
 def _read_map(source: Source, root: Path) -> list[tuple[str, str]]:
     """(RGB name, thermal name), all plain file names; other entries are unusable."""
-    # The archive has it beside the folder, some copies have it inside.
+    # The archive has it next to the folder, some copies have it inside.
     path = next((p for p in (root / MAP, root.parent / MAP) if p.is_file()), None)
     if path is None:
         raise DatasetError(

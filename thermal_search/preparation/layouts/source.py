@@ -104,7 +104,7 @@ class Source:
         return [line.strip() for line in self.read_text(path).splitlines() if line.strip()]
 
     def read_text(self, path: Path) -> str:
-        # The map of FLIR ADAS v2 may be beside the recording.
+        # The map of FLIR ADAS v2 may be next to the recording.
         if not self.holds(path) and path.resolve().parent != self.real_root.parent:
             raise DatasetError(f"{path} must be in the recording, but is {LEADS_OUT}.")
         try:
@@ -131,7 +131,7 @@ IGNORED_SUFFIXES = {
     ".zip",
     "",
 }
-"""Suffixes of files that are commonly beside images, and are ignored."""
+"""Suffixes of files that are commonly next to images, and are ignored."""
 
 
 def plain_name(name: object) -> str | None:
