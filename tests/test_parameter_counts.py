@@ -15,7 +15,7 @@ from thermal_search.networks import (
 from thermal_search.networks.progressive import (
     Growth,
     ProgressiveDiscriminator,
-    channels_by_resolution,
+    progressive_channels,
 )
 
 
@@ -141,7 +141,7 @@ def test_progressive_gan_without_the_rgb_image_has_the_official_count():
         lambda: progressive_gan.ProgressiveGenerator(size=1024, start=full, condition_channels=None)
     )
     # The official count, 23,079,115, is for three channels: two more at each of nine resolutions.
-    widths = sum(channels_by_resolution(1024).values())
+    widths = sum(progressive_channels(1024).values())
     assert thermal + 2 * (widths + 9) == 23_079_115
     assert (
         count(lambda: ProgressiveDiscriminator(size=1024, start=full, in_channels=3)) == 23_087_249

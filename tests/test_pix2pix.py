@@ -1,11 +1,16 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from tiny_settings import SIZE, TINY, random_batches
 from torch import nn
 
 from thermal_search.architectures import build
+from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.networks import PatchDiscriminator, UNet
 from thermal_search.networks.unet import Dropout
+from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.step import train_step
 
 
 def make(**parameters):
@@ -49,8 +54,15 @@ def test_first_bottleneck_and_output_layers_have_no_normalization():
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_batch_size_of_one_trains(norm):
     translator = make(norm=norm, batch_size=1).train()
+    before = [parameter.detach().clone() for parameter in translator.parameters()]
+    batches, optimizers = random_batches(batch=1), build_optimizers(translator)
+    losses = train_step(
+        translator, optimizers, batches, group=WorkerGroup(), autocast=nullcontext()
+    )
 
-    assert translator.translate(torch.zeros(1, 3, SIZE, SIZE)).isfinite().all()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all(parameter.isfinite().all() for parameter in translator.parameters())
+    assert not any(map(torch.equal, before, translator.parameters()))
 
 
 @pytest.mark.parametrize(("layers", "pixels"), [(1, 16), (2, 34), (3, 70), (4, 142)])

@@ -9,7 +9,7 @@ discriminator projects its features onto those of the RGB image.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Player, Translator, Turn, adam_player, l1_terms
+from thermal_search.architectures.translator import Translator, Turn, adam_players, l1_terms
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import hinge
 from thermal_search.networks import ConditionPyramid
@@ -134,14 +134,7 @@ class BigGAN(Translator):
             return nn.init.trunc_normal_(z, a=-limit, b=limit, generator=random)
         return z.normal_(generator=random)
 
-    def players(self) -> Mapping[str, Player]:
-        config, betas = self.config, (self.config.beta1, 0.999)
-        return {
-            "discriminator": adam_player(
-                self.discriminator, lr=config.discriminator_lr, betas=betas
-            ),
-            "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
-        }
+    players = adam_players
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         for _ in range(self.config.n_discriminator):

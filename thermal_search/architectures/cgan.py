@@ -9,7 +9,7 @@ scores three kinds of pairs: real, generated, and mismatched real images, so tha
 thermal image is not enough.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -20,16 +20,15 @@ from torch import Tensor, nn
 
 from thermal_search.architectures import translator
 from thermal_search.architectures.translator import (
-    Player,
     Translator,
     Turn,
-    adam_player,
+    adam_players,
     l1_terms,
     normal_latent,
 )
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.networks import ConditionPyramid, initialize
-from thermal_search.networks.deep_convolutional import channels_by_resolution, downsampling
+from thermal_search.networks.deep_convolutional import dcgan_channels, downsampling
 
 BASE_RESOLUTION = 4
 """Height and width of the RGB embedding."""
@@ -96,14 +95,7 @@ class CGAN(Translator):
 
     draw_latent = normal_latent
 
-    def players(self) -> Mapping[str, Player]:
-        config, betas = self.config, (self.config.beta1, 0.999)
-        return {
-            "discriminator": adam_player(
-                self.discriminator, lr=config.discriminator_lr, betas=betas
-            ),
-            "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
-        }
+    players = adam_players
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         config, discriminator = self.config, self.discriminator
@@ -171,7 +163,7 @@ class RgbEncoder(nn.Module):
 
     def __init__(self, *, size: int, embedding_size: int, width: int) -> None:
         super().__init__()
-        channels = channels_by_resolution(size, width // 2, max_multiplier=16)
+        channels = dcgan_channels(size, width // 2, max_multiplier=16)
         self.layers = downsampling(3, channels)
         self.head = nn.Sequential(
             nn.Conv2d(channels[BASE_RESOLUTION], embedding_size, 1), nn.LeakyReLU(0.2)
@@ -216,7 +208,7 @@ class ConditionalGenerator(nn.Module):
         condition_channels: int = 32,
     ) -> None:
         super().__init__()
-        channels = channels_by_resolution(size, width, max_multiplier=8)
+        channels = dcgan_channels(size, width, max_multiplier=8)
         root = channels[BASE_RESOLUTION]
         self.rgb_encoder = RgbEncoder(size=size, embedding_size=embedding_size, width=width)
         self.condition = ConditionPyramid(
@@ -262,7 +254,7 @@ class MatchingAwareDiscriminator(nn.Module):
 
     def __init__(self, *, size: int, embedding_size: int = 128, width: int = 64) -> None:
         super().__init__()
-        channels = channels_by_resolution(size, width, max_multiplier=8)
+        channels = dcgan_channels(size, width, max_multiplier=8)
         last = channels[BASE_RESOLUTION]
         self.thermal_branch = downsampling(1, channels)
         self.thermal_branch.append(ResidualBottleneck(last, nn.LeakyReLU(0.2)))

@@ -7,7 +7,7 @@ generator decodes a latent vector, with the RGB image as a condition at every re
 discriminator scores the (rgb, thermal) pair.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -17,10 +17,9 @@ from torch import Generator
 
 from thermal_search.architectures import translator
 from thermal_search.architectures.translator import (
-    Player,
     Translator,
     Turn,
-    adam_player,
+    adam_players,
     l1_terms,
     normal_latent,
 )
@@ -97,14 +96,7 @@ class DCGAN(Translator):
             return normal_latent(self, count, random, device)
         return torch.rand(count, self.config.latent_size, generator=random, device=device) * 2 - 1
 
-    def players(self) -> Mapping[str, Player]:
-        config, betas = self.config, (self.config.beta1, 0.999)
-        return {
-            "discriminator": adam_player(
-                self.discriminator, lr=config.discriminator_lr, betas=betas
-            ),
-            "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
-        }
+    players = adam_players
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         config = self.config

@@ -30,7 +30,7 @@ from thermal_search.architectures.translator import (
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import ADVERSARIAL_LOSSES
 from thermal_search.networks import ConditionPyramid
-from thermal_search.networks.deep_convolutional import channels_by_resolution
+from thermal_search.networks.deep_convolutional import dcgan_channels
 
 THUMBNAIL_SIZE = 8
 """Height and width of the RGB image at the generator's dense layers."""
@@ -165,7 +165,7 @@ class SigmoidGenerator(nn.Module):
         super().__init__()
         channels = {
             r: c
-            for r, c in channels_by_resolution(size, width, max_multiplier=8).items()
+            for r, c in dcgan_channels(size, width, max_multiplier=8).items()
             if r >= THUMBNAIL_SIZE
         }
         self.condition = ConditionPyramid(list(channels), condition_channels)

@@ -6,7 +6,7 @@ DCGAN's generator with five techniques: feature matching, minibatch discriminati
 averaging, one-sided label smoothing, and virtual batch normalization.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Player, Translator, Turn, adam_player, l1_terms
+from thermal_search.architectures.translator import Translator, Turn, adam_players, l1_terms
 from thermal_search.images import Batch, Latent, Rgb, Thermal, to_network_range, to_pixels
 from thermal_search.losses import smoothed_cross_entropy
 from thermal_search.networks import DcganGenerator, initialize
@@ -125,14 +125,7 @@ class ImprovedGAN(Translator):
         assert isinstance(self.generator, ReferenceBatchGenerator)
         self.generator.set_reference_batch(rgb)
 
-    def players(self) -> Mapping[str, Player]:
-        config, betas = self.config, (self.config.beta1, 0.999)
-        return {
-            "discriminator": adam_player(
-                self.discriminator, lr=config.discriminator_lr, betas=betas
-            ),
-            "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
-        }
+    players = adam_players
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         config = self.config

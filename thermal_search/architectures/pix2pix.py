@@ -6,7 +6,7 @@ A U-Net generates the thermal image; a PatchGAN scores the (rgb, thermal) pair i
 pixels. Needs aligned pairs. The only noise is dropout, which stays active at test time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Player, Translator, Turn, adam_player
+from thermal_search.architectures.translator import Translator, Turn, adam_players
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import ADVERSARIAL_LOSSES
 from thermal_search.networks import PatchDiscriminator, UNet, initialize
@@ -76,14 +76,7 @@ class Pix2Pix(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb)
 
-    def players(self) -> Mapping[str, Player]:
-        config, betas = self.config, (self.config.beta1, 0.999)
-        return {
-            "discriminator": adam_player(
-                self.discriminator, lr=config.discriminator_lr, betas=betas
-            ),
-            "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
-        }
+    players = adam_players
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         loss = ADVERSARIAL_LOSSES[self.config.gan_mode]

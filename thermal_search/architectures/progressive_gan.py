@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.architectures.translator import (
-    L1Config,
+    GrowthConfig,
     Player,
     Translator,
     Turn,
@@ -38,21 +38,21 @@ from thermal_search.networks.progressive import (
     ProgressiveDiscriminator,
     ProgressiveNetwork,
     at_full_size,
-    channels_by_resolution,
     grow,
     pixel_norm,
+    progressive_channels,
 )
 
 
 @final
 class ProgressiveGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(L1Config):
+    class Config(GrowthConfig):
         learning_rate: float = 1e-3
         """For both players, with Adam's decay rates 0 and 0.99."""
 
         channel_base: int = 8192
-        """Channels times half the resolution, up to `channel_max` channels."""
+        """Resolution r has min(2 * channel_base // r, channel_max) channels."""
 
         channel_max: int = 512
         latent_size: int = 512
@@ -64,13 +64,6 @@ class ProgressiveGAN(Translator):
         """Weight of the squared score of real pairs, which keeps the scores near 0."""
 
         n_critic: int = 1
-        growth_fraction: float = 0.65
-        """Fraction of the budget by the end of which the full size is reached."""
-
-        start_resolution: int = 4
-        fade_fraction: float = 0.5
-        """Fraction of the time at each resolution in which the next one fades in."""
-
         mbstd_group_size: int = 4
         """Group size of the minibatch standard deviation; 1: none."""
 
@@ -85,12 +78,7 @@ class ProgressiveGAN(Translator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.schedule = GrowthSchedule(
-            size=config.size,
-            start_resolution=config.start_resolution,
-            growth_fraction=config.growth_fraction,
-            fade_fraction=config.fade_fraction,
-        )
+        self.schedule = GrowthSchedule.of(config)
         start = self.schedule.at(0.0)
         self.generator = ProgressiveGenerator(
             size=config.size,
@@ -172,7 +160,7 @@ class ProgressiveGenerator(ProgressiveNetwork):
         condition_channels: int | None = 32,
     ) -> None:
         super().__init__(start)
-        channels = channels_by_resolution(size, channel_base, channel_max)
+        channels = progressive_channels(size, channel_base, channel_max)
         self.condition = ConditionPyramid(list(channels), condition_channels)
         rgb_channels = self.condition.channels
         self.dense = EqualizedLinear(

@@ -9,7 +9,7 @@ loss and an R1 penalty.
 """
 
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.architectures.translator import (
-    L1Config,
+    GrowthConfig,
     Player,
     Translator,
     Turn,
@@ -39,9 +39,9 @@ from thermal_search.networks.progressive import (
     ProgressiveDiscriminator,
     ProgressiveNetwork,
     at_full_size,
-    channels_by_resolution,
     grow,
     pixel_norm,
+    progressive_channels,
 )
 
 THUMBNAIL_SIZE = 8
@@ -54,7 +54,7 @@ W_AVG_BETA = 0.995
 @final
 class StyleGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(L1Config):
+    class Config(GrowthConfig):
         learning_rate: float = 1e-3
         """For both players, with Adam's decay rates 0 and 0.99."""
 
@@ -87,7 +87,7 @@ class StyleGAN(Translator):
         mean w; 1: no truncation."""
 
         channel_base: int = 8192
-        """Channels times half the resolution, up to 512 channels."""
+        """Resolution r has min(2 * channel_base // r, 512) channels."""
 
         condition_channels: int = 32
         """Channels of the generator's RGB features at each resolution; 0: the RGB image itself."""
@@ -96,13 +96,7 @@ class StyleGAN(Translator):
         """Whether the networks grow from `start_resolution`; False: they have the full size from
         the start."""
 
-        growth_fraction: float = 0.65
-        """Fraction of the budget by the end of which the full size is reached."""
-
         start_resolution: int = 8
-        fade_fraction: float = 0.5
-        """Fraction of the time at each resolution in which the next one fades in."""
-
         batch_size: int = 16
         ema_half_life_images: int = 10_000
 
@@ -113,11 +107,8 @@ class StyleGAN(Translator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.schedule = GrowthSchedule(
-            size=config.size,
-            start_resolution=config.start_resolution if config.growing else config.size,
-            growth_fraction=config.growth_fraction,
-            fade_fraction=config.fade_fraction,
+        self.schedule = GrowthSchedule.of(
+            config if config.growing else replace(config, start_resolution=config.size)
         )
         start = self.schedule.at(0.0)
         self.generator = StyleGenerator(
@@ -233,7 +224,7 @@ class StyleGenerator(ProgressiveNetwork):
             lr_multiplier=mapping_lr_multiplier,
             is_conditional=condition_mapping and condition_channels is not None,
         )
-        channels = channels_by_resolution(size, channel_base)
+        channels = progressive_channels(size, channel_base)
         self.condition = ConditionPyramid(list(channels), condition_channels)
         rgb_channels = self.condition.channels
         self.constant = nn.Parameter(

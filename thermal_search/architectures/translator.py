@@ -36,13 +36,13 @@ class OptimizerConfig:
     algorithm: Literal["adam", "rmsprop", "sgd"]
     lr: float
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of Adam. RMSprop ignores them and smooths by 0.99, as in its paper."""
+    """Adam's decay rates. RMSprop ignores them and smooths by 0.99, as in its paper."""
 
     momentum: tuple[float, float] = (0.0, 0.0)
-    """Of SGD, at the start and at the end of the budget; linear in between."""
+    """SGD's momentum at the start and at the end of the budget; linear in between."""
 
     weight_decay: float = 0.0
-    """Of Adam, as an L2 term in the gradient, as in the papers before AdamW."""
+    """Adam's weight decay: an L2 term in the gradient, as in the papers before AdamW."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,20 @@ class L1Config(Config):
     """Weight of the L1 loss. The adversarial term has weight 1."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class GrowthConfig(L1Config):
+    """The fields of `GrowthSchedule.of`: how progressive networks grow."""
+
+    growth_fraction: float = 0.65
+    """Fraction of the budget by the end of which the full size is reached."""
+
+    start_resolution: int = 4
+    """Height and width of the images that the networks generate and score at first, in pixels."""
+
+    fade_fraction: float = 0.5
+    """Fraction of the time at each resolution in which the next one fades in."""
+
+
 def l1_terms(config: L1Config, fake: Thermal, real: Thermal) -> dict[str, Tensor]:
     """The generator's weighted L1 loss as the term `l1`; no term if `config.l1` is off."""
     return {"l1": pixel_loss(fake, real, config.l1_weight)} if config.l1 else {}
@@ -120,7 +134,7 @@ class Translator(nn.Module, ABC):
 
     @abstractmethod
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
-        """Generate the thermal images of `rgb`, in -1 .. 1, with `self.generator` alone.
+        """Generates the thermal images of `rgb`, in -1 .. 1, with `self.generator` alone.
 
         `z` comes from `draw_latent`; None draws one if the architecture has a latent.
         """
@@ -131,7 +145,7 @@ class Translator(nn.Module, ABC):
 
     @abstractmethod
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        """Play one training step: one yield per update, and as many batches as the paper draws.
+        """Yields the turns of a training step: one per update, on as many batches as in the paper.
 
         The trainer updates `turn.player` before it asks for the next turn, so code after a `yield`
         uses the updated networks. One step counts as `batch_size` images shown per worker.
@@ -157,13 +171,13 @@ class Translator(nn.Module, ABC):
         return drawn.to(rgb.device, non_blocking=True)
 
     def init_from_data(self, rgb: Rgb) -> None:
-        """Initialize buffers from some training images, before the first step.
+        """Initializes buffers from some training images, before the first step.
 
         Every worker passes the same images.
         """
 
     def begin_step(self, images: int, budget_images: int) -> bool:
-        """Prepare a step, after `images` of the trial's budget have been shown.
+        """Prepares a step, after `images` of the trial's budget have been shown.
 
         True asks for new optimizers: a progressive network has reached a new resolution.
         """
@@ -193,6 +207,20 @@ def normal_latent(
     A class takes it by `draw_latent = normal_latent`.
     """
     return torch.randn(count, self.config.latent_size, generator=random, device=device)
+
+
+def adam_players(self: Translator) -> Mapping[str, Player]:
+    """`players` of the architectures with one discriminator, both trained by Adam.
+
+    The Config has the fields `discriminator_lr`, `generator_lr` and `beta1`; beta2 is 0.999. A
+    class takes it by `players = adam_players`.
+    """
+    config, betas = self.config, (self.config.beta1, 0.999)
+    discriminator = self.get_submodule("discriminator")
+    return {
+        "discriminator": adam_player(discriminator, lr=config.discriminator_lr, betas=betas),
+        "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
+    }
 
 
 def constant_then_linear(images: int, budget_images: int, decay_start: float) -> float:

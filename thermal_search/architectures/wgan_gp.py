@@ -41,7 +41,7 @@ class WGANGP(Translator):
         critic_lr: float = 1e-4
         beta1: float = 0.0
         beta2: float = 0.9
-        """Of Adam, for both players."""
+        """Adam's beta2, of both players."""
 
         penalty_weight: float = 10.0
         penalty: Literal["two-sided", "one-sided"] = "two-sided"
@@ -129,7 +129,7 @@ class WGANGP(Translator):
         return translator.constant_then_linear(images, budget_images, start)
 
 
-def channels_by_resolution(size: int, width: int) -> dict[int, int]:
+def resnet_channels(size: int, width: int) -> dict[int, int]:
     """Channels by resolution, from 4 to `size`: `width` at `size`, doubled per halving up to 8x."""
     resolutions = [
         BASE_RESOLUTION * 2**step for step in range((size // BASE_RESOLUTION).bit_length())
@@ -152,7 +152,7 @@ class ResidualGenerator(nn.Module):
         condition_channels: int | None = 32,
     ) -> None:
         super().__init__()
-        channels = channels_by_resolution(size, width)
+        channels = resnet_channels(size, width)
         self.condition = ConditionPyramid(list(channels)[:-1], condition_channels)
         extra = self.condition.channels
         self.root = nn.Linear(latent_size, channels[BASE_RESOLUTION] * BASE_RESOLUTION**2)
@@ -198,7 +198,7 @@ class ResidualCritic(nn.Module):
         self, *, size: int, in_channels: int = 4, width: int = 64, norm: str = "layer"
     ) -> None:
         super().__init__()
-        channels = channels_by_resolution(size, width)
+        channels = resnet_channels(size, width)
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels, width, 3, 1, 1),
             *(

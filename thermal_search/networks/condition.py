@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from thermal_search.images import Rgb
 
 NEGATIVE_SLOPE = 0.2
-"""Of the leaky ReLU after each `RgbConv`."""
+"""Negative slope of the leaky ReLU after each `RgbConv`."""
 
 
 class RgbConv(nn.Conv2d):

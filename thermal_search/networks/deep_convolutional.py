@@ -13,7 +13,7 @@ EMBEDDING_SIZE = 128
 """Channels of the RGB image's features at late fusion, as in Reed et al. 2016."""
 
 
-def channels_by_resolution(size: int, width: int, max_multiplier: int) -> dict[int, int]:
+def dcgan_channels(size: int, width: int, max_multiplier: int) -> dict[int, int]:
     """Channels by resolution, from 4 to size / 2, smallest first.
 
     `width` at size / 2; each halving of the resolution doubles them, to at most
@@ -52,7 +52,7 @@ class DcganGenerator(nn.Module):
         norm: str = "batch",
     ) -> None:
         super().__init__()
-        channels = channels_by_resolution(size, width, max_multiplier)
+        channels = dcgan_channels(size, width, max_multiplier)
         bias = norm == "none"
         self.condition = ConditionPyramid(list(channels), condition_channels)
         extra = self.condition.channels
@@ -100,10 +100,10 @@ class DcganDiscriminator(nn.Module):
         late_fusion: bool = False,
     ) -> None:
         super().__init__()
-        channels = channels_by_resolution(size, width, max_multiplier)
+        channels = dcgan_channels(size, width, max_multiplier)
         last = channels[4]
         if late_fusion:
-            rgb_channels = channels_by_resolution(size, width // 2, max_multiplier)
+            rgb_channels = dcgan_channels(size, width // 2, max_multiplier)
             rgb_branch = downsampling(3, rgb_channels)
             rgb_branch.append(nn.Conv2d(rgb_channels[4], EMBEDDING_SIZE, 1))
             rgb_branch.append(nn.LeakyReLU(0.2))

@@ -6,7 +6,7 @@ Karras et al. 2018 (arXiv 1710.10196) and 2019 (arXiv 1812.04948).
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from thermal_search.images import Rgb, Thermal
 
+if TYPE_CHECKING:
+    from thermal_search.architectures.translator import GrowthConfig
+
 BASE_RESOLUTION = 4
 """Height and width of the smallest features."""
 
@@ -22,11 +25,10 @@ GAIN = math.sqrt(2)
 """Gain of weights before a leaky ReLU."""
 
 
-def channels_by_resolution(
+def progressive_channels(
     size: int, channel_base: int = 8192, channel_max: int = 512
 ) -> dict[int, int]:
-    """Channels for each resolution from 4 to `size`: `channel_base` / (resolution / 2), at most
-    `channel_max`."""
+    """Channels by resolution, from 4 to `size`: min(2 * channel_base // r, channel_max) at r."""
     resolutions = [
         BASE_RESOLUTION * 2**step for step in range((size // BASE_RESOLUTION).bit_length())
     ]
@@ -160,6 +162,16 @@ class GrowthSchedule:
     growth_fraction: float = 0.65
     fade_fraction: float = 0.5
 
+    @classmethod
+    def of(cls, config: "GrowthConfig") -> "GrowthSchedule":
+        """The schedule that `config` describes."""
+        return cls(
+            size=config.size,
+            start_resolution=config.start_resolution,
+            growth_fraction=config.growth_fraction,
+            fade_fraction=config.fade_fraction,
+        )
+
     def at(self, progress: float) -> Growth:
         """The growth at `progress` (0 .. 1) of the full budget."""
         start = min(self.start_resolution, self.size)
@@ -253,7 +265,7 @@ class ProgressiveDiscriminator(ProgressiveNetwork):
         blur: bool = False,
     ) -> None:
         super().__init__(start)
-        channels = channels_by_resolution(size, channel_base, channel_max)
+        channels = progressive_channels(size, channel_base, channel_max)
         self.from_image = nn.ModuleDict(
             {
                 str(r): EqualizedConv2d(in_channels, out_channels, 1)
