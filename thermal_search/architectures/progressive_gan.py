@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from thermal_search.architectures.growth import GrowthConfig, growth_schedule
 from thermal_search.architectures.translator import (
-    GrowthConfig,
     Player,
     Translator,
     Turn,
@@ -34,7 +34,6 @@ from thermal_search.networks.progressive import (
     EqualizedConv2d,
     EqualizedLinear,
     Growth,
-    GrowthSchedule,
     ProgressiveDiscriminator,
     ProgressiveNetwork,
     at_full_size,
@@ -78,7 +77,7 @@ class ProgressiveGAN(Translator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.schedule = GrowthSchedule.of(config)
+        self.schedule = growth_schedule(config)
         start = self.schedule.at(0.0)
         self.generator = ProgressiveGenerator(
             size=config.size,

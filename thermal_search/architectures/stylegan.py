@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from thermal_search.architectures.growth import GrowthConfig, growth_schedule
 from thermal_search.architectures.translator import (
-    GrowthConfig,
     Player,
     Translator,
     Turn,
@@ -35,7 +35,6 @@ from thermal_search.networks.progressive import (
     EqualizedConv2d,
     EqualizedLinear,
     Growth,
-    GrowthSchedule,
     ProgressiveDiscriminator,
     ProgressiveNetwork,
     at_full_size,
@@ -107,7 +106,7 @@ class StyleGAN(Translator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.schedule = GrowthSchedule.of(
+        self.schedule = growth_schedule(
             config if config.growing else replace(config, start_resolution=config.size)
         )
         start = self.schedule.at(0.0)

@@ -86,20 +86,6 @@ class L1Config(Config):
     """Weight of the L1 loss. The adversarial term has weight 1."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GrowthConfig(L1Config):
-    """The fields of `GrowthSchedule.of`: how progressive networks grow."""
-
-    growth_fraction: float = 0.65
-    """Fraction of the budget by the end of which the full size is reached."""
-
-    start_resolution: int = 4
-    """Height and width of the images that the networks generate and score at first, in pixels."""
-
-    fade_fraction: float = 0.5
-    """Fraction of the time at each resolution in which the next one fades in."""
-
-
 def l1_terms(config: L1Config, fake: Thermal, real: Thermal) -> dict[str, Tensor]:
     """The generator's weighted L1 loss as the term `l1`; no term if `config.l1` is off."""
     return {"l1": pixel_loss(fake, real, config.l1_weight)} if config.l1 else {}

@@ -6,7 +6,7 @@ Karras et al. 2018 (arXiv 1710.10196) and 2019 (arXiv 1812.04948).
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.images import Rgb, Thermal
-
-if TYPE_CHECKING:
-    from thermal_search.architectures.translator import GrowthConfig
 
 BASE_RESOLUTION = 4
 """Height and width of the smallest features."""
@@ -161,16 +158,6 @@ class GrowthSchedule:
     start_resolution: int
     growth_fraction: float = 0.65
     fade_fraction: float = 0.5
-
-    @classmethod
-    def of(cls, config: "GrowthConfig") -> "GrowthSchedule":
-        """The schedule that `config` describes."""
-        return cls(
-            size=config.size,
-            start_resolution=config.start_resolution,
-            growth_fraction=config.growth_fraction,
-            fade_fraction=config.fade_fraction,
-        )
 
     def at(self, progress: float) -> Growth:
         """The growth at `progress` (0 .. 1) of the full budget."""
