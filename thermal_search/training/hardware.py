@@ -9,12 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from thermal_search.architectures.translator import Translator
+from thermal_search.choices import Precision
 
 ComputePrecision = Literal["bf16", "fp32"]
 """Of the forward pass in training; weights and optimizers are float32."""
-
-Precision = Literal["auto", "bf16", "fp32"]
-"""The setting: `auto` is the faster of the two on the hardware."""
 
 
 def autocast_for(device: torch.device, precision: ComputePrecision) -> torch.autocast:
