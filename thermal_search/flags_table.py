@@ -15,8 +15,8 @@ from thermal_search.tuning.settings import LaunchSettings, SearchSettings
 
 HEADER = f"""# Flags
 
-All flags but {CONFIG} can also be set in a YAML file passed with {CONFIG}, with underscores in their
-names (`evaluate_every: 20000`).
+All flags but {CONFIG} can also be set in a YAML file passed with {CONFIG}, with
+underscores in their names (`evaluate_every: 20000`).
 
 This page is written by `python -m thermal_search.flags_table > docs/flags.md` from
 `thermal_search/tuning/settings.py` and `thermal_search/preparation/settings.py`."""

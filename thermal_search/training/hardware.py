@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from thermal_search.architectures.translator import Translator
-from thermal_search.choices import Precision
 
 ComputePrecision = Literal["bf16", "fp32"]
 """Of the forward pass in training; weights and optimizers are float32."""

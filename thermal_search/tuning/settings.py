@@ -92,7 +92,8 @@ class SearchSettings(MetricSettings, frozen=True):
     stopped; default: a tenth of --images."""
 
     reduction: Annotated[float, Field(gt=1), BUDGET] = 3.0
-    """Reduction factor of ASHA: each rung keeps the best 1/reduction of an architecture's trials."""
+    """Reduction factor of ASHA: each rung keeps the best 1/reduction of an architecture's
+    trials."""
 
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), BUDGET] = 0
     """Seed of the sampler and of every trial."""
