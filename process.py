@@ -83,7 +83,11 @@ def verify_dataset(folder: "Location") -> None:
 
 
 def main() -> None:
-    run(app, interrupted="interrupted; the same command resumes the preparation.")
+    run(
+        app,
+        interrupted="interrupted; the same command resumes the preparation.",
+        pairs=["--celsius"],
+    )
 
 
 if __name__ == "__main__":

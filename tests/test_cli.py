@@ -138,7 +138,7 @@ class TestFlags:
             (["--seed", "4294967296"], "--seed must be at most 4294967295, but is 4294967296."),
             (["--slots", "10001"], "--slots must be at most 10000, but is 10001."),
             (["--gpus-per-worker", "inf"], "--gpus-per-worker must be a finite number"),
-            (["--placement", "packed"], "--placement must be 'pack' or 'spread', but is packed."),
+            (["--placement", "packed"], "--placement must be pack or spread, but is packed."),
             (["--wait-minutes", "-1"], "--wait-minutes must be at least 0, but is -1."),
             (["--architectures", ","], "--architectures must name at least one architecture"),
             (["--data", "s3://"], "--data: s3:// needs a bucket"),
@@ -156,6 +156,8 @@ class TestFlags:
         ("arguments", "sentence"),
         [
             (["serch"], "unknown command serch: did you mean search?"),
+            (["search", "--outpt", "x"], "unknown flag --outpt: did you mean --output?"),
+            (["search", "--outpt=x"], "unknown flag --outpt=x: did you mean --output?"),
             (["xyz"], "unknown command xyz: known are demo, search, ui, export,"),
             (["search"], "--output is required: see --help."),
             (["ui"], "OUTPUT is required: see --help."),
@@ -171,10 +173,34 @@ class TestFlags:
         assert code == command_line.USAGE
         assert text.startswith(f"thermal-search: {sentence}")
 
-    def test_a_search_that_cannot_start_ends_with_exit_code_1(self, capsys, tmp_path):
-        code, text = fail(capsys, "search", "--output", tmp_path / "out")
+    @pytest.mark.parametrize(
+        ("arguments", "code", "sentence"),
+        [
+            ([], 2, "needs --data"),
+            (["--data", "nowhere"], 1, "nowhere"),
+            (["--data", "nowhere", "--architectures", "gam"], 2, "Unknown architecture 'gam'"),
+            (["--data", "nowhere", "--objective", "fit"], 2, "unknown metric 'fit'"),
+        ],
+    )
+    def test_a_search_that_cannot_start_ends_with_one_sentence(
+        self, capsys, tmp_path, arguments, code, sentence
+    ):
+        result, text = fail(capsys, "search", "--output", tmp_path / "out", *arguments)
 
-        assert (code, "needs --data" in text) == (1, True)
+        assert (result, sentence in text) == (code, True)
+
+    @pytest.mark.parametrize("words", [["--pair=-1,2"], ["--pair", "-1,2"], ["--pair", "-1", "2"]])
+    def test_a_pair_may_have_a_comma(self, words):
+        taken = []
+        app = command_line.create_app("pairs", "Takes a pair.")
+
+        @app.default
+        def take(rest: str, /, *, pair: tuple[float, float]) -> None:
+            taken.append((pair, rest))
+
+        command_line.run(app, [*words, "rest"], pairs=["--pair"])
+
+        assert taken == [((-1.0, 2.0), "rest")]
 
     def test_an_interrupt_ends_with_exit_code_130(self, capsys):
         stopped = command_line.create_app("stopped", "Stops.")
@@ -228,7 +254,10 @@ class TestConfigFile:
             ("trials: {a: 3}", "trials must be one value, but holds settings."),
             ("trials", "must hold lines such as `trials: 60`"),
             ("- trials", "must hold lines such as `trials: 60`"),
-            ("trials: [3", "must be a YAML file, but is not: "),
+            ("trials: [3", "must be a YAML file, but is not: line 1: expected ',' or ']'."),
+            ("trials: [3, 4]", "trials must be one value, but is 3,4."),
+            ("output: [/tmp/a, b]", "output must be one value, but is /tmp/a,b."),
+            ("evaluate-every: 3\nevaluate_every: 4", "evaluate_every is given twice"),
         ],
     )
     def test_a_wrong_file_is_one_sentence(self, capsys, file, content, sentence):
@@ -243,7 +272,8 @@ class TestConfigFile:
         ("content", "sentence"),
         [
             ("trials: many", "--trials must be a whole number, but is many."),
-            ("trials: [3, 4]", "--trials must be a whole number, but is [3, 4]."),
+            ("evaluate_every: 0", "--evaluate-every must be at least 1, but is 0."),
+            ("data: s3://", "--data: s3:// needs a bucket"),
             ("reduction: .inf", "--reduction must be a finite number, but is inf."),
         ],
     )
@@ -251,7 +281,14 @@ class TestConfigFile:
         file.write_text(content)
         code, text = fail(capsys, "search", "--output", "out", "--config", file)
 
-        assert (code, text) == (command_line.USAGE, f"thermal-search: {sentence}")
+        assert code == command_line.USAGE
+        assert text.startswith(f"thermal-search: --config {file}: {sentence}")
+
+    def test_a_wrong_flag_is_not_blamed_on_the_file(self, capsys, file):
+        file.write_text("trials: 3")
+        _, text = fail(capsys, "search", "--output", "out", "--config", file, "--trials", 0)
+
+        assert text == "thermal-search: --trials must be at least 1, but is 0."
 
     def test_a_missing_file_is_one_sentence(self, capsys, file):
         code, text = fail(capsys, "search", "--output", "out", "--config", file)
@@ -349,6 +386,7 @@ class TestResume:
             ({"objective": "kid"}, "--objective was fid and is now kid"),
             ({"trials": 5}, "--trials was 4 and is now 5"),
             ({"architectures": "gan"}, "--architectures was wgan and is now gan"),
+            ({"images": 5}, "--images was 200000 and is now 5"),
             ({"evaluate_every": 7}, "--evaluate-every was 20000 and is now 7"),
         ],
     )

@@ -4,10 +4,11 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from thermal_search.choices import EvaluationSplit
 from thermal_search.command_line import LocationFlag, Switch, WholeNumber, create_app, run
 from thermal_search.errors import SearchError
 from thermal_search.storage import Location
@@ -166,7 +167,7 @@ def evaluate(
     /,
     *,
     data: LocationFlag,
-    split: Literal["val", "test"] = "val",
+    split: EvaluationSplit = "val",
     workers: WholeNumber = 1,
     json: Path | None = None,
     metrics: MetricFlags = METRICS,

@@ -27,7 +27,7 @@ from thermal_search.documents import Section
 from thermal_search.errors import SettingsError, ThermalSearchError
 from thermal_search.storage import Location, StorageError
 
-SUCCESS, FAILURE, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 """Exit codes. USAGE: the command line or a file of settings is wrong, and nothing was started."""
 
 CONFIG = "--config"
@@ -51,13 +51,24 @@ REQUIREMENTS = {
     "less_than": "must be below {lt}",
     "less_than_equal": "must be at most {le}",
     "literal_error": "must be {expected}",
-    "string_type": "must be a text",
+    "string_type": "must be text",
     "path_type": "must be a path",
     "tuple_type": "must be names separated by commas",
     "bool_parsing": "must be true or false",
-    "extra_forbidden": "is no setting",
+    "extra_forbidden": "is not a setting",
 }
 """By pydantic's type of an error: what must hold."""
+
+_config_files: dict[str, str] = {}
+"""By flag: the file of settings with its value, in the command line that was parsed last."""
+
+
+class InvalidSetting(SettingsError):
+    """The error of one field of Settings."""
+
+    def __init__(self, sentence: str, flag: str = "") -> None:
+        super().__init__(sentence)
+        self.flag = flag
 
 
 class Settings(Section, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] - Section has no fields, so none can change
@@ -66,8 +77,8 @@ class Settings(Section, frozen=True):  # pyright: ignore[reportGeneralTypeIssues
     Values come from flags, from a file of settings or from Python, and are checked here alone: a
     value that a field cannot have raises SettingsError with one sentence. A field's validator in a
     subclass raises ValueError with the predicate of that sentence ("must be even"), or with a
-    sentence of its own. What must hold between fields belongs to the validator of the last of them,
-    whose `info.data` has the others: a model validator would run outside of this one.
+    sentence of its own. Validate relations between fields in the last field's validator, through
+    info.data: errors of model validators are not turned into sentences.
     """
 
     @classmethod
@@ -86,7 +97,8 @@ class Settings(Section, frozen=True):  # pyright: ignore[reportGeneralTypeIssues
         except ValidationError as error:
             if info.mode == "json":
                 raise  # A file: its reader names it.
-            raise SettingsError(describe_fault(error.errors(include_url=False)[0])) from None
+            fault = error.errors(include_url=False)[0]
+            raise InvalidSetting(describe_fault(fault), _flag_of(fault)) from None
 
 
 def whole_number(_: Any, tokens: Sequence[Token]) -> int:
@@ -139,22 +151,30 @@ def version() -> str:
 
 
 def run(
-    app: App, arguments: Sequence[str] | None = None, *, interrupted: str = "interrupted"
+    app: App,
+    arguments: Sequence[str] | None = None,
+    *,
+    interrupted: str = "interrupted",
+    pairs: Sequence[str] = (),
 ) -> None:
     """Runs one command. An error meant for people ends with one sentence and an exit code.
 
     Args:
         arguments: by default those of the process.
         interrupted: what to say after Ctrl-C.
+        pairs: flags of two values, which a comma may separate as well.
     """
     try:
         app(
-            sys.argv[1:] if arguments is None else list(arguments),
+            _split_pairs(sys.argv[1:] if arguments is None else arguments, pairs),
             print_error=False,
             exit_on_error=False,
         )
     except CycloptsError as error:
-        _exit(app, describe_usage(error), USAGE)
+        flag = error.argument.name if error.argument else ""
+        _exit(app, _name_file(flag, describe_usage(error)), USAGE)
+    except InvalidSetting as error:
+        _exit(app, _name_file(error.flag, str(error)), USAGE)
     except SettingsError as error:
         _exit(app, str(error), USAGE)
     except ThermalSearchError as error:
@@ -174,32 +194,47 @@ def read_config(app: App, commands: Sequence[str], arguments: ArgumentCollection
 
     Raises SettingsError if the file cannot be read or holds anything but flags of the command.
     """
+    _config_files.clear()
     flags = {flag: argument for argument in arguments for flag in _flags(argument)}
     if CONFIG not in flags or not flags[CONFIG].tokens:
         return
     path = flags[CONFIG].tokens[0].value
-    known = [flag.removeprefix("--").replace("-", "_") for flag in flags if flag != CONFIG]
+    known = {flag.removeprefix("--").replace("-", "_"): flag for flag in flags if flag != CONFIG}
     settings: dict[str, Any] = {}
+    names: set[str] = set()
     for name, value in _load_yaml(path).items():
         key = str(name).replace("-", "_")
         if key not in known:
             raise SettingsError(
-                f"{CONFIG} {path}: unknown setting {_shorten(name)}: {_suggest(key, known)}"
+                f"{CONFIG} {path}: unknown setting {_shorten(name)}: {_suggest(key, list(known))}"
             )
+        if key in names:
+            raise SettingsError(f"{CONFIG} {path}: {key} is given twice: leave one out.")
+        names.add(key)
+        argument = flags[known[key]]
+        tokens, takes_any_number = argument.token_count()
         if isinstance(value, dict):
             raise SettingsError(f"{CONFIG} {path}: {key} must be one value, but holds settings.")
+        if isinstance(value, list) and tokens < 2 and not takes_any_number:
+            raise SettingsError(
+                f"{CONFIG} {path}: {key} must be one value, but is {_shorten(value)}."
+            )
+        if isinstance(value, str) and tokens == 2:
+            value = value.split(",")
         if value is not None:
             settings[key] = value
+            if not argument.tokens:
+                _config_files[argument.name] = path
     Dict(settings, source=path, use_commands_as_keys=False)(app, tuple(commands), arguments)
 
 
 def describe_fault(fault: ErrorDetails) -> str:
     """The sentence about one of pydantic's errors: the flag, what must hold, and the value."""
-    flag = "--" + str(next(iter(fault["loc"]), "settings")).replace("_", "-")
+    flag = _flag_of(fault)
     text = fault["msg"].removeprefix("Value error, ").removesuffix(".")
     if requirement := REQUIREMENTS.get(fault["type"]):
         bounds = {
-            key: f"{bound:g}" if isinstance(bound, float) else bound
+            key: f"{bound:g}" if isinstance(bound, float) else str(bound).replace("'", "")
             for key, bound in fault.get("ctx", {}).items()
         }
         text = requirement.format(**bounds)
@@ -216,14 +251,14 @@ def describe_usage(error: CycloptsError) -> str:
     name = argument.name if argument else ""
     match error:
         case UnknownOptionError():
-            flag = error.token.keyword or error.token.value
-            known = [known for argument in error.argument_collection for known in _flags(argument)]
-            return f"unknown flag {_shorten(flag)}: {_suggest(flag.split('=')[0], known)}"
+            return _describe_unknown_flag(
+                error.token.keyword or error.token.value, error.argument_collection
+            )
         case UnknownCommandError():
             known = [name for name in error.app or () if not name.startswith("-")]
             return f"unknown command {_shorten(unused[0])}: {_suggest(unused[0], known)}"
         case MissingArgumentError():
-            return f"{name} {'needs a value' if error.keyword else 'is required'}: see --help."
+            return _describe_missing(error)
         case RepeatArgumentError():
             return f"{error.token.keyword} must be given once, but is given several times."
         case UnusedCliTokensError():
@@ -241,8 +276,59 @@ def _kind(error: CoercionError) -> str:
     assert error.argument
     if choices := error.argument.get_choices():
         return " or ".join(choices)
-    names = {int: "a whole number", float: "a number", bool: "true or false"}
-    return names.get(error.argument.hint, "of another form")
+    names = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "one text",
+        Path: "one path",
+    }
+    return names.get(error.argument.hint, "one value")
+
+
+def _describe_missing(error: MissingArgumentError) -> str:
+    """A flag without its values, or a required argument that is missing: perhaps because its flag
+    is mistyped, which is then the sentence."""
+    argument = error.argument
+    assert argument
+    tokens, _ = argument.token_count()
+    if tokens > 1:
+        return f"{argument.name} needs {tokens} values, {argument.parameter.metavar}: see --help."
+    if error.keyword:
+        return f"{argument.name} needs a value: see --help."
+    unknown = [token for token in error.unused_tokens or () if token.startswith("--")]
+    if unknown and error.app:
+        return _describe_unknown_flag(unknown[0], error.app.assemble_argument_collection())
+    return f"{argument.name} is required: see --help."
+
+
+def _describe_unknown_flag(flag: str, arguments: ArgumentCollection) -> str:
+    known = [known for argument in arguments for known in _flags(argument)]
+    return f"unknown flag {_shorten(flag)}: {_suggest(flag.split('=')[0], known)}"
+
+
+def _name_file(flag: str, sentence: str) -> str:
+    """The sentence about a flag, after the file of settings if its value comes from one."""
+    path = _config_files.get(flag)
+    return f"{CONFIG} {path}: {sentence}" if path else sentence
+
+
+def _split_pairs(words: Sequence[str], pairs: Sequence[str]) -> list[str]:
+    """`--celsius=-10,40` and `--celsius -10,40` as `--celsius -10 40`."""
+    result: list[str] = []
+    for word in words:
+        flag, _, text = word.partition("=")
+        follows = bool(result) and result[-1] in pairs
+        values = (word if follows else text).split(",")
+        if len(values) == 2 and (follows or flag in pairs):
+            result += values if follows else [flag, *values]
+        else:
+            result.append(word)
+    return result
+
+
+def _flag_of(fault: ErrorDetails) -> str:
+    return "--" + str(next(iter(fault["loc"]), "settings")).replace("_", "-")
 
 
 def _suggest(name: str, known: Sequence[str]) -> str:
@@ -270,6 +356,9 @@ def _load_yaml(path: str) -> Mapping[Any, Any]:
         raise SettingsError(f"{CONFIG} {path} cannot be read: {error.strerror or error}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+            problem = error.problem.partition(", but got")[0]
+            reason = f"line {error.problem_mark.line + 1}: {problem}"
         raise SettingsError(f"{CONFIG} {path} must be a YAML file, but is not: {reason}.") from None
     if content is None:
         return {}

@@ -51,7 +51,7 @@ class Document(Section):
             version = _Versioned.model_validate_json(content).version
         except ValidationError as error:
             raise cls.ERROR(f"{path} is damaged ({_first(error)}): {cls.REMEDY}.") from None
-        if version != expected:
+        if type(version) is not int or version != expected:
             raise cls.ERROR(
                 f"{path} has version {version!r:.40}, but this release reads version {expected}: "
                 f"{cls.REMEDY}."
@@ -74,7 +74,8 @@ def _first(error: ValidationError) -> str:
     """The first of the faults, in one line: where, what is wrong, and the value if it is short."""
     fault = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in fault["loc"])[:120]
-    text = f"{where}: {fault['msg']}" if where else fault["msg"]
+    text = fault["msg"].removeprefix("Value error, ").removesuffix(".")
+    text = f"{where}: {text}" if where else text
     value = fault["input"]
     if fault["type"] != "missing" and isinstance(value, (str, int, float, bool)):
         text += f", not {value!r:.60}"

@@ -1,33 +1,52 @@
-"""Writes docs/flags.md: the flags of `thermal-search search`, from the models that declare them.
+"""Writes docs/flags.md: the flags of `thermal-search search` and of process.py, from the models
+that declare them.
 
 python -m thermal_search.flags_table > docs/flags.md
 """
+
+from collections.abc import Mapping
 
 from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
 from thermal_search.command_line import CONFIG
+from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.tuning.settings import LaunchSettings, SearchSettings
 
-HEADER = f"""# Flags of thermal-search search
+HEADER = f"""# Flags
 
-`cluster/search.py` has the same flags. All but {CONFIG} may also stand in a YAML file, with
-underscores in their names (`evaluate_every: 20000`), which {CONFIG} names.
+All flags but {CONFIG} can also be set in a YAML file passed with {CONFIG}, with
+underscores in their names (`evaluate_every: 20000`).
 
 This page is written by `python -m thermal_search.flags_table > docs/flags.md` from
-`thermal_search/tuning/settings.py`."""
+`thermal_search/tuning/settings.py` and `thermal_search/preparation/settings.py`."""
+
+SEARCH = """## thermal-search search
+
+`cluster/search.py` has the same flags."""
+
+PROCESS = f"""## process.py
+
+The flags of files and folders, `--scratch`, `--verify` and `{CONFIG}`, are in
+`python process.py --help`."""
 
 
 def flags_table() -> str:
     """The flags in Markdown, one table a group."""
-    sections: dict[Group, list[str]] = {}
-    for name, field in (SearchSettings.model_fields | LaunchSettings.model_fields).items():
-        sections.setdefault(_group(field), []).append(_row(name, field))
-    parts = [HEADER]
-    for group in sorted(sections, key=_position):
-        rows = ["| Flag | Default | Meaning |", "|---|---|---|", *sections[group]]
-        parts.append(f"## {group.name}\n\n" + "\n".join(rows))
-    return "\n\n".join(parts) + "\n"
+    search = SearchSettings.model_fields | LaunchSettings.model_fields
+    sections = [HEADER, SEARCH, *_tables(search), PROCESS]
+    return "\n\n".join([*sections, *_tables(PreparationSettings.model_fields)]) + "\n"
+
+
+def _tables(fields: Mapping[str, FieldInfo]) -> list[str]:
+    groups: dict[Group, list[str]] = {}
+    for name, field in fields.items():
+        groups.setdefault(_group(field), []).append(_row(name, field))
+    header = "| Flag | Default | Meaning |\n|---|---|---|\n"
+    return [
+        f"### {group.name}\n\n{header}" + "\n".join(groups[group])
+        for group in sorted(groups, key=_position)
+    ]
 
 
 def _group(field: FieldInfo) -> Group:
@@ -49,7 +68,7 @@ def _row(name: str, field: FieldInfo) -> str:
     elif field.default is None or field.default is False:
         default = ""
     elif isinstance(field.default, tuple):
-        default = ",".join(map(str, field.default))
+        default = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in field.default)
     else:
         default = str(field.default)
     return f"| `--{name.replace('_', '-')}` | {default} | {field.description} |"

@@ -1,7 +1,9 @@
-"""Ray on this machine only, which no other machine can reach."""
+"""Ray on this machine only, which no other machine can reach, or on an existing cluster."""
 
 import os
 from typing import Any
+
+from thermal_search.errors import SearchError
 
 
 def start(**settings: Any) -> None:
@@ -24,3 +26,25 @@ def start(**settings: Any) -> None:
             del os.environ[switch]
         else:
             os.environ[switch] = before[1]
+
+
+def connect(address: str, **settings: Any) -> None:
+    """Calls `ray.init` for the cluster at `address`.
+
+    Raises SearchError if no cluster answers, or if it refuses this machine's token.
+    """
+    import ray
+    from ray.exceptions import AuthenticationError
+
+    try:
+        ray.init(address=address, **settings)
+    except ConnectionError:
+        raise SearchError(
+            f"No Ray cluster answers at {address!r}: start one (ray start --head), or pass "
+            "--address local to use this machine alone."
+        ) from None
+    except AuthenticationError:
+        raise SearchError(
+            f"The Ray cluster at {address!r} requires another token than this machine's: copy "
+            "~/.ray/auth_token from the head of the cluster and set RAY_AUTH_MODE=token."
+        ) from None

@@ -18,6 +18,7 @@ from pydantic import (
     field_validator,
 )
 
+from thermal_search.choices import Split
 from thermal_search.documents import Document, Section
 from thermal_search.errors import DatasetError, ThermalSearchError
 from thermal_search.images import Temperatures
@@ -26,7 +27,6 @@ from thermal_search.storage import Location
 FILE = "manifest.json"
 
 FrameKind = Literal["pairs", "rgb", "thermal"]
-Split = Literal["train", "val", "test"]
 
 Pairing = Literal["official", "recovered", "assumed"]
 """Who says that two images are a pair: the dataset's authors (a map, a list, a documented rule);

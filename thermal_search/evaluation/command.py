@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.multiprocessing.spawn import ProcessExitedException, spawn
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from thermal_search import generator
 from thermal_search.data.frames import EVALUATION_BATCH, EvaluationPairs, Frames
@@ -24,6 +24,7 @@ from thermal_search.errors import (
     DatasetError,
     MetricError,
     SearchError,
+    SettingsError,
     ThermalSearchError,
     TrialDiverged,
 )
@@ -111,7 +112,7 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
     """
     metric_name(request.features)
     if request.workers < 1:
-        raise MetricError(f"--workers must be at least 1, but is {request.workers}.")
+        raise SettingsError(f"--workers must be at least 1, but is {request.workers}.")
     manifest = read_manifest(request.data)
     count = manifest.count("pairs", request.split)
     if count < 2:
@@ -141,9 +142,15 @@ def _evaluate_in_processes(
     try:
         spawn(_run_worker, (request, folder, counter), nprocs=request.workers)
     except ProcessExitedException:
-        if not (folder / ERROR_FILE).exists():
-            raise
-        raise MetricError((folder / ERROR_FILE).read_text()) from None
+        if (folder / ERROR_FILE).exists():
+            raise MetricError((folder / ERROR_FILE).read_text()) from None
+        raise MetricError(
+            "A worker process was killed, perhaps because memory ran out: pass fewer --workers."
+        ) from None
+    except ProcessRaisedException as error:
+        # The last line of the worker's traceback; the cause has all of it.
+        reason = str(error).strip().splitlines()[-1]
+        raise MetricError(f"A worker process failed: {reason}") from error
 
 
 def _run_worker(

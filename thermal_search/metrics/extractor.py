@@ -3,16 +3,14 @@
 import contextlib
 import hashlib
 from collections.abc import Callable, Generator
-from typing import Literal
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from thermal_search.choices import FeaturesPrecision
 from thermal_search.metrics.protocol import Protocol
-
-FeaturesPrecision = Literal["fp32", "bf16"]
 
 
 class Extractor:

@@ -88,7 +88,7 @@ class _RayPool:
         if address == "local":
             local_ray.start(log_to_driver=False)
         else:
-            ray.init(address=address, log_to_driver=False)
+            local_ray.connect(address, log_to_driver=False)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         import ray.data

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 from pydantic import BeforeValidator, Field, field_validator
 
+from thermal_search.choices import Split
 from thermal_search.command_line import Settings, Switch
 
 LayoutName = Literal[
@@ -32,6 +33,9 @@ ResizeFilter = Literal["bicubic", "bilinear", "lanczos", "box"]
 ThermalDepth = Literal["8bit", "16bit"]
 
 HOMOGRAPHY_PREFIX = "homography:"
+ALIGN_MODES = ("none", "center", "table", "auto")
+"""The values of --align beside a homography file."""
+
 FLIR_V2_DEGREES = (45.0, 52.8)
 """Horizontal fields of view of FLIR ADAS v2's cameras, thermal and RGB (its README)."""
 
@@ -86,7 +90,7 @@ class PreparationSettings(Settings, frozen=True):
     splits: Annotated[
         Numbers,
         SPLITS,
-        Parameter(metavar="TRAIN,VAL,TEST"),
+        Parameter(metavar="TRAIN,VAL,TEST", allow_leading_hyphen=True),
     ] = (70.0, 15.0, 15.0)
     """Weights of the splits, for recordings that their authors did not split."""
 
@@ -99,7 +103,7 @@ class PreparationSettings(Settings, frozen=True):
     fields_of_view: Annotated[
         Numbers,
         ALIGNMENT,
-        Parameter(metavar="THERMAL,RGB"),
+        Parameter(metavar="THERMAL,RGB", allow_leading_hyphen=True),
     ] = FLIR_V2_DEGREES
     """Horizontal angles in degrees, for --align center; those of FLIR ADAS v2 by default."""
 
@@ -107,7 +111,7 @@ class PreparationSettings(Settings, frozen=True):
     """Measure the alignment error that remains, and draw OUTPUT/alignment.png."""
 
     thermal: Annotated[ThermalDepth, THERMAL] = "8bit"
-    """Grey levels, or the counts of radiometric images."""
+    """Gray levels, or the counts of radiometric images."""
 
     celsius: Annotated[
         tuple[float, float] | None,
@@ -138,7 +142,7 @@ class PreparationSettings(Settings, frozen=True):
         )
 
     @property
-    def split_fractions(self) -> Mapping[Literal["train", "val", "test"], float]:
+    def split_fractions(self) -> Mapping[Split, float]:
         """Fractions of the pairs, with sum 1."""
         train, val, test = self.splits
         total = train + val + test
@@ -165,8 +169,8 @@ class PreparationSettings(Settings, frozen=True):
     @classmethod
     def _check_align(cls, align: str) -> str:
         is_file = align.startswith(HOMOGRAPHY_PREFIX)
-        if not is_file and align not in ("none", "center", "table", "auto"):
-            raise ValueError("must be none, center, table, homography:FILE or auto")
+        if not is_file and align not in ALIGN_MODES:
+            raise ValueError(f"must be {', '.join(ALIGN_MODES)} or {HOMOGRAPHY_PREFIX}FILE")
         return align
 
     @field_validator("fields_of_view")

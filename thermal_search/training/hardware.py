@@ -13,9 +13,6 @@ from thermal_search.architectures.translator import Translator
 ComputePrecision = Literal["bf16", "fp32"]
 """Precision of the forward pass in training; weights and optimizers are float32."""
 
-Precision = Literal["auto", "bf16", "fp32"]
-"""The setting: `auto` is the faster of the two on the hardware."""
-
 
 def autocast_for(device: torch.device, precision: ComputePrecision) -> torch.autocast:
     """A context in which forward passes run in `precision`."""

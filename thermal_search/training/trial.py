@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from thermal_search import architectures, checkpoint
 from thermal_search.architectures.translator import Translator
+from thermal_search.choices import Precision
 from thermal_search.data.batches import Batches, PairedBatches, UnpairedBatches
 from thermal_search.data.frames import WorkerFrames
 from thermal_search.distributed.worker_group import WorkerGroup
@@ -21,7 +22,6 @@ from thermal_search.storage import Location
 from thermal_search.training.cuda_graphs import StepRunner
 from thermal_search.training.hardware import (
     ComputePrecision,
-    Precision,
     autocast_for,
     fastest_memory_format,
     fastest_precision,

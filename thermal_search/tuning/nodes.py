@@ -8,7 +8,6 @@ from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
-from ray.exceptions import AuthenticationError
 
 from thermal_search import local_ray
 from thermal_search.errors import SearchError
@@ -48,18 +47,7 @@ def join(address: str) -> None:
         return
     # Workers on other nodes do not inherit this process's environment.
     variables = {name: os.environ[name] for name in ENVIRONMENT}
-    try:
-        ray.init(address=address, runtime_env={"env_vars": variables}, **settings)
-    except ConnectionError:
-        raise SearchError(
-            f"No Ray cluster answers at {address!r}: start one (ray start --head), or pass "
-            "--address local to use this machine alone."
-        ) from None
-    except AuthenticationError:
-        raise SearchError(
-            f"The Ray cluster at {address!r} requires another token than this machine's: copy "
-            "~/.ray/auth_token from the head of the cluster and set RAY_AUTH_MODE=token."
-        ) from None
+    local_ray.connect(address, runtime_env={"env_vars": variables}, **settings)
 
 
 @dataclass(frozen=True)

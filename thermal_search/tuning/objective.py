@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from thermal_search.errors import SearchError
+from thermal_search.errors import SettingsError
 from thermal_search.metrics import metric_name
 
 PARETO = "pareto:"
@@ -74,14 +74,14 @@ class Objective:
 
 
 def parse_objective(text: str, features: str) -> Objective:
-    """The objective of this text on these features; SearchError if it is not one."""
+    """The objective of this text on these features; SettingsError if it is not one."""
     body = "".join(text.split())
     if not body.startswith(PARETO):
         return Objective(text, (_parse_sum(body, text, features),))
     parts = body.removeprefix(PARETO).split(",")
     axes = tuple(_parse_sum(part, text, features) for part in parts)
     if len(set(axes)) != 2 or len(axes) != 2:
-        raise SearchError(
+        raise SettingsError(
             f"--objective {text!r} must name two different metrics, such as pareto:fid,l1: a "
             "Pareto front has two axes here."
         )
@@ -108,7 +108,7 @@ def _parse_sum(body: str, text: str, features: str) -> Sum:
     for part in body.split("+"):
         match = TERM.fullmatch(part)
         if not match:
-            raise SearchError(
+            raise SettingsError(
                 f"--objective {text!r} must be a metric, a weighted sum such as fid+10*lpips, or "
                 f"pareto:fid,l1, but {part!r} is not a term: write metric or weight*metric with "
                 "a positive weight (psnr and ssim, of which higher is better, are subtracted "
@@ -116,10 +116,10 @@ def _parse_sum(body: str, text: str, features: str) -> Sum:
             )
         weight, name = float(match[1] or 1), match[2]
         if not weight:
-            raise SearchError(f"--objective {text!r}: the weight of {name} must be above 0.")
+            raise SettingsError(f"--objective {text!r}: the weight of {name} must be above 0.")
         key = _key(name, text, features)
         if any(other == key for _, other in terms):
-            raise SearchError(f"--objective {text!r} must name {name} once.")
+            raise SettingsError(f"--objective {text!r} must name {name} once.")
         terms.append((-weight if name in HIGHER_IS_BETTER else weight, key))
     return Sum(tuple(terms))
 
@@ -134,6 +134,6 @@ def _key(name: str, text: str, features: str) -> str:
         return keys[name]
     if name in keys.values():
         return name
-    raise SearchError(
+    raise SettingsError(
         f"--objective {text!r}: unknown metric {name!r}. Available: {', '.join(NAMES)}."
     )

@@ -11,7 +11,7 @@ from thermal_search import architectures
 from thermal_search.command_line import LocationFlag
 from thermal_search.data.manifest import Manifest, read_manifest
 from thermal_search.documents import Document
-from thermal_search.errors import SearchError
+from thermal_search.errors import SearchError, SettingsError
 from thermal_search.metrics import is_file, metric_name
 from thermal_search.storage import Location
 from thermal_search.tuning.objective import PARETO, Objective, parse_objective
@@ -42,7 +42,7 @@ CHANGEABLE = {
 class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] - no field of Document changes
     """Decided settings, the search's identity, and how its metrics are computed."""
 
-    REMEDY: ClassVar[str] = "pass the --output folder of a search of this release"
+    REMEDY: ClassVar[str] = "restore the file, or start a new search"
 
     version: Literal[1] = 1
 
@@ -84,7 +84,9 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         known = sorted(set(architectures.ARCHITECTURES) & set(search_spaces.names()))
         for name in self.architectures:
             if name not in known:
-                raise SearchError(f"Unknown architecture {name!r}. Available: {', '.join(known)}.")
+                raise SettingsError(
+                    f"Unknown architecture {name!r}. Available: {', '.join(known)}."
+                )
         objective = self.parsed_objective
         if "lpips" in objective.keys and not self.lpips_weights:
             raise SearchError(
@@ -145,9 +147,8 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         """This plan with the settings that were passed; SearchError if one changes the search."""
         passed = {name: _value(settings, name) for name in settings.model_fields_set}
         passed = {name: value for name, value in passed.items() if value is not None}
-        plan = self.replace(**passed)
-        for name in passed:
-            before, now = getattr(self, name), getattr(plan, name)
+        for name, now in passed.items():
+            before = getattr(self, name)
             if name not in CHANGEABLE and before != now:
                 flag = name.replace("_", "-")
                 raise SearchError(
@@ -155,7 +156,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
                     f"{_text(before)} and is now {_text(now)}: leave it out, or start a new search "
                     "in another --output folder."
                 )
-        return plan
+        return self.replace(**passed)
 
 
 def plan_from_settings(settings: SearchSettings, *, resume: bool = False) -> SearchPlan:
@@ -164,7 +165,7 @@ def plan_from_settings(settings: SearchSettings, *, resume: bool = False) -> Sea
     if resume:
         return SearchPlan.load(settings.output).resumed(settings)
     if settings.data is None:
-        raise SearchError("A search needs --data, a folder written by process.py.")
+        raise SettingsError("A search needs --data, a folder written by process.py.")
     every = settings.evaluate_every or max(settings.images // EVALUATIONS_PER_TRIAL, 1)
     evaluations = settings.images // every
     has_two_objectives = settings.objective.strip().startswith(PARETO)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 from pydantic import Field, field_validator
 
+from thermal_search.choices import FeaturesPrecision, Precision
 from thermal_search.command_line import CONFIG, LocationFlag, Settings, Switch
 from thermal_search.storage import Location
 
@@ -45,7 +46,7 @@ class FeatureSettings(Settings, frozen=True):
     """Features of the Frechet distance: inception (the distance is then FID), efficientnet-lite0,
     or the path of an encoder (.pt2 or .onnx)."""
 
-    features_precision: Annotated[Literal["fp32", "bf16"], EVALUATION] = "fp32"
+    features_precision: Annotated[FeaturesPrecision, EVALUATION] = "fp32"
     """Precision of the feature network."""
 
     inception_weights: Annotated[Path | None, EVALUATION] = None
@@ -91,8 +92,8 @@ class SearchSettings(MetricSettings, frozen=True):
     stopped; default: a tenth of --images."""
 
     reduction: Annotated[float, Field(gt=1), BUDGET] = 3.0
-    """Reduction factor of successive halving: about one in so many trials of an architecture
-    survives a rung."""
+    """Reduction factor of ASHA: each rung keeps the best 1/reduction of an architecture's
+    trials."""
 
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), BUDGET] = 0
     """Seed of the sampler and of every trial."""
@@ -111,7 +112,7 @@ class SearchSettings(MetricSettings, frozen=True):
     """The workers of a trial all on one machine (pack), or on as many machines as possible
     (spread); default: on one machine if they fit."""
 
-    precision: Annotated[Literal["auto", "bf16", "fp32"], RESOURCES] = "auto"
+    precision: Annotated[Precision, RESOURCES] = "auto"
     """Precision of the forward pass in training; auto: bf16 if the hardware supports it."""
 
     objective: Annotated[str, OBJECTIVE] = "fid"

@@ -13,6 +13,7 @@ import torch
 from ray import train
 from ray.train.torch import get_device
 
+from thermal_search.choices import EvaluationSplit
 from thermal_search.data.frames import WorkerFrames
 from thermal_search.data.ray_dataset import WorkerShard, open_worker_shard
 from thermal_search.distributed.worker_group import WorkerGroup, WorkerLost
@@ -35,8 +36,6 @@ IDLE_S = 5.0
 """Seconds the first worker waits for a trial before it tells the others that it is alive."""
 
 WORKER_CONFIG = "worker"
-
-EvaluationSplit = Literal["val", "test"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,15 @@
+"""Values to choose from that flags share with the modules behind them.
+
+This module imports no torch, so that --help answers at once.
+"""
+
+from typing import Literal
+
+FeaturesPrecision = Literal["fp32", "bf16"]
+"""Precision of a feature network."""
+
+Precision = Literal["auto", "bf16", "fp32"]
+"""Precision of the forward pass in training; auto: bf16 if the hardware supports it."""
+
+Split = Literal["train", "val", "test"]
+EvaluationSplit = Literal["val", "test"]
