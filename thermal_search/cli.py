@@ -104,7 +104,9 @@ def ui(output: LocationFlag, /, *, port: WholeNumber = 5000, host: str = "127.0.
         Address that the server listens on; 127.0.0.1 is this machine only.
     """
     from thermal_search.tracking.server import serve_ui
+    from thermal_search.tuning.summary import Summary
 
+    Summary.load(output)
     serve_ui(output, host=host, port=port)
 
 

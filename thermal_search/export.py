@@ -29,14 +29,7 @@ def best_trial(output: Location | Path) -> BestTrial:
     Raises SearchError if OUTPUT/summary.json is missing or damaged, or no trial was evaluated yet.
     """
     output = Location.of(output)
-    path = output / summary.FILE
-    try:
-        content = Summary.read(path)
-    except FileNotFoundError:
-        raise SearchError(
-            f"{output} holds no search ({summary.FILE} is missing): pass the --output folder of "
-            "one."
-        ) from None
+    content = Summary.load(output)
     best = content.final_ranking.generator if content.final_ranking else content.best
     if best is None:
         raise SearchError(
@@ -47,7 +40,7 @@ def best_trial(output: Location | Path) -> BestTrial:
     record = records.get(best)
     if record is None or record.checkpoint is None:
         raise SearchError(
-            f"{path} is damaged (it has no checkpoint of {best!r}): {Summary.REMEDY}."
+            f"{output / summary.FILE} is damaged (it has no checkpoint of {best!r}): {Summary.REMEDY}."
         )
     return BestTrial(record, output / record.checkpoint)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from thermal_search.images import Rgb
 
 NEGATIVE_SLOPE = 0.2
-"""Negative slope of the leaky ReLU after each `RgbConv`."""
+"""The leaky ReLU after each `RgbConv` multiplies negative values by this."""
 
 
 class RgbConv(nn.Conv2d):

@@ -5,6 +5,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from thermal_search.documents import Document, Section
+from thermal_search.errors import SearchError
+from thermal_search.storage import Location
 
 FILE = "summary.json"
 
@@ -140,3 +142,13 @@ class Summary(Document):
     retrainings: list[RetrainingRecord]
     final_ranking: FinalRanking | None
     """None until every retraining has ended."""
+
+    @classmethod
+    def load(cls, output: Location) -> "Summary":
+        """The summary of the search in an output folder; SearchError if there is none."""
+        try:
+            return cls.read(output / FILE)
+        except FileNotFoundError:
+            raise SearchError(
+                f"{output} holds no search ({FILE} is missing): pass the --output folder of one."
+            ) from None
