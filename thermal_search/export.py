@@ -40,7 +40,8 @@ def best_trial(output: Location | Path) -> BestTrial:
     record = records.get(best)
     if record is None or record.checkpoint is None:
         raise SearchError(
-            f"{output / summary.FILE} is damaged (it has no checkpoint of {best!r}): {Summary.REMEDY}."
+            f"{output / summary.FILE} is damaged (it has no checkpoint of {best!r}): "
+            f"{Summary.REMEDY}."
         )
     return BestTrial(record, output / record.checkpoint)
 
