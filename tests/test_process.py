@@ -221,7 +221,6 @@ def test_another_dataset_is_not_overwritten(tmp_path):
         ([".", "out", "--splits", "-1,2,3"], 2, "--splits must be three numbers"),
         ([".", "out", "--celsius", "1"], 2, "--celsius needs 2 values, LOW HIGH"),
         ([".", "out", "--celsius=60,-20"], 2, "--celsius must be LOW HIGH with LOW below"),
-        ([".", "out", "--address", "nowhere"], 1, "No Ray cluster answers at 'nowhere'"),
         ([".", "out", "--align", "sideways"], 2, "--align must be none, center, table"),
         ([".", "out", "--fields-of-view", "0,52"], 2, "two angles between 0 and 180 degrees"),
         ([".", "out", "--celsius", "60", "-20"], 2, "--celsius must be LOW HIGH with LOW below"),

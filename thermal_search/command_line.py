@@ -219,8 +219,13 @@ def read_config(app: App, commands: Sequence[str], arguments: ArgumentCollection
             raise SettingsError(
                 f"{CONFIG} {path}: {key} must be one value, but is {_shorten(value)}."
             )
-        if isinstance(value, str) and tokens == 2:
-            value = value.split(",")
+        if tokens > 1 and value is not None:
+            value = value.split(",") if isinstance(value, str) else value
+            if not isinstance(value, list) or len(value) != tokens:
+                raise SettingsError(
+                    f"{CONFIG} {path}: {key} must be {tokens} values, "
+                    f"{argument.parameter.metavar}, but is {_shorten(value)}."
+                )
         if value is not None:
             settings[key] = value
             if not argument.tokens:
