@@ -268,16 +268,16 @@ class TestSearch:
         ({"average_last": 0}, "--average-last must be at least 1"),
     ],
 )
-def test_an_impossible_search_is_one_sentence(dataset, tmp_path, flags, sentence):
+def test_impossible_search_is_one_sentence(dataset, tmp_path, flags, sentence):
     values = {"data": dataset, "output": tmp_path / "o", "features": "efficientnet-lite0"} | flags
     with pytest.raises(SearchError, match=sentence):
         plan_from_settings(SearchSettings(**values)).check()
 
 
-def test_a_search_without_data_is_one_sentence(tmp_path):
+def test_search_without_data_is_one_sentence(tmp_path):
     result = run("search", "--output", tmp_path / "o")
 
-    assert result.returncode == 1
+    assert result.returncode == 2
     assert "needs --data" in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "o").exists()
