@@ -111,7 +111,7 @@ class TestSearch:
 
         assert [t["architecture"] for t in trials[:3]] == ["pix2pix", "cyclegan", "wgan"]
         assert trials[0]["parameters"]["l1_weight"] == 100.0
-        assert trials[2]["parameters"]["clip"] == 0.01
+        assert trials[2]["parameters"]["weight_clip"] == 0.01
 
     def test_completed_trials_are_kept_and_running_ones_resume(self, searched):
         output, before, _ = searched
