@@ -63,7 +63,7 @@ def test_search_in_a_bucket_survives_its_driver(store, dataset, tmp_path):
         driver = subprocess.Popen(
             command("search", *flags), stdout=sink, stderr=sink, env=environment, cwd=tmp_path
         )
-        deadline = time.monotonic() + 500
+        deadline = time.monotonic() + 800
         try:
             while not any(trial["images"] >= EVERY for trial in summary()["trials"]):
                 assert time.monotonic() < deadline, log.read_text()
