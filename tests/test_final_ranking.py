@@ -4,172 +4,140 @@ import json
 
 import pytest
 from PIL import Image
+from summaries import evaluate, record_of, run_trial
 
 from thermal_search.errors import SearchError
-from thermal_search.training.trial import TrialEvaluation
-from thermal_search.tuning.final_ranking import (
-    finalists,
-    finalize,
-    mlflow_summary,
-    rank_finalists,
-)
-from thermal_search.tuning.objective import parse_objective
+from thermal_search.tuning.final_ranking import mlflow_summary
 from thermal_search.tuning.pareto_plot import draw_pareto_front
 from thermal_search.tuning.ranking_text import describe
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.slots.messages import TrialReport
 
 
-def record_of(folder, objective="fid", average_last=1):
-    return SearchRecord(
-        folder,
-        "fid",
-        "inception",
-        objective=parse_objective(objective, "inception"),
-        average_last=average_last,
-        protocol={"images": 9},
-    )
-
-
-def evaluate(record, id, *values, baselines=None, test=None):
-    """Adds one evaluation per value: an FID, or a mapping of metrics."""
-    for number, value in enumerate(values, start=1):
-        evaluation = TrialEvaluation(
-            images=number,
-            metrics=value if isinstance(value, dict) else {"fid": value},
-            losses={},
-            seconds=1.0,
-            images_per_second=1.0,
-            grid=None,
-        )
-        is_tested = test is not None and number == len(values)
-        report = TrialReport(
-            status="running",
-            evaluation=evaluation,
-            baselines=baselines or {},
-            test_metrics={"fid": test, "l1": 1.0} if is_tested else {},
-            test_baselines={"inverted_grey": {"fid": 31.0, "l1": 0.5}} if is_tested else {},
-        )
-        record.add_evaluation(id, report)
-
-
-def run_trial(record, id, *values, status="completed", **settings):
-    record.start(id, "pix2pix", {"width": 8})
-    evaluate(record, id, *values, **settings)
-    record.end(id, status, "")
-
-
-def retrain(record, id, finalist, seed, *values, status="completed", **settings):
-    record.start_retraining(id, "pix2pix", {"width": 8}, finalist=finalist, seed=seed)
-    evaluate(record, id, *values, **settings)
-    record.end(id, status, "")
+def retrain(record, finalist, seed, *values, status="completed", **settings):
+    retraining = record.add_retraining(finalist, seed)
+    evaluate(record, retraining.id, *values, **settings)
+    record.end(retraining.id, status, "")
+    return retraining
 
 
 def test_luckiest_evaluation_does_not_win(tmp_path):
     record = record_of(tmp_path, average_last=2)
-    run_trial(record, "lucky", 50.0, 9.0, 60.0, 50.0)
-    run_trial(record, "steady", 60.0, 50.0, 40.0, 40.0)
+    lucky = run_trial(record, 50.0, 9.0, 60.0, 50.0)
+    steady = run_trial(record, 60.0, 50.0, 40.0, 40.0)
 
-    assert [trial.id for trial in record.ranking()] == ["steady", "lucky"]
-    assert record.trials["lucky"].objective == {"fid": 55.0}
-    assert record.trials["lucky"].checkpoint == "trials/lucky/generator.pt"
+    assert record.ranking() == [steady, lucky]
+    assert lucky.objective == {"fid": 55.0}
+    assert lucky.checkpoint == "trials/00000/generator.pt"
 
 
 def test_stopped_trial_ranks_after_completed_ones(tmp_path):
     record = record_of(tmp_path, average_last=2)
-    run_trial(record, "lucky", 10.0, status="stopped")
-    assert record.best.id == "lucky"  # there is no other yet
+    lucky = run_trial(record, 10.0, status="stopped")
+    assert record.best is lucky  # there is no other yet
 
-    run_trial(record, "second", 90.0, 60.0, 50.0)
-    run_trial(record, "first", 80.0, 40.0, 30.0)
-    run_trial(record, "diverged", 8.0, 7.0, status="diverged")
-    record.start("running", "pix2pix", {})
-    evaluate(record, "running", 5.0)
-    ranking = ["first", "second", "running", "diverged", "lucky"]
-    assert [trial.id for trial in record.ranking()] == ranking
-    assert json.loads((tmp_path / "summary.json").read_text())["best"] == "first"
-    assert describe(record).splitlines()[1].split()[3] == "first"
+    second = run_trial(record, 90.0, 60.0, 50.0)
+    first = run_trial(record, 80.0, 40.0, 30.0)
+    diverged = run_trial(record, 8.0, 7.0, status="diverged")
+    running = run_trial(record, 5.0, status="running")
+    assert record.ranking() == [first, second, running, diverged, lucky]
+    record.flush()
+    assert json.loads((tmp_path / "summary.json").read_text())["best"] == first.id
+    assert describe(record).splitlines()[1].split()[3] == first.id
 
 
 def test_stopped_trial_is_not_on_the_front_once_one_completes(tmp_path):
-    record = record_of(tmp_path, "pareto:fid,l1")
-    run_trial(record, "lucky", {"fid": 1.0, "l1": 1.0}, status="failed")
-    assert record.pareto_front() == ["lucky"]
+    record = record_of(tmp_path, objective="pareto:fid,l1")
+    lucky = run_trial(record, {"fid": 1.0, "l1": 1.0}, status="failed")
+    assert record.pareto_front() == [lucky.id]
 
-    run_trial(record, "whole", {"fid": 3.0, "l1": 3.0})
-    assert record.pareto_front() == ["whole"]
+    whole = run_trial(record, {"fid": 3.0, "l1": 3.0})
+    assert record.pareto_front() == [whole.id]
     assert draw_pareto_front(record)
 
 
-def test_loaded_record_equals_the_saved_one(tmp_path):
-    record = record_of(tmp_path, "fid+2*l1", average_last=2)
-    run_trial(record, "a", {"fid": 3.0, "l1": 1.0}, {"fid": 5.0, "l1": 2.0})
-    retrain(record, "b", "a", 7, {"fid": 4.0, "l1": 2.0}, test=3.0)
-    finalize(record, 1)
-    before = json.loads((tmp_path / "summary.json").read_text())
-    SearchRecord.load(tmp_path).save()
+def test_loaded_record_equals_the_one_that_was_written(tmp_path):
+    settings = {"objective": "fid+2*l1", "average_last": 2, "trials": 1}
+    record = record_of(tmp_path, **settings, finalists=1, seeds=1)
+    trial = run_trial(record, {"fid": 3.0, "l1": 1.0}, {"fid": 5.0, "l1": 2.0})
+    retrain(record, trial, 1, {"fid": 4.0, "l1": 2.0}, test=3.0)
+    record.flush()
+    written = json.loads((tmp_path / "summary.json").read_text())
+    loaded = SearchRecord.load(tmp_path)
 
-    assert json.loads((tmp_path / "summary.json").read_text()) == before
-    assert before["version"] == 1
-    assert before["trials"][0]["objective"] == {"fid+2*l1": 7.0}
-    assert before["trials"][0]["history"][1] == {"images": 2, "metrics": {"fid": 5.0, "l1": 2.0}}
-    assert before["protocol"] == {"images": 9}
+    assert json.loads(loaded.summary.model_dump_json()) == written
+    assert loaded.final_ranking
+    assert written["version"] == 2
+    assert written["trials"][0]["objective"] == {"fid+2*l1": 7.0}
+    assert written["trials"][0]["history"][1] == {"images": 2, "metrics": {"fid": 5.0, "l1": 2.0}}
+    assert written["protocol"] == {"images": 9}
 
 
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
         ({"version": 7}, "has version 7, but this release reads version 1"),
-        ({"trials": [{"id": "a"}]}, r"trials\.0\.architecture: Field required"),
-        ({"trials": 3}, "trials: Input should be a valid array, not 3"),
-        ({"objective": None}, "objective: Input should be a valid string"),
+        ({"trial": {"id": "00000"}}, r"trial\.number: Field required"),
+        ({"trial": 3}, "is damaged"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
     ],
 )
-def test_edited_summary_is_one_sentence(tmp_path, change, fault):
-    record_of(tmp_path).save()
-    path = tmp_path / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+def test_edited_trial_is_one_sentence(tmp_path, change, fault):
+    run_trial(record_of(tmp_path), 3.0)
+    path = tmp_path / "trials" / "00000" / "trial.json"
+    text = json.dumps(json.loads(path.read_text()) | change)
+    path.write_text(text)
+    assert SearchRecord.load(tmp_path).trials["00000"].images == 1  # from its backup
 
+    path.with_name("trial.json.bak").write_text(text)
     with pytest.raises(SearchError, match=fault):
+        SearchRecord.load(tmp_path)
+
+
+def test_trial_in_the_folder_of_another_is_one_sentence(tmp_path):
+    run_trial(record_of(tmp_path), 3.0)
+    (tmp_path / "trials" / "00000").rename(tmp_path / "trials" / "00001")
+
+    with pytest.raises(SearchError, match=r"00001/trial.json is damaged \(it is the file of"):
         SearchRecord.load(tmp_path)
 
 
 def test_trial_that_does_not_beat_inverted_grey_is_marked(tmp_path):
     record = record_of(tmp_path)
-    run_trial(record, "early", 30.0)
-    assert record.trials["early"].beats_inverted_grey is None
     baselines = {"inverted_grey": {"fid": 40.0}, "train": {"fid": 5.0}}
-    run_trial(record, "late", 50.0, baselines=baselines)
+    early = run_trial(record, 30.0, baselines=baselines)
+    late = run_trial(record, 50.0)
 
-    assert record.trials["early"].beats_inverted_grey is True
-    assert record.trials["late"].beats_inverted_grey is False
+    assert early.beats_inverted_grey is True
+    assert late.beats_inverted_grey is False
     lines = describe(record).splitlines()
     assert "does not beat" not in lines[1]
     assert lines[2].endswith("completed, does not beat inverted grey")
     assert "Baselines, fid: inverted grey 40.00, train 5.00." in lines
 
 
-def test_finalists_are_the_best_completed_trials(tmp_path):
-    record = record_of(tmp_path)
-    for id, value, status in [("a", 9, "completed"), ("b", 1, "stopped"), ("c", 2, "diverged"),
-                              ("d", 5, "completed"), ("e", 7, "completed")]:  # fmt: skip
-        run_trial(record, id, float(value), status=status)
+def test_finalists_are_the_best_completed_trials_once_all_have_ended(tmp_path):
+    record = record_of(tmp_path, trials=5, finalists=2)
+    run_trial(record, 9.0)
+    run_trial(record, 1.0, status="stopped")
+    run_trial(record, 2.0, status="diverged")
+    second = run_trial(record, 5.0)
+    assert record.finalists() == []
+    first = run_trial(record, 4.0)
 
-    assert [trial.id for trial in finalists(record, 2)] == ["d", "e"]
+    assert record.finalists() == [first, second]
 
 
 def test_finalists_rank_by_the_mean_of_further_seeds_not_by_the_test_split(tmp_path):
-    record = record_of(tmp_path)
-    run_trial(record, "lucky", 10.0)
-    run_trial(record, "steady", 20.0)
-    retrain(record, "l1", "lucky", 1, 30.0, test=1.0)
-    retrain(record, "l2", "lucky", 2, 26.0, test=2.0)
-    retrain(record, "s1", "steady", 1, 21.0, test=33.0)
-    retrain(record, "s2", "steady", 2, 19.0, test=31.0)
-    final = rank_finalists(record)
+    record = record_of(tmp_path, trials=2, finalists=2, seeds=2)
+    lucky, steady = run_trial(record, 10.0), run_trial(record, 20.0)
+    retrain(record, lucky, 1, 30.0, test=1.0)
+    retrain(record, lucky, 2, 26.0, test=2.0)
+    retrain(record, steady, 1, 21.0, test=33.0)
+    assert record.final_ranking is None
+    retrain(record, steady, 2, 19.0, test=31.0)
+    final = record.final_ranking
 
-    assert (final.finalist, final.generator) == ("steady", "s2")
+    assert (final.finalist, final.generator) == (steady.id, f"{steady.id}-seed-2")
     assert final.beats_inverted_grey is False
     root_2 = pytest.approx(2**0.5)
     assert (final.winner.objective.mean, final.winner.objective.std) == (20.0, root_2)
@@ -179,50 +147,66 @@ def test_finalists_rank_by_the_mean_of_further_seeds_not_by_the_test_split(tmp_p
 
 
 def test_finalist_with_a_failed_retraining_ranks_last(tmp_path):
-    record = record_of(tmp_path)
-    retrain(record, "a1", "a", 1, 5.0)
-    retrain(record, "a2", "a", 2, 4.0, status="diverged")
-    retrain(record, "b1", "b", 1, 50.0)
-    assert rank_finalists(record).finalist == "b"
+    record = record_of(tmp_path, trials=2, finalists=2, seeds=2)
+    a, b = run_trial(record, 1.0), run_trial(record, 2.0)
+    a1 = retrain(record, a, 1, 5.0)
+    retrain(record, a, 2, 4.0, status="diverged")
+    b1 = retrain(record, b, 1, 50.0)
+    b2 = retrain(record, b, 2, 50.0)
+    assert record.final_ranking.finalist == b.id
 
-    record.end("b1", "failed", "out of memory")
-    assert rank_finalists(record).finalist == "a"
-    record.end("a1", "diverged", "")
-    assert rank_finalists(record) is None
+    record.end(b1.id, "failed", "out of memory")
+    record.end(b2.id, "failed", "out of memory")
+    assert record.final_ranking.finalist == a.id
+    record.end(a1.id, "diverged", "")
+    assert record.final_ranking is None
 
 
 def test_there_is_no_final_ranking_before_every_retraining_has_ended(tmp_path):
-    record = record_of(tmp_path)
-    retrain(record, "a1", "a", 1, 5.0)
-    record.start_retraining("b1", "pix2pix", {}, finalist="b", seed=1)
-    assert not finalize(record, 2)
-    assert "No final ranking yet" in describe_with_trial(record)
+    record = record_of(tmp_path, trials=2, finalists=2, seeds=1)
+    a, b = run_trial(record, 6.0), run_trial(record, 7.0)
+    retrain(record, a, 1, 5.0)
+    assert record.final_ranking is None  # one has not begun
+    unfinished = record.add_retraining(b, 1)
+    assert record.final_ranking is None
+    assert "No final ranking yet" in describe(record)
 
-    record.end("b1", "failed", "")
-    assert not finalize(record, 3)  # one has not started
-    assert finalize(record, 2)
+    record.end(unfinished.id, "failed", "")
     values, tags = mlflow_summary(record.final_ranking)
     assert values == {"winner_mean": 5.0}
-    assert tags["winner_generator"] == "a1"
-    assert "no test split" in describe_with_trial(record)
+    assert tags["winner_generator"] == "00000-seed-1"
+    assert "no test split" in describe(record)
 
 
-def describe_with_trial(record):
-    run_trial(record, "a", 6.0)
-    return describe(record)
+def test_added_trials_bring_new_finalists(tmp_path):
+    record = record_of(tmp_path, trials=1, finalists=1, seeds=1)
+    retrain(record, run_trial(record, 6.0), 1, 5.0)
+    assert record.final_ranking
+    record.plan.replace(trials=2).save()
+    grown = SearchRecord.load(tmp_path)
+    assert grown.final_ranking is None
+    better = run_trial(grown, 4.0)
+    assert grown.final_ranking is None
+    retrain(grown, better, 1, 4.5)
+
+    # What was trained before is not lost.
+    assert [ranked.finalist for ranked in grown.final_ranking.ranking] == [better.id, "00000"]
 
 
 def test_pareto_front_is_recorded_printed_and_plotted(tmp_path):
-    record = record_of(tmp_path, "pareto:fid,l1")
-    for id, fid, l1 in [("a", 9.0, 1.0), ("b", 1.0, 9.0), ("c", 9.0, 9.0), ("d", 3.0, 3.0)]:
-        run_trial(record, id, {"fid": fid, "l1": l1})
+    record = record_of(tmp_path, objective="pareto:fid,l1")
+    trials = [
+        run_trial(record, {"fid": fid, "l1": l1})
+        for fid, l1 in [(9.0, 1.0), (1.0, 9.0), (9.0, 9.0), (3.0, 3.0)]
+    ]
     lines = describe(record).splitlines()
+    front = [trials[number].id for number in (1, 3, 0)]
 
-    assert record.pareto_front() == ["b", "d", "a"]
-    assert record.best.id == "b"
-    assert [line.split()[4] for line in lines if "on the Pareto" in line] == ["b", "d", "a"]
+    assert record.pareto_front() == front
+    assert record.best is trials[1]
+    assert [line.split()[4] for line in lines if "on the Pareto" in line] == front
     with Image.open(draw_pareto_front(record)) as image:
         assert len(image.convert("L").getcolors()) > 10
     assert [path.name for path in tmp_path.glob("pareto*")] == ["pareto_front.png"]
-    assert record_of(tmp_path).pareto_front() == []
-    assert draw_pareto_front(record_of(tmp_path, "pareto:fid,l1")) is None
+    assert record_of(tmp_path / "one").pareto_front() == []
+    assert draw_pareto_front(record_of(tmp_path / "none", objective="pareto:fid,l1")) is None

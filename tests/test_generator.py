@@ -7,6 +7,7 @@ import pytest
 import torch
 from generator_helpers import save_untrained
 from safetensors.torch import save_file
+from summaries import record_of, run_trial
 from tiny_settings import SIZE, TINY
 from training_helpers import plan_of, trial_of
 
@@ -16,7 +17,6 @@ from thermal_search.cli import main
 from thermal_search.errors import SearchError
 from thermal_search.export import export
 from thermal_search.storage import Location
-from thermal_search.tuning.summary import Summary, TrialRecord
 
 
 def refusal(load):
@@ -155,29 +155,9 @@ def test_commands_print_the_sentence(tmp_path):
 @pytest.fixture
 def search(tmp_path):
     """The output folder of a search with one evaluated trial."""
-    folder = Location.of(tmp_path / "search")
-    list(trial_of(plan_of(folder / "trials" / "0", images=8)).evaluations())
-    trial = TrialRecord(
-        id="0",
-        architecture="pix2pix",
-        parameters={},
-        checkpoint="trials/0/generator.pt",
-        objective={"fid": 2.0},
-    )
-    Summary(
-        metric="fid",
-        features="inception",
-        objective="fid",
-        average_last=1,
-        protocol={},
-        baselines={},
-        test_baselines={},
-        trials=[trial],
-        best="0",
-        pareto_front=[],
-        retrainings=[],
-        final_ranking=None,
-    ).write(folder / "summary.json")
+    record = record_of(tmp_path / "search", objective="fid")
+    trial = run_trial(record, 2.0)
+    list(trial_of(plan_of(record.output / "trials" / trial.id, images=8)).evaluations())
     return tmp_path / "search"
 
 
@@ -185,10 +165,10 @@ def test_best_generator_of_a_search_is_exported(search):
     folder = export(search)
     config = generator.load_config(folder)
     description, weights = checkpoint.load_generator(
-        Location.of(search / "trials" / "0" / "generator.pt")
+        Location.of(search / "trials" / "00000" / "generator.pt")
     )
 
-    assert (config.trial, config.objective, config.test_metrics) == ("0", {"fid": 2.0}, {})
+    assert (config.trial, config.objective, config.test_metrics) == ("00000", {"fid": 2.0}, {})
     assert dict(description).items() <= dict(config).items()
     for name, value in generator.load(folder).generator.state_dict().items():
         assert torch.equal(value, weights[name])
@@ -208,7 +188,7 @@ def test_best_generator_of_a_search_is_exported(search):
     ],
 )
 def test_damaged_generator_of_a_trial_is_one_sentence(search, damage, message):
-    path = search / "trials" / "0" / "generator.pt"
+    path = search / "trials" / "00000" / "generator.pt"
     state = torch.load(path, weights_only=True)
     damage(state)
     torch.save(state, path)
@@ -220,7 +200,7 @@ def test_damaged_generator_of_a_trial_is_one_sentence(search, damage, message):
 
 @pytest.mark.parametrize("content", [b"cut off", b"", None])
 def test_unreadable_generator_of_a_trial_is_one_sentence(search, content):
-    path = search / "trials" / "0" / "generator.pt"
+    path = search / "trials" / "00000" / "generator.pt"
     path.unlink()
     if content is not None:
         path.write_bytes(content)

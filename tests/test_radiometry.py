@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from summaries import record_of, run_trial
 from tiny_settings import TINY
 
 from thermal_search import architectures, checkpoint, export
@@ -14,9 +15,7 @@ from thermal_search.data.batches import PairedBatches
 from thermal_search.data.frames import Frames
 from thermal_search.errors import DatasetError
 from thermal_search.images import Temperatures
-from thermal_search.storage import Location
 from thermal_search.translation import translate_folder
-from thermal_search.tuning.summary import Summary, TrialRecord
 
 WARM = Temperatures(low=-20.0, high=60.0)
 
@@ -77,26 +76,10 @@ def exported(folder, temperatures):
         metrics={"fid": 1.0},
         protocol={"features": "inception"},
     )
-    folder.mkdir()
+    record = record_of(folder)
+    trial = run_trial(record, 1.0)
     weights = translator.generator.state_dict()
-    checkpoint.save_generator(description, weights, Location.of(folder))
-    trial = TrialRecord(
-        id="0", architecture="pix2pix", parameters={}, checkpoint=checkpoint.GENERATOR
-    )
-    Summary(
-        metric="fid",
-        features="inception",
-        objective="fid",
-        average_last=1,
-        protocol={},
-        baselines={},
-        test_baselines={},
-        trials=[trial],
-        best="0",
-        pareto_front=[],
-        retrainings=[],
-        final_ranking=None,
-    ).write(Location.of(folder / "summary.json"))
+    checkpoint.save_generator(description, weights, record.output / "trials" / trial.id)
     return export.export(folder)
 
 

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray import tune
 
 from thermal_search import local_ray
 from thermal_search.data.ray_dataset import load
-from thermal_search.training.trial import TrialPlan
+from thermal_search.errors import SearchError
+from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
-from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.placement import place_slots
 from thermal_search.tuning.plan import SearchPlan, plan_from_settings
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.search import protocol_of, search, slot_trainable
+from thermal_search.tuning.search import protocol_of, run_phase, search, slot_trainable
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.slots.mailbox import Mailbox
-from thermal_search.tuning.slots.messages import SlotFailure, TrialReport
+from thermal_search.tuning.slots.messages import SlotFailure, TrialConfig, TrialReport
+from thermal_search.tuning.stopping import SearchStopper
 
 pytestmark = [
     pytest.mark.ray,
@@ -171,8 +171,8 @@ def evaluated(output: Path, images: int):
     def check():
         try:
             record = SearchRecord.load(output)
-        except FileNotFoundError:
-            return False
+        except SearchError:
+            return False  # it has not begun
         return any(t.images >= images and t.status == "running" for t in record.trials.values())
 
     return check
@@ -237,29 +237,22 @@ def test_worker_that_was_cut_off_stops(cluster, tmp_path):
 
 def test_failed_trials_end_with_their_reason_and_the_slot_survives(cluster, dataset, tmp_path):
     """One raises, one diverges, one requests too much memory; the last one is fine."""
-    plan = plan_of(dataset, tmp_path / "search", architectures=("pix2pix",), images=64)
+    plan = plan_of(dataset, tmp_path / "search", architectures=("pix2pix",), images=64, trials=4)
     manifest = plan.check()
     plan = plan.started_on(manifest.digest, protocol_of(plan, manifest))
     plan.output.make_folder()
-    placement = place_slots(plan, nodes.present())
-    loaded = load(manifest)
+    plan.save()
+    record = SearchRecord.of(plan)
     configurations = [
         {"speed": 1},
         {"generator_lr": 1e30},
         {"generator_width": 2**20},
         {"generator_width": 8, "discriminator_width": 8, "batch_size": 8},
     ]
-    tune.Tuner(
-        slot_trainable(plan, manifest, loaded, placement),
-        param_space={"architecture": "pix2pix", "pix2pix": tune.grid_search(configurations)},
-        tune_config=tune.TuneConfig(max_concurrent_trials=1, reuse_actors=True),
-        run_config=tune.RunConfig(
-            name="trials",
-            storage_path=str(plan.output / "tune"),
-            callbacks=[SearchCallback(plan, "trials")],
-            verbose=0,
-        ),
-    ).fit()
+    for number, parameters in enumerate(configurations):
+        record.add(number, TrialConfig("pix2pix", parameters))
+    trainable = slot_trainable(plan, manifest, load(manifest), place_slots(plan, nodes.present()))
+    run_phase("trials", record, trainable, 1, SearchStopper("the same command"))
     raised, diverged, too_large, completed = SearchRecord.load(plan.output).trials.values()
 
     assert raised.status == "failed"

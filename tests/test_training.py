@@ -1,6 +1,9 @@
 """A trial in plain torch: exact resumption, averages, divergence, agreement between workers."""
 
+import contextlib
 import dataclasses
+import errno
+import io
 import json
 from pathlib import Path
 
@@ -77,13 +80,53 @@ def test_evaluations_follow_the_interval_up_to_the_budget(tmp_path):
     assert [item.images for item in trial.evaluations()] == [12, 20, 32]
 
 
-def test_one_state_is_kept_and_an_uncommitted_one_is_ignored(tmp_path):
+def test_two_states_are_kept_and_an_uncommitted_one_is_ignored(tmp_path):
     plan = plan_of(tmp_path)
     list(trial_of(plan).evaluations())
     (tmp_path / "state-00000099").mkdir()
 
     assert checkpoint.latest(tmp_path).name == "state-00000024"
-    assert {p.parent.name for p in tmp_path.rglob("shared.pt")} == {"state-00000024"}
+    states = {p.parent.name for p in tmp_path.rglob("shared.pt")}
+    assert states == {"state-00000016", "state-00000024"}
+
+
+@pytest.mark.parametrize("damaged", ["shared.pt", "worker-0.pt", "commit.json"])
+@pytest.mark.parametrize("content", [b"", b"torn", None])
+def test_trial_with_a_damaged_state_resumes_from_the_one_before(tmp_path, damaged, content):
+    plan = plan_of(tmp_path / "trial")
+    expected = results(trial_of(plan_of(tmp_path / "whole")).evaluations())
+    evaluations = trial_of(plan).evaluations()
+    assert len([next(evaluations), next(evaluations)]) == 2
+    file = tmp_path / "trial" / "state-00000016" / damaged
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    again = trial_of(plan)
+
+    assert results(again.history) == expected[:1]
+    assert results(again.history) + results(again.evaluations()) == expected
+
+
+def test_state_of_another_trial_is_not_used(tmp_path):
+    """The record of a trial was lost, and another trial got its number."""
+    next(trial_of(plan_of(tmp_path)).evaluations())
+    other = plan_of(tmp_path, parameters={"generator_width": 8})
+
+    assert trial_of(other).history == []
+
+
+def test_full_disk_is_an_error_of_the_disk(tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    @contextlib.contextmanager
+    def open_full(location):
+        yield Full()
+
+    monkeypatch.setattr(Location, "open_output", open_full)
+    with pytest.raises(OSError, match="No space left"):
+        next(trial_of(plan_of(tmp_path)).evaluations())
 
 
 def test_checkpoints_load_with_weights_only(tmp_path):
@@ -315,8 +358,8 @@ def test_state_in_a_bucket_is_complete_or_absent(bucket):
     assert results(again.history) + results(again.evaluations()) == expected
     assert checkpoint.latest(plan.folder) == torn
     assert {p.parent.name for p in plan.folder.list(deep=True) if p.name == "shared.pt"} == {
-        "state-00000016"
-    }
+        "state-00000008", "state-00000016"
+    }  # fmt: skip
 
 
 def test_files_of_an_interrupted_attempt_do_not_belong_to_the_state(tmp_path):

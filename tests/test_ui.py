@@ -14,11 +14,10 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+from summaries import started_plan
 
 from thermal_search.storage import Location
 from thermal_search.tracking.runs import SearchLogger
-from thermal_search.tuning.objective import parse_objective
-from thermal_search.tuning.record import SearchRecord
 
 pytestmark = [
     pytest.mark.browser,
@@ -31,10 +30,7 @@ WAIT_S = 90
 def logged(tmp_path_factory):
     """A search with two trials, logged as a search logs them."""
     output = Location.of(tmp_path_factory.mktemp("ui") / "search")
-    objective = parse_objective("fid", "inception")
-    SearchRecord(
-        output, "fid", "inception", objective=objective, average_last=1, protocol={}
-    ).save()
+    started_plan(output)
     log = SearchLogger(output, "search-id", {"trials": 2})
     log.open()
     grid = output / "grid.png"
@@ -45,7 +41,7 @@ def logged(tmp_path_factory):
         for images in (100, 200, 300):
             log.log_evaluation(id, images, {"fid": 300 - images / 3 - 20 * number}, grid)
         log.end_trial(id, "completed", "")
-    log.end("fid", ("trial_00001", 180.0))
+    log.end("fid", ("trial_00001", 180.0), "completed")
     runs = [log.runs[f"trial_0000{number}"].info.run_id for number in (0, 1)]
     return output, log.experiment_id, runs
 

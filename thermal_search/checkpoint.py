@@ -5,14 +5,16 @@
     TRIAL/state-00000300/commit.json   the names of its files, written when all of them exist
     TRIAL/generator.pt                 the generator of the last evaluation, to be exported
 
-A bucket cannot rename a folder, so a file that is written last commits a state. Everything is
-tensors and plain values, so that loading never runs code.
+A bucket cannot rename a folder, so a file that is written last commits a state. The two latest ones
+are kept. Everything is tensors and plain values, so that loading never runs code.
 """
 
 import json
+import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -20,11 +22,18 @@ from torch import Tensor
 from thermal_search.documents import Section
 from thermal_search.errors import SearchError
 from thermal_search.images import Temperatures
-from thermal_search.storage import Location
+from thermal_search.storage import Location, StorageError
+
+log = logging.getLogger(__name__)
 
 State = dict[str, Any]
 GENERATOR = "generator.pt"
 COMMIT = "commit.json"
+STATE = "state-"
+KEPT_STATES = 2
+"""A disk may damage the latest state."""
+
+FILE_NAME = re.compile(r"[\w-]+\.pt")
 GENERATOR_REMEDY = "restore the file, or search again"
 """The end of a sentence about a generator.pt that cannot be used."""
 
@@ -52,10 +61,37 @@ class GeneratorDescription(Section):
     """How the metrics were measured."""
 
 
+class _Writer:
+    """A file for torch.save, which hides the error of a full disk behind one of its own."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
 def save(state: State, path: Location) -> None:
-    """Writes one file so that a reader sees the old content or the new, never a part."""
+    """Writes one file so that a reader sees the old content or the new, never a part.
+
+    Raises OSError or StorageError if the disk or the store refuses.
+    """
     with path.open_output() as file:
-        torch.save(state, file)
+        writer = _Writer(file)
+        try:
+            torch.save(state, writer)  # pyright: ignore[reportArgumentType] - all it calls is here
+        except Exception:
+            if writer.error:
+                raise writer.error from None
+            raise
 
 
 def load(path: Location | Path, device: torch.device | str = "cpu") -> State:
@@ -66,28 +102,55 @@ def load(path: Location | Path, device: torch.device | str = "cpu") -> State:
 
 def pending(trial: Location, images: int) -> Location:
     """The folder for a state after so many images; the workers write to it before `commit`."""
-    return trial / f"state-{images:08d}"
+    return trial / f"{STATE}{images:08d}"
 
 
 def commit(folder: Location, names: list[str]) -> None:
-    """Makes a written state the latest and removes all others. For one worker to call."""
+    """Makes a written state the latest; keeps the one before and removes all others. For one worker
+    to call."""
     (folder / COMMIT).write_text(json.dumps(names))
+    kept = {folder, *_committed(folder.parent)[:KEPT_STATES]}
     for other in folder.parent.list():
-        if other.name.startswith("state-") and other.name != folder.name:
+        if other.name.startswith(STATE) and other not in kept:
             # The commit file first: a state removed only in part must not count as complete.
             (other / COMMIT).delete()
             other.delete()
 
 
 def latest(trial: Location | Path) -> Location | None:
-    """The folder of a trial's newest committed state, or None."""
-    committed = [file.parent for file in Location.of(trial).list(deep=True) if file.name == COMMIT]
-    return max(committed, key=lambda folder: folder.name, default=None)
+    """The folder of a trial's newest state that can be read, or None.
+
+    A damaged state is logged and passed over. Raises OSError or StorageError if the disk or the
+    store refuses.
+    """
+    for folder in _committed(Location.of(trial)):
+        try:
+            for name in files_of(folder):
+                load(folder / name)
+        except FileNotFoundError as error:
+            log.warning("%s is incomplete (%s): the state before it is used.", folder, error)
+        except (OSError, StorageError):
+            raise
+        except Exception as error:  # any, from a damaged file
+            reason = " ".join(str(error).split())[:200]
+            log.warning("%s is damaged (%s): the state before it is used.", folder, reason)
+        else:
+            return folder
+    return None
+
+
+def _committed(trial: Location) -> list[Location]:
+    """The folders of a trial's committed states, newest first."""
+    folders = [file.parent for file in trial.list(deep=True) if file.name == COMMIT]
+    return sorted(folders, key=lambda folder: folder.name, reverse=True)
 
 
 def files_of(folder: Location) -> list[str]:
     """The names of a committed state's files; all others in its folder are left over."""
-    return json.loads((folder / COMMIT).read_text())
+    names: Any = json.loads((folder / COMMIT).read_text())
+    if not isinstance(names, list) or not all(FILE_NAME.fullmatch(str(name)) for name in names):
+        raise ValueError(f"{COMMIT} must be a list of file names")
+    return names
 
 
 def save_generator(

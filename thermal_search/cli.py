@@ -88,6 +88,7 @@ def run_search(settings: SearchSettings, launch: LaunchSettings, *, default_addr
     wait = NodeWait(launch.wait_for_nodes, minutes)
     record = search(plan, address=address, resume=launch.resume, wait=wait)
     print(describe(record))
+    record.require_results()
 
 
 @app.command
@@ -104,9 +105,9 @@ def ui(output: LocationFlag, /, *, port: WholeNumber = 5000, host: str = "127.0.
         Address that the server listens on; 127.0.0.1 is this machine only.
     """
     from thermal_search.tracking.server import serve_ui
-    from thermal_search.tuning.summary import Summary
+    from thermal_search.tuning.plan import SearchPlan
 
-    Summary.load(output)
+    SearchPlan.load(output)
     serve_ui(output, host=host, port=port)
 
 

@@ -24,7 +24,7 @@ from pydantic import ModelWrapValidatorHandler, ValidationError, ValidationInfo,
 from pydantic_core import ErrorDetails
 
 from thermal_search.documents import Section
-from thermal_search.errors import SettingsError, ThermalSearchError
+from thermal_search.errors import SearchInterrupted, SettingsError, ThermalSearchError
 from thermal_search.storage import Location, StorageError
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -177,6 +177,8 @@ def run(
         _exit(app, _name_file(error.flag, str(error)), USAGE)
     except SettingsError as error:
         _exit(app, str(error), USAGE)
+    except SearchInterrupted as error:
+        _exit(app, str(error), error.exit_code)
     except ThermalSearchError as error:
         sys.exit(f"{app.name[0]}: {error}")
     except KeyboardInterrupt:

@@ -61,9 +61,37 @@ class Document(Section):
         except ValidationError as error:
             raise cls.ERROR(f"{path} is damaged ({_first(error)}): {cls.REMEDY}.") from None
 
+    @classmethod
+    def read_or_backup(cls, path: Location) -> Self:
+        """As `read`; from the backup that `write_with_backup` made if the file is lost or damaged.
+
+        Raises what `read` raises for the file if the backup is of no use either.
+        """
+        try:
+            return cls.read(path)
+        except (FileNotFoundError, cls.ERROR) as error:
+            try:
+                return cls.read(backup_of(path))
+            except (FileNotFoundError, cls.ERROR):
+                raise error from None
+
     def write(self, path: Location) -> None:
         """Writes the file so that a reader sees the old content or the new, never a part."""
-        path.write_text(self.model_dump_json(indent=2) + "\n")
+        path.write_text(self._text())
+
+    def write_with_backup(self, path: Location) -> None:
+        """Writes the file twice: a disk that fails, or a person, may damage one of them."""
+        text = self._text()
+        path.write_text(text)
+        backup_of(path).write_text(text)
+
+    def _text(self) -> str:
+        return self.model_dump_json(indent=2) + "\n"
+
+
+def backup_of(path: Location) -> Location:
+    """Where `Document.write_with_backup` writes the second copy of a file."""
+    return path.parent / f"{path.name}.bak"
 
 
 class _Versioned(BaseModel):

@@ -1,5 +1,7 @@
 """Errors meant for people. Every message says what must hold, what came, and what to do."""
 
+import signal
+
 
 class ThermalSearchError(Exception):
     """The base of every error that the command line prints as one sentence."""
@@ -15,6 +17,19 @@ class SearchError(ThermalSearchError):
 
 class SettingsError(SearchError):
     """A setting has a value that it cannot have, on the command line, in a file or in Python."""
+
+
+class SearchStopped(SearchError):
+    """A search has stopped before its end because of a fault of a machine; it can be resumed."""
+
+
+class SearchInterrupted(SearchError):
+    """A signal has stopped a search; it can be resumed."""
+
+    def __init__(self, sentence: str, signal: signal.Signals) -> None:
+        super().__init__(sentence)
+        self.exit_code = 128 + signal
+        """As a shell reports a command that the signal has ended."""
 
 
 class WeightsUnavailable(ThermalSearchError):

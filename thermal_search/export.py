@@ -12,8 +12,8 @@ from thermal_search.architectures.translator import Translator
 from thermal_search.errors import ExportMismatch, SearchError
 from thermal_search.generator import CONFIG_FILE, GeneratorConfig
 from thermal_search.storage import Location
-from thermal_search.tuning import summary
-from thermal_search.tuning.summary import RetrainingRecord, Summary, TrialRecord
+from thermal_search.tuning.record import SearchRecord, checkpoint_of
+from thermal_search.tuning.summary import RetrainingRecord, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -26,24 +26,16 @@ class BestTrial:
 def best_trial(output: Location | Path) -> BestTrial:
     """The retraining that won the final ranking, or without one the best trial.
 
-    Raises SearchError if OUTPUT/summary.json is missing or damaged, or no trial was evaluated yet.
+    Raises SearchError if the record of the search is damaged, or no trial was evaluated yet.
     """
-    output = Location.of(output)
-    content = Summary.load(output)
-    best = content.final_ranking.generator if content.final_ranking else content.best
-    if best is None:
+    search = SearchRecord.load(output)
+    best = search[search.final_ranking.generator] if search.final_ranking else search.best
+    if best is None or not best.history:
         raise SearchError(
             f"{output}: no trial has been evaluated yet, so there is no best generator. "
             "Let the search reach its first evaluation."
         )
-    records = {record.id: record for record in (*content.trials, *content.retrainings)}
-    record = records.get(best)
-    if record is None or record.checkpoint is None:
-        raise SearchError(
-            f"{output / summary.FILE} is damaged (it has no checkpoint of {best!r}): "
-            f"{Summary.REMEDY}."
-        )
-    return BestTrial(record, output / record.checkpoint)
+    return BestTrial(best, search.output / checkpoint_of(best))
 
 
 def export(output: Location | Path, destination: Location | Path | None = None) -> Location:

@@ -63,6 +63,13 @@ class StorageError(ThermalSearchError):
     """A store refuses or does not answer, or an address is invalid."""
 
 
+def describe_fault(error: OSError | StorageError) -> str:
+    """What a disk or a store refuses, in one line."""
+    if isinstance(error, StorageError) or not error.strerror:
+        return str(error).removesuffix(".") or type(error).__name__
+    return f"{error.strerror} ({error.filename})" if error.filename else error.strerror
+
+
 @dataclass(frozen=True)
 class Location:
     """A file or a folder. Immutable and small: workers get a copy and open the store themselves.

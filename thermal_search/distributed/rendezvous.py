@@ -4,25 +4,30 @@ import os
 import socket
 import struct
 import sys
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import ray
-import torch.distributed as dist
 from ray.train.backend import Backend, BackendConfig
-from ray.train.torch import TorchConfig
-
-from thermal_search.distributed.worker_group import keep_to_loopback
 
 SIOCGIFADDR = 0x8915
 """Linux's request for an interface's address (netdevice(7))."""
 
 
-class Rendezvous(TorchConfig):
-    """Ray Train's configuration of torch, for workers that connect at rank 0's address in Ray.
+@dataclass
+class Rendezvous(BackendConfig):
+    """Ray Train's configuration for workers that connect at rank 0's address in Ray.
 
-    On a single machine that is loopback. torch's own rendezvous listens on all addresses.
+    On a single machine that is loopback. torch's own rendezvous listens on all addresses, and Ray's
+    configuration of torch imports torch in the controller, which only waits.
     """
+
+    backend: str
+    """The torch.distributed backend: nccl or gloo."""
+
+    timeout_s: int = 1800
+    """Seconds after which a collective operation fails."""
 
     @property
     def backend_cls(self) -> type[Backend]:  # pyright: ignore[reportIncompatibleMethodOverride] - Ray calls nothing but what every Backend has
@@ -34,7 +39,6 @@ class _RendezvousBackend(Backend):
 
     def on_start(self, worker_group: Any, backend_config: BackendConfig) -> None:
         assert isinstance(backend_config, Rendezvous)
-        assert backend_config.backend
         size = len(worker_group)
         if size == 1:
             return
@@ -59,6 +63,10 @@ def _listen() -> tuple[str, int]:
 
 def _join(rank: int, backend: str, address: str, port: int, size: int, timeout: timedelta) -> None:
     """Joins the process group whose rank 0 listens at this address."""
+    import torch.distributed as dist
+
+    from thermal_search.distributed.worker_group import keep_to_loopback
+
     if address in ("127.0.0.1", "::1"):
         keep_to_loopback()
     elif interface := _interface_of(ray.util.get_node_ip_address()):

@@ -4,9 +4,8 @@ Only the process that drives the search logs: workers never import MLflow. Every
 search's id as a tag, so that a resumed search continues in the same runs.
 """
 
-import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -14,7 +13,14 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from thermal_search.storage import Location
-from thermal_search.tracking.store import EXPERIMENT, client_of, errors_as_sentences, store_of
+from thermal_search.tracking.store import (
+    EXPERIMENT,
+    artifacts_of,
+    client_of,
+    errors_as_sentences,
+    store_of,
+    tracking_server,
+)
 
 SEARCH_TAG = "thermal_search.search"
 TRIAL_TAG = "thermal_search.trial"
@@ -24,7 +30,9 @@ STATUSES = {
     "diverged": "FAILED",
     "failed": "FAILED",
     "running": "RUNNING",
+    "interrupted": "KILLED",
 }
+"""MLflow's status of a run, by the status of a trial."""
 MAX_PARAMETER_LENGTH = 500
 MAX_REASON_LENGTH = 4000
 
@@ -45,16 +53,9 @@ class SearchLogger:
     def open(self) -> None:
         """Finds the search's runs in the store, or creates the parent run. Comes first."""
         self.experiment_id = self._experiment(self.output)
-        self.runs = {
-            run.data.tags[TRIAL_TAG]: run
-            for run in self._find(f"tags.`{SEARCH_TAG}` = '{self.search_id}'")
-            if TRIAL_TAG in run.data.tags
-        }
-        parents = [
-            run
-            for run in self._find(f"tags.`{SEARCH_TAG}` = '{self.search_id}'")
-            if TRIAL_TAG not in run.data.tags
-        ]
+        found = self._find(f"tags.`{SEARCH_TAG}` = '{self.search_id}'")
+        self.runs = {r.data.tags[TRIAL_TAG]: r for r in found if TRIAL_TAG in r.data.tags}
+        parents = [run for run in found if TRIAL_TAG not in run.data.tags]
         self.parent = parents[0] if parents else self._start_parent()
         self._set_status(self.parent, "running")
 
@@ -76,7 +77,7 @@ class SearchLogger:
             **(tags or {}),
         }
         run = self._run_of(id) or self.client.create_run(
-            self.experiment_id, tags=run_tags, run_name=f"{architecture} {id[-5:]}"
+            self.experiment_id, tags=run_tags, run_name=f"{architecture} {id}"
         )
         params = _params({"architecture": architecture, **parameters})
         self.client.log_batch(run.info.run_id, params=params)
@@ -120,14 +121,8 @@ class SearchLogger:
         run_tags = [RunTag(name, value) for name, value in tags.items()]
         self.client.log_batch(self.runs[id].info.run_id, tags=run_tags)
 
-    def delete_runs(self, ids: Sequence[str]) -> None:
-        """Deletes the runs of trials that were lost before their first evaluation."""
-        for id in ids:
-            if id in self.runs:
-                self.client.delete_run(self.runs.pop(id).info.run_id)
-
-    def end(self, metric: str, best: tuple[str, float] | None) -> None:
-        """Ends the search's own run with its best trial."""
+    def end(self, metric: str, best: tuple[str, float] | None, status: str) -> None:
+        """Ends the search's own run with its best trial. `status`: as that of a trial."""
         run_id = self.parent.info.run_id
         if best:
             id, value = best
@@ -139,7 +134,7 @@ class SearchLogger:
                     RunTag("best_run", self.runs[id].info.run_id),
                 ],
             )
-        self.client.set_terminated(run_id, "FINISHED")
+        self.client.set_terminated(run_id, STATUSES[status])
 
     def log_summary(self, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Logs metrics and tags of the whole search to its own run."""
@@ -170,8 +165,7 @@ class SearchLogger:
         if known := self.client.get_experiment_by_name(EXPERIMENT):
             return known.experiment_id
         # A server chooses where it stores images; those of our own database go next to it.
-        local = "MLFLOW_TRACKING_URI" not in os.environ
-        location = (output / "mlflow-artifacts").uri if local else None
+        location = None if tracking_server() else artifacts_of(output)
         try:
             return self.client.create_experiment(EXPERIMENT, artifact_location=location)
         except MlflowException:

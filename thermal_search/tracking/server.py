@@ -1,20 +1,27 @@
 """The MLflow UI of a search."""
 
 import os
+import socket
 import sys
 
 from thermal_search.errors import SearchError
 from thermal_search.storage import Location
-from thermal_search.tracking.store import store_of, without_password
+from thermal_search.tracking.store import (
+    prepare_database,
+    store_of,
+    tracking_server,
+    without_password,
+)
 
 
 def serve_ui(output: Location, *, host: str, port: int) -> None:
     """Serves the MLflow UI of the search in `output` until it is interrupted."""
-    if "MLFLOW_TRACKING_URI" in os.environ:
+    if server := tracking_server():
         raise SearchError(
-            f"The runs are on the server {without_password(os.environ['MLFLOW_TRACKING_URI'])}: "
-            "open it in a browser."
+            f"The runs are on the server {without_password(server)}: open it in a browser."
         )
+    _require_free_port(host, port)
+    prepare_database(output, print)
     print(f"http://{host}:{port} shows the search in {output}; Ctrl-C ends it.", flush=True)
     command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--backend-store-uri", store_of(output), "--host", host, "--port", str(port)]
@@ -22,3 +29,19 @@ def serve_ui(output: Location, *, host: str, port: int) -> None:
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     # Replaces this process, so that ending it ends the server.
     os.execv(sys.executable, command)
+
+
+def _require_free_port(host: str, port: int) -> None:
+    """Raises SearchError if no server can listen there."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SearchError(
+            f"No server can listen on {host} port {port} ({reason}): pass another --port or --host."
+        ) from None

@@ -4,11 +4,13 @@ import contextlib
 import logging
 import os
 import re
+import sqlite3
 import time
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from mlflow.tracking import MlflowClient
 
@@ -27,26 +29,88 @@ SHORT_TIMEOUTS = {
 log = logging.getLogger(__name__)
 
 
+def tracking_server() -> str | None:
+    """The store that the environment names, usually a server; None if there is none."""
+    return os.environ.get("MLFLOW_TRACKING_URI", "").strip() or None
+
+
 def store_of(output: Location) -> str:
     """The URI of the store: MLFLOW_TRACKING_URI, or a SQLite file in the output folder.
 
     Absolute, because Ray changes the working directory. SearchError for a folder in a bucket, which
     cannot hold a database.
     """
-    if server := os.environ.get("MLFLOW_TRACKING_URI"):
+    if server := tracking_server():
         return server
     if output.local is None:
         raise SearchError(
             f"{output} is in a bucket, where MLflow cannot keep its runs: set MLFLOW_TRACKING_URI "
             "to a tracking server (docs/tracking-server.md)."
         )
-    return f"sqlite:///{output.absolute()}/mlflow.db"
+    path = str(_database(output))
+    # SQLite's own form of an address, in which a path may hold what ends it in a URL.
+    is_plain = not set(path) & set("?#%")
+    return f"sqlite:///{path}" if is_plain else f"sqlite:///file:{quote(path)}?uri=true"
+
+
+def artifacts_of(output: Location) -> str:
+    """The address of the images of a search that has a SQLite file for its runs."""
+    return (output / "mlflow-artifacts").uri
+
+
+def prepare_database(output: Location, warn: Callable[[str], None]) -> None:
+    """Makes a search's own SQLite file usable where it is now: after the search was moved or
+    copied, the images are found in the new place. A damaged file is set aside, because the record
+    of the search holds all that is logged. Nothing to do if the runs are on a server.
+    """
+    database = None if tracking_server() or output.local is None else _database(output)
+    if database is None or not database.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+            _check(connection)
+            _follow_move(connection, artifacts_of(output))
+    except sqlite3.DatabaseError as error:
+        aside = database.with_name(f"{database.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+        database.rename(aside)
+        warn(f"{database} is damaged ({error}): it is now {aside.name}, and a new one is written.")
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    (answer,) = connection.execute("pragma quick_check(1)").fetchone()
+    if answer != "ok":
+        raise sqlite3.DatabaseError(answer)
+
+
+def _follow_move(connection: sqlite3.Connection, artifacts: str) -> None:
+    tables = {name for (name,) in connection.execute("select name from sqlite_master")}
+    if not {"experiments", "runs"} <= tables:
+        return  # the file of a search that was killed before MLflow had written it
+    known = connection.execute(
+        "select experiment_id, artifact_location from experiments where name = ?", (EXPERIMENT,)
+    ).fetchone()
+    if not known or known[1] == artifacts:
+        return
+    id, before = known
+    connection.execute(
+        "update experiments set artifact_location = ? where experiment_id = ?", (artifacts, id)
+    )
+    connection.execute(
+        "update runs set artifact_uri = ? || substr(artifact_uri, ?) "
+        "where experiment_id = ? and substr(artifact_uri, 1, ?) = ?",
+        (artifacts, len(before) + 1, id, len(before), before),
+    )
+
+
+def _database(output: Location) -> Path:
+    assert output.local
+    return output.local.absolute() / "mlflow.db"
 
 
 def require_store(output: Location, timeout_s: float = 60.0) -> None:
     """Raises SearchError if the runs of a search cannot be stored."""
     store = store_of(output)
-    if "MLFLOW_TRACKING_URI" not in os.environ:
+    if not tracking_server():
         return
     if store.startswith(("http://", "https://")):
         _wait_for_server(store, timeout_s)

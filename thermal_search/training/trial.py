@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from thermal_search import architectures, checkpoint
 from thermal_search.architectures.translator import Translator
-from thermal_search.choices import Precision
 from thermal_search.data.batches import Batches, PairedBatches, UnpairedBatches
 from thermal_search.data.frames import WorkerFrames
 from thermal_search.distributed.worker_group import WorkerGroup
@@ -30,6 +29,7 @@ from thermal_search.training.hardware import (
 from thermal_search.training.loss_meter import LossMeter
 from thermal_search.training.moving_average import MovingAverage, recompute_batch_norm
 from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.trial_plan import TrialEvaluation, TrialPlan, grid_name
 
 INIT_IMAGES = 64
 """Training frames for `Translator.init_from_data`, before the first step."""
@@ -42,59 +42,6 @@ MIN_BATCH_NORM_BATCH = 16
 
 SHARED_FILE = "shared.pt"
 """The part of a state that all workers have in common (see `checkpoint`)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrialPlan:
-    """What one trial trains, for how long, and where it saves its state."""
-
-    id: str
-    architecture: str
-    parameters: Mapping[str, object]
-    """Fields of the architecture's Config; the others have their defaults."""
-
-    folder: Location
-    """For its checkpoints and image grids; every worker can write to it."""
-
-    images: int
-    """The full budget, in images shown by all workers together."""
-
-    evaluate_every: int
-    """Images shown between two evaluations."""
-
-    seed: int = 0
-    precision: Precision = "auto"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "folder", Location.of(self.folder))
-
-
-def grid_name(images: int) -> str:
-    """The file of an evaluation's image grid, in the trial's folder."""
-    return f"images-{images:08d}.png"
-
-
-@dataclass
-class TrialEvaluation:
-    """One evaluation of a trial, as it is reported to Ray Tune and kept in the history."""
-
-    images: int
-    """Images shown so far."""
-
-    metrics: dict[str, float]
-    """By key, as in `EvaluationResult`."""
-
-    losses: dict[str, float]
-    """Means of the loss terms since the previous evaluation, by `player/term`."""
-
-    seconds: float
-    """Time spent on training and evaluation so far."""
-
-    images_per_second: float
-    """Speed of training since the previous evaluation."""
-
-    grid: str | None
-    """The image grid's file name in the trial's folder."""
 
 
 @dataclass
@@ -273,6 +220,7 @@ class Trial:
         )
         if group.is_rank_zero:
             shared: checkpoint.State = {
+                "trial": self._identity,
                 "translator": network,
                 "optimizers": {
                     name: player_optimizer.optimizer.state_dict()
@@ -302,8 +250,21 @@ class Trial:
         generator = self.average.network if self.average else self.translator.generator
         checkpoint.save_generator(description, generator.state_dict(), self.plan.folder)
 
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What a state must agree in with the trial that resumes from it."""
+        plan = self.plan
+        return {
+            "architecture": plan.architecture,
+            "parameters": dict(plan.parameters),
+            "seed": plan.seed,
+            "images": plan.images,
+        }
+
     def _restore(self, folder: Location) -> None:
         shared = checkpoint.load(folder / SHARED_FILE, self.device)
+        if shared["trial"] != self._identity:
+            return  # of another trial, whose record was lost
         network = shared["translator"]
         own_file = _worker_file(self.group.rank)
         # With more workers than before, a new one starts with rank 0's buffers and fresh draws.

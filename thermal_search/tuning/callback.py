@@ -1,45 +1,36 @@
 """What Ray Tune reports, passed on: to the record, to MLflow, and to the screen."""
 
+import contextlib
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from ray import tune
 from ray.exceptions import RayTaskError
 
 from thermal_search.evaluation.baselines import Baselines
-from thermal_search.storage import Location
+from thermal_search.storage import Location, StorageError, describe_fault
 from thermal_search.tracking.log_queue import LogQueue
 from thermal_search.tracking.runs import SearchLogger
-from thermal_search.training.trial import grid_name
-from thermal_search.tuning.final_ranking import finalize, mlflow_summary
+from thermal_search.tracking.store import prepare_database
+from thermal_search.training.trial_plan import grid_name
+from thermal_search.tuning.final_ranking import mlflow_summary
 from thermal_search.tuning.pareto_plot import draw_pareto_front
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
 from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
-from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE, TrialConfig
+from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE
+from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.summary import RetrainingRecord, Status, TrialRecord
 
 TIMEOUT_S = 120.0
 """How long the end of a search waits for an MLflow server that is unreachable."""
 
 
-def load_or_create_record(plan: SearchPlan) -> SearchRecord:
-    """The record in the plan's output folder; a new one if there is none."""
-    try:
-        return SearchRecord.load(plan.output)
-    except FileNotFoundError:
-        record = SearchRecord(
-            plan.output,
-            plan.metric,
-            plan.features,
-            objective=plan.parsed_objective,
-            average_last=plan.average_last,
-            protocol=plan.protocol,
-        )
-        record.save()
-        return record
+def resume_command(plan: SearchPlan) -> str:
+    """The command that continues a search."""
+    return f"thermal-search search --output {shlex.quote(str(plan.output))} --resume"
 
 
 def _flatten(baselines: Baselines) -> dict[str, float]:
@@ -51,55 +42,57 @@ def _flatten(baselines: Baselines) -> dict[str, float]:
 
 
 class SearchCallback(tune.Callback):
-    """Runs in the process that drives the search.
+    """Runs in the process that drives the search. Ray Tune pickles its callbacks into files that
+    are never read again."""
 
-    Ray pickles it before `setup`: only the plan is pickled, the rest is opened from the output
-    folder.
-    """
-
-    def __init__(self, plan: SearchPlan, phase: Phase) -> None:
-        self.plan = plan
+    def __init__(self, record: SearchRecord, phase: Phase, stopper: SearchStopper) -> None:
+        self.record, self.plan, self.stopper = record, record.plan, stopper
         self.phase: Phase = phase
+        self.has_evaluated = False
+        """Whether a slot of this run has evaluated a trial."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"plan": self.plan, "phase": self.phase}
+        return {}
 
     def setup(self, *args: Any, **info: Any) -> None:
         plan = self.plan
-        self.record = load_or_create_record(plan)
-        self.logger = SearchLogger(plan.output, plan.id, plan.mlflow_params())
         self.progress = Progress(plan, self.record, self.phase)
+        prepare_database(plan.output, self.progress.warn)
+        self.logger = SearchLogger(plan.output, plan.id, plan.mlflow_params())
         self.log_queue = LogQueue(self.progress.warn)
-        self.is_reconciled = False
         self.are_baselines_logged = False
         if self.phase == "trials":
             self.logger.begin()  # a server that refuses does so before anything is trained
         else:
             self._log(self.logger.open)
+        for trial in self._records.values():
+            # A copy as it is now: later evaluations are logged by their own entries.
+            past = trial.model_copy(update={"history": [*trial.history]})
+            self._log(lambda past=past: self._catch_up(past))
+        with self._record_faults():
+            self.record.flush()
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        with self._record_faults():
+            self.record.write_summary()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._reconcile(trial.trial_id for trial in trials)
-        config, id = TrialConfig.of(trial.config), trial.trial_id
-        if config.finalist is not None and config.seed is not None:
-            self.record.start_retraining(
-                id,
-                config.architecture,
-                config.parameters,
-                finalist=config.finalist,
-                seed=config.seed,
-            )
-        else:
-            self.record.start(id, config.architecture, config.parameters)
+        id = trial.trial_id
+        with self._record_faults():
+            self.record.start(id)
         self._log(lambda: self._start_run(self.record[id]))
-        self.progress.show(f"{id[-5:]} {config.architecture} starts")
+        self.progress.show(f"{id} {self.record[id].architecture} starts")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         report: TrialReport | None = result.get(REPORT)
-        id = trial.trial_id
-        if report is None or not self.record.add_evaluation(id, report):
+        id, is_new = trial.trial_id, False
+        with self._record_faults():
+            is_new = report is not None and self.record.add_evaluation(id, report)
+        if report is None or not is_new:
             return
+        self.has_evaluated = True
         evaluation = report.evaluation
         assert evaluation
         if self.record.baselines and not self.are_baselines_logged:
@@ -116,7 +109,7 @@ class SearchCallback(tune.Callback):
         self._log(lambda: self.logger.log_evaluation(id, evaluation.images, values, grid))
         metric = self.plan.metric
         self.progress.show(
-            f"{id[-5:]} {record.architecture} {evaluation.images:,} images: "
+            f"{id} {record.architecture} {evaluation.images:,} images: "
             f"{metric} {evaluation.metrics[metric]:.2f} "
             f"({evaluation.images_per_second:.1f} images/s)"
         )
@@ -131,41 +124,51 @@ class SearchCallback(tune.Callback):
                 f"at {record.images:,} images it was not among the best of the "
                 f"{record.architecture} trials"
             )
-        self._end(trial, status, reason)
+        self._end(trial.trial_id, status, reason)
+        if report and report.stops_search:
+            self.stopper.report_fault(reason)
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        reason = _reason(trial)
+        if self.has_evaluated:
+            self.progress.warn(f"{trial.trial_id} lost its slot and starts in another: {reason}")
+        else:
+            # Nothing has worked yet, and nothing suggests that another attempt would.
+            self.stopper.report_fault(reason)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        error = trial.get_pickled_error() if hasattr(trial, "get_pickled_error") else None
-        lines = str(error or "its slot was lost").strip().splitlines() or [""]
-        # A traceback ends with the error; the message of a process that died begins with it.
-        line = lines[-1 if isinstance(error, RayTaskError) else 0]
-        self._end(trial, "failed", line[:400])
+        self._end(trial.trial_id, "interrupted", _reason(trial))
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        self._finish(trial.trial_id for trial in trials)
+        self.finish()
 
     def resend(self) -> None:
         """Logs to MLflow what it missed of a search that has ended."""
         self.setup()
-        self._finish(self._records)
+        self.finish()
 
-    def _finish(self, ids: Iterable[str]) -> None:
-        self._reconcile(ids)  # if nothing was left to run, no trial has started
+    def finish(self) -> None:
+        """Ends the record, the runs in MLflow and the progress display."""
+        if reason := self.stopper.reason:
+            for trial in self._records.values():
+                if trial.status == "running":
+                    self._end(trial.id, "interrupted", reason)
+        with self._record_faults():
+            self.record.flush()
         metric, best = self.plan.metric, self.record.best
         logged = (best.id, self.record.metric_mean(best, metric)) if best else None
-        self._log(lambda: self.logger.end(metric, logged))
+        status = "interrupted" if self.stopper.reason else "completed"
+        self._log(lambda: self.logger.end(metric, logged, status))
         if self.record.objective.has_two_objectives:
             self._log_pareto_front()
-        retrainings = self.plan.finalists * self.plan.seeds
-        if self.phase == "retrainings" and finalize(self.record, retrainings):
-            ranking = self.record.final_ranking
-            assert ranking
+        if ranking := self.record.final_ranking:
             values, tags = mlflow_summary(ranking)
             self._log(lambda: self.logger.log_summary(values, tags))
         if left := self.log_queue.close(TIMEOUT_S):
             self.progress.warn(
                 f"MLflow has been unreachable for {TIMEOUT_S:.0f} s: the last {left} entries are "
-                "not logged. Nothing else is lost. When the server is back, run thermal-search "
-                f"search --output {shlex.quote(str(self.plan.output))} --resume to log them."
+                "not logged. Nothing else is lost. When the server is back, run "
+                f"{resume_command(self.plan)} to log them."
             )
         self.progress.close()
 
@@ -177,25 +180,21 @@ class SearchCallback(tune.Callback):
         if figure := draw_pareto_front(self.record):
             self._log(lambda: self.logger.log_figure(figure))
 
-    def _end(self, trial: Any, status: Status, reason: str) -> None:
-        id = trial.trial_id
-        self.record.end(id, status, reason)
+    def _end(self, id: str, status: Status, reason: str) -> None:
+        with self._record_faults():
+            self.record.end(id, status, reason)
         self._log(lambda: self._end_run(self.record[id]))
         self.progress.show(
-            f"{id[-5:]} {self.record[id].architecture} {status}" + (f": {reason}" if reason else "")
+            f"{id} {self.record[id].architecture} {status}" + (f": {reason}" if reason else "")
         )
 
-    def _reconcile(self, ids: Iterable[str]) -> None:
-        """After a crash: drops trials that Ray Tune lost, and logs to MLflow what it missed."""
-        if self.is_reconciled:
-            return
-        self.is_reconciled = True
-        lost = self.record.drop_all_but(ids, self.phase)
-        self._log(lambda: self.logger.delete_runs(lost))
-        for trial in self._records.values():
-            # A copy as it is now: later evaluations are logged by their own entries.
-            past = trial.model_copy(update={"history": [*trial.history]})
-            self._log(lambda past=past: self._catch_up(past))
+    @contextlib.contextmanager
+    def _record_faults(self) -> Generator[None]:
+        """A context in which a disk or a bucket that refuses stops the search with a sentence."""
+        try:
+            yield
+        except (OSError, StorageError) as error:
+            self.stopper.report_fault(describe_fault(error))
 
     def _catch_up(self, trial: TrialRecord) -> None:
         self._start_run(trial)
@@ -210,9 +209,9 @@ class SearchCallback(tune.Callback):
 
     def _metrics(self, trial: TrialRecord, count: int) -> dict[str, float]:
         """The metrics of evaluation `count` (from 1), and the trial's objective at that time."""
-        history = [evaluation.metrics for evaluation in trial.history[:count]]
-        values = self.record.objective.mean_of_last(history, self.record.average_last)
-        return history[-1] | dict(zip((OBJECTIVE, SECOND_OBJECTIVE), values, strict=False))
+        values = self.record.objective_after(trial, count)
+        names = (OBJECTIVE, SECOND_OBJECTIVE)
+        return trial.history[count - 1].metrics | dict(zip(names, values, strict=False))
 
     def _start_run(self, trial: TrialRecord) -> None:
         tags: dict[str, str] = {}
@@ -236,3 +235,11 @@ class SearchCallback(tune.Callback):
     def _log(self, entry: Callable[[], None]) -> None:
         """An unreachable MLflow server costs no trial: entries are queued and retried in order."""
         self.log_queue.add(entry)
+
+
+def _reason(trial: Any) -> str:
+    """Why a trial of Ray Tune lost its slot, in one line."""
+    error = trial.get_pickled_error() if hasattr(trial, "get_pickled_error") else None
+    lines = str(error or "its slot was lost").strip().splitlines() or [""]
+    # A traceback ends with the error; the message of a process that died begins with it.
+    return lines[-1 if isinstance(error, RayTaskError) else 0][:400]

@@ -11,8 +11,9 @@ from ray.autoscaler.sdk import request_resources
 
 from thermal_search import local_ray
 from thermal_search.errors import SearchError
-from thermal_search.tuning.placement import Node, SlotPlacement, gpus_per_worker, place_slots
+from thermal_search.tuning.placement import Node, gpus_per_worker, place_slots
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.slots.config import SlotPlacement
 
 POLL_INTERVAL_S = 1.0
 
@@ -25,8 +26,10 @@ ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     # Tune's loggers would write again what summary.json and MLflow hold.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Tune's state is small; saved every second, no trial is lost when the driver crashes.
-    "TUNE_GLOBAL_CHECKPOINT_S": "1",
+    # Tune's state is never read: the record of the search holds everything.
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    # The search itself handles Ctrl-C.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # No messages from Ray about its output formats.
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -135,3 +138,12 @@ def present() -> list[Node]:
 def _total(nodes: list[Node]) -> str:
     totals = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
     return ", ".join(f"{total:g} {name}s" for name, total in totals.items() if total) or "no CPUs"
+
+
+def resource_of_this_node() -> str:
+    """The resource that Ray gives the node of this process, 1.0 of it."""
+    here = ray.get_runtime_context().get_node_id()
+    (resources,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return next(
+        name for name in resources if name.startswith("node:") and not name.endswith("head__")
+    )

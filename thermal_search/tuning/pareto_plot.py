@@ -25,7 +25,7 @@ def draw_pareto_front(record: SearchRecord) -> Location | None:
     axes.step(*zip(*corners, strict=True), where="post", color="black", lw=1, label="Pareto front")
     for id in pareto_front:
         x, y = values[id]
-        axes.annotate(id[-5:], (x, y), xytext=(4, 4), textcoords="offset points", size=8)
+        axes.annotate(id, (x, y), xytext=(4, 4), textcoords="offset points", size=8)
     across, up = record.objective.axes
     axes.set(xlabel=f"{across} (lower is better)", ylabel=f"{up} (lower is better)")
     axes.legend()

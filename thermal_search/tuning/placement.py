@@ -1,11 +1,10 @@
 """The placement of a search's slots on the nodes of a cluster, from each node's resources."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from thermal_search.errors import SearchError
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.slots.config import Backend, SlotPlacement, Strategy
 
 CPU_FRACTION_FOR_SLOTS = 0.8
 """The fraction of a node's CPUs that slots may use. Ray Data and the driver use the rest."""
@@ -13,27 +12,10 @@ CPU_FRACTION_FOR_SLOTS = 0.8
 MAX_SLOTS_WITHOUT_GPU = 4
 """Each slot also needs memory for its networks."""
 
-Strategy = Literal["PACK", "STRICT_PACK", "SPREAD"]
 STRATEGIES: dict[str | None, Strategy] = {None: "PACK", "pack": "STRICT_PACK", "spread": "SPREAD"}
-
-Backend = Literal["nccl", "gloo"]
 
 Node = Mapping[str, float]
 """The resources of one node, by Ray's names: CPU, GPU, accelerator_type:..."""
-
-
-@dataclass(frozen=True)
-class SlotPlacement:
-    """How many slots a search has, and what Ray reserves for each of their workers."""
-
-    slots: int
-    resources_per_worker: dict[str, float]
-    threads_per_worker: int
-    strategy: Strategy
-    """The strategy of each slot's placement group: how its workers spread over nodes."""
-
-    backend: Backend
-    """The torch.distributed backend that averages gradients between the workers of one slot."""
 
 
 def gpus_per_worker(plan: SearchPlan, nodes: Sequence[Node]) -> float:

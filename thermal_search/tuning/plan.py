@@ -35,8 +35,14 @@ CHANGEABLE = {
     "lpips_weights",
     "data",
     "output",
+    "finalists",
+    "seeds",
 }
-"""What may differ when a search resumes: paths, and how many machines there are."""
+"""What may differ when a search resumes: paths, how many machines there are, and what happens when
+its trials have ended."""
+
+GROWING = {"trials", "architectures"}
+"""What may become more when a search resumes."""
 
 
 class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] - no field of Document changes
@@ -130,14 +136,15 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         return self.replace(finalists=count)
 
     def save(self) -> None:
-        self.write(self.output / FILE)
+        self.write_with_backup(self.output / FILE)
 
     @classmethod
     def load(cls, output: Location | Path) -> "SearchPlan":
         """The plan of the search in `output`; SearchError if there is none of this release."""
-        output = Location.of(output)
+        output = Location.of(output).absolute()
         try:
-            return cls.read(output / FILE)
+            # A search may have been moved or copied: what it wrote is where the plan is.
+            return cls.read_or_backup(output / FILE).replace(output=output)
         except FileNotFoundError:
             raise SearchError(
                 f"{output} holds no search ({FILE} is missing): pass the --output folder of one."
@@ -149,12 +156,15 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         passed = {name: value for name, value in passed.items() if value is not None}
         for name, now in passed.items():
             before = getattr(self, name)
+            if name in GROWING and _includes(now, before):
+                continue
             if name not in CHANGEABLE and before != now:
                 flag = name.replace("_", "-")
                 raise SearchError(
                     f"--resume needs the settings that the search began with, but --{flag} was "
-                    f"{_text(before)} and is now {_text(now)}: leave it out, or start a new search "
-                    "in another --output folder."
+                    f"{_text(before)} and is now {_text(now)}"
+                    + (", which is less" if name in GROWING else "")
+                    + ": leave it out, or start a new search in another --output folder."
                 )
         return self.replace(**passed)
 
@@ -193,3 +203,8 @@ def _value(settings: SearchSettings, name: str) -> Any:
 def _text(value: Any) -> str:
     """A setting as people write it."""
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _includes(now: Any, before: Any) -> bool:
+    """Whether a setting that may grow has grown, or is as it was."""
+    return now >= before if isinstance(now, int) else set(now) >= set(before)

@@ -109,7 +109,7 @@ class Progress:
         last = f"{trial.history[-1].metrics[metric]:.2f}" if trial.history else ""
         objective = self.record.objective_values(trial)
         return (
-            trial.id[-5:],
+            trial.id,
             trial.architecture,
             trial.status,
             f"{trial.images:,}",

@@ -49,12 +49,12 @@ def _ranking(record: SearchRecord) -> Iterator[str]:
         if trial.beats_inverted_grey is False:
             remarks.append("does not beat inverted grey")
         yield (
-            f"{rank:2} {values}  {trial.architecture:15} {trial.id[-5:]:8} {trial.images:9,}  "
+            f"{rank:2} {values}  {trial.architecture:15} {trial.id:8} {trial.images:9,}  "
             f"{', '.join(remarks)}"
         )
     for trial in record.trials.values():
         if not trial.history:
-            yield f" - {trial.architecture} {trial.id[-5:]} {trial.status}: {trial.reason}"
+            yield f" - {trial.architecture} {trial.id} {trial.status}: {trial.reason}"
 
 
 def _baselines(record: SearchRecord) -> list[str]:
@@ -85,7 +85,7 @@ def _final_ranking(final: FinalRanking) -> list[str]:
         )
         lines.append(
             f"{rank:2} {_format_mean(entry.objective)}  {entry.architecture} "
-            f"{entry.finalist[-5:]} ({len(entry.seeds)} seeds"
+            f"{entry.finalist} ({len(entry.seeds)} seeds"
             + (f", {entry.failed} failed" if entry.failed else "")
             + f"){tested if entry.test_metrics else ''}"
         )

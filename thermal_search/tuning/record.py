@@ -1,21 +1,39 @@
-"""The record of a search: every trial, written to OUTPUT/summary.json at each change."""
+"""The record of a search: every trial in a file of its own, the only state that a search resumes
+from.
 
-from collections.abc import Iterable, Mapping
+    OUTPUT/search.json                the plan
+    OUTPUT/baselines.json             metrics of what needs no training
+    OUTPUT/trials/ID/trial.json       parameters, every evaluation, status and reason of a trial
+    OUTPUT/retrainings/ID/trial.json  the same of a finalist's retraining
+    OUTPUT/summary.json               all of it in one file, for programs; never read again
+"""
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from thermal_search.checkpoint import GENERATOR
+from thermal_search.errors import SearchError
 from thermal_search.evaluation.baselines import TRIVIAL_BASELINE, Baselines
 from thermal_search.storage import Location
-from thermal_search.tuning.objective import Objective, pareto_front, parse_objective
-from thermal_search.tuning.slots.messages import TrialReport
+from thermal_search.training.trial_plan import TrialEvaluation
+from thermal_search.tuning.final_ranking import rank_finalists
+from thermal_search.tuning.objective import pareto_front
+from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.slots.messages import TrialConfig, TrialReport
 from thermal_search.tuning.summary import (
     FILE,
+    UNFINISHED,
+    BaselinesFile,
     EvaluationRecord,
     FinalRanking,
+    RetrainingFile,
     RetrainingRecord,
     Status,
     Summary,
+    TrialFile,
     TrialRecord,
 )
 
@@ -23,59 +41,86 @@ Phase = Literal["trials", "retrainings"]
 """What a run of Ray Tune trains: the trials of the search, or its finalists with further seeds.
 Also the name of the folder that holds them."""
 
+TRIAL_FILE = "trial.json"
+FILES: dict[Phase, type[TrialFile]] = {"trials": TrialFile, "retrainings": RetrainingFile}
+BASELINES_FILE = "baselines.json"
+
+SUMMARY_INTERVAL_S = 2.0
+"""Least time between two versions of summary.json."""
+
+SUMMARY_SHARE = 0.05
+"""Largest share of the time that goes into writing it: of thousands of trials it is large."""
+
+READERS = 32
+"""Trial files that are read at the same time: in a bucket each takes a round trip."""
+
 
 class SearchRecord:
-    """Every trial of a search. Each change is written before the search continues."""
+    """Every trial of a search. Each change is in the trial's file before the search continues."""
 
-    def __init__(
-        self,
-        output: Location | Path,
-        metric: str,
-        features: str,
-        *,
-        objective: Objective,
-        average_last: int,
-        protocol: Mapping[str, str | int],
-    ) -> None:
-        self.output, self.metric, self.features = Location.of(output), metric, features
-        self.objective, self.average_last = objective, average_last
-        self.protocol = dict(protocol)
+    def __init__(self, plan: SearchPlan) -> None:
+        self.plan = plan
+        self.output, self.metric = plan.output, plan.metric
+        self.objective = plan.parsed_objective
         self.baselines: Baselines = {}
         self.test_baselines: Baselines = {}
         self.trials: dict[str, TrialRecord] = {}
         self.retrainings: dict[str, RetrainingRecord] = {}
-        self.final_ranking: FinalRanking | None = None
+        self.is_summary_current = False
+        self.next_summary = 0.0
 
     @classmethod
     def load(cls, output: Location | Path) -> "SearchRecord":
-        """Reads OUTPUT/summary.json.
+        """The record of the search in an output folder; SearchError if there is none, or if a file
+        and its backup are damaged."""
+        return cls.of(SearchPlan.load(output))
 
-        Raises FileNotFoundError if there is none, SearchError if it is not a summary.
-        """
-        output = Location.of(output)
-        summary = Summary.read(output / FILE)
-        record = cls(
-            output,
-            summary.metric,
-            summary.features,
-            objective=parse_objective(summary.objective, summary.features),
-            average_last=summary.average_last,
-            protocol=summary.protocol,
-        )
-        record.baselines, record.test_baselines = summary.baselines, summary.test_baselines
-        record.trials = {trial.id: trial for trial in summary.trials}
-        record.retrainings = {retraining.id: retraining for retraining in summary.retrainings}
-        record.final_ranking = summary.final_ranking
+    @classmethod
+    def of(cls, plan: SearchPlan) -> "SearchRecord":
+        """The record in a plan's output folder; empty if nothing has been trained."""
+        record = cls(plan)
+        try:
+            baselines = BaselinesFile.read_or_backup(record.output / BASELINES_FILE)
+            record.baselines, record.test_baselines = baselines.validation, baselines.test
+        except FileNotFoundError:
+            pass
+        for trial in record._read("trials"):
+            record.trials[trial.id] = trial
+        for trial in record._read("retrainings"):
+            if isinstance(trial, RetrainingRecord):
+                record.retrainings[trial.id] = trial
         return record
 
-    def save(self) -> None:
-        best = self.best
-        Summary(
+    def _read(self, phase: Phase) -> list[TrialRecord]:
+        """The trials of a phase in the order of their numbers. A folder without a file of its trial
+        is of one that was cut off before it began."""
+
+        def read(folder: Location) -> TrialRecord | None:
+            file = folder / TRIAL_FILE
+            try:
+                trial = FILES[phase].read_or_backup(file).trial
+            except FileNotFoundError:
+                return None
+            if trial.id != folder.name:
+                raise SearchError(
+                    f"{file} is damaged (it is the file of {trial.id!r:.40}): {TrialFile.REMEDY}."
+                )
+            return trial
+
+        with ThreadPoolExecutor(READERS) as threads:
+            trials = threads.map(read, (self.output / phase).list())
+        return sorted(filter(None, trials), key=lambda trial: (trial.number, trial.id))
+
+    @property
+    def summary(self) -> Summary:
+        """All of it as programs read it."""
+        best, plan = self.best, self.plan
+        return Summary(
             metric=self.metric,
-            features=self.features,
+            features=plan.features,
             objective=self.objective.text,
-            average_last=self.average_last,
-            protocol=self.protocol,
+            average_last=plan.average_last,
+            protocol=plan.protocol,
             baselines=self.baselines,
             test_baselines=self.test_baselines,
             trials=list(self.trials.values()),
@@ -83,21 +128,38 @@ class SearchRecord:
             pareto_front=self.pareto_front(),
             retrainings=list(self.retrainings.values()),
             final_ranking=self.final_ranking,
-        ).write(self.output / FILE)
+        )
+
+    def write_summary(self) -> None:
+        """Writes summary.json if anything has changed, at most every few seconds."""
+        if time.monotonic() >= self.next_summary:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes summary.json now, if anything has changed."""
+        if self.is_summary_current:
+            return
+        began = time.monotonic()
+        self.summary.write(self.output / FILE)
+        self.is_summary_current = True
+        ended = time.monotonic()
+        self.next_summary = ended + max(SUMMARY_INTERVAL_S, (ended - began) / SUMMARY_SHARE)
 
     @property
     def best(self) -> TrialRecord | None:
         """The first of the ranking; with two objectives, the lowest on the first."""
-        return next(iter(self.ranking()), None)
+        return min(self._evaluated(), key=self._rank, default=None)
 
     def ranking(self) -> list[TrialRecord]:
         """The evaluated trials, best first: those that completed, then the others, whose few
         evaluations may be lucky."""
-        evaluated = [trial for trial in self.trials.values() if trial.history]
-        return sorted(
-            evaluated,
-            key=lambda trial: (trial.status != "completed", self.objective_values(trial)),
-        )
+        return sorted(self._evaluated(), key=self._rank)
+
+    def _evaluated(self) -> list[TrialRecord]:
+        return [trial for trial in self.trials.values() if trial.history]
+
+    def _rank(self, trial: TrialRecord) -> tuple[bool, list[float]]:
+        return trial.status != "completed", self.objective_values(trial)
 
     def pareto_front(self) -> list[str]:
         """The trials that no other dominates, if there are two objectives; else none. Only
@@ -109,82 +171,168 @@ class SearchRecord:
         competing = completed or ranking
         return pareto_front({trial.id: self.objective_values(trial) for trial in competing})
 
+    @property
+    def has_every_trial(self) -> bool:
+        """Whether every trial of the plan has ended."""
+        ended = [trial for trial in self.trials.values() if trial.status not in UNFINISHED]
+        return len(ended) >= max(self.plan.trials, len(self.trials))
+
+    def finalists(self) -> list[TrialRecord]:
+        """The best of the completed trials, as only they compare with a full training; none until
+        every trial of the search has ended."""
+        if not self.has_every_trial:
+            return []
+        completed = [trial for trial in self.ranking() if trial.status == "completed"]
+        return completed[: self.plan.finalists]
+
+    @property
+    def final_ranking(self) -> FinalRanking | None:
+        """None until every retraining of the finalists has ended."""
+        finalists = self.finalists()
+        missing = [
+            retraining
+            for finalist in finalists
+            for seed in self.retraining_seeds()
+            if not (retraining := self.retrainings.get(_retraining_id(finalist, seed)))
+            or retraining.status in UNFINISHED
+        ]
+        if missing or not finalists:
+            return None
+        ended = [r for r in self.retrainings.values() if r.status not in UNFINISHED]
+        return rank_finalists(ended, self.objective, self.objective_values, self.test_baselines)
+
+    def require_results(self) -> None:
+        """Raises SearchError if machines have interrupted trials, or no trial has a result: for
+        scripts that go on with the best generator."""
+        trials = [*self.trials.values(), *self.retrainings.values()]
+        if interrupted := [trial for trial in trials if trial.status == "interrupted"]:
+            raise SearchError(
+                f"{len(interrupted)} trials have not ended, the first one because "
+                f"{interrupted[0].reason}: remove the cause and pass --resume to continue them."
+            )
+        if trials and not any(t.status in ("completed", "stopped") for t in trials):
+            raise SearchError(
+                f"All {len(trials)} trials have failed, the first one because of "
+                f"{trials[0].reason}: there is no generator to export."
+            )
+
+    def retraining_seeds(self) -> Sequence[int]:
+        """The seeds that each finalist is trained again with."""
+        return [self.plan.seed + further for further in range(1, self.plan.seeds + 1)]
+
     def objective_values(self, trial: TrialRecord) -> list[float]:
         """A trial's objective on each axis; empty before its first evaluation."""
-        history = [evaluation.metrics for evaluation in trial.history]
-        return self.objective.mean_of_last(history, self.average_last)
+        return self.objective_after(trial, len(trial.history))
+
+    def objective_after(self, trial: TrialRecord, count: int) -> list[float]:
+        """A trial's objective on each axis after its first `count` evaluations."""
+        average_last = self.plan.average_last
+        recent = trial.history[max(count - average_last, 0) : count]
+        return self.objective.mean_of_last([item.metrics for item in recent], average_last)
+
+    def objective_with(self, id: str, evaluation: TrialEvaluation) -> list[float]:
+        """A trial's objective after an evaluation that need not be in the record yet."""
+        before = [item for item in self[id].history if item.images < evaluation.images]
+        average_last = self.plan.average_last
+        metrics = [item.metrics for item in before[max(len(before) + 1 - average_last, 0) :]]
+        return self.objective.mean_of_last([*metrics, evaluation.metrics], average_last)
 
     def metric_mean(self, trial: TrialRecord, key: str) -> float:
         """The mean of a metric over the evaluations that count for the objective."""
-        recent = [item.metrics[key] for item in trial.history[-self.average_last :]]
+        recent = [item.metrics[key] for item in trial.history[-self.plan.average_last :]]
         return sum(recent) / len(recent)
 
-    def start(self, id: str, architecture: str, parameters: Mapping[str, Any]) -> None:
-        """A trial begins, or resumes with what it has."""
-        new = TrialRecord(id=id, architecture=architecture, parameters=dict(parameters))
-        self._start(self.trials.setdefault(id, new))
+    def add(self, number: int, config: TrialConfig) -> TrialRecord:
+        """A new trial of the search."""
+        id = f"{number:05d}"
+        parameters = dict(config.parameters)
+        trial = TrialRecord(
+            id=id, number=number, architecture=config.architecture, parameters=parameters
+        )
+        self.trials[id] = trial
+        self._save(trial)
+        return trial
 
-    def start_retraining(
-        self,
-        id: str,
-        architecture: str,
-        parameters: Mapping[str, Any],
-        *,
-        finalist: str,
-        seed: int,
-    ) -> None:
-        """A finalist's retraining begins, or resumes with what it has."""
-        new = RetrainingRecord(
-            id=id,
-            architecture=architecture,
-            parameters=dict(parameters),
-            finalist=finalist,
+    def has_retraining(self, finalist: TrialRecord, seed: int) -> bool:
+        """Whether a finalist's retraining with this seed has begun."""
+        return _retraining_id(finalist, seed) in self.retrainings
+
+    def add_retraining(self, finalist: TrialRecord, seed: int) -> RetrainingRecord:
+        """A new retraining of a finalist with another seed."""
+        trial = RetrainingRecord(
+            id=_retraining_id(finalist, seed),
+            number=finalist.number,
+            architecture=finalist.architecture,
+            parameters=finalist.parameters,
+            finalist=finalist.id,
             seed=seed,
         )
-        self._start(self.retrainings.setdefault(id, new))
+        self.retrainings[trial.id] = trial
+        self._save(trial)
+        return trial
 
-    def _start(self, trial: TrialRecord) -> None:
-        trial.status, trial.reason = "running", ""
-        self.save()
+    def start(self, id: str) -> None:
+        """A trial begins, or resumes with what it has."""
+        trial = self[id]
+        if trial.status != "running":
+            trial.status, trial.reason = "running", ""
+            self._save(trial)
 
     def add_evaluation(self, id: str, report: TrialReport) -> bool:
-        """Adds an evaluation; False if it is there already (reported again after a crash)."""
+        """False if there is no new one, or it is there already (reported again after a crash)."""
         trial, evaluation = self[id], report.evaluation
         if evaluation is None or evaluation.images <= trial.images:
             return False
+        self._keep_baselines(report)
         trial.history.append(EvaluationRecord(images=evaluation.images, metrics=evaluation.metrics))
         trial.images, trial.seconds = evaluation.images, evaluation.seconds
-        phase: Phase = "retrainings" if isinstance(trial, RetrainingRecord) else "trials"
-        trial.checkpoint = f"{phase}/{id}/{GENERATOR}"
+        trial.checkpoint = checkpoint_of(trial)
         trial.objective = self.objective.by_axis(self.objective_values(trial))
-        self.baselines = report.baselines or self.baselines
+        trial.beats_inverted_grey = self._beats_inverted_grey(trial)
         if isinstance(trial, RetrainingRecord) and report.test_metrics:
-            trial.test_metrics, self.test_baselines = report.test_metrics, report.test_baselines
-        for known in (*self.trials.values(), *self.retrainings.values()):
-            known.beats_inverted_grey = self._beats_inverted_grey(known)
-        self.save()
+            trial.test_metrics = report.test_metrics
+        self._save(trial)
         return True
 
     def end(self, id: str, status: Status, reason: str) -> None:
-        self[id].status, self[id].reason = status, reason
-        self.save()
-
-    def drop_all_but(self, ids: Iterable[str], phase: Phase) -> list[str]:
-        """Drops trials that Ray Tune lost in a crash before they were evaluated; returns them."""
-        known = set(ids)
-        records = self.trials if phase == "trials" else self.retrainings
-        lost = [id for id in records if id not in known]
-        for id in lost:
-            del records[id]
-        if lost:
-            self.save()
-        return lost
+        trial = self[id]
+        trial.status, trial.reason = status, reason
+        self._save(trial)
 
     def __getitem__(self, id: str) -> TrialRecord:
         return self.retrainings[id] if id in self.retrainings else self.trials[id]
 
+    def _folder(self, trial: TrialRecord) -> Location:
+        return self.output / _phase(trial) / trial.id
+
+    def _save(self, trial: TrialRecord) -> None:
+        self.is_summary_current = False
+        file = RetrainingFile(trial=trial) if isinstance(trial, RetrainingRecord) else None
+        (file or TrialFile(trial=trial)).write_with_backup(self._folder(trial) / TRIAL_FILE)
+
+    def _keep_baselines(self, report: TrialReport) -> None:
+        baselines = report.baselines or self.baselines
+        test_baselines = report.test_baselines or self.test_baselines
+        if (baselines, test_baselines) != (self.baselines, self.test_baselines):
+            self.baselines, self.test_baselines = baselines, test_baselines
+            file = BaselinesFile(validation=baselines, test=test_baselines)
+            file.write_with_backup(self.output / BASELINES_FILE)
+
     def _beats_inverted_grey(self, trial: TrialRecord) -> bool | None:
-        if not trial.history or TRIVIAL_BASELINE not in self.baselines:
+        if TRIVIAL_BASELINE not in self.baselines:
             return None
         baseline = self.objective.values(self.baselines[TRIVIAL_BASELINE])
         return self.objective_values(trial)[0] < baseline[0]
+
+
+def _retraining_id(finalist: TrialRecord, seed: int) -> str:
+    return f"{finalist.id}-seed-{seed}"
+
+
+def checkpoint_of(trial: TrialRecord) -> str:
+    """The generator of a trial's last evaluation, relative to the output."""
+    return f"{_phase(trial)}/{trial.id}/{GENERATOR}"
+
+
+def _phase(trial: TrialRecord) -> Phase:
+    return "retrainings" if isinstance(trial, RetrainingRecord) else "trials"

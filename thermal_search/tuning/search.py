@@ -1,8 +1,9 @@
-"""Runs a search: Optuna suggests, Ray Tune schedules, slots train, SearchRecord stores."""
+"""Runs a search: Optuna proposes, Ray Tune schedules, slots train, SearchRecord stores."""
 
 import logging
+import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -16,23 +17,27 @@ from thermal_search.errors import SearchError
 from thermal_search.evaluation.evaluator import full_protocol
 from thermal_search.metrics import PerceptualDistance, build_extractor
 from thermal_search.tracking.store import require_store
-from thermal_search.training.trial import TrialPlan
+from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
-from thermal_search.tuning.callback import SearchCallback
-from thermal_search.tuning.final_ranking import finalists
+from thermal_search.tuning.callback import SearchCallback, resume_command
 from thermal_search.tuning.nodes import NodeWait
-from thermal_search.tuning.placement import SlotPlacement
+from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
-from thermal_search.tuning.searcher import PruningOptunaSearch, RetrainingQueue, build_searcher
-from thermal_search.tuning.slots.slot import Slot, SlotConfig
-from thermal_search.tuning.slots.worker_loop import SlotPlan
-from thermal_search.tuning.space import RETRAINING_CONFIG, TrialConfig
-from thermal_search.tuning.summary import TrialRecord
+from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
+from thermal_search.tuning.slots.slot import Slot
+from thermal_search.tuning.stopping import SearchStopper
+from thermal_search.tuning.trial_source import (
+    TrialSource,
+    proposed_trials,
+    retrainings,
+    stop_other_retrainings,
+)
 
-HEAD = "node:__internal_head__"
-"""The resource that Ray gives the head node, 1.0 of it."""
+RAY_FOLDER = "ray"
+"""The folder in the output for Ray Train's files, which every machine must reach. Never read
+again."""
 
 SLOT_LOSSES_PER_TRIAL = 3
 """Times a trial may lose its whole slot (not only a worker) and start again in another."""
@@ -58,20 +63,43 @@ def search(
         require_same_protocol(protocol, plan.protocol)
     else:
         plan = plan.started_on(manifest.digest, protocol)
-    plan.output.make_folder()
-    plan.save()
     was_connected = ray.is_initialized()
     nodes.join(address)
+    stopper = SearchStopper(resume_command(plan))
     try:
-        _silence_libraries()
-        placement = nodes.wait_for(plan, wait, Console(highlight=False, soft_wrap=True).print)
-        _run_trials(plan, manifest, placement, resume)
-        if plan.finalists:
-            _retrain_finalists(plan, manifest, placement)
+        silence_libraries()
+        with stopper.on_signals():
+            placement = nodes.wait_for(plan, wait, Console(highlight=False, soft_wrap=True).print)
+            # Only now: what is refused until here leaves the folder as it was.
+            plan.output.make_folder()
+            with own(plan.output, stopper.report_fault):
+                plan.save()
+                record = _search(plan, manifest, placement, stopper)
+                (plan.output / RAY_FOLDER).delete()
+                return record
     finally:
         if not was_connected:
             ray.shutdown()
-    return SearchRecord.load(plan.output)
+
+
+def _search(
+    plan: SearchPlan, manifest: Manifest, placement: SlotPlacement, stopper: SearchStopper
+) -> SearchRecord:
+    """Runs what the record lacks: trials, then the finalists with further seeds, which are
+    evaluated on the test split."""
+    record = SearchRecord.of(plan)
+    if record.has_every_trial:
+        # MLflow may have been unreachable when the last one ended.
+        SearchCallback(record, "trials", stopper).resend()
+    else:
+        _load_and_run("trials", record, manifest, placement, stopper)
+    if record.finalists():
+        stop_other_retrainings(record)
+        if record.final_ranking:
+            SearchCallback(record, "retrainings", stopper).resend()
+        else:
+            _load_and_run("retrainings", record, manifest, placement, stopper)
+    return record
 
 
 def protocol_of(plan: SearchPlan, manifest: Manifest) -> dict[str, str | int]:
@@ -88,6 +116,7 @@ def protocol_of(plan: SearchPlan, manifest: Manifest) -> dict[str, str | int]:
 
 
 def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
+    require_free(plan.output)
     if resume:
         if plan.dataset_digest != manifest.digest:
             raise SearchError(
@@ -112,34 +141,56 @@ def require_same_protocol(protocol: Mapping[str, Any], first: Mapping[str, Any])
             )
 
 
-def _run_trials(
-    plan: SearchPlan, manifest: Manifest, placement: SlotPlacement, resume: bool
+def _load_and_run(
+    phase: Phase,
+    record: SearchRecord,
+    manifest: Manifest,
+    placement: SlotPlacement,
+    stopper: SearchStopper,
 ) -> None:
-    # Held until the search ends: its blocks live as long as the process that loaded them.
-    dataset = load(manifest)
-    trainable = slot_trainable(plan, manifest, dataset, placement)
-    _tuner(plan, trainable, placement.slots, resume).fit()
+    """Trains what is left of a phase, on the dataset."""
+    # Held until the phase ends: its blocks live as long as the process that loaded them. While
+    # trials are compared, nothing reads the test split.
+    dataset = load(manifest, with_test=phase == "retrainings")
+    trainable = slot_trainable(record.plan, manifest, dataset, placement, phase)
+    run_phase(phase, record, trainable, placement.slots, stopper)
     del dataset
 
 
-def _retrain_finalists(plan: SearchPlan, manifest: Manifest, placement: SlotPlacement) -> None:
-    """Retrains the best trials with further seeds, evaluates them on the test split, and records
-    the final ranking. Resumes where it was stopped."""
-    record = SearchRecord.load(plan.output)
-    chosen = finalists(record, plan.finalists)
-    plan = plan.with_finalists(len(chosen))
-    if record.final_ranking:
-        # MLflow may have been unreachable when it was recorded.
-        SearchCallback(plan, "retrainings").resend()
-        return
-    ended = [trial for trial in record.trials.values() if trial.status != "running"]
-    if len(ended) < plan.trials or not chosen:
-        return
-    # Only now: while trials are compared, nothing reads the test split.
-    dataset = load(manifest, with_test=True)
-    trainable = slot_trainable(plan, manifest, dataset, placement, phase="retrainings")
-    _retraining_tuner(plan, chosen, trainable, placement.slots).fit()
-    del dataset
+def run_phase(
+    phase: Phase, record: SearchRecord, trainable: Any, slots: int, stopper: SearchStopper
+) -> None:
+    """Runs what is left of a phase through slots.
+
+    Args:
+        trainable: what Ray Tune starts in each slot, as `slot_trainable` makes it.
+
+    Raises SearchInterrupted or SearchStopped if the search was stopped.
+    """
+    is_search = phase == "trials"
+    # ASHA compares by one objective: with two, every trial runs to its end.
+    has_asha = is_search and not record.objective.has_two_objectives
+    trials = proposed_trials(record) if is_search else retrainings(record)
+    # Ray Tune's files are of this process alone: what a search resumes from is its record.
+    with tempfile.TemporaryDirectory(prefix="thermal-search-") as scratch:
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                search_alg=TrialSource(trials, slots),
+                scheduler=PerArchitectureASHA(record) if has_asha else FIFOScheduler(),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=phase,
+                storage_path=scratch,
+                callbacks=[SearchCallback(record, phase, stopper)],
+                failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
+                stop=stopper,
+                verbose=0,
+            ),
+        )
+        with stopper.while_trials_run():
+            tuner.fit()
 
 
 def slot_trainable(
@@ -164,10 +215,10 @@ def slot_trainable(
         threads=placement.threads_per_worker,
     )
     slot = SlotConfig(
-        plan=slot_plan,
+        plan=ray.put(slot_plan),
         workers=plan.workers,
         placement=placement,
-        storage=plan.output / "tune" / "slots",
+        storage=plan.output / RAY_FOLDER,
         trial_template=TrialPlan(
             id="",
             architecture="",
@@ -178,90 +229,15 @@ def slot_trainable(
             seed=plan.seed,
             precision=plan.precision,
         ),
-        objective=plan.parsed_objective,
-        average_last=plan.average_last,
     )
-    # The slot's own process only waits; its workers hold the resources. It runs on the head node,
-    # whose loss is the loss of the cluster anyway: any other node may then leave at any time, and
-    # takes only workers with it, which Ray Train restarts elsewhere.
-    return tune.with_resources(tune.with_parameters(Slot, slot=slot), {HEAD: 0.001})
+    # The slot's own process only waits; its workers hold the resources. It runs on this node, whose
+    # loss ends the search anyway, and where Ray Tune's files are: any other node may leave at any
+    # time, and takes only workers with it, which Ray Train restarts elsewhere.
+    resources = {nodes.resource_of_this_node(): 0.001}
+    return tune.with_resources(tune.with_parameters(Slot, slot=slot), resources)
 
 
-def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.Tuner:
-    PruningOptunaSearch.slots = slots
-    if resume and (restored := _restored(plan, "trials", trainable)):
-        return restored
-    has_two_objectives = plan.parsed_objective.has_two_objectives
-    # ASHA compares by one objective: with two, every trial runs to its end.
-    scheduler = (
-        FIFOScheduler()
-        if has_two_objectives
-        else PerArchitectureASHA(
-            plan.output,
-            images=plan.images,
-            grace_images=plan.evaluate_every,
-            reduction=plan.reduction,
-        )
-    )
-    return tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            search_alg=build_searcher(
-                plan.architectures, plan.seed, has_two_objectives=has_two_objectives
-            ),
-            scheduler=scheduler,
-            num_samples=plan.trials,
-            reuse_actors=True,
-        ),
-        run_config=_run_config(plan, "trials"),
-    )
-
-
-def _retraining_tuner(
-    plan: SearchPlan, chosen: Sequence[TrialRecord], trainable: Any, slots: int
-) -> tune.Tuner:
-    RetrainingQueue.slots = slots
-    if restored := _restored(plan, "retrainings", trainable):
-        return restored
-    configs = [
-        TrialConfig(
-            trial.architecture, trial.parameters, finalist=trial.id, seed=plan.seed + further
-        ).to_tune()
-        for further in range(1, plan.seeds + 1)
-        for trial in chosen
-    ]
-    return tune.Tuner(
-        trainable,
-        param_space={RETRAINING_CONFIG: tune.grid_search(configs)},
-        tune_config=tune.TuneConfig(search_alg=RetrainingQueue(), reuse_actors=True),
-        run_config=_run_config(plan, "retrainings"),
-    )
-
-
-def _restored(plan: SearchPlan, phase: Phase, trainable: Any) -> tune.Tuner | None:
-    """The run of Ray Tune that was stopped; None if it had not begun."""
-    folder = plan.output / "tune" / phase
-    filesystem = folder.filesystem
-    if not tune.Tuner.can_restore(folder.path, storage_filesystem=filesystem):
-        return None
-    return tune.Tuner.restore(
-        folder.path, trainable, resume_errored=True, storage_filesystem=filesystem
-    )
-
-
-def _run_config(plan: SearchPlan, phase: Phase) -> tune.RunConfig:
-    storage = plan.output / "tune"
-    return tune.RunConfig(
-        name=phase,
-        storage_path=storage.path,
-        storage_filesystem=storage.filesystem,
-        callbacks=[SearchCallback(plan, phase)],
-        failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
-        verbose=0,
-    )
-
-
-def _silence_libraries() -> None:
+def silence_libraries() -> None:
     """The search shows its own progress; the libraries' messages stay in their log files."""
     for name in ("ray.tune", "ray.train", "ray.data", "optuna"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,7 +1,6 @@
-"""The conditional space of a search: first the architecture, then the parameters of that one."""
+"""The space of a search: first the architecture, then the parameters of that one."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -13,6 +12,7 @@ from optuna.distributions import (
 )
 
 import search_spaces
+from thermal_search.tuning.slots.messages import TrialConfig
 
 OBJECTIVE = "objective"
 """The key that Ray Tune and Optuna minimize: the mean over a trial's last evaluations."""
@@ -20,68 +20,57 @@ OBJECTIVE = "objective"
 SECOND_OBJECTIVE = "second_objective"
 """The other axis, if there are two objectives."""
 
-RETRAINING_CONFIG = "retraining"
-"""The key of a retraining's TrialConfig in the config of its Ray Tune trial."""
-
-
-@dataclass(frozen=True)
-class TrialConfig:
-    """What a trial of Ray Tune trains."""
-
-    architecture: str
-    parameters: Mapping[str, Any]
-    finalist: str | None = None
-    """The finalist that is retrained; None for a trial of the search."""
-
-    seed: int | None = None
-    """The seed of a retraining; None for the search's seed."""
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "TrialConfig":
-        """From the config of a Ray Tune trial: as the sampler proposed it, or of a retraining."""
-        chosen = config.get(RETRAINING_CONFIG, config)
-        architecture: str = chosen["architecture"]
-        return cls(
-            architecture,
-            chosen.get(architecture, {}),
-            finalist=chosen.get("finalist"),
-            seed=chosen.get("seed"),
-        )
-
-    def to_tune(self) -> dict[str, Any]:
-        """The value under RETRAINING_CONFIG in the config of a retraining."""
-        return {
-            "architecture": self.architecture,
-            self.architecture: dict(self.parameters),
-            "finalist": self.finalist,
-            "seed": self.seed,
-        }
-
 
 class ConditionalSpace:
-    """Suggests an architecture and its parameters, under names prefixed by the architecture.
+    """The architectures with their parameters, in the flat form of Optuna.
 
-    A class and not a closure, because Ray pickles the searcher with its space. The prefixes keep
-    equal names of different architectures apart, so that Optuna's TPE models each by itself.
+    Names of parameters are prefixed by their architecture: so equal names of different
+    architectures stay apart, and Optuna's TPE models each by itself.
     """
 
     def __init__(self, architectures: Sequence[str]) -> None:
         self.spaces = {name: search_spaces.load(name) for name in architectures}
+        self.architecture = CategoricalDistribution(list(self.spaces))
 
-    def __call__(self, trial: optuna.Trial) -> None:
-        architecture = trial.suggest_categorical("architecture", list(self.spaces))
+    def suggest(self, trial: optuna.Trial) -> TrialConfig:
+        """An architecture and its parameters as the sampler proposes them."""
+        architecture: str = trial.suggest_categorical("architecture", self.architecture.choices)  # pyright: ignore[reportAssignmentType]
         space = self.spaces[architecture]
         chosen: dict[str, object] = {}
         for parameter, distribution in space.space.items():
             if space.is_active(parameter, chosen):
                 name = f"{architecture}/{parameter}"
                 chosen[parameter] = _suggest(trial, name, distribution)
+        return TrialConfig(architecture, chosen)
+
+    def published(self, architecture: str) -> TrialConfig:
+        """The paper's own parameters."""
+        return TrialConfig(architecture, self.spaces[architecture].published)
+
+    def flatten(
+        self, config: TrialConfig
+    ) -> tuple[dict[str, Any], dict[str, BaseDistribution]] | None:
+        """Parameters and distributions as Optuna has them; None if the space lacks the point, as
+        after a change of its ranges."""
+        space = self.spaces.get(config.architecture)
+        if space is None:
+            return None
+        values: dict[str, Any] = {"architecture": config.architecture}
+        distributions: dict[str, BaseDistribution] = {"architecture": self.architecture}
+        for parameter, value in config.parameters.items():
+            distribution = space.space.get(parameter)
+            if distribution is None or not _contains(distribution, value):
+                return None
+            values[f"{config.architecture}/{parameter}"] = value
+            distributions[f"{config.architecture}/{parameter}"] = distribution
+        return values, distributions
 
 
-def published_point(architecture: str) -> dict[str, Any]:
-    """The paper's own parameters, in the flat form that Optuna enqueues."""
-    published = search_spaces.load(architecture).published
-    return {"architecture": architecture} | {f"{architecture}/{k}": v for k, v in published.items()}
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))  # pyright: ignore[reportPrivateUsage]
+    except ValueError:
+        return False
 
 
 def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> object:

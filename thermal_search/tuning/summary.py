@@ -1,17 +1,19 @@
-"""The result of a search as programs read it: OUTPUT/summary.json."""
+"""What a search has found: the file of each trial, and OUTPUT/summary.json, derived from them."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from thermal_search.documents import Document, Section
-from thermal_search.errors import SearchError
-from thermal_search.storage import Location
 
 FILE = "summary.json"
 
-Status = Literal["running", "completed", "stopped", "diverged", "failed"]
-"""`completed`: trained for its whole budget. `stopped`: ended early by the scheduler."""
+Status = Literal["running", "completed", "stopped", "diverged", "failed", "interrupted"]
+"""`completed`: trained for its whole budget. `stopped`: ended early by the scheduler.
+`interrupted`: its machine failed, not the trial; it continues when the search resumes."""
+
+UNFINISHED: set[Status] = {"running", "interrupted"}
+"""What a search that resumes continues."""
 
 Metrics = dict[str, float]
 """Values by metric key, such as `fid`, `kid`, `l1`."""
@@ -30,12 +32,16 @@ class TrialRecord(Section):
     """One trial."""
 
     id: str
+    number: int
+    """Counts the trials of a search in the order of their proposals, from 0; of a retraining the
+    number of its finalist."""
+
     architecture: str
     parameters: dict[str, Any]
     history: list[EvaluationRecord] = Field(default_factory=list[EvaluationRecord])
     status: Status = "running"
     reason: str = ""
-    """Why it was stopped, diverged or failed; empty otherwise."""
+    """Why it was stopped, diverged, failed or was interrupted; empty otherwise."""
 
     images: int = 0
     """Images shown until its last evaluation."""
@@ -52,6 +58,15 @@ class TrialRecord(Section):
     beats_inverted_grey: bool | None = None
     """None until the baselines are measured."""
 
+    @model_validator(mode="after")
+    def _require_one_history(self) -> Self:
+        shown = [evaluation.images for evaluation in self.history]
+        if shown != sorted(set(shown)):
+            raise ValueError("history must have evaluations of increasing images")
+        if self.images != (shown[-1] if shown else 0):
+            raise ValueError("images must be those of the last evaluation")
+        return self
+
 
 class RetrainingRecord(TrialRecord):
     """A finalist's parameters, trained again with another seed."""
@@ -62,6 +77,34 @@ class RetrainingRecord(TrialRecord):
     seed: int
     test_metrics: Metrics = Field(default_factory=dict[str, float])
     """Measured once on the test split, after training has ended."""
+
+
+class TrialFile(Document):
+    """One trial in a file of its own: TRIAL/trial.json."""
+
+    REMEDY: ClassVar[str] = (
+        "restore the file, or remove the trial's folder so that a resumed search repeats the trial"
+    )
+
+    version: Literal[1] = 1
+    trial: TrialRecord
+
+
+class RetrainingFile(TrialFile):
+    """The same of a retraining."""
+
+    trial: RetrainingRecord  # pyright: ignore[reportIncompatibleVariableOverride] - never assigned
+
+
+class BaselinesFile(Document):
+    """OUTPUT/baselines.json: metrics of what needs no training, by name."""
+
+    REMEDY: ClassVar[str] = "remove the file: the next evaluation writes it again"
+
+    version: Literal[1] = 1
+    validation: dict[str, Metrics]
+    test: dict[str, Metrics] = Field(default_factory=dict[str, Metrics])
+    """Empty until a retraining has completed."""
 
 
 class MeanAndStd(Section):
@@ -112,11 +155,11 @@ class FinalRanking(Section):
 
 
 class Summary(Document):
-    """Everything that a search has found so far."""
+    """Everything that a search has found so far, for programs. The search itself never reads it."""
 
-    REMEDY: ClassVar[str] = "restore the file, or start a new search in another --output folder"
+    REMEDY: ClassVar[str] = "resume the search, which writes it again"
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     metric: str
     """The key of the Frechet distance: `fid` on Inception's features, `fd_...` on others."""
 
@@ -142,13 +185,3 @@ class Summary(Document):
     retrainings: list[RetrainingRecord]
     final_ranking: FinalRanking | None
     """None until every retraining has ended."""
-
-    @classmethod
-    def load(cls, output: Location) -> "Summary":
-        """The summary of the search in an output folder; SearchError if there is none."""
-        try:
-            return cls.read(output / FILE)
-        except FileNotFoundError:
-            raise SearchError(
-                f"{output} holds no search ({FILE} is missing): pass the --output folder of one."
-            ) from None

@@ -6,7 +6,7 @@ from typing import Literal
 
 import ray
 
-from thermal_search.training.trial import TrialPlan
+from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning.slots.messages import SlotFailure, TrialReport
 
 ATTEMPTS_PER_TRIAL = 3
@@ -90,7 +90,7 @@ class Mailbox:
                     f"its worker died {ATTEMPTS_PER_TRIAL} times without an evaluation in between; "
                     "the usual cause is memory"
                 )
-                await self.end(running.plan.id, TrialReport(status="failed", reason=reason))
+                await self.end(running.plan.id, TrialReport(status="interrupted", reason=reason))
             else:
                 return running.plan
         if self.is_closed and self.plans.empty():

@@ -1,33 +1,59 @@
-"""What travels from a slot's workers to Ray Tune. Plain data: no torch, no Ray."""
+"""What travels between Ray Tune and a slot's workers. Plain data: no torch, no Ray."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from thermal_search.evaluation.baselines import Baselines
-from thermal_search.training.trial import TrialEvaluation
+from thermal_search.training.trial_plan import TrialEvaluation
 
 REPORT = "report"
 """The key of a TrialReport in the results of Ray Tune."""
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """What a trial trains."""
+
+    architecture: str
+    parameters: Mapping[str, Any]
+    seed: int | None = None
+    """The seed of a retraining; None for the search's seed."""
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "TrialConfig":
+        """From the config of a trial of Ray Tune."""
+        return cls(config["architecture"], config["parameters"], config["seed"])
+
+    def to_tune(self) -> dict[str, Any]:
+        """The config of a trial of Ray Tune."""
+        return {
+            "architecture": self.architecture,
+            "parameters": dict(self.parameters),
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialReport:
     """One evaluation of a trial, or how the trial ended without one."""
 
-    status: Literal["running", "completed", "diverged", "failed"]
+    status: Literal["running", "completed", "diverged", "failed", "interrupted"]
     reason: str = ""
-    """Why it diverged or failed."""
+    """Why it diverged, failed or was interrupted."""
+
+    stops_search: bool = False
+    """Whether what interrupted it would interrupt any other trial, such as a full disk."""
 
     evaluation: TrialEvaluation | None = None
-    """None if the trial diverged or failed."""
+    """None if the trial diverged, failed or was interrupted."""
 
-    baselines: Baselines = field(default_factory=dict[str, dict[str, float]])
+    baselines: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     """Baselines of the validation split."""
 
     test_metrics: dict[str, float] = field(default_factory=dict[str, float])
     """Metrics on the test split; only of a retraining that completed."""
 
-    test_baselines: Baselines = field(default_factory=dict[str, dict[str, float]])
+    test_baselines: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     """Baselines of the test split."""
 
     @property

@@ -3,64 +3,37 @@
 A worker group takes most of a minute to start, because each of its processes imports torch. One
 group per trial costs that minute every time, and a trial that is stopped early leaves its resources
 reserved. A slot starts its group once; the next trial begins a fraction of a second after the last.
+
+Three processes of each slot only wait: Ray Tune's end, the mailbox and Ray Train's controller. What
+they import does not import torch, without which each takes a sixth of the memory.
 """
 
 import contextlib
-import math
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray import tune
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from thermal_search.distributed.rendezvous import Rendezvous
-from thermal_search.storage import Location
-from thermal_search.training.trial import TrialPlan
-from thermal_search.tuning.objective import Objective
-from thermal_search.tuning.placement import SlotPlacement
+from thermal_search.tuning.slots.config import SlotConfig, WorkerConfig
 from thermal_search.tuning.slots.mailbox import Mailbox
-from thermal_search.tuning.slots.messages import REPORT, SlotFailure, TrialReport
-from thermal_search.tuning.slots.worker_loop import (
-    WORKER_CONFIG,
-    SlotPlan,
-    WorkerConfig,
-    worker_loop,
-)
-from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE, TrialConfig
+from thermal_search.tuning.slots.messages import REPORT, SlotFailure, TrialConfig, TrialReport
 
-DIVERGED_OBJECTIVE = 1e6
-"""The objective of a trial without a usable result. Finite, because Optuna leaves a trial that ends
-with NaN running forever."""
+WORKER_CONFIG = "worker"
+"""The key of the WorkerConfig in the configuration of Ray Train's training function."""
 
 WORKER_DEATHS_PER_SLOT = 100
 """How often a slot's group may restart in all. Finite: the mailbox fails a trial that keeps losing
 its workers, but an error may strike before a worker reaches the mailbox."""
 
 CLOSE_TIMEOUT_S = 60.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlotConfig:
-    """What every slot of a search has in common."""
-
-    plan: SlotPlan
-    workers: int
-    placement: SlotPlacement
-    storage: Location
-    """Where Ray Train keeps its own files."""
-
-    trial_template: TrialPlan
-    """The plan of every trial but for its id, architecture, parameters and, of a retraining, seed.
-    Its folder is the one that holds the trials' folders."""
-
-    objective: Objective
-    average_last: int
 
 
 class Slot(tune.Trainable):
@@ -79,14 +52,14 @@ class Slot(tune.Trainable):
         self.mailbox: Any = Mailbox.options(scheduling_strategy=here).remote()
         self.failure: BaseException | None = None
         placement = slot.placement
-        trainer = TorchTrainer(
-            worker_loop,
+        trainer = DataParallelTrainer(
+            _run_worker,
             train_loop_config={
                 WORKER_CONFIG: WorkerConfig(
                     slot.plan, self.mailbox, self.placement_groups / f"{self.name}.group"
                 )
             },
-            torch_config=Rendezvous(backend=placement.backend),
+            backend_config=Rendezvous(backend=placement.backend),
             scaling_config=ScalingConfig(
                 num_workers=slot.workers,
                 use_gpu=placement.resources_per_worker.get("GPU", 0) > 0,
@@ -116,24 +89,10 @@ class Slot(tune.Trainable):
             "status": report.status,
             "done": report.is_last,
             REPORT: report,
-            **self._objective(report),
         }
         if report.evaluation:
             result["images"] = report.evaluation.images
         return result
-
-    def _objective(self, report: TrialReport) -> dict[str, float]:
-        """The trial's objective now, on one axis or two."""
-        objective = self.slot_config.objective
-        keys = [OBJECTIVE, SECOND_OBJECTIVE][: len(objective.axes)]
-        if report.evaluation is None:
-            return dict.fromkeys(keys, DIVERGED_OBJECTIVE)
-        self.history.append(report.evaluation.metrics)
-        values = objective.mean_of_last(self.history, self.slot_config.average_last)
-        return {
-            key: value if math.isfinite(value) else DIVERGED_OBJECTIVE
-            for key, value in zip(keys, values, strict=True)
-        }
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         ray.get(self.mailbox.cancel.remote(self.current))
@@ -166,7 +125,6 @@ class Slot(tune.Trainable):
     def _begin(self, config: dict[str, Any]) -> None:
         self.current = self.trial_id
         (self.placement_groups / f"{self.current}.slot").write_text(self.name)
-        self.history: list[dict[str, float]] = []
         trial, common = TrialConfig.of(config), self.slot_config.trial_template
         plan = replace(
             common,
@@ -178,8 +136,15 @@ class Slot(tune.Trainable):
         )
         ray.get(self.mailbox.submit.remote(plan))
 
-    def _fit(self, trainer: TorchTrainer) -> None:
+    def _fit(self, trainer: DataParallelTrainer) -> None:
         try:
             trainer.fit()
         except Exception as error:
             self.failure = error
+
+
+def _run_worker(train_loop_config: dict[str, WorkerConfig]) -> None:
+    """Ray Train's training function. Also its controller imports this module."""
+    from thermal_search.tuning.slots.worker_loop import worker_loop
+
+    worker_loop(train_loop_config[WORKER_CONFIG])

@@ -2,10 +2,9 @@
 
 import gc
 import itertools
-from collections.abc import Mapping
+import socket
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import ray
@@ -15,7 +14,7 @@ from ray.train.torch import get_device
 
 from thermal_search.choices import EvaluationSplit
 from thermal_search.data.frames import WorkerFrames
-from thermal_search.data.ray_dataset import WorkerShard, open_worker_shard
+from thermal_search.data.ray_dataset import open_worker_shard
 from thermal_search.distributed.worker_group import WorkerGroup, WorkerLost
 from thermal_search.errors import MetricError, TrialDiverged
 from thermal_search.evaluation.baselines import Baselines, load_or_measure_baselines
@@ -23,46 +22,18 @@ from thermal_search.evaluation.evaluator import Evaluator, full_protocol
 from thermal_search.evaluation.real_statistics import real_statistics
 from thermal_search.metrics import (
     Extractor,
-    FeaturesPrecision,
     PerceptualDistance,
     build_extractor,
     cached_statistics_path,
 )
-from thermal_search.storage import Location
-from thermal_search.training.trial import Trial, TrialEvaluation, TrialPlan
+from thermal_search.storage import Location, StorageError, describe_fault
+from thermal_search.training.trial import Trial
+from thermal_search.training.trial_plan import TrialEvaluation, TrialPlan
+from thermal_search.tuning.slots.config import SlotPlan, WorkerConfig
 from thermal_search.tuning.slots.messages import TrialReport
 
 IDLE_S = 5.0
 """Seconds the first worker waits for a trial before it tells the others that it is alive."""
-
-WORKER_CONFIG = "worker"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlotPlan:
-    """What a slot's workers keep from trial to trial."""
-
-    shards: list[WorkerShard]
-    """The data of each worker."""
-
-    statistics: Location
-    """The folder that caches what is measured of the dataset."""
-
-    validation_count: int
-    """Validation pairs over all workers."""
-
-    test_count: int
-    """Test pairs over all workers; 0 if trials are not evaluated on them."""
-
-    features: str
-    features_precision: FeaturesPrecision
-    inception_weights: Path | None
-    lpips_weights: Path | None
-    protocol: Mapping[str, str | int]
-    """The search's, for the validation split. A worker with other weights must not evaluate."""
-
-    threads: int
-    """CPU threads of each worker."""
 
 
 @dataclass(frozen=True)
@@ -86,20 +57,10 @@ class _Worker:
     device: torch.device
 
 
-@dataclass(frozen=True)
-class WorkerConfig:
-    """What Ray Train passes to each worker, under the key WORKER_CONFIG."""
-
-    plan: SlotPlan
-    mailbox: Any
-    placement_group_file: Location
-    """Where the first worker writes the id of the group's placement group."""
-
-
-def worker_loop(train_loop_config: dict[str, WorkerConfig]) -> None:
-    """Takes trials from the mailbox until it closes. Ray Train's training function."""
-    config = train_loop_config[WORKER_CONFIG]
-    plan, mailbox = config.plan, config.mailbox
+def worker_loop(config: WorkerConfig) -> None:
+    """Takes trials from the mailbox until it closes."""
+    plan: SlotPlan = ray.get(config.plan)
+    mailbox = config.mailbox
     group = WorkerGroup()
     if group.is_rank_zero:
         _record_placement_group(config.placement_group_file)
@@ -203,11 +164,18 @@ def _train(plan: TrialPlan, worker: _Worker, mailbox: Any) -> None:
         raise  # a new group resumes the trial
     except Exception as error:
         # From whichever worker it is, and before anything else, so that it is not retried.
-        failed = TrialReport(status="failed", reason=_describe(error))
-        ray.get(mailbox.end.remote(plan.id, failed))
+        ray.get(mailbox.end.remote(plan.id, _failure(error)))
         if group.size > 1:
             # The others may be waiting for this one in a collective: only a new group is safe.
             raise
+
+
+def _failure(error: Exception) -> TrialReport:
+    """Training has no files or connections of its own: an error of these is the machine's."""
+    if isinstance(error, (OSError, StorageError)):
+        where = f"{socket.gethostname()}: {describe_fault(error)}"
+        return TrialReport(status="interrupted", reason=where, stops_search=True)
+    return TrialReport(status="failed", reason=_describe(error))
 
 
 def _deliver(mailbox: Any, trial: str, number: int, report: TrialReport) -> bool:

@@ -1,0 +1,158 @@
+"""A search whose slots do not train: everything else is real, so that it can be killed often.
+
+    python simulated_search.py OUTPUT TRIALS IMAGES EVALUATE_EVERY [KILL_AT]
+
+The process kills itself just before its KILL_AT-th step that writes to the output. It prints the
+number of such steps.
+"""
+
+import hashlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from thermal_search import local_ray
+from thermal_search.training.trial_plan import TrialEvaluation
+from thermal_search.tuning import nodes
+from thermal_search.tuning.ownership import own
+from thermal_search.tuning.plan import SearchPlan, plan_from_settings
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.search import run_phase, silence_libraries
+from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
+from thermal_search.tuning.stopping import SearchStopper
+from thermal_search.tuning.trial_source import stop_other_retrainings
+
+STEPS = {"open", "os.rename", "os.remove", "os.mkdir"}
+
+
+class SimulatedSlot(tune.Trainable):
+    """Reports a learning curve that follows from the trial's configuration and seed. As a real
+    slot, it first reports again what its trial has evaluated before an interruption."""
+
+    def setup(self, config: dict[str, Any], *, plan: SearchPlan) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.plan = plan
+        self.begin(config)
+
+    def begin(self, config: dict[str, Any]) -> None:
+        self.trial = TrialConfig.of(config)
+        digest = hashlib.sha256(repr(sorted(config.items(), key=str)).encode()).digest()
+        self.quality, self.images = digest[0] / 255, 0
+        self.state = self.plan.output / "states" / self.trial_id
+        self.trained = int(self.state.read_text()) if self.state.exists() else 0
+
+    def step(self) -> dict[str, Any]:
+        plan = self.plan
+        self.images = min(self.images + plan.evaluate_every, plan.images)
+        fid = 100 * self.quality + 1000 / self.images
+        if self.images > self.trained:
+            self.state.write_text(str(self.images))
+        is_last = self.images >= plan.images
+        report = TrialReport(
+            status="completed" if is_last else "running",
+            evaluation=TrialEvaluation(
+                images=self.images,
+                metrics={"fid": fid},
+                losses={"generator/gan": self.quality},
+                seconds=self.images / 10,
+                images_per_second=10.0,
+                grid=None,
+            ),
+            baselines={"inverted_grey": {"fid": 60.0}},
+            test_metrics={"fid": fid + 1} if is_last and self.trial.seed is not None else {},
+        )
+        return {
+            "status": report.status,
+            "done": is_last,
+            "images": self.images,
+            REPORT: report,
+        }
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.begin(new_config)
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        pass
+
+
+def plan_of(output: Path, trials: int, images: int, every: int) -> SearchPlan:
+    settings = SearchSettings(
+        data="data",
+        output=output,
+        architectures=("gan", "pix2pix", "wgan"),
+        trials=trials,
+        images=images,
+        evaluate_every=every,
+        finalists=2,
+        seeds=1,
+        reduction=2.0,
+    )  # pyright: ignore[reportArgumentType]
+    return plan_from_settings(settings)
+
+
+def search(output: Path, trials: int, images: int, every: int, *, slots: int = 1) -> SearchRecord:
+    """Begins the search in `output`, or resumes it."""
+    try:
+        plan = SearchPlan.load(output).replace(trials=trials)
+    except Exception:
+        plan = replace_id(plan_of(output, trials, images, every))
+    silence_libraries()
+    stopper = SearchStopper("the same command")
+    with stopper.on_signals(), own(plan.output, stopper.report_fault):
+        plan.save()
+        record = SearchRecord.of(plan)
+        slot = tune.with_parameters(SimulatedSlot, plan=plan)
+        trainable = tune.with_resources(slot, {nodes.resource_of_this_node(): 0.001})
+        run_phase("trials", record, trainable, slots, stopper)
+        stop_other_retrainings(record)
+        run_phase("retrainings", record, trainable, slots, stopper)
+    return record
+
+
+def replace_id(plan: SearchPlan) -> SearchPlan:
+    return plan.started_on("digest", {"images": 9}).replace(id="simulated")
+
+
+def kill_at(output: Path, step: int) -> list[int]:
+    """Kills this process just before its `step`-th write; returns where the steps are counted."""
+    counted = [0]
+
+    def count(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in STEPS or str(output) not in str(arguments[0]):
+            return
+        if event == "open" and not set(str(arguments[1])) & set("wxa"):
+            return
+        counted[0] += 1
+        if counted[0] == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+
+    sys.addaudithook(count)
+    return counted
+
+
+def main() -> None:
+    output, numbers = Path(sys.argv[1]), [int(text) for text in sys.argv[2:]]
+    os.environ.update(nodes.ENVIRONMENT)
+    if address := os.environ.get("RAY_ADDRESS"):
+        local_ray.connect(address, log_to_driver=False, logging_level="error")
+    else:
+        local_ray.start(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    counted = kill_at(output, numbers[3] if len(numbers) > 3 else 0)
+    search(output, *numbers[:3])
+    print(f"steps {counted[0]}", flush=True)
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

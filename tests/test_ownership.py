@@ -1,0 +1,103 @@
+"""One search at a time in an output folder."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from object_store import object_store
+
+from thermal_search.errors import SearchError
+from thermal_search.storage import Location
+from thermal_search.tuning import ownership
+from thermal_search.tuning.ownership import Claim, own
+
+HOLD = """
+import sys, time
+from thermal_search.storage import Location
+from thermal_search.tuning.ownership import own
+with own(Location.of(sys.argv[1]), print):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def hold(output):
+    """A process that holds an output folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(output)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def begin(output):
+    """Holds an output folder for a moment."""
+    with own(output, pytest.fail):
+        pass
+
+
+@pytest.fixture(params=["disk", "bucket"])
+def output(request, tmp_path):
+    if request.param == "disk":
+        yield Location.of(tmp_path / "output")
+        return
+    with object_store() as server:
+        bucket = Location.of(server.uri("team"))
+        bucket.make_folder()
+        yield bucket / "output"
+
+
+def test_second_search_is_refused_until_the_first_is_dead(output):
+    holder = hold(output)
+    try:
+        with pytest.raises(SearchError, match=rf"process {holder.pid} on .*since 20.*UTC"):
+            begin(output)
+    finally:
+        holder.kill()
+        holder.wait()
+
+    with own(output, pytest.fail):
+        assert len(output.list()) == 1
+    assert output.list() == []
+
+
+def test_claim_of_a_dead_host_counts_no_more_after_a_minute(tmp_path):
+    output, now = Location.of(tmp_path), time.time()
+    for age, is_live in [(70.0, False), (20.0, True)]:
+        claim = Claim(host="gone", boot="x", process=1, began=now - 90, renewed=now - age)
+        claim.write(output / "owner-old.json")
+        assert claim.is_live == is_live
+    with pytest.raises(SearchError, match=r"process 1 on gone.*try again in 60 s"):
+        begin(output)
+
+
+def test_of_many_that_begin_at_once_no_two_hold(tmp_path):
+    output, holding, most = Location.of(tmp_path), [], []
+
+    def begin():
+        try:
+            with own(output, pytest.fail):
+                holding.append(1)
+                most.append(len(holding))
+                time.sleep(0.2)
+                holding.pop()
+        except SearchError:
+            pass
+
+    threads = [threading.Thread(target=begin) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) <= {1}
+
+
+def test_search_that_was_taken_over_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(ownership, "HEARTBEAT_S", 0.05)
+    output, told = Location.of(tmp_path), threading.Event()
+    with own(output, lambda sentence: told.set()):
+        (file,) = output.list()
+        file.delete()
+        assert told.wait(10)

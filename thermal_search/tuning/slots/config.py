@@ -1,0 +1,86 @@
+"""What a slot and its workers are told when they start. Plain data: no torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from thermal_search.choices import FeaturesPrecision
+from thermal_search.storage import Location
+from thermal_search.training.trial_plan import TrialPlan
+
+if TYPE_CHECKING:
+    from thermal_search.data.ray_dataset import WorkerShard
+
+Strategy = Literal["PACK", "STRICT_PACK", "SPREAD"]
+Backend = Literal["nccl", "gloo"]
+
+
+@dataclass(frozen=True)
+class SlotPlacement:
+    """How many slots a search has, and what Ray reserves for each of their workers."""
+
+    slots: int
+    resources_per_worker: dict[str, float]
+    threads_per_worker: int
+    strategy: Strategy
+    """The strategy of each slot's placement group: how its workers spread over nodes."""
+
+    backend: Backend
+    """The torch.distributed backend that averages gradients between the workers of one slot."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotPlan:
+    """What a slot's workers keep from trial to trial."""
+
+    shards: "list[WorkerShard]"
+    """The data of each worker."""
+
+    statistics: Location
+    """The folder that caches what is measured of the dataset."""
+
+    validation_count: int
+    """Validation pairs over all workers."""
+
+    test_count: int
+    """Test pairs over all workers; 0 if trials are not evaluated on them."""
+
+    features: str
+    features_precision: FeaturesPrecision
+    inception_weights: Path | None
+    lpips_weights: Path | None
+    protocol: Mapping[str, str | int]
+    """The search's, for the validation split. A worker with other weights must not evaluate."""
+
+    threads: int
+    """CPU threads of each worker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotConfig:
+    """What every slot of a search has in common."""
+
+    plan: Any
+    """Ray's reference to the SlotPlan, which only workers read."""
+
+    workers: int
+    placement: SlotPlacement
+    storage: Location
+    """Where Ray Train keeps its own files."""
+
+    trial_template: TrialPlan
+    """The plan of every trial but for its id, architecture, parameters and, of a retraining, seed.
+    Its folder is the one that holds the trials' folders."""
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """What Ray Train passes to each worker."""
+
+    plan: Any
+    """Ray's reference to the SlotPlan."""
+
+    mailbox: Any
+    placement_group_file: Location
+    """Where the first worker writes the id of the group's placement group."""

@@ -1,0 +1,89 @@
+"""How a search ends before its last trial: by a signal, or by a fault of a machine."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Generator
+from types import FrameType
+from typing import Any
+
+from ray.tune import Stopper
+
+from thermal_search.errors import SearchInterrupted, SearchStopped
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class SearchStopper(Stopper):
+    """Tells Ray Tune to stop the search, once there is a reason. The first reason counts."""
+
+    def __init__(self, resume_command: str) -> None:
+        self.resume_command = resume_command
+        self.signal: signal.Signals | None = None
+        self.fault: str | None = None
+        self.is_running = False
+        """Whether Ray Tune runs trials, which it stops when this object says so."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Ray Tune pickles it into files that are never read
+
+    @property
+    def reason(self) -> str:
+        """Why the search stops; empty if it does not."""
+        return f"the search received {self.signal.name}" if self.signal else self.fault or ""
+
+    def report_fault(self, reason: str) -> None:
+        """Stops the search: a machine cannot do what the search needs."""
+        self.fault = self.fault or reason
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return bool(self.reason)
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Generator[None]:
+        """A context in which the first SIGINT or SIGTERM stops the search: tidily while trials run,
+        else by SearchInterrupted. A second one ends the process."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread receives signals
+            return
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.signal = signal.Signals(number)
+            for other in SIGNALS:
+                signal.signal(other, signal.SIG_DFL)
+            if not self.is_running:
+                self._raise_reason()
+
+        for number in SIGNALS:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler or signal.SIG_DFL)
+
+    @contextlib.contextmanager
+    def while_trials_run(self) -> Generator[None]:
+        """A context that ends with SearchInterrupted or SearchStopped if the search is stopped."""
+        self.is_running = True
+        try:
+            yield
+        finally:
+            self.is_running = False
+        self._raise_reason()
+
+    def _raise_reason(self) -> None:
+        if self.signal:
+            raise SearchInterrupted(
+                f"Stopped by {self.signal.name}; {self.resume_command} continues the search.",
+                self.signal,
+            )
+        if self.fault:
+            raise SearchStopped(
+                f"The search has stopped, because {self.fault}: remove the cause, then continue "
+                f"with {self.resume_command}."
+            )

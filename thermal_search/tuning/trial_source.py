@@ -1,0 +1,94 @@
+"""Which trials Ray Tune runs next: what the record holds unfinished, then new ones."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+from ray.tune.experiment import Experiment, Trial
+from ray.tune.experiment.config_parser import (
+    _create_trial_from_spec,  # pyright: ignore[reportPrivateUsage]
+    _make_parser,  # pyright: ignore[reportPrivateUsage]
+)
+from ray.tune.search import SearchAlgorithm
+
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.slots.messages import TrialConfig
+from thermal_search.tuning.study import ProposalStudy
+from thermal_search.tuning.summary import UNFINISHED, RetrainingRecord, TrialRecord
+
+Record = TypeVar("Record", bound=TrialRecord)
+
+
+class TrialSource(SearchAlgorithm):
+    """Gives Ray Tune one trial after another, no more at once than there are slots.
+
+    The trials have the ids of the record, so that one that is resumed continues in its folder. Ray
+    Tune pickles its search algorithm into its own files; there is nothing in them to read again.
+    """
+
+    def __init__(self, trials: Iterator[TrialRecord], slots: int) -> None:
+        self.trials, self.slots = trials, slots
+        self.running: set[str] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def add_configurations(self, experiments: Experiment | list[Experiment] | dict[str, Any]):
+        assert isinstance(experiments, list)
+        (experiment,) = experiments
+        self.spec, self.parser = experiment.spec, _make_parser()
+
+    def next_trial(self) -> Trial | None:
+        if self._finished or len(self.running) >= self.slots:
+            return None  # Ray Tune asks again
+        record = next(self.trials, None)
+        if record is None:
+            self.set_finished()
+            return None
+        self.running.add(record.id)
+        seed = record.seed if isinstance(record, RetrainingRecord) else None
+        config = TrialConfig(record.architecture, record.parameters, seed)
+        return _create_trial_from_spec(
+            {**self.spec, "config": config.to_tune()},
+            self.parser,
+            evaluated_params={},
+            experiment_tag=record.id,
+            trial_id=record.id,
+        )
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self.running.discard(trial_id)
+
+
+def proposed_trials(record: SearchRecord) -> Iterator[TrialRecord]:
+    """The trials of the search: unfinished ones, then as many new ones as it still lacks."""
+    yield from _unfinished(record.trials.values())
+    plan = record.plan
+    study = ProposalStudy(record, plan.architectures, plan.seed)
+    while len(record.trials) < plan.trials:
+        number, config = study.propose()
+        yield record.add(number, config)
+
+
+def retrainings(record: SearchRecord) -> Iterator[TrialRecord]:
+    """The retrainings of the finalists, first every finalist with the first further seed."""
+    yield from _unfinished(record.retrainings.values())
+    finalists = record.finalists()
+    for seed in record.retraining_seeds():
+        for finalist in finalists:
+            if not record.has_retraining(finalist, seed):
+                yield record.add_retraining(finalist, seed)
+
+
+def stop_other_retrainings(record: SearchRecord) -> None:
+    """Ends unfinished retrainings of trials that are finalists no more, because better trials were
+    added to the search."""
+    finalists = {trial.id for trial in record.finalists()}
+    for retraining in _unfinished(record.retrainings.values()):
+        if retraining.finalist not in finalists:
+            record.end(retraining.id, "stopped", "its configuration is no longer a finalist")
+
+
+def _unfinished(trials: Iterable[Record]) -> list[Record]:
+    return [trial for trial in trials if trial.status in UNFINISHED]
