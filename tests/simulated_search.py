@@ -3,14 +3,19 @@
     python simulated_search.py OUTPUT TRIALS IMAGES EVALUATE_EVERY [KILL_AT]
 
 The process kills itself just before its KILL_AT-th step that writes to the output. It prints the
-number of such steps.
+number of such steps. With FULL_AFTER=N in its environment, its disk is full after N files; with
+SLOW_S=S, each evaluation takes that long.
 """
 
+import contextlib
+import errno
 import hashlib
+import itertools
 import os
 import signal
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,8 @@ import ray
 from ray import tune
 
 from thermal_search import local_ray
+from thermal_search.errors import SearchError, SearchInterrupted
+from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning import nodes
 from thermal_search.tuning.ownership import own
@@ -36,8 +43,8 @@ class SimulatedSlot(tune.Trainable):
     """Reports a learning curve that follows from the trial's configuration and seed. As a real
     slot, it first reports again what its trial has evaluated before an interruption."""
 
-    def setup(self, config: dict[str, Any], *, plan: SearchPlan) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.plan = plan
+    def setup(self, config: dict[str, Any], *, plan: SearchPlan, slow_s: float) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        self.plan, self.slow_s = plan, slow_s
         self.begin(config)
 
     def begin(self, config: dict[str, Any]) -> None:
@@ -49,6 +56,7 @@ class SimulatedSlot(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         plan = self.plan
+        time.sleep(self.slow_s)
         self.images = min(self.images + plan.evaluate_every, plan.images)
         fid = 100 * self.quality + 1000 / self.images
         if self.images > self.trained:
@@ -111,7 +119,9 @@ def search(output: Path, trials: int, images: int, every: int, *, slots: int = 1
     with stopper.on_signals(), own(plan.output, stopper.report_fault):
         plan.save()
         record = SearchRecord.of(plan)
-        slot = tune.with_parameters(SimulatedSlot, plan=plan)
+        slot = tune.with_parameters(
+            SimulatedSlot, plan=plan, slow_s=float(os.environ.get("SLOW_S", 0))
+        )
         trainable = tune.with_resources(slot, {nodes.resource_of_this_node(): 0.001})
         run_phase("trials", record, trainable, slots, stopper)
         stop_other_retrainings(record)
@@ -141,6 +151,20 @@ def kill_at(output: Path, step: int) -> list[int]:
     return counted
 
 
+def fill_disk_after(files: int) -> None:
+    """Makes every further file fail as on a full disk."""
+    open_output, count = Location.open_output, itertools.count(1)
+
+    @contextlib.contextmanager
+    def open_limited(location: Location) -> Generator[Any]:
+        if next(count) > files:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(location))
+        with open_output(location) as file:
+            yield file
+
+    Location.open_output = open_limited  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def main() -> None:
     output, numbers = Path(sys.argv[1]), [int(text) for text in sys.argv[2:]]
     os.environ.update(nodes.ENVIRONMENT)
@@ -149,7 +173,15 @@ def main() -> None:
     else:
         local_ray.start(num_cpus=1, include_dashboard=False, log_to_driver=False)
     counted = kill_at(output, numbers[3] if len(numbers) > 3 else 0)
-    search(output, *numbers[:3])
+    if files := os.environ.get("FULL_AFTER"):
+        fill_disk_after(int(files))
+    try:
+        search(output, *numbers[:3])
+    except SearchInterrupted as error:
+        print(error, flush=True)
+        os._exit(error.exit_code)
+    except SearchError as error:
+        sys.exit(str(error))
     print(f"steps {counted[0]}", flush=True)
     ray.shutdown()
 

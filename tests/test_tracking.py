@@ -13,17 +13,17 @@ from mlflow.tracking import MlflowClient
 from object_store import Relay, free_port
 from PIL import Image
 from ray.tune.experiment import Trial
+from summaries import record_of
 
 from thermal_search.errors import SearchError
 from thermal_search.storage import Location
 from thermal_search.tracking.log_queue import LogQueue
 from thermal_search.tracking.runs import SearchLogger
 from thermal_search.tracking.store import require_store
-from thermal_search.training.trial import TrialEvaluation
+from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.callback import SearchCallback
-from thermal_search.tuning.plan import plan_from_settings
-from thermal_search.tuning.settings import SearchSettings
-from thermal_search.tuning.slots.messages import REPORT, TrialReport
+from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
+from thermal_search.tuning.stopping import SearchStopper
 
 METRIC = "fd_efficientnet_lite0"
 
@@ -122,12 +122,11 @@ def test_rejected_entry_does_not_block_the_others(server, monkeypatch, tmp_path)
 @pytest.mark.filterwarnings("ignore")
 def test_baselines_are_logged_to_the_parent_run(server, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.port}")
-    settings = {"data": tmp_path, "output": tmp_path / "search", "features": "efficientnet-lite0"}
-    plan = plan_from_settings(SearchSettings(**settings))
-    plan.output.make_folder()
-    callback = SearchCallback(plan, "trials")
+    record = record_of(tmp_path / "search", features="efficientnet-lite0")
+    record.add(0, TrialConfig("pix2pix", {}))
+    callback = SearchCallback(record, "trials", SearchStopper("the same command"))
     callback.setup()
-    trial = Trial("slot", trial_id="trial-1", config={"architecture": "pix2pix"}, stub=True)
+    trial = Trial("slot", trial_id="00000", config={}, stub=True)
     callback.on_trial_start(0, [trial], trial)
     baselines = {"inverted_grey": {METRIC: 9.5, "l1": 4.0}, "train": {METRIC: 2.5, "images": 7.0}}
     evaluation = TrialEvaluation(

@@ -86,7 +86,7 @@ def run_search(settings: SearchSettings, launch: LaunchSettings, *, default_addr
     if minutes is None:
         minutes = 0.0 if address == "local" else CLUSTER_WAIT_MINUTES
     wait = NodeWait(launch.wait_for_nodes, minutes)
-    record = search(plan, address=address, resume=launch.resume, wait=wait)
+    record = search(plan, address=address, resume=launch.resume, storage=launch.storage, wait=wait)
     print(describe(record))
     record.require_results()
 

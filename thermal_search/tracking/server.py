@@ -33,6 +33,8 @@ def serve_ui(output: Location, *, host: str, port: int) -> None:
 
 def _require_free_port(host: str, port: int) -> None:
     """Raises SearchError if no server can listen there."""
+    if not 1 <= port <= 65535:
+        raise SearchError(f"--port must be from 1 to 65535, but is {port}.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -40,8 +42,8 @@ def _require_free_port(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
+        reason = error.strerror or error
         raise SearchError(
             f"No server can listen on {host} port {port} ({reason}): pass another --port or --host."
         ) from None

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable, Generator
 from pathlib import Path
 from urllib.error import HTTPError
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from mlflow.tracking import MlflowClient
 
@@ -48,9 +48,12 @@ def store_of(output: Location) -> str:
             "to a tracking server (docs/tracking-server.md)."
         )
     path = str(_database(output))
-    # SQLite's own form of an address, in which a path may hold what ends it in a URL.
-    is_plain = not set(path) & set("?#%")
-    return f"sqlite:///{path}" if is_plain else f"sqlite:///file:{quote(path)}?uri=true"
+    if "?" in path:
+        raise SearchError(
+            f"{path} must not hold a question mark, because MLflow could not open it: choose "
+            "another folder, or set MLFLOW_TRACKING_URI."
+        )
+    return f"sqlite:///{path}"
 
 
 def artifacts_of(output: Location) -> str:

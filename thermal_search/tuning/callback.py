@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
+from optuna.storages import BaseStorage
 from ray import tune
 from ray.exceptions import RayTaskError
 
@@ -19,6 +20,7 @@ from thermal_search.tuning.pareto_plot import draw_pareto_front
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
 from thermal_search.tuning.record import Phase, SearchRecord
+from thermal_search.tuning.shared_study import SharedStudy
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
 from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE
 from thermal_search.tuning.stopping import SearchStopper
@@ -45,9 +47,17 @@ class SearchCallback(tune.Callback):
     """Runs in the process that drives the search. Ray Tune pickles its callbacks into files that
     are never read again."""
 
-    def __init__(self, record: SearchRecord, phase: Phase, stopper: SearchStopper) -> None:
+    def __init__(
+        self,
+        record: SearchRecord,
+        phase: Phase,
+        stopper: SearchStopper,
+        storage: BaseStorage | None = None,
+    ) -> None:
+        """`storage`: Optuna's, for the study that others open; None for no such study."""
         self.record, self.plan, self.stopper = record, record.plan, stopper
         self.phase: Phase = phase
+        self.storage = storage
         self.has_evaluated = False
         """Whether a slot of this run has evaluated a trial."""
 
@@ -60,6 +70,9 @@ class SearchCallback(tune.Callback):
         prepare_database(plan.output, self.progress.warn)
         self.logger = SearchLogger(plan.output, plan.id, plan.mlflow_params())
         self.log_queue = LogQueue(self.progress.warn)
+        self.study = (
+            SharedStudy(self.record, self.storage, self.progress.warn) if self.storage else None
+        )
         self.are_baselines_logged = False
         if self.phase == "trials":
             self.logger.begin()  # a server that refuses does so before anything is trained
@@ -80,6 +93,7 @@ class SearchCallback(tune.Callback):
         id = trial.trial_id
         with self._record_faults():
             self.record.start(id)
+        self._share(id)
         self._log(lambda: self._start_run(self.record[id]))
         self.progress.show(f"{id} {self.record[id].architecture} starts")
 
@@ -93,6 +107,7 @@ class SearchCallback(tune.Callback):
         if report is None or not is_new:
             return
         self.has_evaluated = True
+        self._share(id)
         evaluation = report.evaluation
         assert evaluation
         if self.record.baselines and not self.are_baselines_logged:
@@ -170,6 +185,8 @@ class SearchCallback(tune.Callback):
                 "not logged. Nothing else is lost. When the server is back, run "
                 f"{resume_command(self.plan)} to log them."
             )
+        if self.study:
+            self.study.close()
         self.progress.close()
 
     def _log_pareto_front(self) -> None:
@@ -183,10 +200,15 @@ class SearchCallback(tune.Callback):
     def _end(self, id: str, status: Status, reason: str) -> None:
         with self._record_faults():
             self.record.end(id, status, reason)
+        self._share(id)
         self._log(lambda: self._end_run(self.record[id]))
         self.progress.show(
             f"{id} {self.record[id].architecture} {status}" + (f": {reason}" if reason else "")
         )
+
+    def _share(self, id: str) -> None:
+        if self.study:
+            self.study.update(self.record[id])
 
     @contextlib.contextmanager
     def _record_faults(self) -> Generator[None]:

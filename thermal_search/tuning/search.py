@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from optuna.storages import BaseStorage
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
@@ -25,6 +26,7 @@ from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
+from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
 from thermal_search.tuning.slots.slot import Slot
 from thermal_search.tuning.stopping import SearchStopper
@@ -48,15 +50,21 @@ def search(
     *,
     address: str = "local",
     resume: bool = False,
+    storage: str | None = None,
     wait: NodeWait = NodeWait(),  # noqa: B008 - immutable
 ) -> SearchRecord:
     """Runs a search to its end, or the rest of one, and returns its record.
+
+    Args:
+        storage: where Optuna keeps the study that others may open, as a URL; by default a journal
+            in the output folder.
 
     Raises SearchError, DatasetError or WeightsUnavailable before anything starts.
     """
     manifest = plan.check()
     _check_output(plan, manifest, resume)
     require_store(plan.output)
+    optuna_storage = open_storage(plan.output, storage) if storage else None
     # Before any machine is requested: a missing weights file is an error now.
     protocol = protocol_of(plan, manifest)
     if resume:
@@ -74,7 +82,8 @@ def search(
             plan.output.make_folder()
             with own(plan.output, stopper.report_fault):
                 plan.save()
-                record = _search(plan, manifest, placement, stopper)
+                shared = optuna_storage or open_storage(plan.output, None)
+                record = _search(plan, manifest, placement, stopper, shared)
                 (plan.output / RAY_FOLDER).delete()
                 return record
     finally:
@@ -83,16 +92,20 @@ def search(
 
 
 def _search(
-    plan: SearchPlan, manifest: Manifest, placement: SlotPlacement, stopper: SearchStopper
+    plan: SearchPlan,
+    manifest: Manifest,
+    placement: SlotPlacement,
+    stopper: SearchStopper,
+    storage: BaseStorage | None,
 ) -> SearchRecord:
     """Runs what the record lacks: trials, then the finalists with further seeds, which are
     evaluated on the test split."""
     record = SearchRecord.of(plan)
     if record.has_every_trial:
         # MLflow may have been unreachable when the last one ended.
-        SearchCallback(record, "trials", stopper).resend()
+        SearchCallback(record, "trials", stopper, storage).resend()
     else:
-        _load_and_run("trials", record, manifest, placement, stopper)
+        _load_and_run("trials", record, manifest, placement, stopper, storage)
     if record.finalists():
         stop_other_retrainings(record)
         if record.final_ranking:
@@ -147,18 +160,24 @@ def _load_and_run(
     manifest: Manifest,
     placement: SlotPlacement,
     stopper: SearchStopper,
+    storage: BaseStorage | None = None,
 ) -> None:
     """Trains what is left of a phase, on the dataset."""
     # Held until the phase ends: its blocks live as long as the process that loaded them. While
     # trials are compared, nothing reads the test split.
     dataset = load(manifest, with_test=phase == "retrainings")
     trainable = slot_trainable(record.plan, manifest, dataset, placement, phase)
-    run_phase(phase, record, trainable, placement.slots, stopper)
+    run_phase(phase, record, trainable, placement.slots, stopper, storage)
     del dataset
 
 
 def run_phase(
-    phase: Phase, record: SearchRecord, trainable: Any, slots: int, stopper: SearchStopper
+    phase: Phase,
+    record: SearchRecord,
+    trainable: Any,
+    slots: int,
+    stopper: SearchStopper,
+    storage: BaseStorage | None = None,
 ) -> None:
     """Runs what is left of a phase through slots.
 
@@ -183,7 +202,7 @@ def run_phase(
             run_config=tune.RunConfig(
                 name=phase,
                 storage_path=scratch,
-                callbacks=[SearchCallback(record, phase, stopper)],
+                callbacks=[SearchCallback(record, phase, stopper, storage)],
                 failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
                 stop=stopper,
                 verbose=0,

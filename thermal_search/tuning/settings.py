@@ -171,6 +171,11 @@ class LaunchSettings(Settings, frozen=True):
     resume: Annotated[Switch, DATA] = False
     """Resume the search in --output."""
 
+    storage: Annotated[str | None, DATA] = None
+    """Database for the study that optuna-dashboard and others open, such as
+    postgresql://user@host/optuna; default: the file optuna-journal.log in --output. It is written
+    for others: the search resumes without it."""
+
     address: Annotated[str | None, CLUSTER] = None
     """The Ray cluster to join: an address, auto (the cluster of this machine) or local (start Ray
     on this machine); default: RAY_ADDRESS if it is set, otherwise local, or auto in

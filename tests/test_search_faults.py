@@ -1,0 +1,149 @@
+"""Whole searches, killed and stopped. Their slots report learning curves instead of training; Ray,
+Ray Tune, MLflow and the files are real. `pytest -m faults` kills one forty times."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+from mlflow.tracking import MlflowClient
+
+from thermal_search import local_ray
+from thermal_search.storage import Location
+from thermal_search.tracking.runs import TRIAL_TAG
+from thermal_search.tracking.store import store_of
+from thermal_search.tuning import nodes
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+SIZE = ("4", "30", "10")
+"""Trials, images of each, images between evaluations."""
+
+
+@pytest.fixture(scope="module")
+def address():
+    """A Ray that the searches join, as on a cluster: they start faster and leave nothing behind."""
+    os.environ.update(nodes.ENVIRONMENT)
+    local_ray.start(num_cpus=1, include_dashboard=False, logging_level="error")
+    yield f"127.0.0.1:{ray.get_runtime_context().gcs_address.rpartition(':')[2]}"
+    ray.shutdown()
+
+
+def start(output, address, *kill_at, **environment):
+    return subprocess.Popen(
+        [sys.executable, "simulated_search.py", str(output), *SIZE, *map(str, kill_at)],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"RAY_ADDRESS": address} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process, code=0):
+    """Waits for the end; returns what was printed."""
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == code, printed
+    return printed
+
+
+def results(output):
+    return json.loads((output / "summary.json").read_text())
+
+
+def assert_mlflow_has_each_trial_once(output):
+    client = MlflowClient(store_of(Location.of(output)))
+    (experiment,) = [e for e in client.search_experiments() if e.name == "thermal-search"]
+    runs = client.search_runs([experiment.experiment_id])
+    summary = results(output)
+    trials = {trial["id"]: trial for trial in [*summary["trials"], *summary["retrainings"]]}
+    logged = [run.data.tags[TRIAL_TAG] for run in runs if TRIAL_TAG in run.data.tags]
+    assert sorted(logged) == sorted(trials)
+    assert len(runs) == len(trials) + 1
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in runs:
+        if id := run.data.tags.get(TRIAL_TAG):
+            points = client.get_metric_history(run.info.run_id, "fid")
+            steps = [point.step for point in points]
+            assert steps == [item["images"] for item in trials[id]["history"]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(address, tmp_path_factory):
+    """The results of a search that nothing disturbs, and the number of its writes."""
+    output = tmp_path_factory.mktemp("undisturbed") / "output"
+    printed = finish(start(output, address))
+    assert_mlflow_has_each_trial_once(output)
+    summary = results(output)
+    assert len(summary["trials"]) == 4
+    assert len(summary["retrainings"]) == 2
+    assert summary["final_ranking"]
+    return summary, int(re.search(r"steps (\d+)", printed)[1])
+
+
+def kill_and_resume(output, address, undisturbed, *kills):
+    for step in kills:
+        process = start(output, address, step)
+        printed, _ = process.communicate(timeout=240)
+        assert process.returncode in (0, -signal.SIGKILL), printed
+    finish(start(output, address))
+    assert results(output) == undisturbed
+    assert_mlflow_has_each_trial_once(output)
+
+
+def test_killed_search_ends_as_an_undisturbed_one(address, undisturbed, tmp_path):
+    summary, steps = undisturbed
+    kill_and_resume(tmp_path / "output", address, summary, steps // 3, steps // 4)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_search_killed_at_forty_moments_ends_as_an_undisturbed_one(address, undisturbed, tmp_path):
+    summary, steps = undisturbed
+    moments = random.Random(0).sample(range(1, steps), 40)
+    for number, step in enumerate(moments):
+        kills = (step, step // 2 + 1) if number % 5 == 0 else (step,)
+        kill_and_resume(tmp_path / str(step), address, summary, *kills)
+        print(f"killed at {kills} of {steps}: as undisturbed", flush=True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_stops_the_search_tidily(address, undisturbed, tmp_path, number, code):
+    output = tmp_path / "output"
+    process = start(output, address, SLOW_S="0.5")
+    deadline = time.monotonic() + 120
+    while not (output / "states").is_dir():  # a slot has begun to report
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    printed = finish(process, code)
+
+    assert f"Stopped by {signal.Signals(number).name}" in printed
+    assert "Traceback" not in printed
+    (running,) = [t for t in results(output)["trials"] if t["status"] == "interrupted"]
+    assert running["reason"] == f"the search received {signal.Signals(number).name}"
+    client = MlflowClient(store_of(Location.of(output)))
+    (experiment,) = [e for e in client.search_experiments() if e.name == "thermal-search"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert {run.info.status for run in runs} <= {"KILLED", "FINISHED"}
+    assert "KILLED" in {run.info.status for run in runs if TRIAL_TAG not in run.data.tags}
+    finish(start(output, address))
+    assert results(output) == undisturbed[0]
+    assert_mlflow_has_each_trial_once(output)
+
+
+def test_full_disk_stops_the_search_with_a_sentence(address, undisturbed, tmp_path):
+    output = tmp_path / "output"
+    printed = finish(start(output, address, FULL_AFTER="40"), 1)
+
+    assert re.search(r"has stopped, because No space left on device .*output", printed)
+    assert "Traceback" not in printed
+    finish(start(output, address))
+    assert results(output) == undisturbed[0]

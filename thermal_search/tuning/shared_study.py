@@ -1,0 +1,156 @@
+"""The search as a study of Optuna that others can open, such as optuna-dashboard.
+
+It is written from the record and never read for a decision: the search proposes from a study of its
+own (see `study`).
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, get_storage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+
+from thermal_search.errors import SearchError
+from thermal_search.storage import Location
+from thermal_search.tracking.store import without_password
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.slots.messages import TrialConfig
+from thermal_search.tuning.space import ConditionalSpace
+from thermal_search.tuning.study import STATES
+from thermal_search.tuning.summary import TrialRecord
+
+JOURNAL = "optuna-journal.log"
+
+
+class SharedStudy:
+    """Writes trials to Optuna's storage as they change, in a thread of its own.
+
+    A storage that fails costs the search nothing: the next time that the search resumes, the study
+    is brought up to date.
+    """
+
+    def __init__(
+        self, record: SearchRecord, storage: BaseStorage, warn: Callable[[str], None]
+    ) -> None:
+        self.record, self.storage, self.warn = record, storage, warn
+        self.space = ConditionalSpace(record.plan.architectures)
+        self.has_failed = False
+        self.thread = ThreadPoolExecutor(1, "shared_study")
+        self.thread.submit(self._try, self._open)
+        for trial in record.trials.values():
+            self.update(trial)
+
+    def update(self, trial: TrialRecord) -> None:
+        """Writes a trial as it is now."""
+        copy = trial.model_copy(update={"history": [*trial.history]})
+        self.thread.submit(self._try, lambda: self._write(copy))
+
+    def close(self) -> None:
+        """Waits until everything is written, or the storage has failed."""
+        self.thread.shutdown()
+
+    def _try(self, entry: Callable[[], None]) -> None:
+        if self.has_failed:
+            return
+        try:
+            entry()
+        except Exception as error:  # each kind of storage has errors of its own
+            self.has_failed = True
+            reason = without_password(" ".join(str(error).split()))[:200]
+            self.warn(
+                f"The study for Optuna cannot be written ({type(error).__name__}: {reason}). The "
+                "search continues without it, and writes it again when it resumes."
+            )
+
+    def _open(self) -> None:
+        plan, axes = self.record.plan, self.record.objective.axes
+        study = optuna.create_study(
+            study_name=study_name(self.record),
+            storage=self.storage,
+            directions=[StudyDirection.MINIMIZE] * len(axes),
+            load_if_exists=True,
+        )
+        study.set_metric_names([str(axis) for axis in axes])
+        study.set_user_attr("output", plan.output.name)
+        self.study_id = self.storage.get_study_id_from_name(study.study_name)
+
+    def _write(self, trial: TrialRecord) -> None:
+        storage = self.storage
+        known = storage.get_all_trials(self.study_id, deepcopy=False)
+        for number in range(len(known), trial.number + 1):
+            new = self._begun(trial) if number == trial.number else None
+            storage.create_new_trial(self.study_id, new or create_trial(state=TrialState.FAIL))
+        frozen = storage.get_all_trials(self.study_id, deepcopy=False)[trial.number]
+        if frozen.state.is_finished():
+            return
+        id = frozen._trial_id  # pyright: ignore[reportPrivateUsage] - storages have no other key
+        for count in range(len(frozen.intermediate_values) + 1, len(trial.history) + 1):
+            values = self.record.objective_after(trial, count)
+            if len(values) == 1:  # Optuna has no intermediate values of two objectives
+                images = trial.history[count - 1].images
+                storage.set_trial_intermediate_value(id, images, values[0])
+        match STATES[trial.status]:
+            case TrialState.RUNNING:
+                pass
+            case TrialState.PRUNED:
+                storage.set_trial_state_values(
+                    id, TrialState.PRUNED, self.record.objective_values(trial)
+                )
+            case _ if trial.status == "completed":
+                storage.set_trial_state_values(
+                    id, TrialState.COMPLETE, self.record.objective_values(trial)
+                )
+            case _:
+                storage.set_trial_user_attr(id, "reason", trial.reason)
+                storage.set_trial_state_values(id, TrialState.FAIL)
+
+    def _begun(self, trial: TrialRecord) -> optuna.trial.FrozenTrial | None:
+        point = self.space.flatten(TrialConfig(trial.architecture, trial.parameters))
+        if not point:
+            return None
+        parameters, distributions = point
+        return create_trial(
+            state=TrialState.RUNNING,
+            params=parameters,
+            distributions=distributions,
+            user_attrs={"id": trial.id},
+        )
+
+
+def study_name(record: SearchRecord) -> str:
+    """The name of a search's study: two searches may share a storage."""
+    return f"{record.output.name} {record.plan.id[:8]}"
+
+
+def open_storage(output: Location, url: str | None) -> BaseStorage | None:
+    """Optuna's storage at `url`, by default a journal in the output folder; None without `url` if
+    the output is in a bucket, which cannot hold a journal.
+
+    A damaged journal is set aside. Raises SearchError if the storage at `url` cannot be used.
+    """
+    if url:
+        try:
+            return get_storage(url)
+        except Exception as error:  # each kind of storage has errors of its own
+            reason = without_password(" ".join(str(error).split()))[:200]
+            raise SearchError(
+                f"--storage must be a database that Optuna can use, such as "
+                f"postgresql://user@host/optuna, but this one cannot be "
+                f"({type(error).__name__}: {reason}): check its address and its driver, or leave "
+                "it out."
+            ) from None
+    if output.local is None:
+        return None
+    journal = output.local / JOURNAL
+    try:
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+        storage.get_all_studies()
+    except Exception:  # any, from a damaged file
+        aside = journal.with_name(f"{JOURNAL}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+        journal.rename(aside)
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+    return storage
