@@ -64,7 +64,7 @@ def roadscene() -> Path:
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small drawn recording in the FLIR ADAS v2 layout, with stills."""
     folder = tmp_path_factory.mktemp("recording") / "drawn"
-    draw_recording(folder, recordings=6, frames=8, stills=8)
+    draw_recording(folder, recordings=6, frames=8, stills=8, height=96)
     return folder
 
 
