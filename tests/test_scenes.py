@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from thermal_search.demo.canvas import CELSIUS, surface_table
-from thermal_search.demo.materials import BRICK, CLOTHES, HOOD, INDEX, PAINT, Surface
+from thermal_search.demo.materials import BRICK, CAR_BODY, CLOTHES, HOOD, INDEX, Surface
 from thermal_search.demo.scenes import draw_drive, draw_recording
 from thermal_search.demo.weather import Weather
 from thermal_search.preparation.layouts import read_layout
@@ -82,7 +82,7 @@ def test_heat_follows_from_what_a_thing_is_not_from_its_color():
 def test_red_car_and_red_wall_differ_and_cars_of_all_colors_are_alike():
     weather = Weather.draw(np.random.default_rng(0), "night")
     red, blue = (0.5, 0.05, 0.05), (0.05, 0.05, 0.5)
-    surfaces = [Surface(PAINT, red), Surface(BRICK, red), Surface(PAINT, blue)]
+    surfaces = [Surface(CAR_BODY, red), Surface(BRICK, red), Surface(CAR_BODY, blue)]
     red_car, red_wall, blue_car = surface_table(surfaces, weather, np.zeros(3))[:, CELSIUS]
 
     assert red_wall - red_car > 2
@@ -90,16 +90,16 @@ def test_red_car_and_red_wall_differ_and_cars_of_all_colors_are_alike():
 
 
 def test_driven_cars_and_people_are_the_warmest():
-    celsius = {PAINT.name: [], HOOD.name: [], CLOTHES.name: []}
+    celsius = {CAR_BODY.name: [], HOOD.name: [], CLOTHES.name: []}
     for number in range(8):
         (scene,) = draw_drive(5, number, 1, height=128)
         thermal = np.asarray(scene.thermal.resize(scene.rgb.size), float)
         for name, values in celsius.items():
             values.append(thermal[scene.materials == INDEX[name]])
-    paint, hood, clothes = (np.concatenate(values).mean() for values in celsius.values())
+    bodywork, hood, clothes = (np.concatenate(values).mean() for values in celsius.values())
 
-    assert hood > paint + 20
-    assert clothes > paint + 50
+    assert hood > bodywork + 20
+    assert clothes > bodywork + 50
 
 
 def test_recordings_differ_and_frames_of_one_are_alike():

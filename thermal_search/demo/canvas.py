@@ -1,4 +1,4 @@
-"""Paints surfaces into one map, from which an RGB and a thermal image of the scene are computed."""
+"""Draws surfaces into one map, from which an RGB and a thermal image of the scene are computed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ COLOR, GLOW, PLACE = slice(0, 3), slice(3, 6), slice(13, 17)
 CELSIUS, EMISSIVITY, GRAIN, WARMTH, LIT, MATERIAL, CELLS, DISTANCE, ANCHOR_X, ANCHOR_Y, METERS = (
     range(6, FIELDS)
 )
-"""Columns of a painted surface: what its material and the weather say of it, then its place: meters
+"""Columns of a drawn surface: what its material and the weather say of it, then its place: meters
 ahead, the pixel that its pattern begins at, and meters per pixel."""
 
 LAMPLIGHT = np.array((1.0, 0.72, 0.36), np.float32)
@@ -135,7 +135,7 @@ class Camera:
 
 
 class Canvas:
-    """Every pixel holds the number of the surface that is painted on it."""
+    """Every pixel holds the number of the surface that is drawn on it."""
 
     def __init__(self, camera: Camera, weather: Weather, ground: Array, numbers: Numbers) -> None:
         """`ground` are the columns of GROUND, `numbers` the ground's surfaces by pixel."""
@@ -150,8 +150,8 @@ class Canvas:
 
         self.table = ground
 
-    def paint(self, polygons: list[list[float]], rows: Array) -> None:
-        """Paints polygons (pixels, x and y in turn), one over the other, with their columns."""
+    def draw_faces(self, polygons: list[list[float]], rows: Array) -> None:
+        """Draws polygons (pixels, x and y in turn), one over the other, with their columns."""
         for number, polygon in enumerate(polygons, start=len(self.table)):
             if polygon:
                 self.draw.polygon(polygon, fill=number)
@@ -180,7 +180,7 @@ class Rendering:
 def render(
     canvas: Canvas, noise: Array, random: np.random.Generator, *, exposure: float
 ) -> Rendering:
-    """Computes both images from what is painted."""
+    """Computes both images from what is drawn."""
     camera, weather = canvas.camera, canvas.weather
     labels = np.asarray(canvas.labels)
     columns = np.ascontiguousarray(canvas.table.T)
@@ -342,7 +342,7 @@ def _blurred(values: Array, sigma: float) -> Array:
 def _halo(light: Array) -> Array:
     """Light [h, w, 3] that the lens spreads widely."""
     height, width, channels = light.shape
-    small = max(width // 12, 4), max(height // 12, 4)
+    small = max(width // 20, 4), max(height // 20, 4)
     spread = [
         Image.fromarray(np.ascontiguousarray(light[..., channel], dtype=np.float32))
         .resize(small, Image.Resampling.BOX)

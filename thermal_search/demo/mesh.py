@@ -113,17 +113,17 @@ class World:
         normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-6)
         return normals * np.sign((normals * ahead).sum(1, keepdims=True))
 
-    def paint(self, canvas: Canvas, z: Array, frame: int) -> None:
-        """Paints what the camera sees if the objects are at `z`, the farthest faces first."""
+    def draw_faces(self, canvas: Canvas, z: Array, frame: int) -> None:
+        """Draws what the camera sees if the objects are at `z`, the farthest faces first."""
         camera = canvas.camera
         places = np.stack([self.x, np.zeros_like(z), z], axis=1)
-        eye = np.array([camera.x, camera.y, camera.z], np.float32)
-        centers = self.centers + (places - eye)[self.owner]
+        viewpoint = np.array([camera.x, camera.y, camera.z], np.float32)
+        centers = self.centers + (places - viewpoint)[self.owner]
         is_visible = (centers[:, 2] > 0) & (self.pose == frame % self.poses)
         is_visible &= self.is_flat | ((centers * self.normals).sum(1) < 0)
         points = self.vertices + places[self.vertex_owner]
         is_near = points[:, 2] < camera.z + NEAREST_M
-        pixels = camera.project(np.where(is_near[:, None], eye + AHEAD, points))
+        pixels = camera.project(np.where(is_near[:, None], viewpoint + AHEAD, points))
         is_cut = np.logical_or.reduceat(is_near, self.starts)
         low = np.minimum.reduceat(pixels, self.starts)
         high = np.maximum.reduceat(pixels, self.starts)
@@ -148,7 +148,7 @@ class World:
         rows[:, PLACE] = np.stack(
             [ahead, *pixels[self.starts[chosen]].T, ahead / camera.focal_y], axis=1
         )
-        canvas.paint(polygons, rows)
+        canvas.draw_faces(polygons, rows)
 
 
 class Shadows:

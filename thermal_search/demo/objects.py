@@ -10,6 +10,7 @@ import numpy as np
 from thermal_search.demo.materials import (
     BARK,
     BRICK,
+    CAR_BODY,
     CAR_GLASS,
     CLOTHES,
     DOOR,
@@ -18,7 +19,6 @@ from thermal_search.demo.materials import (
     HOOD,
     LIGHT,
     METAL,
-    PAINT,
     PANE,
     PLASTER,
     ROOF,
@@ -72,7 +72,7 @@ PALETTE: Sequence[Color] = (
     (0.75, 0.74, 0.72), (0.10, 0.28, 0.12), (0.60, 0.45, 0.08), (0.25, 0.26, 0.28),
     (0.30, 0.16, 0.09), (0.12, 0.30, 0.42),
 )  # fmt: skip
-"""Of anything that people paint: a wall may be as red as a car or a coat."""
+"""Of anything that people color: a wall may be as red as a car or a coat."""
 
 ROOM_LIGHT = np.array((1.0, 0.68, 0.34))
 ROOM_BRIGHTNESS = {"day": 0.0, "dusk": 0.6, "night": 0.14}
@@ -80,7 +80,7 @@ GLASS: Color = (0.05, 0.06, 0.08)
 RUBBER: Color = (0.015, 0.015, 0.017)
 
 
-def paint_color(random: Random) -> Color:
+def coating(random: Random) -> Color:
     chosen = PALETTE[int(random.integers(len(PALETTE)))]
     return _color(np.clip(np.array(chosen) * random.uniform(0.7, 1.3), 0.01, 0.85))
 
@@ -90,10 +90,10 @@ def building(
 ) -> SceneObject:
     """Its facade is at `x`, parallel to the road, and its near end at `z`."""
     side = 1 if x > 0 else -1
-    floors = int(random.integers(1, 3) if is_house else random.integers(2, 6))
-    height, depth = 3.0 * floors + 0.6, float(random.uniform(6, 9))
+    storeys = int(random.integers(1, 3) if is_house else random.integers(2, 6))
+    height, depth = 3.0 * storeys + 0.6, float(random.uniform(6, 9))
     material = BRICK if random.random() < 0.45 else PLASTER
-    color: Color = (0.34, 0.15, 0.10) if material is BRICK else paint_color(random)
+    color: Color = (0.34, 0.15, 0.10) if material is BRICK else coating(random)
     if random.random() < 0.4:
         color = (0.55, 0.50, 0.42)
     mesh = Mesh()
@@ -108,16 +108,16 @@ def building(
     )  # fmt: skip
     bright = 1.0 if weather.time == "day" else 0.25
     pane: Color = (0.10 * bright, 0.13 * bright, 0.17 * bright)
-    for floor in range(floors):
-        low = 3.0 * floor + 1.0
+    for storey in range(storeys):
+        low = 3.0 * storey + 1.0
         for start in np.arange(0.8, length - 1.4, 2.4):
             is_lit = weather.is_dark and random.random() < 0.4
             room = is_lit * ROOM_BRIGHTNESS[weather.time] * float(random.uniform(0.5, 1.2))
             surface = Surface(PANE, pane, heat=1.5 * is_lit, glow=_color(room * ROOM_LIGHT))
             corners = [(0, low, start), (0, low + 1.5, start), (0, low + 1.5, start + 1.2),
                        (0, low, start + 1.2)]  # fmt: skip
-            if floor == 0 and start < 1:
-                surface = Surface(DOOR, paint_color(random))
+            if storey == 0 and start < 1:
+                surface = Surface(DOOR, coating(random))
                 corners = [(px, 0.1 if py == low else 2.3, pz) for px, py, pz in corners]
             mesh.add(corners, surface, facing=toward, on=front)
         for start in np.arange(1.2, depth - 1.6, 2.8):
@@ -129,9 +129,9 @@ def building(
         tiles = Surface(ROOF, (0.28, 0.10, 0.06) if random.random() < 0.6 else (0.07, 0.07, 0.08))
         middle = outer / 2
         eaves, start, end_z = side * -0.4, -0.3, length + 0.3
-        slope = [(eaves, height - 0.2, start), (middle, ridge, start),
+        tiling = [(eaves, height - 0.2, start), (middle, ridge, start),
                  (middle, ridge, end_z), (eaves, height - 0.2, end_z)]  # fmt: skip
-        mesh.add(slope, tiles, facing=(-side, 1, 0))
+        mesh.add(tiling, tiles, facing=(-side, 1, 0))
         gable = [(0, height, 0), (middle, ridge, 0), (outer, height, 0)]
         mesh.add(gable, wall)
     placed = SceneObject(x, z, [mesh], (depth, length, height), is_background=True)
@@ -177,14 +177,14 @@ def sign(random: Random, weather: Weather, x: float, z: float) -> SceneObject:
 
 
 PROFILES: dict[str, Sequence[tuple[float, float, str]]] = {
-    "sedan": [(0, 0.32, "paint"), (0, 0.95, "paint"), (0.55, 1.0, "glass"), (1.15, 1.44, "paint"),
-              (2.3, 1.44, "glass"), (3.0, 0.98, "hood"), (4.2, 0.78, "paint"), (4.3, 0.32, "")],
-    "hatchback": [(0, 0.32, "paint"), (0.05, 0.95, "glass"), (0.4, 1.5, "paint"),
-                  (2.1, 1.5, "glass"), (2.8, 1.0, "hood"), (3.7, 0.8, "paint"), (3.8, 0.32, "")],
-    "van": [(0, 0.35, "paint"), (0.02, 1.15, "glass"), (0.12, 2.0, "paint"), (3.6, 2.0, "glass"),
-            (4.2, 1.15, "hood"), (4.8, 0.95, "paint"), (4.9, 0.35, "")],
-    "truck": [(0, 0.6, "paint"), (0, 3.2, "paint"), (5.4, 3.2, "glass"), (5.7, 2.0, "hood"),
-              (6.6, 1.2, "paint"), (6.6, 0.45, "")],
+    "sedan": [(0, 0.32, "body"), (0, 0.95, "body"), (0.55, 1.0, "glass"), (1.15, 1.44, "body"),
+              (2.3, 1.44, "glass"), (3.0, 0.98, "hood"), (4.2, 0.78, "body"), (4.3, 0.32, "")],
+    "hatchback": [(0, 0.32, "body"), (0.05, 0.95, "glass"), (0.4, 1.5, "body"),
+                  (2.1, 1.5, "glass"), (2.8, 1.0, "hood"), (3.7, 0.8, "body"), (3.8, 0.32, "")],
+    "van": [(0, 0.35, "body"), (0.02, 1.15, "glass"), (0.12, 2.0, "body"), (3.6, 2.0, "glass"),
+            (4.2, 1.15, "hood"), (4.8, 0.95, "body"), (4.9, 0.35, "")],
+    "truck": [(0, 0.6, "body"), (0, 3.2, "body"), (5.4, 3.2, "glass"), (5.7, 2.0, "hood"),
+              (6.6, 1.2, "body"), (6.6, 0.45, "")],
 }  # fmt: skip
 """Side views from the rear to the front: meters along and up, and what follows that point."""
 
@@ -211,12 +211,12 @@ def car(
     kind = str(random.choice(["sedan", "hatchback", "van", "truck"], p=[0.4, 0.35, 0.17, 0.08]))
     profile = PROFILES[kind]
     length, width = profile[-1][0], 2.3 if kind == "truck" else 1.76
-    color = paint_color(random)
+    color = coating(random)
     warm = float(random.uniform(0.8, 1.1)) if is_driven else 0.0
     if not is_driven and random.random() < 0.2:
         warm = 0.5  # parked not long ago
     surfaces = {
-        "paint": Surface(PAINT, color, heat=1.5 * warm),
+        "body": Surface(CAR_BODY, color, heat=1.5 * warm),
         "hood": Surface(HOOD, color, heat=13 * warm),
         "glass": Surface(CAR_GLASS, GLASS, heat=2 * warm),
     }
@@ -239,7 +239,7 @@ def car(
         body = [(side * half, up, along) for along, up in outline]
         window = [(side * half, up, along) for along, up in cabin]
         outward = (side, 0, 0)
-        flank = mesh.add(body, surfaces["paint"], facing=outward)
+        flank = mesh.add(body, surfaces["body"], facing=outward)
         mesh.add(window, surfaces["glass"], facing=outward, on=flank)
         for axle in (0.19 * length, 0.80 * length):
             for radius, surface in (
@@ -304,8 +304,8 @@ def person(random: Random, weather: Weather, x: float, z: float) -> SceneObject:
         # The air's own temperature is already in the material's.
         return Surface(material, color, heat=share * warmth)
 
-    coat = body(cover, CLOTHES, paint_color(random))
-    legs = body(0.8 * cover, CLOTHES, paint_color(random))
+    coat = body(cover, CLOTHES, coating(random))
+    legs = body(0.8 * cover, CLOTHES, coating(random))
     tone = float(random.uniform(0.25, 1.0))
     skin = body(0.88, SKIN, (0.50 * tone, 0.33 * tone, 0.25 * tone))
     hair = body(0.5, CLOTHES, (0.06, 0.04, 0.03))

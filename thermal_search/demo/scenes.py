@@ -178,7 +178,7 @@ class _Drive:
         z = self._positions(number)
         canvas.lamps = [(float(self.world.x[n]), float(z[n])) for n in self.lamps]
         self.shadows.throw(canvas, z)
-        self.world.paint(canvas, z, number)
+        self.world.draw_faces(canvas, z, number)
         rendering = render(canvas, self.noise, random, exposure=self.exposure)
         size = round(THERMAL_SCALE * width), round(THERMAL_SCALE * height)
         thermal = thermogram(rendering.celsius, size, camera.horizon, random)
