@@ -49,7 +49,7 @@ def test_command_prints_and_writes_all_metrics(model, dataset, tmp_path, capsys)
     assert report.protocol["images"] == read_manifest(dataset).count("pairs", "val")
     for name in metrics:
         assert name in printed
-    assert set(baselines) == {"real_halves", "train", "inverted_grey", "mean_thermal"}
+    assert set(baselines) == {"real_halves", "train", "inverted_grey", "mean_thermal", "ridge"}
     untrained, gray = metrics[metric], baselines["inverted_grey"][metric]
     assert report.beats_inverted_grey == (untrained < gray)
     for baseline in baselines.values():
@@ -71,9 +71,9 @@ def test_two_workers_compute_the_metrics_of_one(model, uncached, capsys):
     assert set(two.baselines) == set(one.baselines)
     for name, baseline in one.baselines.items():
         assert two.baselines[name] == pytest.approx(baseline, rel=1e-6)
-    # All workers measure the real images, three baselines and the generated images.
+    # All workers measure the real images, four baselines and the generated images.
     for progress in (progress_of_one, capsys.readouterr().err):
-        assert f" {5 * count}/{5 * count} " in progress
+        assert f" {6 * count}/{6 * count} " in progress
 
 
 def test_progress_counts_what_is_not_cached(model, uncached, monkeypatch, capsys):
@@ -89,7 +89,7 @@ def test_progress_counts_what_is_not_cached(model, uncached, monkeypatch, capsys
             (int(n), int(total)) for n, total in re.findall(r"(\d+)/(\d+)", capsys.readouterr().err)
         ]
 
-    for deleted, passes in (("*", 5), ("none", 1), ("*.npz", 2), ("*.json", 4)):
+    for deleted, passes in (("*", 6), ("none", 1), ("*.npz", 2), ("*.json", 5)):
         for file in cache.glob(deleted):
             file.unlink()
         drawn = progress()

@@ -204,8 +204,15 @@ def _evaluate(
         real = measure_real_statistics(statistics_file, pairs, extractor, group, counter.advance)
     evaluator = Evaluator(pairs, extractor, real, group, device, perceptual, counter.advance)
     if baselines is None:
-        training = _same_fraction(read_thermal(manifest, "train"), pairs, count)
-        baselines = measure_and_cache_baselines(evaluator, [training], baselines_file)
+        rgb, thermal = read_pairs(manifest, "train")
+        every = read_thermal(manifest, "train")
+        training = [thermal, every.slice(len(thermal), len(every))]
+        baselines = measure_and_cache_baselines(
+            evaluator,
+            [_same_fraction(frames, pairs, count) for frames in training],
+            _same_fraction(rgb, pairs, count),
+            baselines_file,
+        )
     try:
         metrics = evaluator.evaluate(translator, folder / "grid.png").metrics
     except TrialDiverged as divergence:
