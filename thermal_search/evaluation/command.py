@@ -35,6 +35,7 @@ from thermal_search.evaluation.baselines import (
     load_cached_baselines,
     measure_and_cache_baselines,
 )
+from thermal_search.evaluation.comparison import compare
 from thermal_search.evaluation.evaluator import Evaluator, full_protocol
 from thermal_search.evaluation.real_statistics import measure_real_statistics
 from thermal_search.evaluation.report import EvaluationReport
@@ -229,6 +230,10 @@ def _evaluate(
             metrics=metrics,
             baselines=baselines,
             beats_inverted_grey=metrics[metric] < baselines[TRIVIAL_BASELINE][metric],
+            better_than={
+                comparison.baseline: list(comparison.better)
+                for comparison in compare(metrics, baselines, metric)
+            },
         )
         (folder / REPORT_FILE).write_text(report.model_dump_json())
 

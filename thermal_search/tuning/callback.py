@@ -8,6 +8,7 @@ from ray import tune
 from ray.exceptions import RayTaskError
 
 from thermal_search.evaluation.baselines import Baselines
+from thermal_search.evaluation.comparison import comparison_tags
 from thermal_search.storage import Location
 from thermal_search.tracking.log_queue import LogQueue
 from thermal_search.tracking.runs import SearchLogger
@@ -16,6 +17,7 @@ from thermal_search.tuning.final_ranking import finalize, mlflow_summary
 from thermal_search.tuning.pareto_plot import draw_pareto_front
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
+from thermal_search.tuning.ranking_text import compare_trial
 from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
 from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE, TrialConfig
@@ -224,6 +226,7 @@ class SearchCallback(tune.Callback):
         tags: dict[str, str] = {}
         if trial.beats_inverted_grey is not None:
             tags["beats_inverted_grey"] = str(trial.beats_inverted_grey).lower()
+            tags |= comparison_tags(compare_trial(self.record, trial))
         self.logger.end_trial(trial.id, trial.status, trial.reason, tags)
 
     @property
