@@ -6,8 +6,9 @@ from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Experiment
 
+from thermal_search.errors import SettingsError
 from thermal_search.tuning.searcher import PruningOptunaSearch, RetrainingQueue, build_searcher
-from thermal_search.tuning.space import OBJECTIVE, RETRAINING_CONFIG
+from thermal_search.tuning.space import OBJECTIVE, RETRAINING_CONFIG, parse_fixed
 
 # Optuna calls grouped, multivariate TPE experimental.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -92,3 +93,34 @@ def test_no_more_retrainings_run_than_there_are_slots(monkeypatch, tmp_path):
     restored.restore_from_dir(str(tmp_path))
     more = [restored.next_trial() for _ in range(3)]
     assert [trial and trial.config[RETRAINING_CONFIG] for trial in more] == ["b", "c", None]
+
+
+def test_fixed_parameters_are_those_of_every_trial_and_the_others_are_searched():
+    texts = ["pix2pix.batch_size=8", "pix2pix.norm=instance", "pix2pix.dropout=0.25"]
+    search = build_searcher(["pix2pix"], seed=0, fixed=parse_fixed(texts, ["pix2pix"]))
+    search.__class__.slots, slots = 4, search.__class__.slots
+    try:
+        trials = [search.suggest(str(number))["pix2pix"] for number in range(4)]
+    finally:
+        search.__class__.slots = slots
+
+    for trial in trials:
+        assert (trial["batch_size"], trial["norm"], trial["dropout"]) == (8, "instance", 0.25)
+    assert trials[0]["l1_weight"] == 100.0  # as published
+    assert len({trial["l1_weight"] for trial in trials}) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batch_size=8", "must name a parameter of pix2pix, wgan, as in pix2pix.batch_size=8"),
+        ("unit.batch_size=8", "must name a parameter of pix2pix, wgan"),
+        ("pix2pix.size=8", "pix2pix has no parameter 'size'. Available: generator_lr"),
+        ("pix2pix.batch_size=7", "must be one of 1, 2, 4, 8, 16"),
+        ("pix2pix.dropout=much", "must be a number from 0.0 to 0.6"),
+        ("wgan.n_critic=0.5", "must be a number from 1 to 10"),
+    ],
+)
+def test_value_outside_the_search_space_is_one_sentence(text, message):
+    with pytest.raises(SettingsError, match=message):
+        parse_fixed([text], ["pix2pix", "wgan"])

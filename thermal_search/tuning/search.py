@@ -207,7 +207,10 @@ def _tuner(plan: SearchPlan, trainable: Any, slots: int, resume: bool) -> tune.T
         trainable,
         tune_config=tune.TuneConfig(
             search_alg=build_searcher(
-                plan.architectures, plan.seed, has_two_objectives=has_two_objectives
+                plan.architectures,
+                plan.seed,
+                has_two_objectives=has_two_objectives,
+                fixed=plan.fixed_parameters,
             ),
             scheduler=scheduler,
             num_samples=plan.trials,

@@ -12,6 +12,7 @@ from thermal_search.tuning.space import (
     OBJECTIVE,
     SECOND_OBJECTIVE,
     ConditionalSpace,
+    Fixed,
     published_point,
 )
 
@@ -51,15 +52,19 @@ class RetrainingQueue(BasicVariantGenerator):
 
 
 def build_searcher(
-    architectures: Sequence[str], seed: int, *, has_two_objectives: bool = False
+    architectures: Sequence[str],
+    seed: int,
+    *,
+    has_two_objectives: bool = False,
+    fixed: Fixed | None = None,
 ) -> PruningOptunaSearch:
     """TPE over the architectures, after the published point of each. With two objectives it is
     Optuna's multi-objective TPE, which learns from completed trials only."""
     return PruningOptunaSearch(
-        space=ConditionalSpace(architectures),
+        space=ConditionalSpace(architectures, fixed),
         metric=[OBJECTIVE, SECOND_OBJECTIVE] if has_two_objectives else OBJECTIVE,
         mode=["min", "min"] if has_two_objectives else "min",
-        points_to_evaluate=[published_point(name) for name in architectures],
+        points_to_evaluate=[published_point(name, fixed) for name in architectures],
         # Several trials run at once: `constant_liar` keeps the sampler from proposing the same
         # point twice. The seed belongs to the sampler; OptunaSearch ignores its own next to one.
         sampler=TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed),
