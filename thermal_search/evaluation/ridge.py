@@ -68,7 +68,7 @@ class RidgeRegression:
         products -= fitted * torch.einsum("fhw,ghw->fg", means, means)
         covariance, target = products[:-1, :-1], products[:-1, -1]
         penalty = PENALTY * covariance.diagonal().mean().clamp(min=1e-9)
-        weights = torch.linalg.solve(covariance + penalty * torch.eye(FEATURES), target)
+        weights = torch.linalg.solve(covariance + penalty.expand(FEATURES).diag(), target)
         return cls(weights.float(), means[:-1].float(), means[-1].float())
 
     def predict(
