@@ -25,8 +25,6 @@ with install_import_hook([f"thermal_search.{name}" for name in CHECKED], "bearty
 
 from thermal_search.demo.scenes import draw_recording  # noqa: E402
 from thermal_search.metrics.inception import WEIGHTS_FILE  # noqa: E402
-from thermal_search.preparation.prepare import prepare  # noqa: E402
-from thermal_search.preparation.settings import PreparationSettings  # noqa: E402
 
 ROADSCENE = Path(__file__).parents[2] / "shared" / "data" / "roadscene"
 
@@ -64,13 +62,17 @@ def roadscene() -> Path:
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small drawn recording in the FLIR ADAS v2 layout, with stills."""
     folder = tmp_path_factory.mktemp("recording") / "drawn"
-    draw_recording(folder, recordings=6, frames=8, stills=8)
+    draw_recording(folder, recordings=6, frames=8, stills=8, height=96)
     return folder
 
 
 @pytest.fixture(scope="session")
 def dataset(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The drawn recording, prepared at 32 x 32 pixels."""
+    # Here: the GPU tests also run where the libraries of preparation are not installed.
+    from thermal_search.preparation.prepare import prepare
+    from thermal_search.preparation.settings import PreparationSettings
+
     folder = tmp_path_factory.mktemp("dataset") / "prepared"
     prepare(recording, folder, PreparationSettings(size=32))
     return folder

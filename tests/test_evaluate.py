@@ -49,12 +49,13 @@ def test_command_prints_and_writes_all_metrics(model, dataset, tmp_path, capsys)
     assert report.protocol["images"] == read_manifest(dataset).count("pairs", "val")
     for name in metrics:
         assert name in printed
-    assert set(baselines) == {"real_halves", "train", "inverted_grey", "mean_thermal"}
+    assert set(baselines) == {"real_halves", "train", "inverted_grey", "mean_thermal", "ridge"}
     untrained, gray = metrics[metric], baselines["inverted_grey"][metric]
     assert report.beats_inverted_grey == (untrained < gray)
     for baseline in baselines.values():
         assert f"{baseline[metric]:.4g}" in printed
-    assert f"({metric} {untrained:.6g} against {gray:.6g})" in printed
+    assert f"distance ({untrained:.4g} against {gray:.4g})" in printed.replace("\n", " ")
+    assert set(report.better_than) == {"inverted_grey", "mean_thermal", "ridge"}
 
 
 def test_two_workers_compute_the_metrics_of_one(model, uncached, capsys):
@@ -71,9 +72,9 @@ def test_two_workers_compute_the_metrics_of_one(model, uncached, capsys):
     assert set(two.baselines) == set(one.baselines)
     for name, baseline in one.baselines.items():
         assert two.baselines[name] == pytest.approx(baseline, rel=1e-6)
-    # All workers measure the real images, three baselines and the generated images.
+    # All workers measure the real images, four baselines and the generated images.
     for progress in (progress_of_one, capsys.readouterr().err):
-        assert f" {5 * count}/{5 * count} " in progress
+        assert f" {6 * count}/{6 * count} " in progress
 
 
 def test_progress_counts_what_is_not_cached(model, uncached, monkeypatch, capsys):
@@ -89,7 +90,7 @@ def test_progress_counts_what_is_not_cached(model, uncached, monkeypatch, capsys
             (int(n), int(total)) for n, total in re.findall(r"(\d+)/(\d+)", capsys.readouterr().err)
         ]
 
-    for deleted, passes in (("*", 5), ("none", 1), ("*.npz", 2), ("*.json", 4)):
+    for deleted, passes in (("*", 6), ("none", 1), ("*.npz", 2), ("*.json", 5)):
         for file in cache.glob(deleted):
             file.unlink()
         drawn = progress()
@@ -148,9 +149,12 @@ def test_error_in_a_worker_process_is_the_same_sentence(model, dataset, tmp_path
 
 @pytest.mark.parametrize(
     ("gray", "message"),
-    [(9.5, "beats inverted grey RGB (fid 9 against 9.5)."), (9.0, "does not beat inverted grey")],
+    [
+        (9.5, "Against inverted grey: better in distance (9 against 9.5), L1 (3 against 4.25)."),
+        (9.0, "better in L1 (3 against 4.25); not better in distance (9 against 9)."),
+    ],
 )
-def test_printed_report_says_whether_inverted_grey_is_beaten(gray, message, capsys):
+def test_printed_report_says_what_beats_what_in_which_measure(gray, message, capsys):
     print_report(
         EvaluationReport(
             model="generator",
@@ -162,10 +166,10 @@ def test_printed_report_says_whether_inverted_grey_is_beaten(gray, message, caps
             metrics={"fid": 9.0, "l1": 3.0},
             baselines={"inverted_grey": {"fid": gray, "l1": 4.25, "images": 7}},
             beats_inverted_grey=gray > 9.0,
+            better_than={},
         )
     )
     printed = capsys.readouterr().out
 
     assert message in printed
-    assert "4.25" in printed
-    assert ("has not learned to translate" in printed) == (gray == 9.0)
+    assert ("sharp edges" in printed) == (gray == 9.0)

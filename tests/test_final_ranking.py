@@ -7,9 +7,10 @@ from PIL import Image
 from summaries import evaluate, record_of, run_trial
 
 from thermal_search.errors import SearchError
+from thermal_search.evaluation.comparison import comparison_tags
 from thermal_search.tuning.final_ranking import mlflow_summary
 from thermal_search.tuning.pareto_plot import draw_pareto_front
-from thermal_search.tuning.ranking_text import describe
+from thermal_search.tuning.ranking_text import compare_trial, describe
 from thermal_search.tuning.record import SearchRecord
 
 
@@ -101,6 +102,31 @@ def test_trial_in_the_folder_of_another_is_one_sentence(tmp_path):
         SearchRecord.load(tmp_path)
 
 
+def test_trial_is_compared_with_the_baselines_measure_by_measure(tmp_path):
+    record = record_of(tmp_path, average_last=2)
+    baselines = {
+        "inverted_grey": {"fid": 40.0, "kid": 0.1, "l1": 55.0},
+        "mean_thermal": {"fid": 270.0, "kid": 0.9, "l1": 21.0},
+        "ridge": {"fid": 200.0, "kid": 0.8, "l1": 13.0},
+        "real_halves": {"fid": 20.0},
+    }
+    values = [{"fid": 45.0, "kid": 0.1, "l1": l1} for l1 in (15.0, 17.0)]
+    run_trial(record, *values, baselines=baselines)
+    text = describe(record)
+
+    assert text.splitlines()[1].endswith("completed, beats inverted grey in L1")
+    grey = "Against inverted grey: better in L1 (16 against 55); not better in distance (45"
+    assert grey in text
+    assert "Against mean thermal: better in distance (45 against 270), KID (0.1 against" in text
+    assert "Against ridge: better in distance (45 against 200), KID (0.1 against 0.8); not" in text
+    assert "has the sharp edges of real images" in text
+    assert comparison_tags(compare_trial(record, record.best)) == {
+        "better_than_inverted_grey": "L1",
+        "better_than_mean_thermal": "distance, KID, L1",
+        "better_than_ridge": "distance, KID",
+    }
+
+
 def test_trial_that_does_not_beat_inverted_grey_is_marked(tmp_path):
     record = record_of(tmp_path)
     baselines = {"inverted_grey": {"fid": 40.0}, "train": {"fid": 5.0}}
@@ -110,8 +136,9 @@ def test_trial_that_does_not_beat_inverted_grey_is_marked(tmp_path):
     assert early.beats_inverted_grey is True
     assert late.beats_inverted_grey is False
     lines = describe(record).splitlines()
-    assert "does not beat" not in lines[1]
-    assert lines[2].endswith("completed, does not beat inverted grey")
+    assert lines[1].endswith("completed, beats inverted grey in distance")
+    assert lines[2].endswith("completed, beats inverted grey in nothing")
+    assert "sharp edges" not in describe(record)
     assert "Baselines, fid: inverted grey 40.00, train 5.00." in lines
 
 

@@ -4,7 +4,9 @@ import pytest
 from optuna.trial import TrialState
 from summaries import evaluate, record_of, run_trial
 
+from thermal_search.errors import SettingsError
 from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.space import parse_fixed
 from thermal_search.tuning.study import ProposalStudy
 
 # Optuna calls grouped, multivariate TPE experimental.
@@ -93,3 +95,35 @@ def test_added_architecture_is_tried_next(tmp_path):
 
     assert (number, config.architecture) == (4, "gan")
     assert len(study.study.trials) == 6
+
+
+def test_fixed_parameters_are_those_of_every_trial_and_the_others_are_searched(tmp_path):
+    fix = ("pix2pix.batch_size=8", "pix2pix.norm=instance", "pix2pix.dropout=0.25")
+    record = record_of(tmp_path, fix=fix)
+    study = study_of(record, architectures=("pix2pix",))
+    configs = []
+    for _ in range(4):
+        number, config = study.propose()
+        record.add(number, config)
+        configs.append(config.parameters)
+
+    for config in configs:
+        assert (config["batch_size"], config["norm"], config["dropout"]) == (8, "instance", 0.25)
+    assert configs[0]["l1_weight"] == 100.0  # as published
+    assert len({config["l1_weight"] for config in configs}) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batch_size=8", "must name a parameter of pix2pix, wgan, as in pix2pix.batch_size=8"),
+        ("unit.batch_size=8", "must name a parameter of pix2pix, wgan"),
+        ("pix2pix.size=8", "pix2pix has no parameter 'size'. Available: generator_lr"),
+        ("pix2pix.batch_size=7", "must be one of 1, 2, 4, 8, 16"),
+        ("pix2pix.dropout=much", "must be a number from 0.0 to 0.6"),
+        ("wgan.n_critic=0.5", "must be a number from 1 to 10"),
+    ],
+)
+def test_value_outside_the_search_space_is_one_sentence(text, message):
+    with pytest.raises(SettingsError, match=message):
+        parse_fixed([text], ARCHITECTURES)

@@ -1,117 +1,70 @@
-"""Road scenes by day and by night, drawn as RGB and thermal pairs in the FLIR ADAS v2 layout.
+"""Road scenes by day, at dusk and at night, drawn as RGB and thermal pairs.
 
-Thermal follows from the material and temperature of objects, never from their color: people are
-warm in any clothes, a parked car is as cold as the air, a driven one has a hot hood and hot wheels,
-glass reflects the cold sky, and houses are warm at night. Inverted gray is a poor prediction.
+Heat follows from what a thing is, never from its color: people are warm in any clothes, a parked
+car is about as cold as the air and a driven one has a hot hood and hot tires, glass and bare metal
+reflect the cold sky, asphalt keeps the sun's warmth, and a shadow is colder than the ground around
+it. Every recording is a drive of its own: another street, other weather, another camera.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from thermal_search.demo.canvas import Canvas, Color, Material
+from thermal_search.demo.canvas import (
+    FARTHEST_GROUND_M,
+    GROUND,
+    LIT,
+    SUPERSAMPLING,
+    Array,
+    Camera,
+    Canvas,
+    noise_tile,
+    render,
+    surface_table,
+    thermogram,
+)
+from thermal_search.demo.materials import HILL, Color, Surface
+from thermal_search.demo.mesh import Mesh, Shadows, World
+from thermal_search.demo.objects import (
+    SceneObject,
+    building,
+    car,
+    lamp,
+    person,
+    sign,
+    tree,
+)
+from thermal_search.demo.weather import TIMES, Time, Weather
 
-RGB_SIZE = (288, 256)
-THERMAL_SIZE = (160, 142)
-"""Width and height in pixels; the same field of view."""
+ASPECT = 9 / 8
+"""Width of an image divided by its height, as of FLIR ADAS v2."""
 
-CAMERA_HEIGHT_M = 1.4
-FOCAL = 0.9
-"""Focal length as a fraction of the image's width."""
+HEIGHT = 256
+THERMAL_SCALE = 0.625
+"""Pixels of the thermal image for one of the RGB image, in both directions."""
 
-NEAREST_M, FARTHEST_M = 4.0, 70.0
-METERS_PER_FRAME = 0.7
+NEAREST_M, FARTHEST_M, SKYLINE_M = 2.0, 75.0, 230.0
+METERS_PER_FRAME = 0.8
 
-
-@dataclass(frozen=True)
-class Weather:
-    """Light, temperatures and surfaces of a drive. All temperatures here are in degrees Celsius."""
-
-    is_night: bool
-    air: float
-    """Temperature of the air."""
-
-    sky: Material
-    road: Material
-    verge: Material
-    light: float
-
-    @classmethod
-    def draw(cls, random: np.random.Generator, *, is_night: bool) -> "Weather":
-        air = float(random.uniform(2, 12) if is_night else random.uniform(10, 26))
-        overcast = random.random() < 0.5
-        sky_celsius = air - (8 if overcast else 30)
-        gray = int(random.uniform(60, 200))  # asphalt or concrete, which the sun warms alike
-        if is_night:
-            sky = Material((18, 20, 34), sky_celsius, glows=True)
-            road, verge = air + 4, air - 3
-        else:
-            blue = (205, 210, 215) if overcast else (120, 170, 230)
-            sky = Material(blue, sky_celsius, glows=True)
-            road, verge = air + (5 if overcast else 14), air - 1
-        return cls(
-            is_night=is_night,
-            air=air,
-            sky=sky,
-            road=Material((gray, gray, gray + 6), road),
-            verge=Material(_color(random, (70, 110, 50), 25), verge),
-            light=0.28 if is_night else float(random.uniform(0.8, 1.0)),
-        )
+BRIGHTNESS: dict[Time, float] = {"day": 1.0, "dusk": 0.8, "night": 0.35}
+"""What an RGB camera's exposure aims at."""
 
 
 @dataclass(frozen=True)
-class SceneObject:
-    """An object on or beside the road, and how it is drawn."""
+class Scene:
+    """One frame of a drive."""
 
-    x: float
-    """Meters to the right of the camera's path."""
+    rgb: Image.Image
+    thermal: Image.Image
+    """Of the same field of view; 0 .. 255."""
 
-    z: float
-    """Meters ahead in the first frame."""
-
-    speed: float
-    """Meters per frame by which it moves away from a camera at rest."""
-
-    draw: Callable[[Canvas, "View"], None]
-
-
-@dataclass(frozen=True)
-class View:
-    """Position and scale of an object in the image."""
-
-    x: float
-    ground: float
-    scale: float
-    """Pixels per meter."""
-
-    def box(
-        self, canvas: Canvas, left: float, low: float, right: float, high: float, material: Material
-    ) -> None:
-        """Draws a box in meters, relative to the object's center on the ground."""
-        s = self.scale
-        canvas.box(
-            self.x + left * s,
-            self.ground - high * s,
-            self.x + right * s,
-            self.ground - low * s,
-            material,
-        )
-
-    def ellipse(
-        self, canvas: Canvas, left: float, low: float, right: float, high: float, material: Material
-    ) -> None:
-        s = self.scale
-        canvas.ellipse(
-            self.x + left * s,
-            self.ground - high * s,
-            self.x + right * s,
-            self.ground - low * s,
-            material,
-        )
+    materials: np.ndarray[Any, np.dtype[np.uint8]]
+    """[height, width] as of `rgb`: numbers of `materials.MATERIALS`."""
 
 
 def draw_recording(
@@ -121,224 +74,228 @@ def draw_recording(
     recordings: int = 8,
     frames: int = 24,
     stills: int = 24,
+    height: int = HEIGHT,
 ) -> None:
-    """Draws `recordings` pairs of videos of `frames` frames, and `stills` unpaired images per kind.
+    """Draws a source folder for `process.py`, in the layout of FLIR ADAS v2.
 
-    Every second recording is at night. The same seed draws the same images.
+    `recordings` pairs of videos of `frames` frames, and `stills` unpaired images of each kind. RGB
+    images are `height` pixels high. The same arguments draw the same images.
     """
     mapping: dict[str, str] = {}
     for number in range(recordings):
-        random = np.random.default_rng([seed, number])
-        drive = _Drive(random, is_night=number % 2 == 1)
         rgb_video, thermal_video = f"demoRgb{number:02}", f"demoThermal{number:02}"
-        for frame in range(frames):
-            rgb, thermal = drive.frame(frame)
+        for frame, scene in enumerate(draw_drive(seed, number, frames, height=height)):
             rgb_name = f"video-{rgb_video}-frame-{frame:06d}-r{number:02}{frame:04}.jpg"
             thermal_name = f"video-{thermal_video}-frame-{frame:06d}-t{number:02}{frame:04}.jpg"
-            _save(rgb, folder / "video_rgb_test" / "data" / rgb_name)
-            _save(thermal, folder / "video_thermal_test" / "data" / thermal_name)
+            _save(scene.rgb, folder / "video_rgb_test" / "data" / rgb_name)
+            _save(scene.thermal, folder / "video_thermal_test" / "data" / thermal_name)
             mapping[rgb_name] = thermal_name
     for split, count in (("train", stills), ("val", max(stills // 4, 1))):
         for kind in ("rgb", "thermal"):
             images = folder / f"images_{kind}_{split}" / "data"
             for number in range(count):
-                random = np.random.default_rng([seed, 1, len(kind), len(split), number])
-                drive = _Drive(random, is_night=number % 2 == 1)
-                pair = drive.frame(0)
+                # Streets of their own: unpaired images share no scene.
+                drive = 1000 * (1 + len(kind) + 20 * len(split)) + number
+                (scene,) = draw_drive(seed, drive, 1, height=height)
                 name = f"video-still{kind}{split}{number:03}-frame-000000-s{number:04}.jpg"
-                _save(pair[0 if kind == "rgb" else 1], images / name)
+                _save(scene.rgb if kind == "rgb" else scene.thermal, images / name)
     (folder / "rgb_to_thermal_vid_map.json").write_text(json.dumps(mapping, indent=1) + "\n")
+
+
+def draw_drive(seed: int, number: int, frames: int, *, height: int = HEIGHT) -> Iterator[Scene]:
+    """The frames of one recording; recordings of other numbers show other streets and weather."""
+    random = np.random.default_rng([seed, number])
+    drive = _Drive(random, TIMES[number % len(TIMES)])
+    for frame in range(frames):
+        yield drive.frame(frame, height, random)
 
 
 class _Drive:
     """One recording: weather, a street, and a camera that drives along it."""
 
-    def __init__(self, random: np.random.Generator, *, is_night: bool) -> None:
-        self.random = random
-        self.weather = Weather.draw(random, is_night=is_night)
-        self.horizon = float(random.uniform(0.42, 0.52))
-        self.half_road = float(random.uniform(3.2, 5.0))
-        weather = self.weather
-        self.objects = [
-            *(_building(random, weather, side) for side in (-1, 1) for _ in range(7)),
-            *(_tree(random, weather, side) for side in (-1, 1) for _ in range(4)),
-            *(_lamp(random, weather, side) for side in (-1, 1) for _ in range(2)),
-            *(_car(random, weather, self.half_road, is_driven=n % 3 < 2) for n in range(6)),
-            *(_person(random, weather, self.half_road) for _ in range(7)),
-        ]
-
-    def frame(self, number: int) -> tuple[Image.Image, Image.Image]:
-        width, height = RGB_SIZE
-        canvas = Canvas(width, height, light=self.weather.light)
-        self._ground(canvas, number)
-        located = [(self._distance(item, number), item) for item in self.objects]
-        for z, item in sorted(located, key=lambda pair: -pair[0]):
-            item.draw(canvas, self._view(item.x, z))
-        span = (self.weather.air - 16, self.weather.air + 30)
-        return canvas.photograph(self.random), canvas.thermogram(*THERMAL_SIZE, *span, self.random)
-
-    def _distance(self, item: SceneObject, number: int) -> float:
-        moved = item.z + (item.speed - METERS_PER_FRAME) * number
-        return NEAREST_M + (moved - NEAREST_M) % (FARTHEST_M - NEAREST_M)
-
-    def _view(self, x: float, z: float) -> View:
-        width, height = RGB_SIZE
-        scale = FOCAL * width / z
-        return View(width / 2 + x * scale, self.horizon * height + CAMERA_HEIGHT_M * scale, scale)
-
-    def _ground(self, canvas: Canvas, number: int) -> None:
-        width, height = RGB_SIZE
-        weather, horizon = self.weather, self.horizon * height
-        canvas.box(0, 0, width, horizon, weather.sky)
-        canvas.box(0, horizon, width, height, weather.verge)
-        left, right = self._view(-self.half_road, 2.0), self._view(self.half_road, 2.0)
-        vanishing = (width / 2, horizon)
-        canvas.polygon([vanishing, (left.x, left.ground), (right.x, right.ground)], weather.road)
-        marking = Material((235, 235, 225), weather.road.celsius - 2)
-        for index in range(12):
-            z = 2.5 + (index * 6 - METERS_PER_FRAME * number) % 66
-            near, far = self._view(0, z), self._view(0, z + 2.5)
-            canvas.polygon(
-                [
-                    (near.x - 0.08 * near.scale, near.ground),
-                    (near.x + 0.08 * near.scale, near.ground),
-                    (far.x + 0.08 * far.scale, far.ground),
-                    (far.x - 0.08 * far.scale, far.ground),
-                ],
-                marking,
+    def __init__(self, random: np.random.Generator, time: Time) -> None:
+        self.weather = Weather.draw(random, time)
+        self.noise = noise_tile(random)
+        self.start = float(random.uniform(0, 500))
+        self.focal = float(random.uniform(0.78, 1.0))
+        self.horizon = float(random.uniform(0.44, 0.53))
+        self.camera_height = float(random.uniform(1.25, 1.7))
+        self.bend = float(random.uniform(-1, 1) * random.choice([0.0, 0.0012]))
+        self.exposure = BRIGHTNESS[time] * float(random.uniform(0.85, 1.2))
+        self.sidewalk = float(random.uniform(1.6, 3.0))
+        self.speed = METERS_PER_FRAME * float(random.uniform(0.5, 1.4))
+        self.kind = str(random.choice(["city", "suburb", "country"], p=[0.45, 0.35, 0.2]))
+        parking = 2.2 if self.kind != "country" else 0.0
+        self.half_road = parking + float(random.uniform(3.0, 3.8))
+        self.lane = 0.5 * (self.half_road - parking)
+        asphalt, slab = random.uniform(0.05, 0.16), random.uniform(0.18, 0.34)
+        season = [(0.06, 0.13, 0.03), (0.10, 0.16, 0.04), (0.22, 0.15, 0.05)][random.integers(3)]
+        self.leaves: Color = season
+        red, green, blue = (float(c * random.uniform(0.8, 1.5)) for c in season)
+        colors: list[Color] = [
+            (0, 0, 0), (red, green, blue), (slab, slab, 0.95 * slab),
+            (asphalt, asphalt, asphalt), (0.65, 0.65, 0.6),
+        ]  # fmt: skip
+        surfaces = [Surface(m, color) for m, color in zip(GROUND, colors, strict=True)]
+        self.ground = surface_table(surfaces, self.weather, np.ones(len(GROUND), np.float32))
+        self.ground[:, LIT] = np.sqrt(self.weather.sun[1])
+        objects = [self._skyline(random), *self._objects(random)]
+        self.z, self.speeds, self.lengths = (
+            np.array(values, np.float32)
+            for values in (
+                [item.z for item in objects],
+                [item.speed for item in objects],
+                [item.size[1] for item in objects],
             )
-
-
-def _building(random: np.random.Generator, weather: Weather, side: int) -> SceneObject:
-    width, height = float(random.uniform(5, 10)), float(random.uniform(5, 14))
-    sunlit = 0.0 if weather.is_night else float(random.uniform(-3, 9))
-    wall = Material(_color(random, (150, 130, 115), 60), weather.air + 2 + sunlit)
-    is_lit = weather.is_night and random.random() < 0.6
-    # By day glass reflects the cold sky; at night a heated room shows through it.
-    pane = Material(
-        (250, 225, 150) if is_lit else (60, 75, 90),
-        weather.air + (8 if weather.is_night else -7),
-        glows=is_lit,
-    )
-
-    def draw(canvas: Canvas, view: View) -> None:
-        view.box(canvas, -width / 2, 0, width / 2, height, wall)
-        for sill in np.arange(1.2, height - 1.5, 2.8):
-            for left in np.arange(-width / 2 + 0.8, width / 2 - 1.2, 2.2):
-                view.box(canvas, left, sill, left + 1.1, sill + 1.4, pane)
-
-    return SceneObject(side * float(random.uniform(11, 16)), _anywhere(random), 0.0, draw)
-
-
-def _tree(random: np.random.Generator, weather: Weather, side: int) -> SceneObject:
-    trunk = Material((80, 60, 45), weather.air)
-    crown = Material(_color(random, (60, 100, 45), 30), weather.air - 1)
-    radius = float(random.uniform(1.2, 2.2))
-
-    def draw(canvas: Canvas, view: View) -> None:
-        view.box(canvas, -0.18, 0, 0.18, 2.6, trunk)
-        view.ellipse(canvas, -radius, 1.9, radius, 1.9 + 2 * radius, crown)
-
-    return SceneObject(side * float(random.uniform(6.5, 9)), _anywhere(random), 0.0, draw)
-
-
-def _lamp(random: np.random.Generator, weather: Weather, side: int) -> SceneObject:
-    post = Material((95, 95, 100), weather.air)
-    head = Material((255, 235, 180), weather.air + 24, glows=True)
-    dark = Material((200, 200, 200), weather.air)
-
-    def draw(canvas: Canvas, view: View) -> None:
-        view.box(canvas, -0.08, 0, 0.08, 5.5, post)
-        view.box(
-            canvas,
-            -0.6 * side - 0.3,
-            5.4,
-            -0.6 * side + 0.3,
-            5.7,
-            head if weather.is_night else dark,
         )
-
-    return SceneObject(side * 5.8, _anywhere(random), 0.0, draw)
-
-
-def _car(
-    random: np.random.Generator, weather: Weather, half_road: float, *, is_driven: bool
-) -> SceneObject:
-    """Seen from the front in the other lane, from behind in ours; parked cars are at the curb."""
-    oncoming = random.random() < 0.5
-    air, night = weather.air, weather.is_night
-    color = _color(random, (130, 130, 130), 120)
-    body = Material(color, air + (0 if night else 4))
-    glass = Material((40, 50, 60), air - 8)
-    hood = Material(color, air + (20 if is_driven else 1))
-    tire = Material((25, 25, 28), air + (17 if is_driven else 0))
-    under = Material((20, 20, 22), air + (22 if is_driven else -1))
-    if oncoming:
-        lamps = Material(
-            (255, 250, 220) if night and is_driven else (220, 220, 215),
-            air + 6,
-            glows=night and is_driven,
+        x = [item.x for item in objects]
+        self.world = World(
+            [item.meshes for item in objects],
+            x,
+            [item.is_background for item in objects],
+            self.weather,
         )
-    else:
-        lamps = Material(
-            (255, 40, 30) if night and is_driven else (150, 25, 20),
-            air + 3,
-            glows=night and is_driven,
+        self.shadows = Shadows(
+            np.array(x, np.float32), np.array([item.size for item in objects]), self.weather
         )
+        self.lamps = [number for number, item in enumerate(objects) if item.lamp]
 
-    def draw(canvas: Canvas, view: View) -> None:
-        view.box(canvas, -0.7, 0.1, 0.7, 0.45, under)
+    def frame(self, number: int, height: int, random: np.random.Generator) -> Scene:
+        width = round(ASPECT * height)
+        moved = self.start + self.speed * number
+        camera = Camera(
+            width=width,
+            height=height,
+            focal=self.focal,
+            horizon=self.horizon + 0.004 * float(random.normal()),
+            yaw=0.006 * float(random.normal()),
+            x=self.lane * (1 + 0.05 * np.sin(number / 5)),
+            y=self.camera_height,
+            z=moved,
+            bend=self.bend,
+        )
+        canvas = Canvas(camera, self.weather, self.ground, self._ground(camera))
+        z = self._positions(number)
+        canvas.lamps = [(float(self.world.x[n]), float(z[n])) for n in self.lamps]
+        self.shadows.throw(canvas, z)
+        self.world.draw_faces(canvas, z, number)
+        rendering = render(canvas, self.noise, random, exposure=self.exposure)
+        size = round(THERMAL_SCALE * width), round(THERMAL_SCALE * height)
+        thermal = thermogram(rendering.celsius, size, camera.horizon, random)
+        return Scene(Image.fromarray(rendering.rgb), thermal, rendering.materials)
+
+    def _positions(self, number: int) -> Array:
+        """Meters ahead of the street's beginning; what is passed comes again far ahead."""
+        moved = self.start + self.speed * number
+        nearest = moved + NEAREST_M - self.lengths
+        span = FARTHEST_M + self.lengths
+        positions = nearest + (self.start + self.z + self.speeds * number - nearest) % span
+        positions[0] = moved + SKYLINE_M
+        return positions.astype(np.float32)
+
+    def _ground(self, camera: Camera) -> np.ndarray[Any, np.dtype[np.int32]]:
+        """The number of the ground's surface [height, width]: 0 for the sky."""
+        s = SUPERSAMPLING
+        center_x, center_y = camera.center
+        y = np.arange(s * camera.height, dtype=np.float32)[:, None] + 0.5
+        x = np.arange(s * camera.width, dtype=np.float32)[None] + 0.5
+        ahead = np.minimum(
+            camera.y * camera.focal_y / np.maximum(y - center_y, 0.25), FARTHEST_GROUND_M
+        )
+        across = (x - center_x) * ahead / camera.focal_x - camera.bend * ahead**2 + camera.x
+        aside = np.abs(across)
+        numbers = np.full(across.shape, 1, np.int32)
+        if self.kind != "country":
+            numbers[aside < self.half_road + self.sidewalk] = 2
+        numbers[aside < self.half_road] = 3
+        is_dash = (ahead + camera.z) % 6 < 2.6
+        is_edge = np.abs(aside - 2 * self.lane - 0.1) < 0.06
+        numbers[((aside < 0.07) & is_dash) | is_edge] = 4
+        numbers[np.broadcast_to(y < center_y, numbers.shape)] = 0
+        return numbers
+
+    def _objects(self, random: np.random.Generator) -> Iterator[SceneObject]:
+        weather, curb = self.weather, self.half_road
+        beyond = curb + (self.sidewalk if self.kind != "country" else 1.0)
         for side in (-1, 1):
-            view.box(canvas, side * 0.72 - 0.14, 0, side * 0.72 + 0.14, 0.55, tire)
-        view.box(canvas, -0.9, 0.35, 0.9, 0.95, body)
-        view.box(canvas, -0.75, 0.9, 0.75, 1.45, body)
-        view.box(canvas, -0.65, 0.97, 0.65, 1.38, glass)
-        if oncoming:
-            view.box(canvas, -0.62, 0.42, 0.62, 0.86, hood)
-        elif is_driven:
-            view.ellipse(canvas, -0.62, 0.18, -0.4, 0.38, Material((60, 60, 60), air + 38))
-        for side in (-1, 1):
-            view.box(canvas, side * 0.74 - 0.12, 0.6, side * 0.74 + 0.12, 0.78, lamps)
-
-    if not is_driven:
-        return SceneObject(
-            (half_road - 0.6) * (-1 if oncoming else 1), _anywhere(random), 0.0, draw
+            z = float(random.uniform(0, 6))
+            while z < FARTHEST_M:
+                length = float(random.uniform(7, 13))
+                gap = {
+                    "city": 0.0,
+                    "suburb": random.uniform(3, 9),
+                    "country": random.uniform(25, 60),
+                }
+                back = {
+                    "city": 0.2,
+                    "suburb": random.uniform(3, 6),
+                    "country": random.uniform(6, 14),
+                }
+                x = side * (beyond + float(back[self.kind]))
+                yield building(random, weather, x, z, length, is_house=self.kind != "city")
+                z += length + float(gap[self.kind])
+            for _ in range({"city": 2, "suburb": 5, "country": 9}[self.kind]):
+                away = {"city": -0.7, "suburb": 1.2, "country": random.uniform(0.5, 9)}[self.kind]
+                yield tree(
+                    random, weather, side * (beyond + float(away)), _anywhere(random), self.leaves
+                )
+            if self.kind != "country":
+                first = float(random.uniform(0, 25))
+                for z in np.arange(first, FARTHEST_M, 26):
+                    yield lamp(weather, side * (curb + 0.5), float(z))
+            yield sign(random, weather, side * (curb + 0.6), _anywhere(random))
+            for _ in range({"city": 4, "suburb": 2, "country": 0}[self.kind]):
+                x = side * (curb - 1.0)
+                yield car(
+                    random, weather, x, _anywhere(random), is_driven=False, is_oncoming=side < 0
+                )
+            for _ in range({"city": 4, "suburb": 2, "country": 1}[self.kind]):
+                x = side * (curb + float(random.uniform(0.3, max(self.sidewalk - 0.4, 0.6))))
+                yield person(random, weather, x, _anywhere(random))
+        for _ in range(int(random.integers(1, 4))):
+            speed = -float(random.uniform(0.6, 1.3))
+            yield car(
+                random,
+                weather,
+                -self.lane,
+                _anywhere(random),
+                is_driven=True,
+                is_oncoming=True,
+                speed=speed,
+            )
+        # One drives ahead, about as fast as the camera.
+        speed = self.speed * float(random.uniform(0.97, 1.04))
+        yield car(
+            random,
+            weather,
+            self.lane,
+            float(random.uniform(10, 30)),
+            is_driven=True,
+            is_oncoming=False,
+            speed=speed,
         )
-    lane = half_road * 0.48
-    speed = float(random.uniform(-1.2, -0.4) if oncoming else random.uniform(0.5, 0.9))
-    return SceneObject(-lane if oncoming else lane, _anywhere(random), speed, draw)
+        for _ in range(int(random.integers(0, 3))):
+            x = float(random.uniform(-curb, curb))
+            yield person(random, weather, x, _anywhere(random))
 
-
-def _person(random: np.random.Generator, weather: Weather, half_road: float) -> SceneObject:
-    coat = Material(_color(random, (120, 120, 120), 120), max(weather.air + 6, 23))
-    legs = Material(_color(random, (70, 70, 90), 60), max(weather.air + 4, 21))
-    skin = Material(_color(random, (190, 150, 120), 40), 33)
-    height = float(random.uniform(1.55, 1.9))
-
-    def draw(canvas: Canvas, view: View) -> None:
-        for side in (-1, 1):
-            view.box(canvas, side * 0.12 - 0.09, 0, side * 0.12 + 0.09, 0.48 * height, legs)
-        view.ellipse(canvas, -0.28, 0.42 * height, 0.28, 0.88 * height, coat)
-        view.ellipse(canvas, -0.13, 0.84 * height, 0.13, height, skin)
-
-    beside = half_road + float(random.uniform(0.4, 2.0))
-    x = (
-        beside * float(random.choice([-1, 1]))
-        if random.random() < 0.7
-        else float(random.uniform(-half_road, half_road))
-    )
-    return SceneObject(x, _anywhere(random), float(random.uniform(-0.1, 0.1)), draw)
+    def _skyline(self, random: np.random.Generator) -> SceneObject:
+        """Hills or roofs far away, with haze before them."""
+        mesh = Mesh()
+        steps = np.linspace(-260, 260, 40)
+        heights = np.abs(np.cumsum(random.normal(0, 2.2, 40))) + random.uniform(3, 9)
+        if self.kind == "city":
+            heights = np.repeat(random.uniform(8, 30, 20), 2)
+            steps = np.repeat(np.linspace(-260, 260, 21), 2)[1:-1]
+        top = [(float(x), float(h), 0.0) for x, h in zip(steps, heights, strict=True)]
+        color: Color = (0.14, 0.14, 0.15) if self.kind == "city" else self.leaves
+        mesh.add([(-260, -1, 0), *top, (260, -1, 0)], Surface(HILL, color))
+        return SceneObject(0.0, 0.0, [mesh], (0, 0, 0), is_background=True)
 
 
 def _anywhere(random: np.random.Generator) -> float:
-    return float(random.uniform(NEAREST_M + 1, FARTHEST_M))
-
-
-def _color(random: np.random.Generator, middle: Color, spread: int) -> Color:
-    red, green, blue = np.clip(np.array(middle) + random.uniform(-spread, spread, 3), 5, 250)
-    return int(red), int(green), int(blue)
+    return float(NEAREST_M + 2 + (FARTHEST_M - NEAREST_M - 2) * random.random() ** 1.4)
 
 
 def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, quality=95)
+    image.save(path, quality=95, subsampling=0)

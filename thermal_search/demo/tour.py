@@ -9,6 +9,8 @@ from PIL import Image
 from thermal_search.data.manifest import Manifest
 from thermal_search.demo.scenes import draw_recording
 from thermal_search.errors import SearchError
+from thermal_search.evaluation.baselines import MEAN_THERMAL
+from thermal_search.evaluation.comparison import compare, display_name
 from thermal_search.export import export
 from thermal_search.preparation.prepare import prepare
 from thermal_search.preparation.settings import PreparationSettings
@@ -20,15 +22,37 @@ from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import search
 from thermal_search.tuning.settings import SearchSettings
 
-SIZE = 32
-"""Height and width of an image, in pixels."""
+SIZE = 64
+"""Height and width of an image, in pixels: enough to recognize cars and people."""
 
-ARCHITECTURES = ("pix2pix", "cyclegan", "wgan")
-TRIALS = 7
-IMAGES = 192
-EVALUATE_EVERY = 64
+RECORDINGS, FRAMES, STILLS, DRAWN_HEIGHT = 40, 10, 8, 104
+
+ARCHITECTURES = ("pix2pix", "cgan", "wgan")
+FIXED = (
+    # A CPU is slow with wide networks, and with one image at a time.
+    "pix2pix.generator_width=32",
+    "pix2pix.discriminator_width=32",
+    "pix2pix.batch_size=8",
+    "pix2pix.norm=instance",
+    "pix2pix.dropout=0.0",
+    "cgan.width=32",
+    "cgan.batch_size=16",
+    "cgan.l1=True",
+    "cgan.l1_weight=100",
+    "wgan.width=32",
+    "wgan.batch_size=16",
+    "wgan.l1=True",
+    "wgan.l1_weight=100",
+)
+TRIALS = 5
+IMAGES = 4000
+EVALUATE_EVERY = 1000
 FEATURES = "efficientnet-lite0"
 GRID_COLUMNS = 4
+ENLARGEMENT = 4
+
+GOOD_L1 = 0.5
+"""Fraction of the mean image's L1 below which objects can be recognized."""
 
 
 def tour(output: Path) -> None:
@@ -41,13 +65,15 @@ def tour(output: Path) -> None:
     rgb = recording / "images_rgb_val" / "data"
 
     print(f"Drawing road scenes by day and by night, RGB and thermal, in {recording}", flush=True)
-    draw_recording(recording)
+    draw_recording(
+        recording, recordings=RECORDINGS, frames=FRAMES, stills=STILLS, height=DRAWN_HEIGHT
+    )
     _print_command(f"python process.py {recording} {dataset} --size {SIZE}")
     manifest = prepare(recording, dataset, PreparationSettings(size=SIZE))
     _print_command(
         f"thermal-search search --data {dataset} --output {searched} "
         f"--architectures {','.join(ARCHITECTURES)} --trials {TRIALS} --images {IMAGES} "
-        f"--evaluate-every {EVALUATE_EVERY} --features {FEATURES}"
+        f"--evaluate-every {EVALUATE_EVERY} --features {FEATURES} --fix {','.join(FIXED)}"
     )
     record = _search(dataset, searched)
     print(_ranking(record), flush=True)
@@ -57,13 +83,11 @@ def tour(output: Path) -> None:
     translated = translate_folder(model, rgb, generated)
     grid = _draw_grid(rgb, translated.written, output / "translated.png")
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
-    print(
-        f"\nDone in {minutes}:{seconds:02}, on {manifest.size} x {manifest.size} pixels and a few"
-    )
-    print("hundred images a trial: enough to see how it works, too little for good thermal images.")
-    print("Look at:")
-    for path in _images(manifest, record, grid):
+    print(f"\nDone in {minutes}:{seconds:02}. Look at:")
+    for path in (_enlarged_evaluation(record, output / "best.png"), *_images(manifest, grid)):
         print(f"  {path}")
+    for line in assess(record):
+        print(line)
     print("Then compare the trials, and continue with your own recording:")
     print(f"  thermal-search ui {searched}")
     print("  python process.py SOURCE DATA")
@@ -79,6 +103,7 @@ def _search(dataset: Path, output: Path) -> SearchRecord:
         images=IMAGES,
         evaluate_every=EVALUATE_EVERY,
         features=FEATURES,
+        fix=FIXED,
     )
     return search(plan_from_settings(settings))
 
@@ -87,14 +112,51 @@ def _ranking(record: SearchRecord) -> str:
     return describe(record).split("\n\n")[0]
 
 
-def _images(manifest: Manifest, record: SearchRecord, grid: Path) -> Sequence[Path | Location]:
-    """The dataset's preview, the best trial's last evaluation, and the translated images."""
+def assess(record: SearchRecord) -> list[str]:
+    """What is good of the best trial's images, and what is not."""
     best = record.best
     assert best
-    evaluations = [
-        p for p in (record.output / "trials" / best.id).list() if p.name.endswith(".png")
-    ]
-    return [manifest.folder / "preview.png", evaluations[-1], grid]
+    metrics, baselines = best.history[-1].metrics, record.baselines
+    l1, mean = metrics["l1"], baselines[MEAN_THERMAL]["l1"]
+    error = (
+        f"On average a pixel is {l1:.1f} of 255 gray levels off; the mean thermal image is off by "
+        f"{mean:.1f}"
+    )
+    good: list[str] = []
+    bad: list[str] = []
+    if l1 <= GOOD_L1 * mean:
+        good.append(f"{error}. Sky, road, cars and warm people can be recognized.")
+    else:
+        bad.append(f"{error}: it has not learned enough to recognize cars and people.")
+    for comparison in compare(metrics, baselines, record.metric):
+        name = display_name(comparison.baseline)
+        if comparison.better:
+            good.append(f"It beats {name} in {', '.join(comparison.better)}.")
+        if comparison.not_better:
+            bad.append(f"It does not beat {name} in {', '.join(comparison.not_better)}.")
+    bad.append(
+        f"Edges are soft and small things are missing: {SIZE} pixels a side and {best.images:,} "
+        "images shown are few. A GPU shows a trial hundreds of thousands, at 256 pixels."
+    )
+    title = f"The best generator, {best.architecture} {best.id}, on recordings it never saw:"
+    return [title, *(f"  Good: {text}" for text in good), *(f"  Not good: {text}" for text in bad)]
+
+
+def _images(manifest: Manifest, grid: Path) -> Sequence[Path | Location]:
+    """The dataset's preview, and the translated images."""
+    return [manifest.folder / "preview.png", grid]
+
+
+def _enlarged_evaluation(record: SearchRecord, path: Path) -> Path:
+    """The best trial's last evaluation, enlarged: RGB, real and generated thermal images."""
+    best = record.best
+    assert best
+    folder = record.output / "trials" / best.id
+    evaluations = [p for p in folder.list() if p.name.endswith(".png")]
+    with evaluations[-1].open_input() as file, Image.open(file) as image:
+        size = image.width * ENLARGEMENT, image.height * ENLARGEMENT
+        image.resize(size, Image.Resampling.NEAREST).save(path)
+    return path
 
 
 def _draw_grid(rgb: Path, generated: Sequence[Path], path: Path) -> Path:

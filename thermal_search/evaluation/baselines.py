@@ -15,6 +15,7 @@ from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.documents import Document
 from thermal_search.errors import SearchError
 from thermal_search.evaluation.evaluator import Evaluator
+from thermal_search.evaluation.ridge import RidgeRegression
 from thermal_search.metrics import FrechetReference, KIDReference, Statistics
 from thermal_search.storage import Location, StorageError
 
@@ -22,9 +23,11 @@ Baselines = dict[str, dict[str, float]]
 """By the baseline's name: the metrics that apply to it, and its number of `images`."""
 
 TRIVIAL_BASELINE = "inverted_grey"
-"""The baseline for a generator to beat: the negative of the gray RGB image."""
+"""The baseline that the objective is compared with: the negative of the gray RGB image."""
 
-BASELINE_PASSES = 3
+MEAN_THERMAL, RIDGE = "mean_thermal", "ridge"
+
+BASELINE_PASSES = 4
 """How many times `measure_baselines` measures as many images as the split has."""
 
 HALF_SPLITS = 4
@@ -39,30 +42,34 @@ class CachedBaselines(Document):
 
     REMEDY: ClassVar[str] = "delete it, and it is measured again"
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     protocol: dict[str, str | int]
     baselines: Baselines
 
 
 def load_or_measure_baselines(
-    evaluator: Evaluator, training: Sequence[Frames], folder: Location, split: str
+    evaluator: Evaluator,
+    training: Sequence[Frames],
+    training_rgb: Frames,
+    folder: Location,
+    split: str,
 ) -> Baselines:
     """The baselines of a split by the evaluator's protocol, cached in `folder`.
 
     Without a cache, all workers measure them together. `training` are this worker's thermal
-    training frames by kind: of pairs, and without a partner. In each kind the workers' shards
-    follow each other by rank.
+    training frames by kind: of pairs, and without a partner; `training_rgb` are the pairs' RGB
+    frames. In each kind the workers' shards follow each other by rank.
     """
     path = baselines_path(folder, split, evaluator.full_protocol)
     cached = evaluator.group.broadcast_object(lambda: load_cached_baselines(path))
-    return cached or measure_and_cache_baselines(evaluator, training, path)
+    return cached or measure_and_cache_baselines(evaluator, training, training_rgb, path)
 
 
 def measure_and_cache_baselines(
-    evaluator: Evaluator, training: Sequence[Frames], path: Location
+    evaluator: Evaluator, training: Sequence[Frames], training_rgb: Frames, path: Location
 ) -> Baselines:
     """Measures the baselines by all workers together and caches them in `path`."""
-    baselines = measure_baselines(evaluator, training)
+    baselines = measure_baselines(evaluator, training, training_rgb)
     if evaluator.group.is_rank_zero:
         # With a dataset on a read-only disk, they are measured again each time.
         with contextlib.suppress(OSError, StorageError):
@@ -70,12 +77,15 @@ def measure_and_cache_baselines(
     return baselines
 
 
-def measure_baselines(evaluator: Evaluator, training: Sequence[Frames]) -> Baselines:
+def measure_baselines(
+    evaluator: Evaluator, training: Sequence[Frames], training_rgb: Frames
+) -> Baselines:
     """Measures the baselines; the number of workers does not change them.
 
     `real_halves`: one half of the split's real images against the other. `inverted_grey`: the
     negative of the gray RGB image. `train`: training images against the split's. `mean_thermal`:
-    the mean training image.
+    the mean training image. `ridge`: a ridge regression on blurred RGB and position, if there are
+    training pairs.
     """
     pairs, count = evaluator.pairs, evaluator.real.count
     real_halves = evaluator.group.broadcast_object(lambda: _measure_halves(evaluator))
@@ -92,12 +102,18 @@ def measure_baselines(evaluator: Evaluator, training: Sequence[Frames]) -> Basel
     mean_thermal = evaluator.measure_pairs(
         _batches_like_pairs(evaluator, lambda indices: mean.expand(len(indices), -1, -1, -1))
     )
-    return {
+    baselines = {
         "real_halves": real_halves,
         TRIVIAL_BASELINE: inverted_grey | {"images": count},
         "train": train | {"images": count},
-        "mean_thermal": mean_thermal | {"images": count},
+        MEAN_THERMAL: mean_thermal | {"images": count},
     }
+    if regression := RidgeRegression.fit(training_rgb, training[0], evaluator.group):
+        ridge = evaluator.measure_pairs(
+            _batches_like_pairs(evaluator, lambda i: regression.predict(pairs.rgb.take(i)))
+        )
+        baselines[RIDGE] = ridge | {"images": count}
+    return baselines
 
 
 def baselines_path(folder: Location, split: str, protocol: Mapping[str, str | int]) -> Location:

@@ -35,6 +35,7 @@ from thermal_search.evaluation.baselines import (
     load_cached_baselines,
     measure_and_cache_baselines,
 )
+from thermal_search.evaluation.comparison import compare
 from thermal_search.evaluation.evaluator import Evaluator, full_protocol
 from thermal_search.evaluation.real_statistics import measure_real_statistics
 from thermal_search.evaluation.report import EvaluationReport
@@ -204,8 +205,15 @@ def _evaluate(
         real = measure_real_statistics(statistics_file, pairs, extractor, group, counter.advance)
     evaluator = Evaluator(pairs, extractor, real, group, device, perceptual, counter.advance)
     if baselines is None:
-        training = _same_fraction(read_thermal(manifest, "train"), pairs, count)
-        baselines = measure_and_cache_baselines(evaluator, [training], baselines_file)
+        rgb, thermal = read_pairs(manifest, "train")
+        every = read_thermal(manifest, "train")
+        training = [thermal, every.slice(len(thermal), len(every))]
+        baselines = measure_and_cache_baselines(
+            evaluator,
+            [_same_fraction(frames, pairs, count) for frames in training],
+            _same_fraction(rgb, pairs, count),
+            baselines_file,
+        )
     try:
         metrics = evaluator.evaluate(translator, folder / "grid.png").metrics
     except TrialDiverged as divergence:
@@ -222,6 +230,10 @@ def _evaluate(
             metrics=metrics,
             baselines=baselines,
             beats_inverted_grey=metrics[metric] < baselines[TRIVIAL_BASELINE][metric],
+            better_than={
+                comparison.baseline: list(comparison.better)
+                for comparison in compare(metrics, baselines, metric)
+            },
         )
         (folder / REPORT_FILE).write_text(report.model_dump_json())
 

@@ -4,7 +4,8 @@ from rich.console import Console
 from rich.table import Table
 
 from thermal_search.documents import Section
-from thermal_search.evaluation.baselines import TRIVIAL_BASELINE, Baselines
+from thermal_search.evaluation.baselines import Baselines
+from thermal_search.evaluation.comparison import EDGES_NOTE, compare, needs_edges_note
 
 HIGHER_IS_BETTER = ("psnr", "ssim", "inception_score")
 UNORDERED = ("images", "kid_std")
@@ -38,9 +39,12 @@ class EvaluationReport(Section):
     beats_inverted_grey: bool
     """Whether its Frechet distance is lower than that of inverted grey RGB."""
 
+    better_than: dict[str, list[str]]
+    """By baseline: the measures in which the generator is better."""
+
 
 def print_report(report: EvaluationReport) -> None:
-    """Prints the table of metrics, with a column for each baseline."""
+    """Prints the table of metrics, with a column for each baseline, and what beats what."""
     console = Console()
     if not console.is_terminal:
         console.width = WIDTH
@@ -61,12 +65,8 @@ def print_report(report: EvaluationReport) -> None:
             name, "" if name.startswith(UNORDERED) else better, f"{value:.6g}", *baseline_values
         )
     console.print(table)
-    metric = report.metric
-    beats, consequence = "beats", ""
-    if not report.beats_inverted_grey:
-        beats, consequence = "does not beat", ": it has not learned to translate"
-    console.print(
-        f"The generator {beats} inverted grey RGB ({metric} {report.metrics[metric]:.6g} against "
-        f"{baselines[TRIVIAL_BASELINE][metric]:.6g}){consequence}.",
-        highlight=False,
-    )
+    comparisons = compare(report.metrics, baselines, report.metric)
+    for comparison in comparisons:
+        console.print(comparison.sentence(), highlight=False)
+    if needs_edges_note(comparisons):
+        console.print(EDGES_NOTE, highlight=False)

@@ -10,6 +10,7 @@ from ray import tune
 from ray.exceptions import RayTaskError
 
 from thermal_search.evaluation.baselines import Baselines
+from thermal_search.evaluation.comparison import comparison_tags
 from thermal_search.storage import Location, StorageError, describe_fault
 from thermal_search.tracking.log_queue import LogQueue
 from thermal_search.tracking.runs import SearchLogger
@@ -19,6 +20,7 @@ from thermal_search.tuning.final_ranking import mlflow_summary
 from thermal_search.tuning.pareto_plot import draw_pareto_front
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
+from thermal_search.tuning.ranking_text import compare_trial
 from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.shared_study import SharedStudy
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
@@ -245,6 +247,7 @@ class SearchCallback(tune.Callback):
         tags: dict[str, str] = {}
         if trial.beats_inverted_grey is not None:
             tags["beats_inverted_grey"] = str(trial.beats_inverted_grey).lower()
+            tags |= comparison_tags(compare_trial(self.record, trial))
         self.logger.end_trial(trial.id, trial.status, trial.reason, tags)
 
     @property

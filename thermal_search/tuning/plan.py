@@ -16,6 +16,7 @@ from thermal_search.metrics import is_file, metric_name
 from thermal_search.storage import Location
 from thermal_search.tuning.objective import PARETO, Objective, parse_objective
 from thermal_search.tuning.settings import ALL, Finalists, Images, SearchSettings, Trials
+from thermal_search.tuning.space import Fixed, parse_fixed
 
 FILE = "search.json"
 EVALUATIONS_PER_TRIAL = 10
@@ -85,6 +86,11 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         """What is minimized; SearchError if `objective` is not an objective."""
         return parse_objective(self.objective, self.features)
 
+    @property
+    def fixed_parameters(self) -> Fixed:
+        """What --fix keeps from being searched; SettingsError if it is not in the search space."""
+        return parse_fixed(self.fix, self.architectures)
+
     def check(self) -> Manifest:
         """The dataset's manifest; SearchError or DatasetError if the search cannot run on it."""
         known = sorted(set(architectures.ARCHITECTURES) & set(search_spaces.names()))
@@ -93,6 +99,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
                 raise SettingsError(
                     f"Unknown architecture {name!r}. Available: {', '.join(known)}."
                 )
+        parse_fixed(self.fix, self.architectures)
         objective = self.parsed_objective
         if "lpips" in objective.keys and not self.lpips_weights:
             raise SearchError(

@@ -4,9 +4,16 @@ import shlex
 from collections.abc import Iterator
 
 from thermal_search.evaluation.baselines import TRIVIAL_BASELINE
+from thermal_search.evaluation.comparison import (
+    EDGES_NOTE,
+    Comparison,
+    compare,
+    display_name,
+    needs_edges_note,
+)
 from thermal_search.tuning.pareto_plot import FILE as PARETO_FRONT
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.summary import FinalRanking, MeanAndStd
+from thermal_search.tuning.summary import FinalRanking, MeanAndStd, TrialRecord
 
 
 def describe(record: SearchRecord) -> str:
@@ -20,9 +27,9 @@ def describe(record: SearchRecord) -> str:
         return "\n".join(lines)
     if record.objective.has_two_objectives:
         lines.append(f"The Pareto front is plotted in {record.output / PARETO_FRONT}.")
-    lines += _baselines(record)
+    lines += [*_baselines(record), *_best_trial(record)]
     if record.final_ranking:
-        lines += ["", *_final_ranking(record.final_ranking)]
+        lines += ["", *_final_ranking(record, record.final_ranking)]
     elif record.retrainings:
         lines += ["", _no_final_ranking(record)]
     exported = "the winner of the final ranking" if record.final_ranking else "the best generator"
@@ -46,8 +53,11 @@ def _ranking(record: SearchRecord) -> Iterator[str]:
         remarks = [trial.status]
         if trial.id in pareto_front:
             remarks.append("on the Pareto front")
-        if trial.beats_inverted_grey is False:
-            remarks.append("does not beat inverted grey")
+        remarks += [
+            f"beats {display_name(comparison.baseline)} in {comparison.measures}"
+            for comparison in compare_trial(record, trial)
+            if comparison.baseline == TRIVIAL_BASELINE
+        ]
         yield (
             f"{rank:2} {values}  {trial.architecture:15} {trial.id:8} {trial.images:9,}  "
             f"{', '.join(remarks)}"
@@ -57,13 +67,28 @@ def _ranking(record: SearchRecord) -> Iterator[str]:
             yield f" - {trial.architecture} {trial.id} {trial.status}: {trial.reason}"
 
 
+def compare_trial(record: SearchRecord, trial: TrialRecord) -> list[Comparison]:
+    """A trial beside the baselines, by the means over the evaluations of its objective."""
+    means = {key: record.metric_mean(trial, key) for key in trial.history[-1].metrics}
+    return compare(means, record.baselines, record.metric)
+
+
+def _best_trial(record: SearchRecord) -> list[str]:
+    """What the best trial beats, measure by measure."""
+    if not (best := record.best) or not (comparisons := compare_trial(record, best)):
+        return []
+    note = [EDGES_NOTE] if needs_edges_note(comparisons) else []
+    title = f"The best trial, {best.architecture} {best.id}:"
+    return ["", title, *(f"  {comparison.sentence()}" for comparison in comparisons), *note]
+
+
 def _baselines(record: SearchRecord) -> list[str]:
     """What the numbers compare with."""
     metric = record.metric
     values = {name: b[metric] for name, b in record.baselines.items() if metric in b}
     if not values:
         return []
-    text = ", ".join(f"{name.replace('_', ' ')} {_format(v)}" for name, v in values.items())
+    text = ", ".join(f"{display_name(name)} {_format(v)}" for name, v in values.items())
     return ["", f"Baselines, {metric}: {text}."]
 
 
@@ -77,7 +102,7 @@ def _no_final_ranking(record: SearchRecord) -> str:
     )
 
 
-def _final_ranking(final: FinalRanking) -> list[str]:
+def _final_ranking(record: SearchRecord, final: FinalRanking) -> list[str]:
     lines = [f"Final ranking, by the mean {final.objective} of further seeds on validation:"]
     for rank, entry in enumerate(final.ranking, start=1):
         tested = "; test " + ", ".join(
@@ -89,9 +114,11 @@ def _final_ranking(final: FinalRanking) -> list[str]:
             + (f", {entry.failed} failed" if entry.failed else "")
             + f"){tested if entry.test_metrics else ''}"
         )
-    if final.beats_inverted_grey is False:
-        baseline = TRIVIAL_BASELINE.replace("_", " ")
-        lines.append(f"On the test split the winner does not beat {baseline}.")
+    generator = record.retrainings.get(final.generator)
+    tested = generator.test_metrics if generator else {}
+    if comparisons := compare(tested, record.test_baselines, record.metric):
+        lines.append("The winner's generator on the test split:")
+        lines += [f"  {comparison.sentence()}" for comparison in comparisons]
     if not final.winner.test_metrics:
         lines.append("The dataset has no test split: the winner is not tested on new recordings.")
     return lines

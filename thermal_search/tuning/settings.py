@@ -81,6 +81,10 @@ class SearchSettings(MetricSettings, frozen=True):
     architectures: Annotated[tuple[str, ...], BUDGET, NAMES] = ALL
     """Architectures to search: names separated by commas, or all."""
 
+    fix: Annotated[tuple[str, ...], BUDGET, NAMES] = ()
+    """Parameters that are not searched, separated by commas, as in pix2pix.batch_size=8: every
+    trial has this value, the published point too."""
+
     trials: Annotated[Trials, BUDGET] = 60
     """Number of trials, each with one configuration."""
 
@@ -135,7 +139,7 @@ class SearchSettings(MetricSettings, frozen=True):
     def _make_locations_absolute(cls, location: Location | None) -> Location | None:
         return location.absolute() if location else None
 
-    @field_validator("architectures", mode="before")
+    @field_validator("architectures", "fix", mode="before")
     @classmethod
     def _split_names(cls, names: Any) -> Any:
         """Names separated by commas, as flags and files have them."""

@@ -37,7 +37,7 @@ class SharedStudy:
         self, record: SearchRecord, storage: BaseStorage, warn: Callable[[str], None]
     ) -> None:
         self.record, self.storage, self.warn = record, storage, warn
-        self.space = ConditionalSpace(record.plan.architectures)
+        self.space = ConditionalSpace(record.plan.architectures, record.plan.fixed_parameters)
         self.has_failed = False
         self.thread = ThreadPoolExecutor(1, "shared_study")
         self.thread.submit(self._try, self._open)

@@ -1,6 +1,8 @@
 """The space of a search: first the architecture, then the parameters of that one."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -12,7 +14,12 @@ from optuna.distributions import (
 )
 
 import search_spaces
+from search_spaces import SearchSpace
+from thermal_search.errors import SettingsError
 from thermal_search.tuning.slots.messages import TrialConfig
+
+Fixed = dict[str, dict[str, Any]]
+"""Values that a search does not vary, by architecture and parameter."""
 
 OBJECTIVE = "objective"
 """The key that Ray Tune and Optuna minimize: the mean over a trial's last evaluations."""
@@ -28,8 +35,11 @@ class ConditionalSpace:
     architectures stay apart, and Optuna's TPE models each by itself.
     """
 
-    def __init__(self, architectures: Sequence[str]) -> None:
-        self.spaces = {name: search_spaces.load(name) for name in architectures}
+    def __init__(self, architectures: Sequence[str], fixed: Fixed | None = None) -> None:
+        self.spaces = {
+            name: _fix(search_spaces.load(name), (fixed or {}).get(name, {}))
+            for name in architectures
+        }
         self.architecture = CategoricalDistribution(list(self.spaces))
 
     def suggest(self, trial: optuna.Trial) -> TrialConfig:
@@ -44,7 +54,7 @@ class ConditionalSpace:
         return TrialConfig(architecture, chosen)
 
     def published(self, architecture: str) -> TrialConfig:
-        """The paper's own parameters."""
+        """The paper's own parameters, but for those that are fixed."""
         return TrialConfig(architecture, self.spaces[architecture].published)
 
     def flatten(
@@ -64,6 +74,57 @@ class ConditionalSpace:
             values[f"{config.architecture}/{parameter}"] = value
             distributions[f"{config.architecture}/{parameter}"] = distribution
         return values, distributions
+
+
+def _fix(space: SearchSpace, fixed: Mapping[str, Any]) -> SearchSpace:
+    """A search space in which some parameters have one value."""
+    distributions = {
+        name: CategoricalDistribution([fixed[name]]) if name in fixed else distribution
+        for name, distribution in space.space.items()
+    }
+    point = {**space.published, **fixed}
+    published = {name: value for name, value in point.items() if space.is_active(name, point)}
+    return replace(space, space=distributions, published=published)
+
+
+def parse_fixed(texts: Sequence[str], architectures: Sequence[str]) -> Fixed:
+    """The values of --fix by architecture and parameter; SettingsError if one is not in its
+    search space."""
+    fixed: Fixed = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        architecture, _, parameter = name.partition(".")
+        if architecture not in architectures:
+            raise SettingsError(
+                f"--fix must name a parameter of {', '.join(architectures)}, as in "
+                f"pix2pix.batch_size=8, but is {text!r}."
+            )
+        space = search_spaces.load(architecture).space
+        if parameter not in space:
+            raise SettingsError(
+                f"--fix {text!r}: {architecture} has no parameter {parameter!r}. "
+                f"Available: {', '.join(space)}."
+            )
+        fixed.setdefault(architecture, {})[parameter] = _parse(text, value, space[parameter])
+    return fixed
+
+
+def _parse(text: str, value: str, distribution: BaseDistribution) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        choices = {str(choice): choice for choice in distribution.choices}
+        if value in choices:
+            return choices[value]
+        raise SettingsError(f"--fix {text!r} must be one of {', '.join(choices)}.")
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    try:
+        number = int(value) if isinstance(distribution, IntDistribution) else float(value)
+    except ValueError:
+        number = math.nan
+    if not distribution.low <= number <= distribution.high:
+        raise SettingsError(
+            f"--fix {text!r} must be a number from {distribution.low} to {distribution.high}."
+        )
+    return number
 
 
 def _contains(distribution: BaseDistribution, value: Any) -> bool:

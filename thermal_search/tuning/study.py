@@ -37,7 +37,7 @@ class ProposalStudy:
 
     def __init__(self, record: SearchRecord, architectures: Sequence[str], seed: int) -> None:
         self.record, self.seed = record, seed
-        self.space = ConditionalSpace(architectures)
+        self.space = ConditionalSpace(architectures, record.plan.fixed_parameters)
         self.study = optuna.create_study(
             directions=[StudyDirection.MINIMIZE] * len(record.objective.axes)
         )

@@ -95,7 +95,8 @@ def _prepare_worker(plan: SlotPlan, group: WorkerGroup) -> _Worker:
 
     def split_evaluator(split: EvaluationSplit) -> SplitEvaluator:
         evaluator = build_evaluator(plan, data, split, extractor, perceptual, group, device)
-        baselines = load_or_measure_baselines(evaluator, data.thermal, plan.statistics, split)
+        rgb, _ = data.paired
+        baselines = load_or_measure_baselines(evaluator, data.thermal, rgb, plan.statistics, split)
         return SplitEvaluator(evaluator, baselines)
 
     return _Worker(
