@@ -21,6 +21,7 @@ SPACE = {
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
     "batch_size": CategoricalDistribution([64, 128, 256]),
+    "microbatch_size": CategoricalDistribution([8, 16, 32, 64]),
     "ema_half_life_images": CategoricalDistribution([0, 177_000, 355_000, 1_774_000]),
 }
 
@@ -46,5 +47,6 @@ PUBLISHED = {
     "condition_channels": 32,
     "l1": False,
     "batch_size": 256,
+    "microbatch_size": 16,
     "ema_half_life_images": 1_774_000,
 }

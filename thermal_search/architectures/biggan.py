@@ -74,7 +74,8 @@ class BigGAN(Translator):
 
         embedding_size: int = 128
         orthogonal_regularization: bool = True
-        """Whether the generator minimizes the dot products between the filters of a layer."""
+        """Whether the generator minimizes the dot products between the filters of a layer. The
+        weight multiplies the gradient of the authors' code."""
 
         orthogonal_regularization_weight: float = 1e-4
         projection: Literal["spatial", "vector"] = "spatial"
@@ -90,8 +91,8 @@ class BigGAN(Translator):
         """The paper has 2048."""
 
         microbatch_size: int = 16
-        """Images per forward pass; gradients accumulate over the batch. Batch normalization is
-        computed per microbatch."""
+        """Images per forward pass, at most `batch_size`; gradients accumulate over the batch. Batch
+        normalization is computed per microbatch, so that the results depend on it."""
 
         ema_half_life_images: int = 1_774_000
         """The paper's decay of 0.9999 per step, at 256 images per step."""
@@ -336,8 +337,10 @@ class ProjectionDiscriminator(SpectralNetwork):
             return score.float()
 
     def _projection(self, features: Tensor, rgb_features: Tensor) -> Tensor:
+        # Summed over the positions, as the features are for the head: averaged, the projection
+        # would be too weak beside the head's score to tell one RGB image from another.
         if self.is_spatial:
-            return (features * rgb_features).sum(1).mean((1, 2))
+            return (features * rgb_features).sum((1, 2, 3))
         return (features.sum((2, 3)) * rgb_features.mean((2, 3))).sum(1)
 
 
