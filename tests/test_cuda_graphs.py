@@ -41,7 +41,8 @@ class Training:
         torch.manual_seed(0)
         self.device = torch.device(device)
         self.translator = build(name, SIZE, TINY[name]).to(self.device)
-        self.translator.init_from_data(next(random_batches()).rgb.to(self.device))
+        batch = next(random_batches())
+        self.translator.init_from_data(Batch(batch.rgb.to(device), batch.thermal.to(device)))
         self.optimizers = build_optimizers(self.translator)
         self.runner = runner(
             self.translator,
@@ -75,7 +76,7 @@ class EagerRunner(StepRunner):
 
 def test_turns_change_no_state_on_the_host(name):
     translator = build(name, SIZE, TINY[name])
-    translator.init_from_data(next(random_batches()).rgb)
+    translator.init_from_data(next(random_batches()))
     optimizers = build_optimizers(translator)
 
     def host_state() -> dict:
@@ -99,7 +100,7 @@ def test_turns_change_no_state_on_the_host(name):
 
 def test_steps_with_equal_graph_keys_draw_the_same_batches_and_take_the_same_turns(name):
     translator = build(name, SIZE, TINY[name])
-    translator.init_from_data(next(random_batches()).rgb)
+    translator.init_from_data(next(random_batches()))
     steps: dict = {}
     for step in range(12):
         translator.begin_step(FULLY_GROWN + step, BUDGET)

@@ -154,6 +154,13 @@ def test_each_evaluation_draws_an_image_grid(tmp_path):
         assert (tmp_path / evaluation.grid).read_bytes().startswith(b"\x89PNG")
 
 
+def test_initialization_sees_different_frames_from_the_whole_shard(tmp_path):
+    trial = trial_of(plan_of(tmp_path, "improved_gan"))
+    rgb, _ = data_of().paired
+
+    assert torch.equal(trial.translator.generator.reference_rgb, rgb.take([0, 12, 23]))
+
+
 def test_unknown_parameters_are_refused(tmp_path):
     with pytest.raises(SearchError, match="Unknown parameters of pix2pix: speed"):
         trial_of(plan_of(tmp_path, parameters={"speed": 1}))

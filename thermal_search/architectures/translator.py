@@ -74,6 +74,11 @@ class Config:
     ema_half_life_images: int = 0
     """Half-life of the generator's exponential moving average, in images shown; 0: no average."""
 
+    @property
+    def generator_turns(self) -> int:
+        """Turns of the generator in one training step."""
+        return 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class L1Config(Config):
@@ -156,10 +161,10 @@ class Translator(nn.Module, ABC):
         assert drawn is not None
         return drawn.to(rgb.device, non_blocking=True)
 
-    def init_from_data(self, rgb: Rgb) -> None:
-        """Initializes buffers from some training images, before the first step.
+    def init_from_data(self, batch: Batch) -> None:
+        """Initializes weights and buffers from some training images, before the first step.
 
-        Every worker passes the same images.
+        Every worker passes its own images, and then takes the weights and buffers of rank 0.
         """
 
     def begin_step(self, images: int, budget_images: int) -> bool:

@@ -13,11 +13,11 @@ from thermal_search import architectures, checkpoint
 from thermal_search.architectures.translator import Translator
 from thermal_search.choices import Precision
 from thermal_search.data.batches import Batches, PairedBatches, UnpairedBatches
-from thermal_search.data.frames import WorkerFrames
+from thermal_search.data.frames import Frames, WorkerFrames
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.errors import SearchError, TrialDiverged
 from thermal_search.evaluation.evaluator import EvaluationResult, Evaluator
-from thermal_search.images import Rgb, to_network_range
+from thermal_search.images import Batch, Rgb, to_network_range
 from thermal_search.storage import Location
 from thermal_search.training.cuda_graphs import StepRunner
 from thermal_search.training.hardware import (
@@ -32,7 +32,7 @@ from thermal_search.training.moving_average import MovingAverage, recompute_batc
 from thermal_search.training.optimizers import build_optimizers
 
 INIT_IMAGES = 64
-"""Training frames for `Translator.init_from_data`, before the first step."""
+"""Training frames, at most, for `Translator.init_from_data`, before the first step."""
 
 BATCH_NORM_IMAGES = 256
 """Training frames of each worker on which the moving average's batch normalization is measured."""
@@ -132,8 +132,10 @@ class Trial:
         self.translator.workers = group.size
         self.batches = _batches(self.translator, plan, data, group, device)
         self.temperatures = data.temperatures
-        self.frames, _ = data.paired if self.translator.needs_pairs else data.unpaired
-        self.translator.init_from_data(self._frames_from(0, INIT_IMAGES))
+        self.frames, thermal = data.paired if self.translator.needs_pairs else data.unpaired
+        self.translator.init_from_data(
+            Batch(rgb=self._spread(self.frames), thermal=self._spread(thermal))
+        )
         group.broadcast_parameters(self.translator)
         self.optimizers = build_optimizers(self.translator)
         self.average = MovingAverage.of(self.translator)
@@ -221,6 +223,12 @@ class Trial:
         if self.average:
             self.average.update(self.translator.generator, shown, progress.images)
         return losses
+
+    def _spread(self, frames: Frames) -> Tensor:
+        """Different training images from all over the shard, in network range."""
+        count = min(INIT_IMAGES, len(frames))
+        indices = [index * len(frames) // count for index in range(count)]
+        return frames.images(frames.raw(indices).to(self.device))
 
     def _frames_from(self, start: int, count: int) -> Rgb:
         """Training images in their stored order; after the last comes the first again."""
