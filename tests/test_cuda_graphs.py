@@ -136,6 +136,17 @@ def test_graph_key_of_a_growing_network_is_resolution_and_fading(growing):
     assert {is_fading for _, is_fading in stages} == {True, False}
 
 
+def test_steps_with_equal_graph_keys_have_equal_batch_sizes(growing):
+    translator, sizes = build(growing, SIZE, TINY[growing]), {}
+    for images in range(0, BUDGET, 10):
+        translator.begin_step(images, BUDGET)
+        size = translator.config.batch_size_at(images / BUDGET)
+        sizes.setdefault(translator.graph_key(), set()).add(size)
+
+    assert all(len(of_key) == 1 for of_key in sizes.values())
+    assert {size for of_key in sizes.values() for size in of_key} == {8, 4}
+
+
 def test_alpha_is_read_from_the_device(growing):
     translator = build(growing, SIZE, TINY[growing]).eval()
     batch = next(random_batches())

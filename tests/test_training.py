@@ -171,7 +171,7 @@ def train_on_rank(rank, folder):
     torch.set_num_threads(1)
     group, trained = WorkerGroup(), {}
     for architecture in sorted(ARCHITECTURES):
-        plan = plan_of(Path(folder) / architecture, architecture)
+        plan = plan_of(Path(folder) / architecture, architecture, images=48, evaluate_every=16)
         first = trial_of(plan, group, rank, 2)
         next(first.evaluations())
         second = trial_of(plan, group, rank, 2)
@@ -197,7 +197,7 @@ def test_two_workers_train_one_generator_and_resume(trained_by_two, architecture
     one, two = (trained[architecture] for trained in trained_by_two)
 
     assert one == two
-    assert [item[0] for item in one[0]] == [8, 16, 24]
+    assert [item[0] for item in one[0]] == [16, 32, 48]
 
 
 STILLS = random_frames(11, 1, 5)

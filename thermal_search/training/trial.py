@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from thermal_search import architectures, checkpoint
 from thermal_search.architectures.translator import Translator
 from thermal_search.choices import Precision
-from thermal_search.data.batches import Batches, PairedBatches, UnpairedBatches
+from thermal_search.data.batches import PairedBatches, UnpairedBatches
 from thermal_search.data.frames import Frames, WorkerFrames
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.errors import SearchError, TrialDiverged
@@ -209,6 +209,8 @@ class Trial:
     def step(self) -> dict[str, Tensor]:
         """Runs one training step; returns its loss terms, averaged over the workers."""
         plan, progress = self.plan, self.progress
+        batch_size = self.translator.config.batch_size_at(progress.images / plan.images)
+        self.batches.batch_size = batch_size
         needs_reset = self.translator.begin_step(progress.images, plan.images)
         factor = self.translator.learning_rate_factor(progress.images, plan.images)
         for player_optimizer in self.optimizers.values():
@@ -218,7 +220,7 @@ class Trial:
         if needs_reset:
             self.steps.reset()
         losses = self.steps.run()
-        shown = self.translator.config.batch_size * self.group.size
+        shown = batch_size * self.group.size
         progress.images += shown
         if self.average:
             self.average.update(self.translator.generator, shown, progress.images)
@@ -350,7 +352,7 @@ def _batches(
     data: WorkerFrames,
     group: WorkerGroup,
     device: torch.device,
-) -> Batches:
+) -> PairedBatches | UnpairedBatches:
     batches_class = PairedBatches if translator.needs_pairs else UnpairedBatches
     rgb, thermal = data.paired if translator.needs_pairs else data.unpaired
     # Each worker shuffles its own shard, with its own seed.
