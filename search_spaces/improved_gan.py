@@ -28,7 +28,7 @@ SPACE = {
     "rgb_fusion": CategoricalDistribution(["early", "late"]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
-    "batch_size": CategoricalDistribution([16, 32, 64, 100]),
+    "batch_size": CategoricalDistribution([8, 16, 32, 64, 100]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 

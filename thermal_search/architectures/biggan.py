@@ -87,6 +87,10 @@ class BigGAN(Translator):
         truncation: float = 0.0
         """Truncation trick: in evaluation, latent entries beyond it are resampled; 0: off."""
 
+        decay_start: float = 1.0
+        """Fraction of the budget after which the learning rates fall linearly to 0; 1: never, as in
+        the paper."""
+
         batch_size: int = 256
         """The paper has 2048."""
 
@@ -157,6 +161,9 @@ class BigGAN(Translator):
                 weight = self.config.orthogonal_regularization_weight
                 terms["orthogonal_regularization"] = weight * penalty
             yield Turn("generator", terms, steps_optimizer=is_last)
+
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
+        return translator.constant_then_linear(images, budget_images, self.config.decay_start)
 
     def _microbatches(self, batch: Batch) -> Iterator[tuple[Batch, float, bool]]:
         """Each microbatch, its fraction of the batch, and whether it is the last."""

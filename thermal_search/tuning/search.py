@@ -60,6 +60,8 @@ def search(
         plan = plan.started_on(manifest.digest, protocol)
     plan.output.make_folder()
     plan.save()
+    if not resume:
+        plan.warn_if_short(manifest.size)
     was_connected = ray.is_initialized()
     nodes.join(address)
     try:
