@@ -173,7 +173,7 @@ def fitting_images(trial: Trial, seconds: float) -> int:
         steps += 1
         if trial.device.type == "cuda":
             torch.cuda.synchronize()
-    per_image = (clock() - started) / (steps * trial.translator.config.batch_size)
+    per_image = (clock() - started) / (steps * trial.translator.config.batch_size_at(1.0))
     return max(int(seconds / per_image) // 100, 1) * 100
 
 

@@ -68,7 +68,7 @@ def build_runner(
     translator = build(name, size, settings).to(device).to(memory_format=format)
     rgb, thermal = (torch.rand(batch, c, size, size, device=device) * 2 - 1 for c in (3, 1))
     torch.backends.cudnn.benchmark = use_cudnn_benchmark(translator, device)
-    translator.init_from_data(rgb)
+    translator.init_from_data(Batch(rgb, thermal))
     runner = StepRunner(
         translator,
         build_optimizers(translator),

@@ -97,7 +97,7 @@ def work(rank: int, args: argparse.Namespace, folder: str, results: Any) -> None
     torch.manual_seed(0)
     translator = architectures.build(args.system, args.size, {"batch_size": args.batch}).to(device)
     batches = RandomBatches(args.batch, args.size, device)
-    translator.init_from_data(batches.batch.rgb)
+    translator.init_from_data(batches.batch)
     optimizers = build_optimizers(translator)
     precision = fastest_precision(device)
     autocast = autocast_for(device, precision)

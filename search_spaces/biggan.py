@@ -20,7 +20,9 @@ SPACE = {
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
-    "batch_size": CategoricalDistribution([64, 128, 256]),
+    "decay_start": CategoricalDistribution([1.0, 0.5, 0.0]),
+    "batch_size": CategoricalDistribution([8, 16, 32, 64, 128, 256]),
+    "microbatch_size": CategoricalDistribution([8, 16, 32, 64]),
     "ema_half_life_images": CategoricalDistribution([0, 177_000, 355_000, 1_774_000]),
 }
 
@@ -45,6 +47,8 @@ PUBLISHED = {
     "projection": "spatial",
     "condition_channels": 32,
     "l1": False,
+    "decay_start": 1.0,
     "batch_size": 256,
+    "microbatch_size": 16,
     "ema_half_life_images": 1_774_000,
 }

@@ -19,7 +19,8 @@ SPACE = {
     "init_std": FloatDistribution(0.005, 0.05, log=True),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
-    "batch_size": CategoricalDistribution([16, 32, 64, 128]),
+    "decay_start": CategoricalDistribution([1.0, 0.5, 0.0]),
+    "batch_size": CategoricalDistribution([8, 16, 32, 64, 128]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 
@@ -42,6 +43,7 @@ PUBLISHED = {
     "rgb_fusion": "early",
     "init_std": 0.02,
     "l1": False,
+    "decay_start": 1.0,
     "batch_size": 128,
     "ema_half_life_images": 0,
 }

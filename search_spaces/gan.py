@@ -23,7 +23,7 @@ SPACE = {
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
-    "batch_size": CategoricalDistribution([16, 32, 64, 128]),
+    "batch_size": CategoricalDistribution([8, 16, 32, 64, 128]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 

@@ -9,6 +9,7 @@ SPACE = {
     "generator_lr": FloatDistribution(3e-5, 1e-3, log=True),
     "discriminator_lr": FloatDistribution(3e-5, 1e-3, log=True),
     "beta1": FloatDistribution(0.0, 0.9),
+    "n_generator": IntDistribution(1, 3),
     "real_label": FloatDistribution(0.7, 1.0),
     "generator_loss": CategoricalDistribution(["both", "feature_matching", "adversarial"]),
     "feature_matching_weight": FloatDistribution(0.1, 10.0, log=True),
@@ -27,7 +28,7 @@ SPACE = {
     "rgb_fusion": CategoricalDistribution(["early", "late"]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
-    "batch_size": CategoricalDistribution([16, 32, 64, 100]),
+    "batch_size": CategoricalDistribution([8, 16, 32, 64, 100]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 
@@ -46,6 +47,7 @@ PUBLISHED = {
     "generator_lr": 0.0003,
     "discriminator_lr": 0.0003,
     "beta1": 0.5,
+    "n_generator": 3,
     "real_label": 0.9,
     "generator_loss": "both",
     "feature_matching_weight": 1.0,

@@ -20,6 +20,7 @@ SPACE = {
     "mbstd_group_size": CategoricalDistribution([1, 2, 4, 8]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    "decay_start": CategoricalDistribution([1.0, 0.5, 0.0]),
     "batch_size": CategoricalDistribution([4, 8, 16, 32]),
     "ema_half_life_images": CategoricalDistribution([1000, 2000, 11_000, 22_000]),
 }
@@ -44,6 +45,7 @@ PUBLISHED = {
     "fade_fraction": 0.5,
     "mbstd_group_size": 4,
     "l1": False,
+    "decay_start": 1.0,
     "batch_size": 16,
     "ema_half_life_images": 11_000,
 }

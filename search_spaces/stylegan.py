@@ -24,6 +24,7 @@ SPACE = {
     "fade_fraction": FloatDistribution(0.2, 0.8),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    "decay_start": CategoricalDistribution([1.0, 0.5, 0.0]),
     "batch_size": CategoricalDistribution([4, 8, 16, 32]),
     "ema_half_life_images": CategoricalDistribution([1000, 5000, 10_000, 20_000]),
 }
@@ -55,6 +56,7 @@ PUBLISHED = {
     "start_resolution": 8,
     "fade_fraction": 0.5,
     "l1": False,
+    "decay_start": 1.0,
     "batch_size": 16,
     "ema_half_life_images": 10_000,
 }

@@ -20,7 +20,8 @@ SPACE = {
     "generator_norm": CategoricalDistribution(["batch", "none"]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
-    "batch_size": CategoricalDistribution([16, 32, 64, 128]),
+    "decay_start": CategoricalDistribution([1.0, 0.5, 0.0]),
+    "batch_size": CategoricalDistribution([8, 16, 32, 64, 128]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
 
@@ -44,6 +45,7 @@ PUBLISHED = {
     "condition_channels": 32,
     "generator_norm": "batch",
     "l1": False,
+    "decay_start": 1.0,
     "batch_size": 64,
     "ema_half_life_images": 0,
 }

@@ -154,7 +154,7 @@ def batch():
 def make(name):
     torch.manual_seed(0)
     translator = build(name, SIZE, TINY[name] | PLAIN.get(name, {}))
-    translator.init_from_data(next(random_batches(7, batch=8)).rgb)
+    translator.init_from_data(next(random_batches(7, batch=8)))
     # No warm-up of WGAN's critic; progressive networks in the middle of fading in a layer.
     translator.begin_step(0 if name == "wgan" else 370, 0 if name == "wgan" else 1000)
     return translator

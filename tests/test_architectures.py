@@ -329,7 +329,7 @@ def trained(name, parameters):
     """Losses, output and weights of three steps: at the start, middle and end of a budget."""
     torch.manual_seed(5)
     translator = build(name, SIZE, TINY[name] | parameters)
-    translator.init_from_data(next(random_batches(7, batch=8)).rgb)
+    translator.init_from_data(next(random_batches(7, batch=8)))
     optimizers, batches, budget = build_optimizers(translator), random_batches(), 10**6
     values = []
     for images in (0, 400_000, 900_000):

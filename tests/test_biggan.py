@@ -201,7 +201,7 @@ def test_score_depends_on_the_rgb_image(projection):
     assert not torch.allclose(discriminator(rgb, thermal), discriminator(-rgb, thermal))
 
 
-def test_spatial_projection_of_constant_rgb_features_is_the_mean_of_the_vector_projection():
+def test_spatial_projection_of_constant_rgb_features_is_the_vector_projection():
     rgb, thermal = torch.randn(2, 3, SIZE, SIZE), torch.randn(2, 1, SIZE, SIZE)
 
     def projected(projection):
@@ -215,9 +215,22 @@ def test_spatial_projection_of_constant_rgb_features_is_the_mean_of_the_vector_p
         factor.zero_()
         return score - discriminator(rgb, thermal)
 
-    positions = 8 * 8
-    assert torch.allclose(projected("spatial"), projected("vector") / positions, atol=1e-5)
+    assert torch.allclose(projected("spatial"), projected("vector"), rtol=1e-3, atol=1e-5)
     assert projected("vector").abs().min() > 1e-3
+
+
+def test_swapped_rgb_image_moves_the_score_as_much_in_both_projections():
+    batch = next(random_batches(size=64))
+
+    def change(projection):
+        torch.manual_seed(0)
+        parameters = TINY["biggan"] | {"width": 16, "projection": projection}
+        discriminator = build("biggan", 64, parameters).discriminator.eval()
+        score = discriminator(batch.rgb, batch.thermal)
+        return (discriminator(batch.rgb.roll(1, 0), batch.thermal) - score).abs().mean().item()
+
+    # Averaged over the 16 positions, the spatial projection moved it by a fourteenth of the other.
+    assert 0.5 < change("spatial") / change("vector") < 4
 
 
 def test_discriminator_takes_two_turns_on_new_batches_by_default():
@@ -271,7 +284,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch():
 
     whole, parts = gradients(BATCH), gradients(1)
     for player, gradient in whole.items():
-        assert torch.allclose(parts[player], gradient, atol=1e-5)
+        assert (parts[player] - gradient).norm() < 1e-3 * gradient.norm()
 
 
 def test_orthogonal_regularization_penalizes_equal_filters():
@@ -282,11 +295,24 @@ def test_orthogonal_regularization_penalizes_equal_filters():
     layer.original.data[1] = layer.original.data[0]
     *_, turn = translator.turns(random_batches())
 
-    # The dot product of two equal filters of unit length is twice in the Gram matrix.
+    # The dot product of the two equal filters, which have unit length.
     change = turn.terms["orthogonal_regularization"].item() - before
-    assert change == pytest.approx(2 * 1e-4, rel=0.05)
+    assert change == pytest.approx(1e-4, rel=0.05)
     *_, without = make(orthogonal_regularization=False).turns(random_batches())
     assert "orthogonal_regularization" not in without.terms
+
+
+def test_orthogonal_regularization_has_the_gradient_of_the_authors_code():
+    translator = make(orthogonal_regularization_weight=0.3)
+    weight = translator.generator.blocks[0].conv_1.parametrizations.weight.original
+    weight.data.normal_()
+    *_, turn = translator.turns(random_batches())
+    (gradient,) = torch.autograd.grad(turn.terms["orthogonal_regularization"], weight)
+    filters = weight.detach().flatten(1)
+    products = filters @ filters.T
+    expected = 0.3 * 2 * (products - products.diag().diag()) @ filters
+
+    assert torch.allclose(gradient.flatten(1), expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(3, 7), (7, 3), (4, 4)])

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from thermal_search.architectures import build
+from thermal_search.images import Batch
 from thermal_search.networks import ConditionPyramid
 
 
@@ -35,7 +36,7 @@ def test_untrained_generator_depends_on_image_and_latent_alike(name):
     torch.manual_seed(0)
     translator = build(name, 32, {"width": 16})
     rgb = F.interpolate(torch.rand(6, 3, 4, 4) * 2 - 1, size=32, mode="bilinear")
-    translator.init_from_data(rgb)
+    translator.init_from_data(Batch(rgb, rgb[:, :1]))
     z = translator.draw_latent(6)
     pairs = torch.cartesian_prod(torch.arange(6), torch.arange(6))
     with torch.no_grad():

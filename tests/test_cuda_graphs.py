@@ -41,7 +41,8 @@ class Training:
         torch.manual_seed(0)
         self.device = torch.device(device)
         self.translator = build(name, SIZE, TINY[name]).to(self.device)
-        self.translator.init_from_data(next(random_batches()).rgb.to(self.device))
+        batch = next(random_batches())
+        self.translator.init_from_data(Batch(batch.rgb.to(device), batch.thermal.to(device)))
         self.optimizers = build_optimizers(self.translator)
         self.runner = runner(
             self.translator,
@@ -75,7 +76,7 @@ class EagerRunner(StepRunner):
 
 def test_turns_change_no_state_on_the_host(name):
     translator = build(name, SIZE, TINY[name])
-    translator.init_from_data(next(random_batches()).rgb)
+    translator.init_from_data(next(random_batches()))
     optimizers = build_optimizers(translator)
 
     def host_state() -> dict:
@@ -99,7 +100,7 @@ def test_turns_change_no_state_on_the_host(name):
 
 def test_steps_with_equal_graph_keys_draw_the_same_batches_and_take_the_same_turns(name):
     translator = build(name, SIZE, TINY[name])
-    translator.init_from_data(next(random_batches()).rgb)
+    translator.init_from_data(next(random_batches()))
     steps: dict = {}
     for step in range(12):
         translator.begin_step(FULLY_GROWN + step, BUDGET)
@@ -133,6 +134,17 @@ def test_graph_key_of_a_growing_network_is_resolution_and_fading(growing):
     stages = {(resolution, is_fading) for resolution, is_fading, _ in observed}
     assert len({graph_key for *_, graph_key in observed}) == len(observed) == len(stages)
     assert {is_fading for _, is_fading in stages} == {True, False}
+
+
+def test_steps_with_equal_graph_keys_have_equal_batch_sizes(growing):
+    translator, sizes = build(growing, SIZE, TINY[growing]), {}
+    for images in range(0, BUDGET, 10):
+        translator.begin_step(images, BUDGET)
+        size = translator.config.batch_size_at(images / BUDGET)
+        sizes.setdefault(translator.graph_key(), set()).add(size)
+
+    assert all(len(of_key) == 1 for of_key in sizes.values())
+    assert {size for of_key in sizes.values() for size in of_key} == {8, 4}
 
 
 def test_alpha_is_read_from_the_device(growing):

@@ -1,7 +1,9 @@
+import itertools
 from contextlib import nullcontext
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tiny_settings import BATCH, SIZE, TINY, random_batches
 from torch import nn
 from torch.nn.utils import parametrize
@@ -13,6 +15,7 @@ from thermal_search.architectures.improved_gan import (
     feature_matching,
 )
 from thermal_search.distributed.worker_group import WorkerGroup
+from thermal_search.images import Batch
 from thermal_search.networks.virtual_batch_norm import VirtualBatchNorm
 from thermal_search.training.optimizers import build_optimizers
 from thermal_search.training.step import train_step
@@ -21,7 +24,7 @@ from thermal_search.training.step import train_step
 def make(**parameters):
     torch.manual_seed(0)
     translator = build("improved_gan", SIZE, TINY["improved_gan"] | parameters)
-    translator.init_from_data(next(random_batches(7, batch=8)).rgb)
+    translator.init_from_data(next(random_batches(7, batch=8)))
     return translator
 
 
@@ -74,18 +77,126 @@ def test_generator_loss_selects_the_terms(generator_loss, terms):
 
 def test_minibatch_discrimination_counts_similar_images():
     compare = MinibatchDiscrimination(5, num_kernels=7, dim_per_kernel=3)
+    compare.bias.data.zero_()
     same = torch.randn(1, 5).expand(6, -1)
     distant = 1e4 * torch.randn(6, 5)
 
     assert torch.allclose(compare(same), torch.full((6, 7), 5.0))
     assert torch.allclose(compare(distant), torch.zeros(6, 7))
     few = torch.randn(3, 5)
-    rows = compare.project(few).unflatten(1, (7, 3))
+    kernels = compare.kernels / compare.kernels.norm(dim=2, keepdim=True)
+    rows = torch.einsum("bf,kdf->bkd", few, kernels)
     near = [(-(rows[0] - rows[other]).abs().sum(1)).exp() for other in (1, 2)]
     assert torch.allclose(compare(few)[0], near[0] + near[1], atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(compare(few), compare(few.float()))
         assert torch.allclose(compare(few)[0], near[0] + near[1], atol=1e-5)
+
+
+def test_scale_of_the_kernels_does_not_affect_minibatch_discrimination():
+    compare, features = (
+        MinibatchDiscrimination(5, num_kernels=7, dim_per_kernel=3),
+        torch.randn(4, 5),
+    )
+    before = compare(features)
+    compare.kernels.data.mul_(100)
+
+    assert torch.allclose(compare(features), before, atol=1e-5)
+
+
+def test_minibatch_discrimination_starts_centered_and_at_the_scale_of_the_data():
+    compare = MinibatchDiscrimination(5, num_kernels=7, dim_per_kernel=3)
+    features = 1000 * torch.randn(16, 5)
+    assert compare(features).add(1).abs().max() < 0.1  # all are unlike at first
+    compare.init_from_data(features)
+
+    assert torch.allclose(compare(features).mean(0), torch.zeros(7), atol=1e-5)
+    assert compare(features).std(0).min() > 0.05
+    compare.init_from_data(torch.ones(4, 5))  # copies of one image
+    assert compare(features).isfinite().all()
+
+
+def smooth_pairs(size, count=16):
+    random = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 4, 8, 8, generator=random) * 2 - 1
+    pairs = F.interpolate(coarse, size=size, mode="bilinear")
+    return Batch(pairs[:, :3], pairs[:, 3:])
+
+
+def test_statistics_at_the_start_are_alike_from_32_to_256_pixels():
+    measured = []
+    for size in (32, 64, 128, 256):
+        torch.manual_seed(0)
+        translator = build("improved_gan", size, TINY["improved_gan"] | {"num_kernels": 20})
+        batch = smooth_pairs(size)
+        translator.init_from_data(batch)
+        discriminator = translator.discriminator
+        with torch.no_grad():
+            logits, features = discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
+            similarity = discriminator.minibatch_discrimination(features)
+            thermal = translator.translate(batch.rgb)
+        measured.append([features.abs().mean(), similarity.std(), thermal.std()])
+        # Neither saturated nor blind: at 256 pixels the logit was -76, the similarity 0.
+        assert logits.abs().max() < 1
+        assert similarity.abs().mean() < 1
+
+    low, high = torch.tensor(measured).aminmax(dim=0)
+    assert (high < 2 * low).all()
+    assert low.min() > 0.02
+
+
+def test_weight_normalized_layers_start_with_standardized_outputs():
+    translator, batch = make(dropout=0.0, input_noise=0.0), smooth_pairs(SIZE)
+    translator.init_from_data(batch)
+    outputs = {}
+    for module in translator.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            module.register_forward_hook(lambda module, _, out: outputs.update({module: out}))
+    logits, _ = translator.discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
+    images = translator.generator.body.levels[-1][0]
+
+    *hidden, head = [outputs[m] for m in outputs if m is not images]
+    assert torch.equal(head.flatten(), logits)
+    for output in hidden:
+        std, mean = torch.std_mean(output, (0, 2, 3), correction=0)
+        assert torch.allclose(mean, torch.zeros_like(mean), atol=1e-4)
+        assert torch.allclose(std, torch.ones_like(std), atol=1e-3)
+    assert logits.std(correction=0).item() == pytest.approx(0.1, rel=1e-2)
+    assert logits.mean().item() == pytest.approx(0, abs=1e-3)
+
+
+def test_only_the_outputs_have_a_learned_gain():
+    translator = make()
+    names = {name for name, _ in translator.named_parameters() if name.endswith("gain")}
+
+    assert {name.split(".parametrizations")[0] for name in names} == {
+        "discriminator.head",
+        "generator.body.levels.2.0",
+    }
+
+
+def test_historical_average_begins_with_the_initialized_weights():
+    translator = make()
+
+    for network, average in (
+        (translator.discriminator, translator.discriminator_average),
+        (translator.generator, translator.generator_average),
+    ):
+        assert average.distance(network) == 0
+
+
+def test_generator_takes_three_turns_on_new_batches():
+    drawn = []
+
+    def counted():
+        for batch in random_batches():
+            drawn.append(batch)
+            yield batch
+
+    players = [turn.player for turn in make().turns(counted())]
+    assert players == ["discriminator"] + ["generator"] * 3
+    assert len(drawn) == 4
+    assert make().config.generator_turns == 3
 
 
 def test_minibatch_discrimination_affects_the_score():
@@ -116,7 +227,7 @@ def test_output_depends_on_the_reference_batch():
     translator = make().eval()
     rgb, z = next(random_batches()).rgb, translator.draw_latent(BATCH)
     before = translator.translate(rgb, z)
-    translator.init_from_data(-next(random_batches(9, batch=8)).rgb)
+    translator.generator.set_reference_batch(-next(random_batches(9, batch=8)).rgb)
 
     assert not torch.allclose(before, translator.translate(rgb, z))
 
@@ -199,7 +310,7 @@ def test_historical_average_is_the_mean_of_all_weights_so_far():
 
 
 def test_both_players_have_historical_averaging():
-    translator = make(historical_averaging_weight=1.0)
+    translator = make(historical_averaging_weight=1.0, n_generator=1)
     start = next(translator.generator.parameters()).detach().clone()
     optimizers = build_optimizers(translator)
     for turn in translator.turns(random_batches()):
@@ -239,10 +350,10 @@ def test_feature_matching_compares_fake_and_real_features():
     translator, batch = make(dropout=0.0, input_noise=0.0), next(random_batches())
     generated = []
     translator.generator.register_forward_hook(lambda _, __, out: generated.append(out))
-    *_, turn = translator.turns(iter([batch]))
+    *_, turn = translator.turns(itertools.repeat(batch))
     (_, real), (_, fake) = (
         translator.discriminator(torch.cat([batch.rgb, thermal], dim=1))
-        for thermal in (batch.thermal, generated[0])
+        for thermal in (batch.thermal, generated[-1])
     )
     expected = (real.mean(0) - fake.mean(0)).abs().mean()
 

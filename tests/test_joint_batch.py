@@ -74,7 +74,7 @@ def step_gradients(name, group):
     """
     torch.manual_seed(0)
     translator = build(name, SIZE, TINY[name] | UNCOUPLED[name])
-    translator.init_from_data(next(random_batches(7, batch=8)).rgb)
+    translator.init_from_data(next(random_batches(7, batch=8)))
     for module in translator.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()

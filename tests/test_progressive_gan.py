@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from tiny_settings import BATCH, SIZE, TINY, random_batches
 from torch import nn
+from training_helpers import plan_of, trial_of
 
-from thermal_search.architectures import build
+from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.networks.progressive import (
     EqualizedConv2d,
@@ -121,11 +122,15 @@ def test_state_dict_contains_the_growth():
     assert other.generator.growth == Growth(16, 0.25)
 
 
-def test_optimizers_are_reset_only_when_the_resolution_doubles():
-    translator = make()
-    resets = [translator.begin_step(images, 1000) for images in range(0, 1000, 10)]
+def test_optimizers_are_reset_at_both_ends_of_a_fade():
+    translator, was_fading, resets = make(), False, []
+    for images in range(0, 1000, 10):
+        is_reset = translator.begin_step(images, 1000)
+        assert is_reset == (translator.generator.is_fading != was_fading)
+        was_fading = translator.generator.is_fading
+        resets.append(is_reset)
 
-    assert sum(resets) == 3
+    assert sum(resets) == 6
     restored = make()
     restored.load_state_dict(translator.state_dict())
     assert not restored.begin_step(990, 1000)
@@ -283,17 +288,57 @@ def test_drift_term_is_the_squared_score_of_real_pairs():
 
 
 def test_trial_and_its_moving_average_grow_to_full_size(tmp_path):
-    from training_helpers import plan_of, trial_of
-
     plan = plan_of(tmp_path, "progressive_gan", parameters={"ema_half_life_images": 50})
     trial = trial_of(plan)
     list(trial.evaluations())
 
     assert trial.average is not None
     assert trial.average.network.growth == trial.translator.generator.growth == Growth(32, 1.0)
-    # Of six steps, Adam's state covers only those since the last doubling.
+    # Of four steps, Adam's state covers only the two since the last fade.
     player_optimizer = trial.optimizers["generator"]
-    assert player_optimizer.optimizer.state[player_optimizer.parameters[0]]["step"] < 6
+    assert player_optimizer.optimizer.state[player_optimizer.parameters[0]]["step"] == 2
+
+
+def test_images_shown_count_the_batches_of_each_resolution(tmp_path):
+    trial, scored, shown = trial_of(plan_of(tmp_path, "progressive_gan")), [], []
+    trial.translator.discriminator.register_forward_hook(lambda _, x, __: scored.append(len(x[0])))
+    while not trial.is_done:
+        before = trial.progress.images
+        trial.step()
+        shown.append((trial.progress.images - before, {*scored}))
+        scored.clear()
+
+    assert shown == [(8, {8}), (8, {8}), (4, {4}), (4, {4})]
+
+
+@pytest.mark.parametrize("name", ["progressive_gan", "stylegan"])
+def test_batch_size_by_resolution_is_that_of_the_authors_code_for_one_gpu(name):
+    def batch_sizes(**parameters):
+        config = ARCHITECTURES[name].Config(size=1024, start_resolution=4, **parameters)
+        return {
+            config.schedule.at(step / 1000).resolution: config.batch_size_at(step / 1000)
+            for step in range(1000)
+        }
+
+    published = {4: 128, 8: 128, 16: 128, 32: 64, 64: 32, 128: 16, 256: 8, 512: 4, 1024: 4}
+    assert batch_sizes() == published
+    assert batch_sizes(batch_size=4)[128] == 4
+    assert min(batch_sizes(batch_size=1).values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "factors"),
+    [
+        ("progressive_gan", {1024: 1.5}),
+        ("stylegan", {128: 1.5, 256: 2.0, 512: 3.0, 1024: 3.0}),
+    ],
+)
+def test_learning_rate_by_resolution_is_that_of_the_authors_code(name, factors):
+    with torch.device("meta"):
+        translator = build(name, 1024, {"channel_base": 1024})
+    for step in range(1000):
+        resolution = translator.schedule.at(step / 1000).resolution
+        assert translator.learning_rate_factor(step, 1000) == factors.get(resolution, 1.0)
 
 
 def test_layers_no_longer_used_get_no_gradient():

@@ -16,9 +16,10 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 from summaries import assert_is_complete
 
+from thermal_search.architectures import ARCHITECTURES
 from thermal_search.errors import SearchError
 from thermal_search.tracking.runs import SEARCH_TAG, TRIAL_TAG
-from thermal_search.tuning.plan import SearchPlan, plan_from_settings
+from thermal_search.tuning.plan import SearchPlan, generator_steps, plan_from_settings
 from thermal_search.tuning.settings import SearchSettings
 
 ROOT = Path(__file__).parents[1]
@@ -272,6 +273,33 @@ def test_impossible_search_is_one_sentence(dataset, tmp_path, flags, sentence):
     values = {"data": dataset, "output": tmp_path / "o", "features": "efficientnet-lite0"} | flags
     with pytest.raises(SearchError, match=sentence):
         plan_from_settings(SearchSettings(**values)).check()
+
+
+def test_few_generator_steps_are_warned_of(tmp_path, caplog):
+    def warning(**values):
+        caplog.clear()
+        settings = SearchSettings(data=tmp_path, output=tmp_path / "o", **values)
+        plan_from_settings(settings).warn_if_short(64)
+        return [record.getMessage() for record in caplog.records]
+
+    names = ("biggan", "improved_gan", "pix2pix")
+    (sentence,) = warning(architectures=names, images=200_000)
+    assert "leaves fewer than 5,000 generator steps" in sentence
+    # Improved GAN's generator takes three turns a step: 6,000 in 2,000 steps of 100 images.
+    assert "biggan (782)" in sentence
+    assert "improved_gan" not in sentence
+    assert "pix2pix" not in sentence
+    (sentence,) = warning(architectures=names, images=200_000, workers=2)
+    assert "biggan (391), improved_gan (3,000)" in sentence
+    assert not warning(architectures=names, images=1_280_000)
+
+
+def test_generator_steps_follow_the_batch_size_of_each_resolution():
+    config = ARCHITECTURES["progressive_gan"].Config(size=32, growth_fraction=0.5)
+
+    # 128 images a step until 32 pixels fade in, after 5/12 of the budget; then 64.
+    assert generator_steps(config, 24 * 128, workers=1) == 10 + 28
+    assert generator_steps(config, 24 * 128, workers=2) == 5 + 14
 
 
 def test_search_without_data_is_one_sentence(tmp_path):

@@ -220,7 +220,8 @@ def test_condition_mapping_decides_whether_w_depends_on_rgb():
 
 
 def test_mapping_network_is_nonlinear_and_normalizes_the_latent():
-    mapping, rgb, z = make().generator.mapping, next(random_batches()).rgb, torch.randn(BATCH, 8)
+    mapping, rgb = make(condition_mapping=False).generator.mapping, next(random_batches()).rgb
+    z = torch.randn(BATCH, 8)
 
     assert torch.allclose(mapping(rgb, z), mapping(rgb, 10 * z), atol=1e-5)
     kinds = [type(layer).__name__ for layer in mapping.layers]
@@ -228,6 +229,26 @@ def test_mapping_network_is_nonlinear_and_normalizes_the_latent():
     layer = EqualizedLinear(3, 2, lr_multiplier=0.01)
     layer.bias.data.fill_(1.0)
     assert layer(torch.zeros(1, 3)).tolist() == [pytest.approx([0.01] * 2)]
+
+
+def test_latent_and_embedded_rgb_image_are_normalized_together():
+    mapping, rgb, z = make().generator.mapping, next(random_batches()).rgb, torch.randn(BATCH, 8)
+    inputs = []
+    mapping.layers[0].register_forward_hook(lambda _, x, __: inputs.append(x[0]))
+    mapping(rgb, z)
+    both = torch.cat([z, mapping.embed_rgb(F.adaptive_avg_pool2d(rgb, 8).flatten(1))], dim=1)
+
+    assert torch.allclose(inputs[0], F.normalize(both) * 4, atol=1e-4)
+
+
+def test_discriminator_downsamples_before_the_activation():
+    block = make().discriminator.blocks[str(SIZE)]
+    features = torch.randn(2, block[0].weight.shape[1], SIZE, SIZE)
+    block[3].bias.data.normal_()
+    blurred = Blur()(F.leaky_relu(block[0](features), 0.2))
+    expected = F.leaky_relu(F.avg_pool2d(block[3](blurred), 2), 0.2)
+
+    assert torch.allclose(block(features), expected, atol=1e-6)
 
 
 def test_r1_of_a_linear_score_is_its_squared_gradient():
@@ -347,10 +368,10 @@ def test_new_resolution_starts_as_the_enlarged_old_one():
     assert torch.equal(translator.generator(rgb, z), F.interpolate(old, scale_factor=2))
 
 
-def test_optimizers_are_reset_when_the_resolution_doubles():
+def test_optimizers_are_reset_at_both_ends_of_a_fade():
     translator = build("stylegan", SIZE, TINY["stylegan"])
 
-    assert sum(translator.begin_step(images, 1000) for images in range(0, 1000, 10)) == 3
+    assert sum(translator.begin_step(images, 1000) for images in range(0, 1000, 10)) == 6
 
 
 def test_discriminator_has_no_norm_layers():
@@ -360,6 +381,6 @@ def test_discriminator_has_no_norm_layers():
 def test_growing_decides_the_resolution_at_the_start():
     translator = build("stylegan", SIZE, TINY["stylegan"] | {"start_resolution": 8})
     assert translator.generator.growth == Growth(8, 1.0)
-    assert build(
-        "stylegan", SIZE, TINY["stylegan"] | {"growing": False}
-    ).generator.growth == Growth(SIZE, 1.0)
+    full = build("stylegan", SIZE, TINY["stylegan"] | {"growing": False})
+    assert full.generator.growth == Growth(SIZE, 1.0)
+    assert full.config.batch_size_at(0.0) == BATCH

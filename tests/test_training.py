@@ -197,6 +197,13 @@ def test_each_evaluation_draws_an_image_grid(tmp_path):
         assert (tmp_path / evaluation.grid).read_bytes().startswith(b"\x89PNG")
 
 
+def test_initialization_sees_different_frames_from_the_whole_shard(tmp_path):
+    trial = trial_of(plan_of(tmp_path, "improved_gan"))
+    rgb, _ = data_of().paired
+
+    assert torch.equal(trial.translator.generator.reference_rgb, rgb.take([0, 12, 23]))
+
+
 def test_unknown_parameters_are_refused(tmp_path):
     with pytest.raises(SearchError, match="Unknown parameters of pix2pix: speed"):
         trial_of(plan_of(tmp_path, parameters={"speed": 1}))
@@ -207,7 +214,7 @@ def train_on_rank(rank, folder):
     torch.set_num_threads(1)
     group, trained = WorkerGroup(), {}
     for architecture in sorted(ARCHITECTURES):
-        plan = plan_of(Path(folder) / architecture, architecture)
+        plan = plan_of(Path(folder) / architecture, architecture, images=48, evaluate_every=16)
         first = trial_of(plan, group, rank, 2)
         next(first.evaluations())
         second = trial_of(plan, group, rank, 2)
@@ -233,7 +240,7 @@ def test_two_workers_train_one_generator_and_resume(trained_by_two, architecture
     one, two = (trained[architecture] for trained in trained_by_two)
 
     assert one == two
-    assert [item[0] for item in one[0]] == [8, 16, 24]
+    assert [item[0] for item in one[0]] == [16, 32, 48]
 
 
 STILLS = random_frames(11, 1, 5)

@@ -34,13 +34,19 @@ TINY: dict[str, dict[str, object]] = {
         "reference_batch_size": 3,
     },
     "pix2pix": {"generator_width": 4, "discriminator_width": 4},
-    "progressive_gan": {"channel_base": 512, "channel_max": 16, "latent_size": 8},
+    "progressive_gan": {
+        "channel_base": 512,
+        "channel_max": 16,
+        "latent_size": 8,
+        "batch_size": BATCH // 4,  # BATCH at 32 pixels, twice as many below
+    },
     "stylegan": {
         "start_resolution": 4,
         "channel_base": 64,
         "latent_size": 8,
         "w_size": 8,
         "mapping_layers": 2,
+        "batch_size": BATCH // 4,
     },
     "thermalgan": {"width": 4, "latent_size": 4},
     "unit": {
@@ -54,7 +60,7 @@ TINY: dict[str, dict[str, object]] = {
     "wgan_gp": {"width": 4, "latent_size": 8, "n_critic": 2},
 }
 for setting in TINY.values():
-    setting["batch_size"] = BATCH
+    setting.setdefault("batch_size", BATCH)
 
 
 def random_batches(seed: int = 0, size: int = SIZE, batch: int = BATCH) -> Iterator[Batch]:

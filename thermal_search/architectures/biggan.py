@@ -74,7 +74,8 @@ class BigGAN(Translator):
 
         embedding_size: int = 128
         orthogonal_regularization: bool = True
-        """Whether the generator minimizes the dot products between the filters of a layer."""
+        """Whether the generator minimizes the dot products between the filters of a layer. The
+        weight multiplies the gradient of the authors' code."""
 
         orthogonal_regularization_weight: float = 1e-4
         projection: Literal["spatial", "vector"] = "spatial"
@@ -86,12 +87,16 @@ class BigGAN(Translator):
         truncation: float = 0.0
         """Truncation trick: in evaluation, latent entries beyond it are resampled; 0: off."""
 
+        decay_start: float = 1.0
+        """Fraction of the budget after which the learning rates fall linearly to 0; 1: never, as in
+        the paper."""
+
         batch_size: int = 256
         """The paper has 2048."""
 
         microbatch_size: int = 16
-        """Images per forward pass; gradients accumulate over the batch. Batch normalization is
-        computed per microbatch."""
+        """Images per forward pass, at most `batch_size`; gradients accumulate over the batch. Batch
+        normalization is computed per microbatch, so that the results depend on it."""
 
         ema_half_life_images: int = 1_774_000
         """The paper's decay of 0.9999 per step, at 256 images per step."""
@@ -156,6 +161,9 @@ class BigGAN(Translator):
                 weight = self.config.orthogonal_regularization_weight
                 terms["orthogonal_regularization"] = weight * penalty
             yield Turn("generator", terms, steps_optimizer=is_last)
+
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
+        return translator.constant_then_linear(images, budget_images, self.config.decay_start)
 
     def _microbatches(self, batch: Batch) -> Iterator[tuple[Batch, float, bool]]:
         """Each microbatch, its fraction of the batch, and whether it is the last."""
@@ -336,8 +344,10 @@ class ProjectionDiscriminator(SpectralNetwork):
             return score.float()
 
     def _projection(self, features: Tensor, rgb_features: Tensor) -> Tensor:
+        # Summed over the positions, as the features are for the head: averaged, the projection
+        # would be too weak beside the head's score to tell one RGB image from another.
         if self.is_spatial:
-            return (features * rgb_features).sum(1).mean((1, 2))
+            return (features * rgb_features).sum((1, 2, 3))
         return (features.sum((2, 3)) * rgb_features.mean((2, 3))).sum(1)
 
 

@@ -58,6 +58,10 @@ class DCGAN(Translator):
         smallest features, after separate branches."""
 
         init_std: float = 0.02
+        decay_start: float = 1.0
+        """Fraction of the budget after which the learning rates fall linearly to 0; 1: never, as in
+        the paper."""
+
         batch_size: int = 128
 
     config: Config
@@ -113,3 +117,6 @@ class DCGAN(Translator):
         terms = {"adversarial": F.softplus(-score).mean()}
         terms |= l1_terms(config, fake, batch.thermal)
         yield Turn("generator", terms)
+
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
+        return translator.constant_then_linear(images, budget_images, self.config.decay_start)

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 
 from thermal_search.architectures import translator
 from thermal_search.architectures.translator import Translator, Turn, adam_players, l1_terms
@@ -23,6 +22,7 @@ from thermal_search.losses import smoothed_cross_entropy
 from thermal_search.networks import DcganGenerator, initialize
 from thermal_search.networks.fusion import LateFusion
 from thermal_search.networks.virtual_batch_norm import VirtualBatchNorm
+from thermal_search.networks.weight_norm import init_weight_norm, weight_norm
 
 BASE_RESOLUTION = 8
 """Height and width of the discriminator's smallest features."""
@@ -36,6 +36,9 @@ class ImprovedGAN(Translator):
         discriminator_lr: float = 3e-4
         beta1: float = 0.5
         """Adam's beta1, of both players; beta2 is 0.999."""
+
+        n_generator: int = 3
+        """Generator turns per discriminator turn, each on a new batch."""
 
         real_label: float = 0.9
         """The discriminator's target for real pairs; the one for generated pairs is 0."""
@@ -77,6 +80,10 @@ class ImprovedGAN(Translator):
         """Fraction of the budget after which the learning rates fall linearly to 0."""
 
         batch_size: int = 100
+
+        @property
+        def generator_turns(self) -> int:
+            return self.n_generator
 
     config: Config
     needs_pairs: ClassVar[bool] = True
@@ -121,20 +128,25 @@ class ImprovedGAN(Translator):
     ) -> Latent:
         return torch.rand(count, self.config.latent_size, generator=random, device=device)
 
-    def init_from_data(self, rgb: Rgb) -> None:
-        assert isinstance(self.generator, ReferenceBatchGenerator)
-        self.generator.set_reference_batch(rgb)
+    def init_from_data(self, batch: Batch) -> None:
+        generator, rgb = self.generator, batch.rgb
+        assert isinstance(generator, ReferenceBatchGenerator)
+        generator.set_reference_batch(rgb)
+        generator.init_from_data(rgb, self.latent_for(rgb, None))
+        self.discriminator.init_from_data(torch.cat([rgb, batch.thermal], dim=1))
+        if self.discriminator_average and self.generator_average:
+            self.discriminator_average.restart(self.discriminator)
+            self.generator_average.restart(generator)
 
     players = adam_players
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
         config = self.config
         batch = next(batches)
-        fake = self.translate(batch.rgb)
-        real_pair = torch.cat([batch.rgb, batch.thermal], dim=1)
-
-        real_score, _ = self.discriminator(real_pair)
-        fake_score, _ = self.discriminator(torch.cat([batch.rgb, fake.detach()], dim=1))
+        with torch.no_grad():
+            fake = self.translate(batch.rgb)
+        real_score, _ = self.discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
+        fake_score, _ = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
         loss = smoothed_cross_entropy(real_score, fake_score, config.real_label)
         terms = {"adversarial": loss}
         if self.discriminator_average:
@@ -144,23 +156,28 @@ class ImprovedGAN(Translator):
         if self.discriminator_average:
             self.discriminator_average.append(self.discriminator)
 
+        for _ in range(config.n_generator):
+            yield Turn("generator", self._generator_terms(next(batches)))
+            if self.generator_average:
+                self.generator_average.append(self.generator)
+
+    def _generator_terms(self, batch: Batch) -> dict[str, Tensor]:
+        config = self.config
+        fake = self.translate(batch.rgb)
         score, features = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
         terms: dict[str, Tensor] = {}
         if config.generator_loss != "feature_matching":
             terms["adversarial"] = F.softplus(-score).mean()
         if config.generator_loss != "adversarial":
             with torch.no_grad():
-                _, real_features = self.discriminator(real_pair)
+                _, real_features = self.discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
             weight = config.feature_matching_weight if config.generator_loss == "both" else 1.0
             loss = feature_matching(features, real_features, config.feature_matching_norm)
             terms["feature_matching"] = weight * loss
         if self.generator_average:
             distance = self.generator_average.distance(self.generator)
             terms["historical_averaging"] = config.historical_averaging_weight * distance
-        terms |= l1_terms(config, fake, batch.thermal)
-        yield Turn("generator", terms)
-        if self.generator_average:
-            self.generator_average.append(self.generator)
+        return terms | l1_terms(config, fake, batch.thermal)
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)
@@ -189,7 +206,9 @@ class ReferenceBatchGenerator(nn.Module):
         self.body = body
         last = body.levels[-1]
         assert isinstance(last, nn.Sequential)
-        weight_norm(last[0], dim=1)  # of a transposed convolution: per output channel
+        output = last[0]
+        assert isinstance(output, nn.ConvTranspose2d)
+        weight_norm(output, init_std=0.1, learns_gain=True)
         self.norms = [m for m in body.modules() if isinstance(m, VirtualBatchNorm)]
         self.has_reference_stats = False
         self.reference_rgb: Tensor
@@ -205,6 +224,13 @@ class ReferenceBatchGenerator(nn.Module):
         count = len(self.reference_rgb)
         index = torch.linspace(0, len(rgb) - 1, count).round().long().to(rgb.device)
         self.reference_rgb.copy_(to_pixels(rgb[index]))
+        self._invalidate_stats()
+
+    @torch.no_grad()
+    def init_from_data(self, rgb: Rgb, z: Latent) -> None:
+        """Sets the scale and the mean of the images that it generates at first."""
+        with init_weight_norm(self.body):
+            self(rgb, z)
         self._invalidate_stats()
 
     def train(self, mode: bool = True) -> "ReferenceBatchGenerator":
@@ -269,20 +295,39 @@ class MinibatchDiscriminator(nn.Module):
             self.minibatch_discrimination = MinibatchDiscrimination(
                 channels, num_kernels, dim_per_kernel
             )
-        self.head = initialize(nn.Linear(channels + num_kernels, 1), std=0.05)
+        head = initialize(nn.Linear(channels + num_kernels, 1), std=0.05)
+        self.head = weight_norm(head, init_std=0.1, learns_gain=True)
+
+    @torch.no_grad()
+    def init_from_data(self, pair: Float[Tensor, "batch 4 height width"]) -> None:
+        """Sets all scales and biases so that no layer is saturated on these real pairs.
+
+        Without it, the scale of the features and of the logits would grow with the image size.
+        """
+        with init_weight_norm(self.layers):
+            features = self.layers(self._add_noise(pair))
+        if self.minibatch_discrimination:
+            self.minibatch_discrimination.init_from_data(features)
+        with init_weight_norm(self.head):
+            self.head(self._head_input(features))
 
     def forward(
         self, pair: Float[Tensor, "batch 4 height width"]
     ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch features"]]:
         """Logits, and the features before minibatch discrimination."""
+        features = self.layers(self._add_noise(pair))
+        return self.head(self._head_input(features)).flatten().float(), features
+
+    def _add_noise(self, pair: Tensor) -> Tensor:
         # The RGB image needs noise too: the discriminator could memorize clean training images.
         if self.training and self.input_noise:
             pair = pair + self.input_noise * torch.randn_like(pair)
-        features = self.layers(pair)
-        head_input = features
-        if self.minibatch_discrimination:
-            head_input = torch.cat([features, self.minibatch_discrimination(features)], 1)
-        return self.head(head_input).flatten().float(), features
+        return pair
+
+    def _head_input(self, features: Tensor) -> Tensor:
+        if self.minibatch_discrimination is None:
+            return features
+        return torch.cat([features, self.minibatch_discrimination(features)], dim=1)
 
 
 def _downsampling(
@@ -313,16 +358,33 @@ class MinibatchDiscrimination(nn.Module):
 
     def __init__(self, features: int, num_kernels: int, dim_per_kernel: int) -> None:
         super().__init__()
-        self.shape = num_kernels, dim_per_kernel
-        projection = nn.Linear(features, num_kernels * dim_per_kernel, bias=False)
-        self.project = initialize(projection, std=0.05)
+        self.kernels = nn.Parameter(0.05 * torch.randn(num_kernels, dim_per_kernel, features))
+        self.log_scale = nn.Parameter(torch.zeros(num_kernels, dim_per_kernel))
+        self.bias = nn.Parameter(torch.full((num_kernels,), -1.0))
 
     def forward(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch kernels"]:
-        """From 0, if no other image is similar, to batch - 1, if all are equal."""
+        """From 0, if no other image is similar, to batch - 1, if all are equal, plus the bias."""
         with torch.autocast(features.device.type, enabled=False):
-            projected = self.project(features.float()).unflatten(1, self.shape)
-            distance = (projected[:, None] - projected[None]).abs().sum(3)
-            return torch.exp(-distance).sum(1) - 1  # without the image itself
+            similarity = torch.exp(-self._distances(features.float())).sum(1)
+            return similarity - 1 + self.bias  # without the image itself
+
+    @torch.no_grad()
+    def init_from_data(self, features: Float[Tensor, "batch features"]) -> None:
+        """Makes the nearest other image about 2 away from each, and the mean similarity 0."""
+        if len(features) < 2:
+            return
+        others = self._distances(features)
+        others.diagonal().fill_(torch.inf)
+        half_nearest = 0.5 * others.amin(1).mean(0)  # of each kernel
+        # Copies of an image are at distance 0.
+        self.log_scale.sub_(half_nearest.clamp(min=1e-6).log()[:, None])
+        self.bias.sub_(self(features).mean(0))
+
+    def _distances(self, features: Tensor) -> Float[Tensor, "batch batch kernels"]:
+        norm = torch.linalg.vector_norm(self.kernels, dim=2)
+        kernels = self.kernels * (self.log_scale.exp() / norm)[:, :, None]
+        projected = F.linear(features, kernels.flatten(0, 1)).unflatten(1, norm.shape)
+        return (projected[:, None] - projected[None]).abs().sum(3)
 
 
 class HistoricalAverage(nn.Module):
@@ -334,6 +396,13 @@ class HistoricalAverage(nn.Module):
         self.register_buffer("steps", torch.zeros(()))
         for number, parameter in enumerate(network.parameters()):
             self.register_buffer(f"mean_{number}", parameter.detach().clone())
+
+    @torch.no_grad()
+    def restart(self, network: nn.Module) -> None:
+        """Begins again with the network's current weights."""
+        self.steps.zero_()
+        for mean, weight in zip(self.means, network.parameters(), strict=True):
+            mean.copy_(weight)
 
     @property
     def means(self) -> list[Tensor]:

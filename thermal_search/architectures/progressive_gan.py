@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thermal_search.architectures.growth import GrowthConfig, growth_schedule
+from thermal_search.architectures.growth import GrowthConfig, growing_learning_rate_factor
 from thermal_search.architectures.translator import (
     Player,
     Translator,
@@ -42,13 +42,17 @@ from thermal_search.networks.progressive import (
     progressive_channels,
 )
 
+LEARNING_RATE_FACTORS = {1024: 1.5}
+"""By resolution, as in the authors' code for one GPU."""
+
 
 @final
 class ProgressiveGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
     class Config(GrowthConfig):
         learning_rate: float = 1e-3
-        """For both players, with Adam's decay rates 0 and 0.99."""
+        """For both players, with Adam's decay rates 0 and 0.99; 1.5 times as much at 1024
+        pixels."""
 
         channel_base: int = 8192
         """Resolution r has min(2 * channel_base // r, channel_max) channels."""
@@ -66,9 +70,8 @@ class ProgressiveGAN(Translator):
         mbstd_group_size: int = 4
         """Group size of the minibatch standard deviation; 1: none."""
 
-        batch_size: int = 16
         ema_half_life_images: int = 11_000
-        """The paper's decay of 0.999 per step of 16 images."""
+        """The paper's decay of 0.999 per step, at 128 pixels."""
 
     config: Config
     needs_pairs: ClassVar[bool] = True
@@ -77,7 +80,7 @@ class ProgressiveGAN(Translator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.schedule = growth_schedule(config)
+        self.schedule = config.schedule
         start = self.schedule.at(0.0)
         self.generator = ProgressiveGenerator(
             size=config.size,
@@ -98,6 +101,11 @@ class ProgressiveGAN(Translator):
     def begin_step(self, images: int, budget_images: int) -> bool:
         assert isinstance(self.generator, ProgressiveGenerator)
         return grow(self.schedule.at(images / budget_images), self.generator, self.discriminator)
+
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
+        return growing_learning_rate_factor(
+            self.config, LEARNING_RATE_FACTORS, images, budget_images
+        )
 
     def graph_key(self) -> Hashable:
         return self.discriminator.growth.resolution, self.discriminator.is_fading

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from thermal_search.architectures.growth import GrowthConfig, growth_schedule
+from thermal_search.architectures.growth import GrowthConfig, growing_learning_rate_factor
 from thermal_search.architectures.translator import (
     Player,
     Translator,
@@ -35,6 +35,7 @@ from thermal_search.networks.progressive import (
     EqualizedConv2d,
     EqualizedLinear,
     Growth,
+    GrowthSchedule,
     ProgressiveDiscriminator,
     ProgressiveNetwork,
     at_full_size,
@@ -49,13 +50,17 @@ THUMBNAIL_SIZE = 8
 W_AVG_BETA = 0.995
 """Decay per step of the moving average of w."""
 
+LEARNING_RATE_FACTORS = {128: 1.5, 256: 2.0, 512: 3.0, 1024: 3.0}
+"""By resolution, as in the authors' code."""
+
 
 @final
 class StyleGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
     class Config(GrowthConfig):
         learning_rate: float = 1e-3
-        """For both players, with Adam's decay rates 0 and 0.99."""
+        """For both players, with Adam's decay rates 0 and 0.99; 1.5, 2 and 3 times as much at 128,
+        256 and 512 pixels."""
 
         r1_gamma: float = 10.0
         """Twice the weight of the R1 penalty."""
@@ -96,8 +101,12 @@ class StyleGAN(Translator):
         the start."""
 
         start_resolution: int = 8
-        batch_size: int = 16
         ema_half_life_images: int = 10_000
+
+        @property
+        def schedule(self) -> GrowthSchedule:
+            schedule = super().schedule
+            return schedule if self.growing else replace(schedule, start_resolution=self.size)
 
     config: Config
     needs_pairs: ClassVar[bool] = True
@@ -106,9 +115,7 @@ class StyleGAN(Translator):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.schedule = growth_schedule(
-            config if config.growing else replace(config, start_resolution=config.size)
-        )
+        self.schedule = config.schedule
         start = self.schedule.at(0.0)
         self.generator = StyleGenerator(
             size=config.size,
@@ -136,6 +143,11 @@ class StyleGAN(Translator):
         self.steps += 1
         assert isinstance(self.generator, StyleGenerator)
         return grow(self.schedule.at(images / budget_images), self.generator, self.discriminator)
+
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
+        return growing_learning_rate_factor(
+            self.config, LEARNING_RATE_FACTORS, images, budget_images
+        )
 
     def graph_key(self) -> Hashable:
         discriminator = self.discriminator
@@ -318,11 +330,12 @@ class MappingNetwork(nn.Module):
         self.register_buffer("running_w", torch.zeros(w_size))
 
     def forward(self, rgb: Rgb, z: Latent) -> Float[Tensor, "batch w_size"]:
-        features = pixel_norm(z)
+        features = z
         if self.embed_rgb:
             thumbnail = F.adaptive_avg_pool2d(rgb, THUMBNAIL_SIZE).flatten(1)
             features = torch.cat([features, self.embed_rgb(thumbnail)], dim=1)
-        return self.layers(features).float()
+        # Normalized together, as the authors' code does with the embedding of a class.
+        return self.layers(pixel_norm(features)).float()
 
     @torch.no_grad()
     def update_running_w(self, w: Tensor) -> None:

@@ -69,10 +69,19 @@ class Config:
     """Height and width of the images in pixels: a power of two from 32."""
 
     batch_size: int = 1
-    """Images per worker and batch."""
+    """Images per worker and batch (see `batch_size_at`)."""
 
     ema_half_life_images: int = 0
     """Half-life of the generator's exponential moving average, in images shown; 0: no average."""
+
+    def batch_size_at(self, progress: float) -> int:
+        """Images per worker and batch at `progress` (0 .. 1) of the budget."""
+        return self.batch_size
+
+    @property
+    def generator_turns(self) -> int:
+        """Turns of the generator in one training step."""
+        return 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +143,7 @@ class Translator(nn.Module, ABC):
         """Yields the turns of a training step: one per update, on as many batches as in the paper.
 
         The trainer updates `turn.player` before it asks for the next turn, so code after a `yield`
-        uses the updated networks. One step counts as `batch_size` images shown per worker.
+        uses the updated networks. One step counts as one batch of images shown per worker.
 
         Everything changed or sampled here lives on the device. Counters and choices on the host
         belong in `begin_step`: a CUDA graph replays a step without running this code (see
@@ -156,16 +165,16 @@ class Translator(nn.Module, ABC):
         assert drawn is not None
         return drawn.to(rgb.device, non_blocking=True)
 
-    def init_from_data(self, rgb: Rgb) -> None:
-        """Initializes buffers from some training images, before the first step.
+    def init_from_data(self, batch: Batch) -> None:
+        """Initializes weights and buffers from some training images, before the first step.
 
-        Every worker passes the same images.
+        Every worker passes its own images, and then takes the weights and buffers of rank 0.
         """
 
     def begin_step(self, images: int, budget_images: int) -> bool:
         """Prepares a step, after `images` of the trial's budget have been shown.
 
-        True asks for new optimizers: a progressive network has reached a new resolution.
+        True asks for new optimizers: new layers of a progressive network begin or end to fade in.
         """
         return False
 

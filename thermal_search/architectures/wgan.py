@@ -67,6 +67,10 @@ class WGAN(Translator):
         """Channels of the RGB condition at each resolution of the generator; 0: the 3 of RGB."""
 
         generator_norm: Literal["batch", "none"] = "batch"
+        decay_start: float = 1.0
+        """Fraction of the budget after which the learning rates fall linearly to 0; 1: never, as in
+        the paper."""
+
         batch_size: int = 64
 
     config: Config
@@ -117,6 +121,9 @@ class WGAN(Translator):
         self.n_critic = self._n_critic(budget_images)
         self.generator_steps += 1
         return False
+
+    def learning_rate_factor(self, images: int, budget_images: int) -> float:
+        return translator.constant_then_linear(images, budget_images, self.config.decay_start)
 
     def graph_key(self) -> int:
         return self.n_critic

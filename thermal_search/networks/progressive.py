@@ -217,11 +217,11 @@ class ProgressiveNetwork(nn.Module):
 
 
 def grow(growth: Growth, *networks: ProgressiveNetwork) -> bool:
-    """Sets the growth of all `networks` and returns whether it has entered a new resolution."""
-    has_doubled = growth.resolution > networks[0].growth.resolution
+    """Sets the growth of all `networks` and returns whether new layers begin or end to fade in."""
+    before = networks[0].growth.resolution, networks[0].is_fading
     for network in networks:
         network.growth = growth
-    return has_doubled
+    return before != (networks[0].growth.resolution, networks[0].is_fading)
 
 
 def at_full_size(
@@ -236,8 +236,9 @@ def at_full_size(
 class ProgressiveDiscriminator(ProgressiveNetwork):
     """Scores (rgb, thermal) pairs at the resolution that growth has reached.
 
-    With `blur`, features are filtered before each downsampling, as in StyleGAN. With an
-    `mbstd_group_size` of 1 there is no minibatch standard deviation.
+    With `blur`, as in StyleGAN, features are filtered before each downsampling, and downsampled
+    before the leaky ReLU instead of after it. With an `mbstd_group_size` of 1 there is no minibatch
+    standard deviation.
     """
 
     def __init__(
@@ -266,8 +267,12 @@ class ProgressiveDiscriminator(ProgressiveNetwork):
                     nn.LeakyReLU(0.2),
                     Blur() if blur else nn.Identity(),
                     EqualizedConv2d(width, channels[r // 2], 3),
-                    nn.LeakyReLU(0.2),
-                    nn.AvgPool2d(2),
+                    # The bias of the convolution may precede the pooling, which keeps it.
+                    *(
+                        [nn.AvgPool2d(2), nn.LeakyReLU(0.2)]
+                        if blur
+                        else [nn.LeakyReLU(0.2), nn.AvgPool2d(2)]
+                    ),
                 )
                 for r, width in channels.items()
                 if r > BASE_RESOLUTION

@@ -32,12 +32,16 @@ class SpectralNetwork(nn.Module):
                     _ = module.weight
 
     def orthogonality_penalty(self) -> Tensor:
-        """The orthogonal regularization of all layers (Brock et al. 2019, eq. 3), unweighted."""
+        """The orthogonal regularization of all layers (Brock et al. 2019, eq. 3), unweighted.
+
+        Half the equation's sum: the authors' code adds half of its gradient, and 1e-4 is the weight
+        of that.
+        """
         weights = [p for name, p in self.named_parameters() if name.endswith("weight.original")]
         total = torch.zeros((), device=weights[0].device)
         with torch.autocast(total.device.type, enabled=False):
             for weight in weights:
-                total = total + layer_orthogonality_penalty(weight.flatten(1))
+                total = total + 0.5 * layer_orthogonality_penalty(weight.flatten(1))
         return total
 
 

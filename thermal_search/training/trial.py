@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from thermal_search import architectures, checkpoint
 from thermal_search.architectures.translator import Translator
-from thermal_search.data.batches import Batches, PairedBatches, UnpairedBatches
-from thermal_search.data.frames import WorkerFrames
+from thermal_search.data.batches import PairedBatches, UnpairedBatches
+from thermal_search.data.frames import Frames, WorkerFrames
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.errors import SearchError, TrialDiverged
 from thermal_search.evaluation.evaluator import EvaluationResult, Evaluator
-from thermal_search.images import Rgb, to_network_range
+from thermal_search.images import Batch, Rgb, to_network_range
 from thermal_search.storage import Location
 from thermal_search.training.cuda_graphs import StepRunner
 from thermal_search.training.hardware import (
@@ -32,7 +32,7 @@ from thermal_search.training.optimizers import build_optimizers
 from thermal_search.training.trial_plan import TrialEvaluation, TrialPlan, grid_name
 
 INIT_IMAGES = 64
-"""Training frames for `Translator.init_from_data`, before the first step."""
+"""Training frames, at most, for `Translator.init_from_data`, before the first step."""
 
 BATCH_NORM_IMAGES = 256
 """Training frames of each worker on which the moving average's batch normalization is measured."""
@@ -79,8 +79,10 @@ class Trial:
         self.translator.workers = group.size
         self.batches = _batches(self.translator, plan, data, group, device)
         self.temperatures = data.temperatures
-        self.frames, _ = data.paired if self.translator.needs_pairs else data.unpaired
-        self.translator.init_from_data(self._frames_from(0, INIT_IMAGES))
+        self.frames, thermal = data.paired if self.translator.needs_pairs else data.unpaired
+        self.translator.init_from_data(
+            Batch(rgb=self._spread(self.frames), thermal=self._spread(thermal))
+        )
         group.broadcast_parameters(self.translator)
         self.optimizers = build_optimizers(self.translator)
         self.average = MovingAverage.of(self.translator)
@@ -154,6 +156,8 @@ class Trial:
     def step(self) -> dict[str, Tensor]:
         """Runs one training step; returns its loss terms, averaged over the workers."""
         plan, progress = self.plan, self.progress
+        batch_size = self.translator.config.batch_size_at(progress.images / plan.images)
+        self.batches.batch_size = batch_size
         needs_reset = self.translator.begin_step(progress.images, plan.images)
         factor = self.translator.learning_rate_factor(progress.images, plan.images)
         for player_optimizer in self.optimizers.values():
@@ -163,11 +167,17 @@ class Trial:
         if needs_reset:
             self.steps.reset()
         losses = self.steps.run()
-        shown = self.translator.config.batch_size * self.group.size
+        shown = batch_size * self.group.size
         progress.images += shown
         if self.average:
             self.average.update(self.translator.generator, shown, progress.images)
         return losses
+
+    def _spread(self, frames: Frames) -> Tensor:
+        """Different training images from all over the shard, in network range."""
+        count = min(INIT_IMAGES, len(frames))
+        indices = [index * len(frames) // count for index in range(count)]
+        return frames.images(frames.raw(indices).to(self.device))
 
     def _frames_from(self, start: int, count: int) -> Rgb:
         """Training images in their stored order; after the last comes the first again."""
@@ -303,7 +313,7 @@ def _batches(
     data: WorkerFrames,
     group: WorkerGroup,
     device: torch.device,
-) -> Batches:
+) -> PairedBatches | UnpairedBatches:
     batches_class = PairedBatches if translator.needs_pairs else UnpairedBatches
     rgb, thermal = data.paired if translator.needs_pairs else data.unpaired
     # Each worker shuffles its own shard, with its own seed.

@@ -1,5 +1,6 @@
 """The plan of a search: its settings with every default decided, kept in OUTPUT/search.json."""
 
+import logging
 import uuid
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -8,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 import search_spaces
 from thermal_search import architectures
+from thermal_search.architectures.translator import Config
 from thermal_search.command_line import LocationFlag
 from thermal_search.data.manifest import Manifest, read_manifest
 from thermal_search.documents import Document
@@ -27,6 +29,9 @@ DEFAULT_FINALISTS = 3
 TRIALS_FOR_FINALISTS = 20
 """A smaller search retrains no finalists by default: that would take longer than the search."""
 
+MIN_GENERATOR_STEPS = 5_000
+"""A trial with fewer generator steps is short: the papers take tens of thousands and more."""
+
 CHANGEABLE = {
     "slots",
     "workers",
@@ -44,6 +49,8 @@ its trials have ended."""
 
 GROWING = {"trials", "architectures"}
 """What may become more when a search resumes."""
+
+log = logging.getLogger(__name__)
 
 
 class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] - no field of Document changes
@@ -120,6 +127,24 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
             )
         return manifest
 
+    def warn_if_short(self, size: int) -> None:
+        """Logs a warning if the budget leaves few generator steps on images of `size` pixels."""
+        short: list[str] = []
+        for name in self.architectures:
+            published = search_spaces.load(name).published
+            config = architectures.ARCHITECTURES[name].Config(size=size, **published)
+            steps = generator_steps(config, self.images, self.workers)
+            if steps < MIN_GENERATOR_STEPS:
+                short.append(f"{name} ({steps:,})")
+        if short:
+            log.warning(
+                "--images %d leaves fewer than %s generator steps to the published points of %s: "
+                "pass more images, or expect smaller batches to be better.",
+                self.images,
+                f"{MIN_GENERATOR_STEPS:,}",
+                ", ".join(short),
+            )
+
     def mlflow_params(self) -> dict[str, Any]:
         """Parameters of the search's own MLflow run, without paths of this machine."""
         params = self.model_dump(
@@ -174,6 +199,16 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
                     + ": leave it out, or start a new search in another --output folder."
                 )
         return self.replace(**passed)
+
+
+def generator_steps(config: Config, images: int, workers: int) -> int:
+    """The generator's updates in a trial of `images` images shown; at most about
+    MIN_GENERATOR_STEPS are counted."""
+    shown = steps = 0
+    while shown < images and steps < MIN_GENERATOR_STEPS:
+        shown += config.batch_size_at(shown / images) * workers
+        steps += config.generator_turns
+    return steps
 
 
 def plan_from_settings(settings: SearchSettings, *, resume: bool = False) -> SearchPlan:

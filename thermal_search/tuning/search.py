@@ -71,6 +71,7 @@ def search(
         require_same_protocol(protocol, plan.protocol)
     else:
         plan = plan.started_on(manifest.digest, protocol)
+        plan.warn_if_short(manifest.size)
     was_connected = ray.is_initialized()
     nodes.join(address)
     stopper = SearchStopper(resume_command(plan))
