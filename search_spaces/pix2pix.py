@@ -16,11 +16,18 @@ SPACE = {
     "discriminator_width": CategoricalDistribution([32, 48, 64, 96]),
     "patch_layers": IntDistribution(1, 5),
     "norm": CategoricalDistribution(["batch", "instance"]),
+    # "running" can be better for large batches, on whose joint statistics the generator trains.
+    "test_norm_stats": CategoricalDistribution(["image", "running"]),
     "dropout": FloatDistribution(0.0, 0.6),
     "test_dropout": CategoricalDistribution([True, False]),
     "decay_start": FloatDistribution(0.0, 1.0),
     "batch_size": CategoricalDistribution([1, 2, 4, 8, 16]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+}
+
+# Suggested only if the other parameter has one of these values.
+CONDITIONS = {
+    "test_norm_stats": ("norm", ("batch",)),
 }
 
 # The settings of Isola et al.
@@ -34,6 +41,7 @@ PUBLISHED = {
     "discriminator_width": 64,
     "patch_layers": 3,
     "norm": "batch",
+    "test_norm_stats": "image",
     "dropout": 0.5,
     "test_dropout": True,
     "decay_start": 0.5,

@@ -9,6 +9,7 @@ from thermal_search.architectures import build
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.networks import PatchDiscriminator, UNet
 from thermal_search.networks.unet import Dropout
+from thermal_search.training.moving_average import MovingAverage, recompute_batch_norm
 from thermal_search.training.optimizers import build_optimizers
 from thermal_search.training.step import train_step
 
@@ -26,6 +27,47 @@ def test_dropout_is_the_only_noise_at_test_time(is_on):
     is_same = torch.equal(translator.translate(rgb), translator.translate(rgb))
 
     assert is_same != is_on
+
+
+@torch.enable_grad()
+def trained(**parameters):
+    """After two steps on one image at a time, as in the paper."""
+    translator = make(dropout=0.0, batch_size=1, **parameters).train()
+    batches, optimizers = random_batches(batch=1), build_optimizers(translator)
+    for _ in range(2):
+        train_step(translator, optimizers, batches, group=WorkerGroup(), autocast=nullcontext())
+    return translator
+
+
+@torch.no_grad()
+def test_image_is_translated_with_its_own_statistics_in_any_batch():
+    translator, rgb = trained(), next(random_batches(3)).rgb
+    as_in_training = torch.cat([translator.translate(image) for image in rgb.split(1)])
+    translator.eval()
+
+    alone = torch.cat([translator.translate(image) for image in rgb.split(1)])
+    assert torch.allclose(alone, as_in_training, atol=1e-6)
+    assert torch.allclose(translator.translate(rgb), alone, atol=1e-6)
+
+
+@torch.no_grad()
+def test_running_averages_are_a_setting():
+    translator, rgb = trained(test_norm_stats="running"), next(random_batches(3)).rgb
+    as_in_training = translator.translate(rgb[:1])
+    translator.eval()
+
+    assert not torch.allclose(translator.translate(rgb[:1]), as_in_training, atol=1e-2)
+    assert torch.allclose(translator.translate(rgb)[:1], translator.translate(rgb[:1]), atol=1e-6)
+
+
+def test_moving_average_has_no_statistics_to_recompute():
+    average = MovingAverage(trained().eval().generator, 100).network
+
+    def refuse(_):
+        raise AssertionError("translated a batch")
+
+    recompute_batch_norm(average, refuse, random_batches())
+    assert list(average.buffers()) == []
 
 
 def test_at_most_three_decoder_layers_have_dropout():

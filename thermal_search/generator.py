@@ -24,11 +24,11 @@ WEIGHTS_FILE, CONFIG_FILE = "generator.safetensors", "config.json"
 
 
 class GeneratorConfig(GeneratorDescription, Document):
-    """MODEL/config.json. Version 2: the names of weights differ from version 1."""
+    """MODEL/config.json. Version 3: the names of weights differ from those of earlier versions."""
 
     REMEDY: ClassVar[str] = "export it again"
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     trial: str
     """The id of the trial or retraining that trained it."""
 

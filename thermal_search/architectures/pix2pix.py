@@ -42,6 +42,10 @@ class Pix2Pix(Translator):
         """Strided layers of the discriminator; fewer if the image is too small."""
 
         norm: Literal["batch", "instance"] = "batch"
+        test_norm_stats: Literal["image", "running"] = "image"
+        """Statistics of the generator's batch normalization at test time: each image's own, as in
+        the paper (section 3.3), or the running averages of training."""
+
         dropout: float = 0.5
         test_dropout: bool = True
         """Whether dropout stays active at test time."""
@@ -60,6 +64,7 @@ class Pix2Pix(Translator):
                 size=config.size,
                 width=config.generator_width,
                 norm=config.norm,
+                test_norm_stats=config.test_norm_stats,
                 dropout=config.dropout,
                 test_dropout=config.test_dropout,
             )

@@ -69,10 +69,16 @@ class ThermalGAN(Translator):
         one, as in the authors' release."""
 
         width: int = 64
-        """Channels after the first convolution of every network."""
+        """Channels after the first convolution of every network; half of it in the base
+        discriminators' second scale, as in BicycleGAN's release."""
 
         dropout: float = 0.5
         """For stage two."""
+
+        test_norm_stats: Literal["image", "running"] = "image"
+        """Statistics of stage two's batch normalization at test time: each image's own, as in the
+        authors' release, or the running averages of training. Stage one has instance
+        normalization."""
 
         patch_layers: int = 3
         """Strided layers of the discriminators; fewer if the image is too small."""
@@ -111,13 +117,13 @@ class ThermalGAN(Translator):
     def _base_discriminator(self) -> MultiScale:
         config = self.config
 
-        def at_scale(size: int) -> PatchDiscriminator:
-            layers = fitting_layers(config.patch_layers, size)
+        def at_scale(factor: int) -> PatchDiscriminator:
+            layers = fitting_layers(config.patch_layers, config.size // factor)
             return PatchDiscriminator(
-                in_channels=1, width=config.width, layers=layers, norm="instance"
+                in_channels=1, width=config.width // factor, layers=layers, norm="instance"
             )
 
-        return initialize(MultiScale([at_scale(config.size), at_scale(config.size // 2)]))
+        return initialize(MultiScale([at_scale(1), at_scale(2)]))
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
@@ -280,10 +286,22 @@ class TwoStageGenerator(nn.Module):
         super().__init__()
         self.contrast_range = config.contrast_range
         self.base = initialize(
-            UNet(size=config.size, width=config.width, dropout=0.0, latent_size=config.latent_size)
+            UNet(
+                size=config.size,
+                width=config.width,
+                norm="instance",
+                dropout=0.0,
+                latent_size=config.latent_size,
+            )
         )
         self.contrast = initialize(
-            UNet(size=config.size, in_channels=1 + 3, width=config.width, dropout=config.dropout)
+            UNet(
+                size=config.size,
+                in_channels=1 + 3,
+                width=config.width,
+                test_norm_stats=config.test_norm_stats,
+                dropout=config.dropout,
+            )
         )
 
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
