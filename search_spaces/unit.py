@@ -21,7 +21,8 @@ SPACE = {
     "discriminator_width": CategoricalDistribution([32, 48, 64]),
     "scales": IntDistribution(1, 3),
     "patch_layers": IntDistribution(2, 4),
-    "lr_halving_images": CategoricalDistribution([50_000, 100_000, 200_000]),
+    # 1: constant.
+    "lr_halving": CategoricalDistribution([0.1, 0.2, 0.5, 1.0]),
     "batch_size": CategoricalDistribution([1, 2, 4]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
 }
@@ -43,7 +44,7 @@ PUBLISHED = {
     "discriminator_width": 64,
     "scales": 3,
     "patch_layers": 4,
-    "lr_halving_images": 100_000,
+    "lr_halving": 0.1,
     "batch_size": 1,
     "ema_half_life_images": 0,
 }

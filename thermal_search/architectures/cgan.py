@@ -62,8 +62,9 @@ class CGAN(Translator):
         condition_channels: int = 32
         """Channels of the RGB condition at each resolution of the generator; 0: the 3 of RGB."""
 
-        lr_halving_images: int = 354_000
-        """Images after which the learning rates halve. Published: 40 epochs of 8,855 images."""
+        lr_halving: float = 0.2
+        """Fraction of the budget after which the learning rates halve, again and again. Published:
+        40 of 200 epochs."""
 
         batch_size: int = 64
 
@@ -133,7 +134,7 @@ class CGAN(Translator):
         return F.softplus(-self.discriminator(rgb, fake, interpolate=True)).mean()
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
-        return translator.halved(images, self.config.lr_halving_images)
+        return translator.halved(images, budget_images, self.config.lr_halving)
 
 
 def mismatched(thermal: Thermal) -> tuple[Thermal, Float[Tensor, "batch"]]:
@@ -154,8 +155,8 @@ def _interpolated(images: Tensor) -> Tensor:
     return (images + images.roll(1, 0)) / 2
 
 
-def _normalized(convolution: nn.Module, channels: int, activation: nn.Module) -> nn.Sequential:
-    return nn.Sequential(convolution, nn.BatchNorm2d(channels), activation)
+def _normalized(convolution: nn.Module, channels: int, after: nn.Module) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels), after)
 
 
 class RgbEncoder(nn.Module):
@@ -178,7 +179,10 @@ class RgbEncoder(nn.Module):
 
 
 class ResidualBottleneck(nn.Module):
-    """A residual block of three convolutions with a quarter of the channels inside."""
+    """A residual block of three convolutions with a quarter of the channels inside.
+
+    Its input is normalized and not activated, so that the skip connection carries both signs.
+    """
 
     def __init__(self, channels: int, activation: nn.Module) -> None:
         super().__init__()
@@ -217,8 +221,9 @@ class ConditionalGenerator(nn.Module):
         self.root = _normalized(
             nn.ConvTranspose2d(latent_size, root, 4, 1, 0, bias=False), root, nn.ReLU()
         )
-        self.fusion = nn.Sequential(
-            _normalized(nn.Conv2d(root + embedding_size, root, 1, bias=False), root, nn.ReLU()),
+        self.fusion = _normalized(
+            nn.Conv2d(root + embedding_size, root, 1, bias=False),
+            root,
             ResidualBottleneck(root, nn.ReLU()),
         )
         self.levels = nn.ModuleList()
@@ -232,10 +237,9 @@ class ConditionalGenerator(nn.Module):
                 continue
             out_channels = channels[2 * resolution]
             convolution = nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=False)
-            level = _normalized(convolution, out_channels, nn.ReLU())
-            if resolution == BASE_RESOLUTION:
-                level.append(ResidualBottleneck(out_channels, nn.ReLU()))
-            self.levels.append(level)
+            is_root = resolution == BASE_RESOLUTION
+            after = ResidualBottleneck(out_channels, nn.ReLU()) if is_root else nn.ReLU()
+            self.levels.append(_normalized(convolution, out_channels, after))
 
     def forward(self, rgb: Rgb, z: Latent, *, interpolate: bool = False) -> Thermal:
         embedding = self.rgb_encoder(rgb, interpolate=interpolate)
@@ -256,8 +260,8 @@ class MatchingAwareDiscriminator(nn.Module):
         super().__init__()
         channels = dcgan_channels(size, width, max_multiplier=8)
         last = channels[BASE_RESOLUTION]
-        self.thermal_branch = downsampling(1, channels)
-        self.thermal_branch.append(ResidualBottleneck(last, nn.LeakyReLU(0.2)))
+        *layers, _ = downsampling(1, channels)  # without the last activation
+        self.thermal_branch = nn.Sequential(*layers, ResidualBottleneck(last, nn.LeakyReLU(0.2)))
         self.rgb_encoder = RgbEncoder(size=size, embedding_size=embedding_size, width=width)
         self.head = nn.Sequential(
             _normalized(

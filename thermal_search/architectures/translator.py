@@ -220,6 +220,6 @@ def constant_then_linear(images: int, budget_images: int, decay_start: float) ->
     return max(0.0, (1 - progress) / (1 - decay_start))
 
 
-def halved(images: int, every: int) -> float:
-    """1 at first, halved after every `every` images."""
-    return 0.5 ** (images // every)
+def halved(images: int, budget_images: int, fraction: float) -> float:
+    """1 at first, halved each time that another `fraction` of the budget has been shown."""
+    return 0.5 ** int(images / (fraction * budget_images))

@@ -72,8 +72,9 @@ class UNIT(Translator):
         patch_layers: int = 4
         """Strided layers of each discriminator at each scale."""
 
-        lr_halving_images: int = 100_000
-        """Images after which the learning rates halve."""
+        lr_halving: float = 0.1
+        """Fraction of the budget after which the learning rates halve, again and again. Published:
+        100,000 of a million images."""
 
     config: Config
     needs_pairs: ClassVar[bool] = False
@@ -202,7 +203,7 @@ class UNIT(Translator):
         return self.generator
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
-        return translator.halved(images, self.config.lr_halving_images)
+        return translator.halved(images, budget_images, self.config.lr_halving)
 
 
 def _sample(code: Code) -> Code:
