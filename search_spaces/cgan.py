@@ -22,6 +22,8 @@ SPACE = {
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
     "batch_size": CategoricalDistribution([8, 16, 32, 64]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+    "crop_scale": CategoricalDistribution([1.0, 76 / 64, 1.25]),
+    "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
 }
 
 # Suggested only if the other parameter has one of these values.
@@ -45,4 +47,6 @@ PUBLISHED = {
     "l1": False,
     "batch_size": 64,
     "ema_half_life_images": 0,
+    "crop_scale": 76 / 64,
+    "color_jitter": 0.0,
 }

@@ -23,6 +23,8 @@ SPACE = {
     "decay_start": FloatDistribution(0.0, 1.0),
     "batch_size": CategoricalDistribution([1, 2, 4, 8, 16]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+    "crop_scale": CategoricalDistribution([1.0, 286 / 256, 1.25]),
+    "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
 }
 
 # Suggested only if the other parameter has one of these values.
@@ -47,4 +49,6 @@ PUBLISHED = {
     "decay_start": 0.5,
     "batch_size": 1,
     "ema_half_life_images": 0,
+    "crop_scale": 286 / 256,
+    "color_jitter": 0.0,
 }

@@ -23,6 +23,8 @@ SPACE = {
     "decay_start": FloatDistribution(0.0, 1.0),
     "batch_size": CategoricalDistribution([2, 4, 8, 16]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+    "crop_scale": CategoricalDistribution([1.0, 542 / 512, 1.25]),
+    "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
 }
 
 # Suggested only if the other parameter has one of these values.
@@ -49,4 +51,6 @@ PUBLISHED = {
     "decay_start": 0.5,
     "batch_size": 2,
     "ema_half_life_images": 0,
+    "crop_scale": 542 / 512,
+    "color_jitter": 0.0,
 }

@@ -25,6 +25,8 @@ SPACE = {
     "lr_halving": CategoricalDistribution([0.1, 0.2, 0.5, 1.0]),
     "batch_size": CategoricalDistribution([1, 2, 4]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+    "crop_scale": CategoricalDistribution([1.0, 286 / 256, 1.25]),
+    "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
 }
 
 # The settings of Liu et al., with the weights of their later code.
@@ -47,4 +49,6 @@ PUBLISHED = {
     "lr_halving": 0.1,
     "batch_size": 1,
     "ema_half_life_images": 0,
+    "crop_scale": 1.0,
+    "color_jitter": 0.0,
 }

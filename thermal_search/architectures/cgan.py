@@ -66,6 +66,9 @@ class CGAN(Translator):
         """Fraction of the budget after which the learning rates halve, again and again. Published:
         40 of 200 epochs."""
 
+        crop_scale: float = 76 / 64
+        """See `translator.Config`: Reed et al. crop 76 to 64 pixels."""
+
         batch_size: int = 64
 
     config: Config

@@ -53,6 +53,9 @@ class CycleGAN(Translator):
         decay_start: float = 0.5
         """Fraction of the budget after which the learning rates fall linearly to 0."""
 
+        crop_scale: float = 286 / 256
+        """See `translator.Config`: the authors' random jitter, 286 to 256 pixels."""
+
     config: Config
     needs_pairs: ClassVar[bool] = False
 

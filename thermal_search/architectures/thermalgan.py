@@ -86,6 +86,9 @@ class ThermalGAN(Translator):
         decay_start: float = 0.5
         """Fraction of the budget after which the learning rates fall linearly to 0."""
 
+        crop_scale: float = 542 / 512
+        """See `translator.Config`: the authors' release crops 542 to 512 pixels."""
+
         batch_size: int = 2
 
     config: Config

@@ -74,6 +74,19 @@ class Config:
     ema_half_life_images: int = 0
     """Half-life of the generator's exponential moving average, in images shown; 0: no average."""
 
+    crop_scale: float = 1.0
+    """Training images are enlarged by this factor and cropped to their size at a random position;
+    1: not at all."""
+
+    color_jitter: float = 0.0
+    """Largest relative change of brightness, contrast and saturation of RGB images in training."""
+
+    def __post_init__(self) -> None:
+        if not self.crop_scale >= 1:
+            raise ValueError(f"crop_scale must be at least 1, but got {self.crop_scale}.")
+        if not 0 <= self.color_jitter <= 1:
+            raise ValueError(f"color_jitter must be from 0 to 1, but got {self.color_jitter}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class L1Config(Config):
