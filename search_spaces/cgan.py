@@ -18,6 +18,7 @@ SPACE = {
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
     # 1: constant.
     "lr_halving": CategoricalDistribution([0.1, 0.2, 0.5, 1.0]),
+    "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
     "batch_size": CategoricalDistribution([8, 16, 32, 64]),
@@ -44,6 +45,7 @@ PUBLISHED = {
     "width": 64,
     "condition_channels": 32,
     "lr_halving": 0.2,
+    "diff_augment": False,
     "l1": False,
     "batch_size": 64,
     "ema_half_life_images": 0,

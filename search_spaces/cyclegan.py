@@ -14,7 +14,8 @@ SPACE = {
     "pool_size": CategoricalDistribution([0, 25, 50, 100]),
     # 0: the paper's choice for the size, 9 from 256 pixels and 6 below.
     "blocks": CategoricalDistribution([0, 3, 6, 9]),
-    "gan_mode": CategoricalDistribution(["vanilla", "lsgan"]),
+    "gan_mode": CategoricalDistribution(["vanilla", "lsgan", "hinge"]),
+    "diff_augment": CategoricalDistribution([False, True]),
     "generator_width": CategoricalDistribution([32, 48, 64]),
     "discriminator_width": CategoricalDistribution([32, 48, 64]),
     "patch_layers": IntDistribution(1, 4),
@@ -35,6 +36,7 @@ PUBLISHED = {
     "pool_size": 50,
     "blocks": 0,
     "gan_mode": "lsgan",
+    "diff_augment": False,
     "generator_width": 64,
     "discriminator_width": 64,
     "patch_layers": 3,

@@ -167,3 +167,19 @@ def test_bottleneck_is_residual():
     nn.init.zeros_(bottleneck.layers[-1].weight)
 
     assert torch.equal(bottleneck(features), features.relu())
+
+
+def test_discriminator_scores_augmented_pairs_if_switched_on():
+    translator, batch = (
+        make(diff_augment=True, manifold_interpolation=False),
+        next(random_batches()),
+    )
+    scored = []
+    translator.discriminator.register_forward_hook(lambda _, x, __: scored.append(x))
+    list(translator.turns(iter([batch])))
+
+    assert len(scored) == 4
+    for rgb, thermal in scored:
+        assert (thermal == 0).float().mean() > 0.15
+        assert (rgb == 0).float().mean() < 0.3
+        assert not torch.equal(rgb, batch.rgb)

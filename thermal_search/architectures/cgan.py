@@ -29,6 +29,7 @@ from thermal_search.architectures.translator import (
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.networks import ConditionPyramid, initialize
 from thermal_search.networks.deep_convolutional import dcgan_channels, downsampling
+from thermal_search.networks.diff_augment import diff_augment
 
 BASE_RESOLUTION = 4
 """Height and width of the RGB embedding."""
@@ -66,6 +67,10 @@ class CGAN(Translator):
         """Fraction of the budget after which the learning rates halve, again and again. Published:
         40 of 200 epochs."""
 
+        diff_augment: bool = False
+        """Whether the discriminator scores augmented pairs (see `diff_augment`), but for those of
+        interpolated embeddings. Not part of the paper."""
+
         crop_scale: float = 76 / 64
         """See `translator.Config`: Reed et al. crop 76 to 64 pixels."""
 
@@ -102,16 +107,16 @@ class CGAN(Translator):
     players = adam_players
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        config, discriminator = self.config, self.discriminator
+        config, score = self.config, self._score
         batch = next(batches)
         rgb, thermal = batch.rgb, batch.thermal
         fake = self.translate(rgb)
 
         other, is_mismatch = mismatched(thermal)
         # Three passes, because batch normalization would mix the three kinds.
-        real_loss = F.softplus(-discriminator(rgb, thermal)).mean()
-        mismatch_losses = F.softplus(discriminator(rgb, other))
-        fake_loss = F.softplus(discriminator(rgb, fake.detach())).mean()
+        real_loss = F.softplus(-score(rgb, thermal)).mean()
+        mismatch_losses = F.softplus(score(rgb, other))
+        fake_loss = F.softplus(score(rgb, fake.detach())).mean()
         mismatch_loss = (mismatch_losses * is_mismatch).sum() / is_mismatch.sum().clamp(min=1)
         weight = config.mismatch_weight
         yield Turn(
@@ -123,12 +128,18 @@ class CGAN(Translator):
             },
         )
 
-        terms = {"adversarial": F.softplus(-discriminator(rgb, fake)).mean()}
+        terms = {"adversarial": F.softplus(-score(rgb, fake)).mean()}
         if config.manifold_interpolation:
             loss = self._interpolated_loss(rgb)
             terms["interpolated"] = config.manifold_interpolation_weight * loss
         terms |= l1_terms(config, fake, thermal)
         yield Turn("generator", terms)
+
+    def _score(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
+        if self.config.diff_augment:
+            pair = diff_augment(torch.cat([rgb, thermal], dim=1), 1)
+            rgb, thermal = pair.split([3, 1], dim=1)
+        return self.discriminator(rgb, thermal)
 
     def _interpolated_loss(self, rgb: Rgb) -> Tensor:
         """The generator's loss from embeddings half-way between two images, which have no real
