@@ -20,6 +20,10 @@ SPACE = {
     "width": CategoricalDistribution([32, 48, 64]),
     "dropout": FloatDistribution(0.0, 0.6),
     "patch_layers": IntDistribution(1, 5),
+    "contrast_scales": IntDistribution(1, 3),
+    "feature_matching": CategoricalDistribution([False, True]),
+    "feature_matching_weight": FloatDistribution(1.0, 100.0, log=True),
+    "diff_augment": CategoricalDistribution([False, True]),
     "decay_start": FloatDistribution(0.0, 1.0),
     "batch_size": CategoricalDistribution([2, 4, 8, 16]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
@@ -30,6 +34,7 @@ SPACE = {
 # Suggested only if the other parameter has one of these values.
 CONDITIONS = {
     "levels": ("base_method", ("levels",)),
+    "feature_matching_weight": ("feature_matching", (True,)),
 }
 
 # The settings of Kniaz et al., and of BicycleGAN for stage one.
@@ -48,6 +53,9 @@ PUBLISHED = {
     "width": 64,
     "dropout": 0.5,
     "patch_layers": 3,
+    "contrast_scales": 1,
+    "feature_matching": False,
+    "diff_augment": False,
     "decay_start": 0.5,
     "batch_size": 2,
     "ema_half_life_images": 0,

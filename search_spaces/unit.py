@@ -14,7 +14,7 @@ SPACE = {
     "kl_weight": FloatDistribution(1e-4, 1.0, log=True),
     "cycle_weight": FloatDistribution(1.0, 100.0, log=True),
     "cycle_kl_weight": FloatDistribution(1e-4, 1.0, log=True),
-    "gan_mode": CategoricalDistribution(["lsgan", "vanilla"]),
+    "gan_mode": CategoricalDistribution(["lsgan", "vanilla", "hinge"]),
     "blocks": IntDistribution(2, 5),
     "shared_blocks": IntDistribution(1, 2),
     "generator_width": CategoricalDistribution([32, 48, 64]),

@@ -309,3 +309,12 @@ def test_loss_depends_on_which_frames_are_paired():
     *_, other = make().turns(iter([swapped]))
 
     assert one.terms["l1"] != other.terms["l1"]
+
+
+def test_contrast_discriminator_can_have_scales_and_its_features_can_be_matched():
+    translator = make(contrast_scales=2, feature_matching=True)
+    *_, turn = translator.turns(random_batches())
+
+    assert len(translator.contrast_discriminator.scales) == 2
+    assert set(turn.terms) == {"adversarial", "l1", "feature_matching"}
+    assert turn.terms["feature_matching"] > 0
