@@ -16,11 +16,15 @@ SPACE = {
     "latent_size": CategoricalDistribution([32, 64, 100, 128]),
     "width": CategoricalDistribution([32, 48, 64, 96]),
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
-    "lr_halving_images": CategoricalDistribution([177_000, 354_000, 708_000]),
+    # 1: constant.
+    "lr_halving": CategoricalDistribution([0.1, 0.2, 0.5, 1.0]),
+    "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
     "batch_size": CategoricalDistribution([8, 16, 32, 64]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+    "crop_scale": CategoricalDistribution([1.0, 76 / 64, 1.25]),
+    "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
 }
 
 # Suggested only if the other parameter has one of these values.
@@ -40,8 +44,11 @@ PUBLISHED = {
     "latent_size": 100,
     "width": 64,
     "condition_channels": 32,
-    "lr_halving_images": 354_000,
+    "lr_halving": 0.2,
+    "diff_augment": False,
     "l1": False,
     "batch_size": 64,
     "ema_half_life_images": 0,
+    "crop_scale": 76 / 64,
+    "color_jitter": 0.0,
 }

@@ -14,13 +14,16 @@ SPACE = {
     "pool_size": CategoricalDistribution([0, 25, 50, 100]),
     # 0: the paper's choice for the size, 9 from 256 pixels and 6 below.
     "blocks": CategoricalDistribution([0, 3, 6, 9]),
-    "gan_mode": CategoricalDistribution(["vanilla", "lsgan"]),
+    "gan_mode": CategoricalDistribution(["vanilla", "lsgan", "hinge"]),
+    "diff_augment": CategoricalDistribution([False, True]),
     "generator_width": CategoricalDistribution([32, 48, 64]),
     "discriminator_width": CategoricalDistribution([32, 48, 64]),
     "patch_layers": IntDistribution(1, 4),
     "decay_start": FloatDistribution(0.0, 1.0),
     "batch_size": CategoricalDistribution([1, 2, 4]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+    "crop_scale": CategoricalDistribution([1.0, 286 / 256, 1.25]),
+    "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
 }
 
 # The settings of Zhu et al.
@@ -33,10 +36,13 @@ PUBLISHED = {
     "pool_size": 50,
     "blocks": 0,
     "gan_mode": "lsgan",
+    "diff_augment": False,
     "generator_width": 64,
     "discriminator_width": 64,
     "patch_layers": 3,
     "decay_start": 0.5,
     "batch_size": 1,
     "ema_half_life_images": 0,
+    "crop_scale": 286 / 256,
+    "color_jitter": 0.0,
 }

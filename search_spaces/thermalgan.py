@@ -20,14 +20,21 @@ SPACE = {
     "width": CategoricalDistribution([32, 48, 64]),
     "dropout": FloatDistribution(0.0, 0.6),
     "patch_layers": IntDistribution(1, 5),
+    "contrast_scales": IntDistribution(1, 3),
+    "feature_matching": CategoricalDistribution([False, True]),
+    "feature_matching_weight": FloatDistribution(1.0, 100.0, log=True),
+    "diff_augment": CategoricalDistribution([False, True]),
     "decay_start": FloatDistribution(0.0, 1.0),
     "batch_size": CategoricalDistribution([2, 4, 8, 16]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+    "crop_scale": CategoricalDistribution([1.0, 542 / 512, 1.25]),
+    "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
 }
 
 # Suggested only if the other parameter has one of these values.
 CONDITIONS = {
     "levels": ("base_method", ("levels",)),
+    "feature_matching_weight": ("feature_matching", (True,)),
 }
 
 # The settings of Kniaz et al., and of BicycleGAN for stage one.
@@ -46,7 +53,12 @@ PUBLISHED = {
     "width": 64,
     "dropout": 0.5,
     "patch_layers": 3,
+    "contrast_scales": 1,
+    "feature_matching": False,
+    "diff_augment": False,
     "decay_start": 0.5,
     "batch_size": 2,
     "ema_half_life_images": 0,
+    "crop_scale": 542 / 512,
+    "color_jitter": 0.0,
 }

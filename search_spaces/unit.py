@@ -14,16 +14,19 @@ SPACE = {
     "kl_weight": FloatDistribution(1e-4, 1.0, log=True),
     "cycle_weight": FloatDistribution(1.0, 100.0, log=True),
     "cycle_kl_weight": FloatDistribution(1e-4, 1.0, log=True),
-    "gan_mode": CategoricalDistribution(["lsgan", "vanilla"]),
+    "gan_mode": CategoricalDistribution(["lsgan", "vanilla", "hinge"]),
     "blocks": IntDistribution(2, 5),
     "shared_blocks": IntDistribution(1, 2),
     "generator_width": CategoricalDistribution([32, 48, 64]),
     "discriminator_width": CategoricalDistribution([32, 48, 64]),
     "scales": IntDistribution(1, 3),
     "patch_layers": IntDistribution(2, 4),
-    "lr_halving_images": CategoricalDistribution([50_000, 100_000, 200_000]),
+    # 1: constant.
+    "lr_halving": CategoricalDistribution([0.1, 0.2, 0.5, 1.0]),
     "batch_size": CategoricalDistribution([1, 2, 4]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+    "crop_scale": CategoricalDistribution([1.0, 286 / 256, 1.25]),
+    "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
 }
 
 # The settings of Liu et al., with the weights of their later code.
@@ -43,7 +46,9 @@ PUBLISHED = {
     "discriminator_width": 64,
     "scales": 3,
     "patch_layers": 4,
-    "lr_halving_images": 100_000,
+    "lr_halving": 0.1,
     "batch_size": 1,
     "ema_half_life_images": 0,
+    "crop_scale": 1.0,
+    "color_jitter": 0.0,
 }

@@ -118,12 +118,14 @@ def test_discriminator_learns_to_prefer_matching_pairs():
     assert real_score > discriminator(batch.rgb, other).mean() + 1
 
 
-def test_learning_rates_halve_every_forty_epochs_of_the_paper():
-    translator = make()
-
-    assert translator.learning_rate_factor(353_999, 10**6) == 1
-    assert translator.learning_rate_factor(354_000, 10**6) == 0.5
-    assert translator.learning_rate_factor(10**6, 10**6) == 0.25
+def test_learning_rates_halve_with_every_fifth_of_the_budget():
+    translator = build("cgan", SIZE, {})
+    for budget in (1000, 10**6):
+        factors = [
+            translator.learning_rate_factor(images, budget)
+            for images in (0, budget // 5 - 1, budget // 5, budget // 2, budget - 1)
+        ]
+        assert factors == [1, 1, 1 / 2, 1 / 4, 1 / 16]
 
 
 def test_interpolated_embedding_is_halfway_between_two_images():
@@ -148,8 +150,36 @@ def test_manifold_interpolation_trains_the_generator_if_switched_on():
     assert translator.generator.root[0].weight.grad.any()
 
 
+def test_bottlenecks_get_normalized_features_of_both_signs():
+    translator, inputs = make().train(), []
+    for module in translator.modules():
+        if isinstance(module, ResidualBottleneck):
+            module.register_forward_hook(lambda _, x, __: inputs.append(x[0]))
+    next(translator.turns(random_batches()))
+
+    assert len(inputs) == 2 + 3
+    # Without an activation before it, half of a normalized feature map is negative.
+    assert all(0.3 < (features < -0.1).float().mean() < 0.6 for features in inputs)
+
+
 def test_bottleneck_is_residual():
     bottleneck, features = ResidualBottleneck(8, nn.ReLU()), torch.randn(2, 8, 4, 4)
     nn.init.zeros_(bottleneck.layers[-1].weight)
 
     assert torch.equal(bottleneck(features), features.relu())
+
+
+def test_discriminator_scores_augmented_pairs_if_switched_on():
+    translator, batch = (
+        make(diff_augment=True, manifold_interpolation=False),
+        next(random_batches()),
+    )
+    scored = []
+    translator.discriminator.register_forward_hook(lambda _, x, __: scored.append(x))
+    list(translator.turns(iter([batch])))
+
+    assert len(scored) == 4
+    for rgb, thermal in scored:
+        assert (thermal == 0).float().mean() > 0.15
+        assert (rgb == 0).float().mean() < 0.3
+        assert not torch.equal(rgb, batch.rgb)

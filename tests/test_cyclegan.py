@@ -216,3 +216,14 @@ def test_discriminators_use_instance_normalization():
     for network in (translator.thermal_discriminator, translator.rgb_discriminator):
         norms = [m for m in network.modules() if isinstance(m, nn.InstanceNorm2d)]
         assert len(norms) == 3
+
+
+def test_discriminators_score_augmented_images_if_switched_on():
+    translator, batch, scored = make(diff_augment=True), next(random_batches()), []
+    for discriminator in (translator.thermal_discriminator, translator.rgb_discriminator):
+        discriminator.register_forward_hook(lambda _, x, __: scored.append(x[0]))
+    list(translator.turns(iter([batch])))
+
+    # The square that is cut out is empty in all channels.
+    assert len(scored) == 4
+    assert all((images == 0).all(1).float().mean() > 0.15 for images in scored)

@@ -207,7 +207,7 @@ def test_thermalgan():
             for size in SIZES
         ]
 
-    assert part("generator.base") == [16_843_393, 29_493_889, 42_144_385, 54_794_881, 67_445_377]
+    assert part("generator.base") == [16_842_113, 29_491_585, 42_141_057, 54_790_529, 67_440_001]
     assert part("generator.contrast") == [
         16_656_001,
         29_240_961,
@@ -217,6 +217,8 @@ def test_thermalgan():
     ]
     assert part("encoder") == [122_256, 517_008, 1_342_032, 2_587_984, 2_587_984]
     assert count(lambda: build("thermalgan", 256, {}).contrast_discriminator) == 2_767_681
+    # At full and at half width, as BicycleGAN's.
+    assert count(lambda: build("thermalgan", 256, {}).encoded_discriminator) == 2_762_689 + 693_217
 
 
 def test_unit():

@@ -7,8 +7,10 @@ from torch import nn
 
 from thermal_search.architectures import build
 from thermal_search.distributed.worker_group import WorkerGroup
-from thermal_search.networks import PatchDiscriminator, UNet
+from thermal_search.networks import PatchDiscriminator, ResidualBlock, ResidualTranslator, UNet
+from thermal_search.networks.patch import feature_matching_loss
 from thermal_search.networks.unet import Dropout
+from thermal_search.training.moving_average import MovingAverage, recompute_batch_norm
 from thermal_search.training.optimizers import build_optimizers
 from thermal_search.training.step import train_step
 
@@ -26,6 +28,47 @@ def test_dropout_is_the_only_noise_at_test_time(is_on):
     is_same = torch.equal(translator.translate(rgb), translator.translate(rgb))
 
     assert is_same != is_on
+
+
+@torch.enable_grad()
+def trained(**parameters):
+    """After two steps on one image at a time, as in the paper."""
+    translator = make(dropout=0.0, batch_size=1, **parameters).train()
+    batches, optimizers = random_batches(batch=1), build_optimizers(translator)
+    for _ in range(2):
+        train_step(translator, optimizers, batches, group=WorkerGroup(), autocast=nullcontext())
+    return translator
+
+
+@torch.no_grad()
+def test_image_is_translated_with_its_own_statistics_in_any_batch():
+    translator, rgb = trained(), next(random_batches(3)).rgb
+    as_in_training = torch.cat([translator.translate(image) for image in rgb.split(1)])
+    translator.eval()
+
+    alone = torch.cat([translator.translate(image) for image in rgb.split(1)])
+    assert torch.allclose(alone, as_in_training, atol=1e-6)
+    assert torch.allclose(translator.translate(rgb), alone, atol=1e-6)
+
+
+@torch.no_grad()
+def test_running_averages_are_a_setting():
+    translator, rgb = trained(test_norm_stats="running"), next(random_batches(3)).rgb
+    as_in_training = translator.translate(rgb[:1])
+    translator.eval()
+
+    assert not torch.allclose(translator.translate(rgb[:1]), as_in_training, atol=1e-2)
+    assert torch.allclose(translator.translate(rgb)[:1], translator.translate(rgb[:1]), atol=1e-6)
+
+
+def test_moving_average_has_no_statistics_to_recompute():
+    average = MovingAverage(trained().eval().generator, 100).network
+
+    def refuse(_):
+        raise AssertionError("translated a batch")
+
+    recompute_batch_norm(average, refuse, random_batches())
+    assert list(average.buffers()) == []
 
 
 def test_at_most_three_decoder_layers_have_dropout():
@@ -82,20 +125,21 @@ def test_receptive_field_of_a_patch_is_the_papers(layers, pixels):
 def test_discriminator_scores_30_x_30_patches_at_256_pixels():
     with torch.device("meta"):
         translator = build("pix2pix", 256, {})
-        scores = translator.discriminator(torch.zeros(1, 4, 256, 256))
+        (scores,) = translator.discriminator(torch.zeros(1, 4, 256, 256))
 
     assert scores.shape == (1, 1, 30, 30)
 
 
 def test_discriminator_has_fewer_layers_for_small_images():
     with torch.device("meta"):
-        assert build("pix2pix", 32, {}).discriminator(torch.zeros(1, 4, 32, 32)).shape[-1] == 6
-        assert build("pix2pix", 64, {}).discriminator(torch.zeros(1, 4, 64, 64)).shape[-1] == 6
+        for size in (32, 64):
+            (scores,) = build("pix2pix", size, {}).discriminator(torch.zeros(1, 4, size, size))
+            assert scores.shape[-1] == 6
 
 
 def test_discriminator_plays_first_with_half_the_loss():
     translator = make()
-    nn.init.zeros_(translator.discriminator.layers[-1].weight)
+    nn.init.zeros_(translator.discriminator.scales[0].layers[-1].weight)
     turns = translator.turns(random_batches())
     first = next(turns)
 
@@ -165,3 +209,106 @@ def test_discriminator_normalizes_all_but_its_first_and_last_layer():
     kinds = [type(m) for m in discriminator.layers if not isinstance(m, nn.LeakyReLU)]
 
     assert kinds == [nn.Conv2d] + [nn.Conv2d, nn.BatchNorm2d] * 3 + [nn.Conv2d]
+
+
+@pytest.mark.parametrize("size", [32, 256])
+def test_each_scale_of_the_discriminator_scores_an_image_half_as_large(size):
+    with torch.device("meta"):
+        translator = build("pix2pix", size, {"scales": 3})
+        inputs = []
+        for scale in translator.discriminator.scales:
+            scale.register_forward_hook(lambda _, x, __: inputs.append(x[0].shape[-1]))
+        scores = translator.discriminator(torch.zeros(1, 4, size, size))
+
+    assert inputs == [size, size // 2, size // 4]
+    assert len(scores) == 3
+
+
+def test_feature_matching_compares_every_layer_but_the_scores():
+    translator, batch = make(feature_matching=True, scales=2), next(random_batches())
+    discriminator = translator.discriminator
+    real = torch.cat([batch.rgb, batch.thermal], 1)
+    fake = torch.cat([batch.rgb, -batch.thermal], 1)
+    pairs = zip(discriminator.features(real), discriminator.features(fake), strict=True)
+    by_layer = [
+        (one - other).abs().mean()
+        for layers, others in pairs
+        for one, other in zip(layers[:-1], others[:-1], strict=True)
+    ]
+
+    # Two strided layers at each scale of so small an image, and the layer after them.
+    assert len(by_layer) == 3 + 2
+    expected = 4 * torch.stack(by_layer).mean()
+    assert feature_matching_loss(discriminator, real, fake).item() == pytest.approx(
+        expected.item(), rel=1e-5
+    )
+    assert feature_matching_loss(discriminator, real, real) == 0
+
+
+def test_feature_matching_trains_the_generator_if_switched_on():
+    def terms(**parameters):
+        *_, turn = make(dropout=0.0, **parameters).turns(random_batches())
+        return turn.terms
+
+    assert "feature_matching" not in terms()
+    once, twice = (
+        terms(feature_matching=True, feature_matching_weight=weight) for weight in (1.0, 2.0)
+    )
+    assert twice["feature_matching"].item() == pytest.approx(
+        2 * once["feature_matching"].item(), rel=1e-5
+    )
+    assert once["feature_matching"].requires_grad
+
+
+def test_r1_is_the_squared_gradient_at_real_thermal_images():
+    translator, batch = make(r1=True, r1_gamma=4.0, norm="instance"), next(random_batches())
+    turn = next(translator.turns(iter([batch])))
+    real = batch.thermal.clone().requires_grad_(True)
+    (scores,) = translator.discriminator(torch.cat([batch.rgb, real], 1))
+    (gradient,) = torch.autograd.grad(scores.mean((1, 2, 3)).sum(), real)
+
+    expected = 2 * gradient.square().sum((1, 2, 3)).mean()
+    assert turn.terms["r1"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_spectral_norm_bounds_the_discriminators_weights():
+    translator = make(spectral_norm=True).train()
+    train_step(
+        translator,
+        build_optimizers(translator),
+        random_batches(),
+        group=WorkerGroup(),
+        autocast=nullcontext(),
+    )
+    translator.eval()
+    weights = [
+        m.weight.flatten(1) for m in translator.discriminator.modules() if isinstance(m, nn.Conv2d)
+    ]
+
+    assert len(weights) == 4
+    for weight in weights:
+        assert torch.linalg.matrix_norm(weight, 2).item() == pytest.approx(1, abs=0.2)
+    assert not any(hasattr(m, "parametrizations") for m in translator.generator.modules())
+
+
+def test_residual_generator_is_cyclegans():
+    translator = build("pix2pix", 64, {"generator_network": "resnet", "generator_width": 4})
+
+    assert isinstance(translator.generator, ResidualTranslator)
+    blocks = sum(isinstance(m, ResidualBlock) for m in translator.generator.modules())
+    assert blocks == 6
+    assert not any(isinstance(m, Dropout) for m in translator.generator.modules())
+
+
+def test_discriminator_scores_augmented_pairs_if_switched_on():
+    translator, batch, scored = make(diff_augment=True), next(random_batches()), []
+    translator.discriminator.register_forward_hook(lambda _, x, __: scored.append(x[0]))
+    *_, turn = translator.turns(iter([batch]))
+
+    assert len(scored) == 3
+    for pair in scored:
+        assert not torch.equal(pair[:, :3], batch.rgb)
+        # A quarter of the thermal image is cut out, and the RGB image is only moved.
+        assert (pair[:, 3:] == 0).float().mean() > 0.15
+        assert (pair[:, :3] == 0).float().mean() < 0.3
+    assert turn.terms["adversarial"].requires_grad

@@ -8,6 +8,7 @@ from torch import nn
 from thermal_search.architectures import build
 from thermal_search.architectures.thermalgan import average_levels
 from thermal_search.images import Batch
+from thermal_search.networks.unet import PerImageBatchNorm
 from thermal_search.training.optimizers import build_optimizers
 
 
@@ -58,6 +59,8 @@ def test_bases_are_scored_at_two_scales():
     translator = make()
     for discriminator in (translator.encoded_discriminator, translator.random_discriminator):
         assert len(discriminator.scales) == 2
+        # BicycleGAN's release halves the width with the size.
+        assert [scale.layers[0].out_channels for scale in discriminator.scales] == [4, 2]
 
 
 def test_perfect_stages_translate_exactly_but_for_clipped_contrast():
@@ -100,9 +103,6 @@ def test_real_contrast_is_not_zero():
 def test_different_latents_give_different_bases():
     translator = make()
     translator.eval()
-    for module in translator.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.track_running_stats, module.running_mean, module.running_var = False, None, None
     rgb = next(random_batches()).rgb
     z, other_z = translator.draw_latent(BATCH), translator.draw_latent(BATCH)
     base = translator.generator.base
@@ -267,9 +267,25 @@ def test_stage_two_has_dropout_and_stage_one_has_none():
 
     assert dropouts(generator.base) == 0
     assert dropouts(generator.contrast) > 0
-    for network in (generator.base, generator.contrast):
-        kinds = {type(m) for m in network.modules() if "Norm" in type(m).__name__}
-        assert kinds == {nn.BatchNorm2d}
+
+
+def test_stage_one_has_instance_and_stage_two_batch_normalization():
+    generator = make().generator
+
+    def kinds(network):
+        return {type(m) for m in network.modules() if "Norm" in type(m).__name__}
+
+    assert kinds(generator.base) == {nn.InstanceNorm2d}
+    assert kinds(generator.contrast) == {PerImageBatchNorm}
+
+
+@torch.no_grad()
+def test_translation_does_not_depend_on_the_other_images_of_a_batch():
+    translator, rgb = make(dropout=0.0).eval(), next(random_batches()).rgb
+    z = translator.draw_latent(BATCH)
+    alone = [translator.translate(rgb[i : i + 1], z[i : i + 1]) for i in range(BATCH)]
+
+    assert torch.allclose(translator.translate(rgb, z), torch.cat(alone), atol=1e-6)
 
 
 def test_both_stages_encode_down_to_one_pixel():
@@ -293,3 +309,12 @@ def test_loss_depends_on_which_frames_are_paired():
     *_, other = make().turns(iter([swapped]))
 
     assert one.terms["l1"] != other.terms["l1"]
+
+
+def test_contrast_discriminator_can_have_scales_and_its_features_can_be_matched():
+    translator = make(contrast_scales=2, feature_matching=True)
+    *_, turn = translator.turns(random_batches())
+
+    assert len(translator.contrast_discriminator.scales) == 2
+    assert set(turn.terms) == {"adversarial", "l1", "feature_matching"}
+    assert turn.terms["feature_matching"] > 0

@@ -194,9 +194,10 @@ def test_adam_has_weight_decay_and_learning_rates_halve():
     for player_optimizer in build_optimizers(translator).values():
         assert player_optimizer.optimizer.defaults["weight_decay"] == 1e-4
         assert player_optimizer.optimizer.defaults["betas"] == (0.5, 0.999)
-    assert [
-        translator.learning_rate_factor(images, 10**6) for images in (99_999, 100_000, 950_000)
-    ] == [1, 0.5, 0.5**9]
+    for budget in (1000, 10**6):
+        tenths = (0, 0.099, 0.1, 0.95)
+        factors = [translator.learning_rate_factor(int(t * budget), budget) for t in tenths]
+        assert factors == [1, 1, 0.5, 0.5**9]
 
 
 def test_codes_are_sampled_and_each_term_compares_the_right_images():

@@ -23,6 +23,7 @@ TINY: dict[str, dict[str, object]] = {
         "discriminator_width": 4,
         "blocks": 1,
         "pool_size": 3,
+        "color_jitter": 0.2,
     },
     "dcgan": {"width": 4, "latent_size": 8},
     "gan": {"generator_width": 4, "discriminator_width": 4, "latent_size": 8},
@@ -33,7 +34,7 @@ TINY: dict[str, dict[str, object]] = {
         "dim_per_kernel": 3,
         "reference_batch_size": 3,
     },
-    "pix2pix": {"generator_width": 4, "discriminator_width": 4},
+    "pix2pix": {"generator_width": 4, "discriminator_width": 4, "color_jitter": 0.2},
     "progressive_gan": {
         "channel_base": 512,
         "channel_max": 16,

@@ -24,8 +24,7 @@ WEIGHTS_FILE, CONFIG_FILE = "generator.safetensors", "config.json"
 
 
 class GeneratorConfig(GeneratorDescription, Document):
-    """MODEL/config.json. Version 3: Improved GAN's weights have other names than in version 2, and
-    StyleGAN's mean something else."""
+    """MODEL/config.json. Version 3: the names of weights differ from those of earlier versions."""
 
     REMEDY: ClassVar[str] = "export it again"
 

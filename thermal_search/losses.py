@@ -1,6 +1,6 @@
 """Adversarial losses of logits or scores of any shape, always in float32."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +60,26 @@ minimax = AdversarialLoss(
 )
 """The minimax game of Goodfellow et al. 2014; its generator's gradient vanishes while it loses."""
 
-ADVERSARIAL_LOSSES = {"vanilla": cross_entropy, "minimax": minimax, "lsgan": least_squares}
+ADVERSARIAL_LOSSES = {
+    "vanilla": cross_entropy,
+    "minimax": minimax,
+    "lsgan": least_squares,
+    "hinge": hinge,
+}
+
+
+def discriminator_loss(
+    loss: AdversarialLoss, real: Sequence[Tensor], fake: Sequence[Tensor]
+) -> Tensor:
+    """The sum of the discriminator's losses over the scores of several scales."""
+    return torch.stack(
+        [loss.discriminator(*scores) for scores in zip(real, fake, strict=True)]
+    ).sum()
+
+
+def generator_loss(loss: AdversarialLoss, fake: Sequence[Tensor]) -> Tensor:
+    """The sum of the generator's losses over the scores of several scales."""
+    return torch.stack([loss.generator(score) for score in fake]).sum()
 
 
 def pixel_loss(fake: Tensor, real: Tensor, weight: float) -> Tensor:

@@ -29,6 +29,7 @@ from thermal_search.architectures.translator import (
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.networks import ConditionPyramid, initialize
 from thermal_search.networks.deep_convolutional import dcgan_channels, downsampling
+from thermal_search.networks.diff_augment import diff_augment
 
 BASE_RESOLUTION = 4
 """Height and width of the RGB embedding."""
@@ -62,8 +63,16 @@ class CGAN(Translator):
         condition_channels: int = 32
         """Channels of the RGB condition at each resolution of the generator; 0: the 3 of RGB."""
 
-        lr_halving_images: int = 354_000
-        """Images after which the learning rates halve. Published: 40 epochs of 8,855 images."""
+        lr_halving: float = 0.2
+        """Fraction of the budget after which the learning rates halve, again and again. Published:
+        40 of 200 epochs."""
+
+        diff_augment: bool = False
+        """Whether the discriminator scores augmented pairs (see `diff_augment`), but for those of
+        interpolated embeddings. Not part of the paper."""
+
+        crop_scale: float = 76 / 64
+        """See `translator.Config`: Reed et al. crop 76 to 64 pixels."""
 
         batch_size: int = 64
 
@@ -98,16 +107,16 @@ class CGAN(Translator):
     players = adam_players
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        config, discriminator = self.config, self.discriminator
+        config, score = self.config, self._score
         batch = next(batches)
         rgb, thermal = batch.rgb, batch.thermal
         fake = self.translate(rgb)
 
         other, is_mismatch = mismatched(thermal)
         # Three passes, because batch normalization would mix the three kinds.
-        real_loss = F.softplus(-discriminator(rgb, thermal)).mean()
-        mismatch_losses = F.softplus(discriminator(rgb, other))
-        fake_loss = F.softplus(discriminator(rgb, fake.detach())).mean()
+        real_loss = F.softplus(-score(rgb, thermal)).mean()
+        mismatch_losses = F.softplus(score(rgb, other))
+        fake_loss = F.softplus(score(rgb, fake.detach())).mean()
         mismatch_loss = (mismatch_losses * is_mismatch).sum() / is_mismatch.sum().clamp(min=1)
         weight = config.mismatch_weight
         yield Turn(
@@ -119,12 +128,18 @@ class CGAN(Translator):
             },
         )
 
-        terms = {"adversarial": F.softplus(-discriminator(rgb, fake)).mean()}
+        terms = {"adversarial": F.softplus(-score(rgb, fake)).mean()}
         if config.manifold_interpolation:
             loss = self._interpolated_loss(rgb)
             terms["interpolated"] = config.manifold_interpolation_weight * loss
         terms |= l1_terms(config, fake, thermal)
         yield Turn("generator", terms)
+
+    def _score(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
+        if self.config.diff_augment:
+            pair = diff_augment(torch.cat([rgb, thermal], dim=1), 1)
+            rgb, thermal = pair.split([3, 1], dim=1)
+        return self.discriminator(rgb, thermal)
 
     def _interpolated_loss(self, rgb: Rgb) -> Tensor:
         """The generator's loss from embeddings half-way between two images, which have no real
@@ -133,7 +148,7 @@ class CGAN(Translator):
         return F.softplus(-self.discriminator(rgb, fake, interpolate=True)).mean()
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
-        return translator.halved(images, self.config.lr_halving_images)
+        return translator.halved(images, budget_images, self.config.lr_halving)
 
 
 def mismatched(thermal: Thermal) -> tuple[Thermal, Float[Tensor, "batch"]]:
@@ -154,8 +169,8 @@ def _interpolated(images: Tensor) -> Tensor:
     return (images + images.roll(1, 0)) / 2
 
 
-def _normalized(convolution: nn.Module, channels: int, activation: nn.Module) -> nn.Sequential:
-    return nn.Sequential(convolution, nn.BatchNorm2d(channels), activation)
+def _normalized(convolution: nn.Module, channels: int, after: nn.Module) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels), after)
 
 
 class RgbEncoder(nn.Module):
@@ -178,7 +193,10 @@ class RgbEncoder(nn.Module):
 
 
 class ResidualBottleneck(nn.Module):
-    """A residual block of three convolutions with a quarter of the channels inside."""
+    """A residual block of three convolutions with a quarter of the channels inside.
+
+    Its input is normalized and not activated, so that the skip connection carries both signs.
+    """
 
     def __init__(self, channels: int, activation: nn.Module) -> None:
         super().__init__()
@@ -217,8 +235,9 @@ class ConditionalGenerator(nn.Module):
         self.root = _normalized(
             nn.ConvTranspose2d(latent_size, root, 4, 1, 0, bias=False), root, nn.ReLU()
         )
-        self.fusion = nn.Sequential(
-            _normalized(nn.Conv2d(root + embedding_size, root, 1, bias=False), root, nn.ReLU()),
+        self.fusion = _normalized(
+            nn.Conv2d(root + embedding_size, root, 1, bias=False),
+            root,
             ResidualBottleneck(root, nn.ReLU()),
         )
         self.levels = nn.ModuleList()
@@ -232,10 +251,9 @@ class ConditionalGenerator(nn.Module):
                 continue
             out_channels = channels[2 * resolution]
             convolution = nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=False)
-            level = _normalized(convolution, out_channels, nn.ReLU())
-            if resolution == BASE_RESOLUTION:
-                level.append(ResidualBottleneck(out_channels, nn.ReLU()))
-            self.levels.append(level)
+            is_root = resolution == BASE_RESOLUTION
+            after = ResidualBottleneck(out_channels, nn.ReLU()) if is_root else nn.ReLU()
+            self.levels.append(_normalized(convolution, out_channels, after))
 
     def forward(self, rgb: Rgb, z: Latent, *, interpolate: bool = False) -> Thermal:
         embedding = self.rgb_encoder(rgb, interpolate=interpolate)
@@ -256,8 +274,8 @@ class MatchingAwareDiscriminator(nn.Module):
         super().__init__()
         channels = dcgan_channels(size, width, max_multiplier=8)
         last = channels[BASE_RESOLUTION]
-        self.thermal_branch = downsampling(1, channels)
-        self.thermal_branch.append(ResidualBottleneck(last, nn.LeakyReLU(0.2)))
+        *layers, _ = downsampling(1, channels)  # without the last activation
+        self.thermal_branch = nn.Sequential(*layers, ResidualBottleneck(last, nn.LeakyReLU(0.2)))
         self.rgb_encoder = RgbEncoder(size=size, embedding_size=embedding_size, width=width)
         self.head = nn.Sequential(
             _normalized(

@@ -19,7 +19,9 @@ from thermal_search.architectures.translator import Player, Translator, Turn, ad
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import ADVERSARIAL_LOSSES
 from thermal_search.networks import ImagePool, PatchDiscriminator, ResidualTranslator, initialize
+from thermal_search.networks.diff_augment import diff_augment
 from thermal_search.networks.patch import fitting_layers
+from thermal_search.networks.residual import published_blocks
 
 
 @final
@@ -44,7 +46,13 @@ class CycleGAN(Translator):
         blocks: int = 0
         """Residual blocks; 0: the paper's choice for the size, 9 from 256 pixels and 6 below."""
 
-        gan_mode: Literal["vanilla", "lsgan"] = "lsgan"
+        gan_mode: Literal["vanilla", "lsgan", "hinge"] = "lsgan"
+        """The paper uses lsgan."""
+
+        diff_augment: bool = False
+        """Whether the discriminators score augmented images (see `diff_augment`). Not part of the
+        paper."""
+
         generator_width: int = 64
         discriminator_width: int = 64
         patch_layers: int = 3
@@ -53,13 +61,16 @@ class CycleGAN(Translator):
         decay_start: float = 0.5
         """Fraction of the budget after which the learning rates fall linearly to 0."""
 
+        crop_scale: float = 286 / 256
+        """See `translator.Config`: the authors' random jitter, 286 to 256 pixels."""
+
     config: Config
     needs_pairs: ClassVar[bool] = False
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        blocks = config.blocks or (9 if config.size >= 256 else 6)
+        blocks = config.blocks or published_blocks(config.size)
         width = config.generator_width
         self.generator = initialize(ResidualTranslator(out_channels=1, width=width, blocks=blocks))
         self.rgb_generator = initialize(
@@ -123,21 +134,29 @@ class CycleGAN(Translator):
             )
         cycled_thermal = self.generator(fake_rgb)
         terms = {
-            "adversarial_thermal": loss.generator(self.thermal_discriminator(fake_thermal)),
-            "adversarial_rgb": loss.generator(self.rgb_discriminator(fake_rgb)),
+            "adversarial_thermal": loss.generator(
+                self.thermal_discriminator(self._augmented(fake_thermal))
+            ),
+            "adversarial_rgb": loss.generator(self.rgb_discriminator(self._augmented(fake_rgb))),
             "cycle_rgb": config.cycle_weight * F.l1_loss(cycled_rgb, rgb),
             "cycle_thermal": config.cycle_weight * F.l1_loss(cycled_thermal, thermal),
         }
         yield Turn("generators", terms | identity)
 
-        fake_thermal = self.thermal_pool.swap(fake_thermal)
-        fake_rgb = self.rgb_pool.swap(fake_rgb)
+        thermals = thermal, self.thermal_pool.swap(fake_thermal)
+        rgbs = rgb, self.rgb_pool.swap(fake_rgb)
         thermal_loss = loss.discriminator(
-            *forward_batched(self.thermal_discriminator, thermal, fake_thermal)
+            *forward_batched(self.thermal_discriminator, *map(self._augmented, thermals))
         )
-        rgb_loss = loss.discriminator(*forward_batched(self.rgb_discriminator, rgb, fake_rgb))
+        rgb_loss = loss.discriminator(
+            *forward_batched(self.rgb_discriminator, *map(self._augmented, rgbs))
+        )
         # Halved, as in the paper, to slow the discriminators down relative to the generators.
         yield Turn("discriminators", {"thermal": 0.5 * thermal_loss, "rgb": 0.5 * rgb_loss})
+
+    def _augmented(self, images: Tensor) -> Tensor:
+        """What a discriminator scores in place of `images`."""
+        return diff_augment(images, images.shape[1]) if self.config.diff_augment else images
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)

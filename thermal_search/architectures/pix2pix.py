@@ -4,6 +4,10 @@ Isola et al., CVPR 2017. https://arxiv.org/abs/1611.07004
 
 A U-Net generates the thermal image; a PatchGAN scores the (rgb, thermal) pair in patches of 70 x 70
 pixels. Needs aligned pairs. The only noise is dropout, which stays active at test time.
+
+Not part of the paper, and off by default: CycleGAN's residual generator; several scales and feature
+matching (pix2pixHD, Wang et al. 2018, arXiv 1711.11585); the hinge loss, spectral normalization, R1
+and DiffAugment for the discriminator.
 """
 
 from collections.abc import Iterator
@@ -12,13 +16,23 @@ from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from thermal_search.architectures import translator
 from thermal_search.architectures.translator import Translator, Turn, adam_players
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import ADVERSARIAL_LOSSES
-from thermal_search.networks import PatchDiscriminator, UNet, initialize
-from thermal_search.networks.patch import fitting_layers
+from thermal_search.losses import (
+    ADVERSARIAL_LOSSES,
+    discriminator_loss,
+    generator_loss,
+    r1_penalty,
+)
+from thermal_search.networks import ResidualTranslator, UNet, initialize
+from thermal_search.networks.diff_augment import diff_augment
+from thermal_search.networks.patch import feature_matching_loss, patch_discriminators
+from thermal_search.networks.residual import published_blocks
+from thermal_search.networks.spectral_norm import SpectralNetwork
 
 
 @final
@@ -33,7 +47,15 @@ class Pix2Pix(Translator):
         l1_weight: float = 100.0
         """Weight of the mean absolute error; the adversarial term has weight 1."""
 
-        gan_mode: Literal["vanilla", "lsgan"] = "vanilla"
+        gan_mode: Literal["vanilla", "lsgan", "hinge"] = "vanilla"
+        generator_network: Literal["unet", "resnet"] = "unet"
+        """The paper's U-Net, or CycleGAN's residual network, which has instance normalization and
+        no dropout."""
+
+        blocks: int = 0
+        """Residual blocks of the residual network; 0: CycleGAN's choice for the size, 9 from 256
+        pixels and 6 below."""
+
         generator_width: int = 64
         """Channels after the first convolution; deeper layers double it, up to 8x."""
 
@@ -41,7 +63,30 @@ class Pix2Pix(Translator):
         patch_layers: int = 3
         """Strided layers of the discriminator; fewer if the image is too small."""
 
+        scales: int = 1
+        """Scales of the discriminator, each half as large as the last."""
+
+        feature_matching: bool = False
+        """Whether the generator also matches the discriminator's features of real images."""
+
+        feature_matching_weight: float = 10.0
+        spectral_norm: bool = False
+        """Whether the discriminator has spectral normalization beside its own."""
+
+        r1: bool = False
+        """Whether the discriminator minimizes R1, the gradient penalty at real thermal images."""
+
+        r1_gamma: float = 1.0
+        """Twice the weight of R1. The score of an image is the mean over its patches."""
+
+        diff_augment: bool = False
+        """Whether the discriminator scores augmented pairs (see `diff_augment`)."""
+
         norm: Literal["batch", "instance"] = "batch"
+        test_norm_stats: Literal["image", "running"] = "image"
+        """Statistics of the generator's batch normalization at test time: each image's own, as in
+        the paper (section 3.3), or the running averages of training."""
+
         dropout: float = 0.5
         test_dropout: bool = True
         """Whether dropout stays active at test time."""
@@ -49,28 +94,43 @@ class Pix2Pix(Translator):
         decay_start: float = 0.5
         """Fraction of the budget after which the learning rates fall linearly to 0."""
 
+        crop_scale: float = 286 / 256
+        """See `translator.Config`: the paper's random jitter, 286 to 256 pixels."""
+
     config: Config
     needs_pairs: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.generator = initialize(
-            UNet(
+        self.generator = initialize(self._generator())
+        self.discriminator = initialize(
+            patch_discriminators(
+                config.scales,
+                in_channels=3 + 1,
                 size=config.size,
-                width=config.generator_width,
+                width=config.discriminator_width,
+                layers=config.patch_layers,
                 norm=config.norm,
-                dropout=config.dropout,
-                test_dropout=config.test_dropout,
             )
         )
-        self.discriminator = initialize(
-            PatchDiscriminator(
-                in_channels=3 + 1,
-                width=config.discriminator_width,
-                layers=fitting_layers(config.patch_layers, config.size),
-                norm=config.norm,
-            )
+        if config.spectral_norm:
+            for scale in self.discriminator.scales:
+                assert isinstance(scale, SpectralNetwork)
+                scale.apply_spectral_norm()
+
+    def _generator(self) -> nn.Module:
+        config = self.config
+        if config.generator_network == "resnet":
+            blocks = config.blocks or published_blocks(config.size)
+            return ResidualTranslator(out_channels=1, width=config.generator_width, blocks=blocks)
+        return UNet(
+            size=config.size,
+            width=config.generator_width,
+            norm=config.norm,
+            test_norm_stats=config.test_norm_stats,
+            dropout=config.dropout,
+            test_dropout=config.test_dropout,
         )
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
@@ -79,27 +139,44 @@ class Pix2Pix(Translator):
     players = adam_players
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
-        loss = ADVERSARIAL_LOSSES[self.config.gan_mode]
+        config, loss = self.config, ADVERSARIAL_LOSSES[self.config.gan_mode]
         batch = next(batches)
-        fake = self.generator(batch.rgb)
+        rgb, thermal = batch.rgb, batch.thermal
+        fake = self.generator(rgb)
 
         # Two passes: in one batch, batch normalization would mix real and fake statistics.
-        real_score = self.discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
-        fake_score = self.discriminator(torch.cat([batch.rgb, fake.detach()], dim=1))
+        real_scores, fake_scores = self._scores(rgb, thermal), self._scores(rgb, fake.detach())
         # Halved, as in the paper, to slow the discriminator down relative to the generator.
-        yield Turn(
-            "discriminator", {"adversarial": 0.5 * loss.discriminator(real_score, fake_score)}
-        )
+        terms = {"adversarial": 0.5 * discriminator_loss(loss, real_scores, fake_scores)}
+        if config.r1:
+            terms["r1"] = 0.5 * config.r1_gamma * self._r1_penalty(rgb, thermal)
+        yield Turn("discriminator", terms)
 
         # Scored again: the discriminator has just been updated.
-        fake_score = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
-        yield Turn(
-            "generator",
-            {
-                "adversarial": loss.generator(fake_score),
-                "l1": self.config.l1_weight * F.l1_loss(fake, batch.thermal),
-            },
-        )
+        terms = {
+            "adversarial": generator_loss(loss, self._scores(rgb, fake)),
+            "l1": config.l1_weight * F.l1_loss(fake, thermal),
+        }
+        if config.feature_matching:
+            terms["feature_matching"] = config.feature_matching_weight * feature_matching_loss(
+                self.discriminator, _pair(rgb, thermal), _pair(rgb, fake)
+            )
+        yield Turn("generator", terms)
+
+    def _scores(self, rgb: Rgb, thermal: Thermal) -> list[Tensor]:
+        """The patches' scores at each scale."""
+        pair = _pair(rgb, thermal)
+        return self.discriminator(diff_augment(pair, 1) if self.config.diff_augment else pair)
+
+    def _r1_penalty(self, rgb: Rgb, thermal: Thermal) -> Tensor:
+        real = thermal.detach().requires_grad_(True)
+        with torch.autocast(real.device.type, enabled=False):
+            scores = self.discriminator(_pair(rgb, real))
+        return r1_penalty(torch.stack([score.mean((1, 2, 3)) for score in scores]).sum(0), real)
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)
+
+
+def _pair(rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch 4 height width"]:
+    return torch.cat([rgb, thermal], dim=1)

@@ -32,9 +32,20 @@ from thermal_search.architectures.translator import (
     normal_latent,
 )
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import cross_entropy, least_squares, pixel_loss
+from thermal_search.losses import (
+    cross_entropy,
+    discriminator_loss,
+    generator_loss,
+    least_squares,
+    pixel_loss,
+)
 from thermal_search.networks import MultiScale, PatchDiscriminator, UNet, initialize
-from thermal_search.networks.patch import fitting_layers
+from thermal_search.networks.diff_augment import diff_augment
+from thermal_search.networks.patch import (
+    feature_matching_loss,
+    fitting_layers,
+    patch_discriminators,
+)
 
 
 @final
@@ -69,16 +80,37 @@ class ThermalGAN(Translator):
         one, as in the authors' release."""
 
         width: int = 64
-        """Channels after the first convolution of every network."""
+        """Channels after the first convolution of every network; half of it in the base
+        discriminators' second scale, as in BicycleGAN's release."""
 
         dropout: float = 0.5
         """For stage two."""
 
+        test_norm_stats: Literal["image", "running"] = "image"
+        """Statistics of stage two's batch normalization at test time: each image's own, as in the
+        authors' release, or the running averages of training. Stage one has instance
+        normalization."""
+
         patch_layers: int = 3
         """Strided layers of the discriminators; fewer if the image is too small."""
 
+        contrast_scales: int = 1
+        """Scales of stage two's discriminator, as in pix2pixHD. Not part of the paper."""
+
+        feature_matching: bool = False
+        """Whether stage two also matches the features of its discriminator, as in pix2pixHD. Not
+        part of the paper."""
+
+        feature_matching_weight: float = 10.0
+        diff_augment: bool = False
+        """Whether stage two's discriminator scores augmented images (see `diff_augment`). Not part
+        of the paper."""
+
         decay_start: float = 0.5
         """Fraction of the budget after which the learning rates fall linearly to 0."""
+
+        crop_scale: float = 542 / 512
+        """See `translator.Config`: the authors' release crops 542 to 512 pixels."""
 
         batch_size: int = 2
 
@@ -101,23 +133,26 @@ class ThermalGAN(Translator):
         self.encoded_discriminator = self._base_discriminator()
         self.random_discriminator = self._base_discriminator()
         self.contrast_discriminator = initialize(
-            PatchDiscriminator(
+            patch_discriminators(
+                config.contrast_scales,
                 in_channels=1 + 3 + 1,
+                size=config.size,
                 width=config.width,
-                layers=fitting_layers(config.patch_layers, config.size),
+                layers=config.patch_layers,
+                norm="batch",
             )
         )
 
     def _base_discriminator(self) -> MultiScale:
         config = self.config
 
-        def at_scale(size: int) -> PatchDiscriminator:
-            layers = fitting_layers(config.patch_layers, size)
+        def at_scale(factor: int) -> PatchDiscriminator:
+            layers = fitting_layers(config.patch_layers, config.size // factor)
             return PatchDiscriminator(
-                in_channels=1, width=config.width, layers=layers, norm="instance"
+                in_channels=1, width=config.width // factor, layers=layers, norm="instance"
             )
 
-        return initialize(MultiScale([at_scale(config.size), at_scale(config.size // 2)]))
+        return initialize(MultiScale([at_scale(1), at_scale(2)]))
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
@@ -177,16 +212,26 @@ class ThermalGAN(Translator):
         encoded = self.generator.base(rgb, code)
         random = self.generator.base(rgb, random_code)
 
-        encoded_loss = _discriminator_loss(self.encoded_discriminator, real, encoded.detach())
-        random_loss = _discriminator_loss(self.random_discriminator, other_real, random.detach())
-        yield Turn("base_discriminators", {"encoded": encoded_loss, "random": random_loss})
+        encoded_loss = discriminator_loss(
+            least_squares,
+            self.encoded_discriminator(real),
+            self.encoded_discriminator(encoded.detach()),
+        )
+        random_loss = discriminator_loss(
+            least_squares,
+            self.random_discriminator(other_real),
+            self.random_discriminator(random.detach()),
+        )
+        yield Turn(
+            "base_discriminators", {"encoded": 0.5 * encoded_loss, "random": 0.5 * random_loss}
+        )
 
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
         yield Turn(
             "base",
             {
-                "encoded": _generator_loss(self.encoded_discriminator, encoded),
-                "random": _generator_loss(self.random_discriminator, random),
+                "encoded": generator_loss(least_squares, self.encoded_discriminator(encoded)),
+                "random": generator_loss(least_squares, self.random_discriminator(random)),
                 "l1": pixel_loss(encoded, real, config.base_l1_weight),
                 "kl": config.kl_weight * divergence.sum(1).mean(),
                 "latent": config.latent_weight
@@ -216,23 +261,31 @@ class ThermalGAN(Translator):
         condition = torch.cat([base, batch.rgb], dim=1)
         fake = self.generator.contrast(condition)
 
-        real_score = self.contrast_discriminator(torch.cat([condition, real], dim=1))
-        fake_score = self.contrast_discriminator(torch.cat([condition, fake.detach()], dim=1))
+        def scored(contrast: Thermal) -> Tensor:
+            pair = torch.cat([condition, contrast], dim=1)
+            return diff_augment(pair, 1) if config.diff_augment else pair
+
+        real_scores = self.contrast_discriminator(scored(real))
+        fake_scores = self.contrast_discriminator(scored(fake.detach()))
         clipped = (difference.abs() > 1).float().mean()
         yield Turn(
             "contrast_discriminator",
-            {"adversarial": 0.5 * cross_entropy.discriminator(real_score, fake_score)},
+            {"adversarial": 0.5 * discriminator_loss(cross_entropy, real_scores, fake_scores)},
             logged={"clipped_fraction": clipped},
         )
 
-        fake_score = self.contrast_discriminator(torch.cat([condition, fake], dim=1))
-        yield Turn(
-            "contrast",
-            {
-                "adversarial": cross_entropy.generator(fake_score),
-                "l1": pixel_loss(fake, real, config.contrast_l1_weight),
-            },
-        )
+        fake_scores = self.contrast_discriminator(scored(fake))
+        terms = {
+            "adversarial": generator_loss(cross_entropy, fake_scores),
+            "l1": pixel_loss(fake, real, config.contrast_l1_weight),
+        }
+        if config.feature_matching:
+            terms["feature_matching"] = config.feature_matching_weight * feature_matching_loss(
+                self.contrast_discriminator,
+                torch.cat([condition, real], dim=1),
+                torch.cat([condition, fake], dim=1),
+            )
+        yield Turn("contrast", terms)
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)
@@ -262,17 +315,6 @@ def _blurred(thermal: Thermal, sigma: float) -> Thermal:
     return gaussian_blur(thermal.float(), [2 * radius + 1] * 2, [sigma] * 2)
 
 
-def _discriminator_loss(discriminator: MultiScale, real: Thermal, fake: Thermal) -> Tensor:
-    """The sum over all scales."""
-    scores = zip(discriminator(real), discriminator(fake), strict=True)
-    return torch.stack([0.5 * least_squares.discriminator(*pair) for pair in scores]).sum()
-
-
-def _generator_loss(discriminator: MultiScale, fake: Thermal) -> Tensor:
-    """The sum over all scales."""
-    return torch.stack([least_squares.generator(score) for score in discriminator(fake)]).sum()
-
-
 class TwoStageGenerator(nn.Module):
     """A base image from RGB and latent, then the contrast from base and RGB."""
 
@@ -280,10 +322,22 @@ class TwoStageGenerator(nn.Module):
         super().__init__()
         self.contrast_range = config.contrast_range
         self.base = initialize(
-            UNet(size=config.size, width=config.width, dropout=0.0, latent_size=config.latent_size)
+            UNet(
+                size=config.size,
+                width=config.width,
+                norm="instance",
+                dropout=0.0,
+                latent_size=config.latent_size,
+            )
         )
         self.contrast = initialize(
-            UNet(size=config.size, in_channels=1 + 3, width=config.width, dropout=config.dropout)
+            UNet(
+                size=config.size,
+                in_channels=1 + 3,
+                width=config.width,
+                test_norm_stats=config.test_norm_stats,
+                dropout=config.dropout,
+            )
         )
 
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:

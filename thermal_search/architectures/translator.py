@@ -74,6 +74,19 @@ class Config:
     ema_half_life_images: int = 0
     """Half-life of the generator's exponential moving average, in images shown; 0: no average."""
 
+    crop_scale: float = 1.0
+    """Training images are enlarged by this factor and cropped to their size at a random position;
+    1: not at all."""
+
+    color_jitter: float = 0.0
+    """Largest relative change of brightness, contrast and saturation of RGB images in training."""
+
+    def __post_init__(self) -> None:
+        if not self.crop_scale >= 1:
+            raise ValueError(f"crop_scale must be at least 1, but got {self.crop_scale}.")
+        if not 0 <= self.color_jitter <= 1:
+            raise ValueError(f"color_jitter must be from 0 to 1, but got {self.color_jitter}.")
+
     def batch_size_at(self, progress: float) -> int:
         """Images per worker and batch at `progress` (0 .. 1) of the budget."""
         return self.batch_size
@@ -229,6 +242,6 @@ def constant_then_linear(images: int, budget_images: int, decay_start: float) ->
     return max(0.0, (1 - progress) / (1 - decay_start))
 
 
-def halved(images: int, every: int) -> float:
-    """1 at first, halved after every `every` images."""
-    return 0.5 ** (images // every)
+def halved(images: int, budget_images: int, fraction: float) -> float:
+    """1 at first, halved each time that another `fraction` of the budget has been shown."""
+    return 0.5 ** int(images / (fraction * budget_images))

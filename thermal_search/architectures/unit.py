@@ -25,7 +25,12 @@ from torch import Tensor, nn
 from thermal_search.architectures import translator
 from thermal_search.architectures.translator import Player, Translator, Turn, adam_player
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import ADVERSARIAL_LOSSES, AdversarialLoss, pixel_loss
+from thermal_search.losses import (
+    ADVERSARIAL_LOSSES,
+    discriminator_loss,
+    generator_loss,
+    pixel_loss,
+)
 from thermal_search.networks import MultiScale, ResidualBlock, initialize
 from thermal_search.networks.padding import ReflectionPad
 
@@ -55,7 +60,7 @@ class UNIT(Translator):
         cycle_kl_weight: float = 0.01
         """Weight of the divergence of the translated images' codes."""
 
-        gan_mode: Literal["lsgan", "vanilla"] = "lsgan"
+        gan_mode: Literal["lsgan", "vanilla", "hinge"] = "lsgan"
         """The paper uses vanilla, the authors' later code lsgan."""
 
         blocks: int = 3
@@ -72,8 +77,9 @@ class UNIT(Translator):
         patch_layers: int = 4
         """Strided layers of each discriminator at each scale."""
 
-        lr_halving_images: int = 100_000
-        """Images after which the learning rates halve."""
+        lr_halving: float = 0.1
+        """Fraction of the budget after which the learning rates halve, again and again. Published:
+        100,000 of a million images."""
 
     config: Config
     needs_pairs: ClassVar[bool] = False
@@ -134,16 +140,22 @@ class UNIT(Translator):
         fake_thermal = self.decode_thermal(_sample(rgb_code))
         fake_rgb = self.decode_rgb(_sample(thermal_code))
 
-        thermal_loss = _discriminator_loss(loss, self.thermal_discriminator, thermal, fake_thermal)
-        rgb_loss = _discriminator_loss(loss, self.rgb_discriminator, rgb, fake_rgb)
+        thermal_loss = discriminator_loss(
+            loss,
+            self.thermal_discriminator(thermal),
+            self.thermal_discriminator(fake_thermal.detach()),
+        )
+        rgb_loss = discriminator_loss(
+            loss, self.rgb_discriminator(rgb), self.rgb_discriminator(fake_rgb.detach())
+        )
         yield Turn(
             "discriminators",
             {"thermal": gan_weight * thermal_loss, "rgb": gan_weight * rgb_loss},
         )
 
         # The generators have not been updated since: the same fakes serve for their own turn.
-        thermal_loss = _generator_loss(loss, self.thermal_discriminator, fake_thermal)
-        rgb_loss = _generator_loss(loss, self.rgb_discriminator, fake_rgb)
+        thermal_loss = generator_loss(loss, self.thermal_discriminator(fake_thermal))
+        rgb_loss = generator_loss(loss, self.rgb_discriminator(fake_rgb))
         yield Turn(
             "generators",
             {
@@ -202,7 +214,7 @@ class UNIT(Translator):
         return self.generator
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
-        return translator.halved(images, self.config.lr_halving_images)
+        return translator.halved(images, budget_images, self.config.lr_halving)
 
 
 def _sample(code: Code) -> Code:
@@ -214,19 +226,6 @@ def _divergence(code: Code) -> Tensor:
     """The KL divergence of N(code, 1) from N(0, 1) as the authors compute it: a mean of squares,
     without the factor 1/2."""
     return code.float().square().mean()
-
-
-def _discriminator_loss(
-    loss: AdversarialLoss, discriminator: MultiScale, real: Tensor, fake: Tensor
-) -> Tensor:
-    """The sum over all scales."""
-    scores = zip(discriminator(real), discriminator(fake.detach()), strict=True)
-    return torch.stack([loss.discriminator(*pair) for pair in scores]).sum()
-
-
-def _generator_loss(loss: AdversarialLoss, discriminator: MultiScale, fake: Tensor) -> Tensor:
-    """The sum over all scales."""
-    return torch.stack([loss.generator(score) for score in discriminator(fake)]).sum()
 
 
 class CrossDomainGenerator(nn.Module):

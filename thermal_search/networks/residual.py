@@ -6,6 +6,11 @@ from torch import Tensor, nn
 from thermal_search.networks.padding import ReflectionPad
 
 
+def published_blocks(size: int) -> int:
+    """The paper's residual blocks for size x size pixels: 9 from 256 pixels, 6 below."""
+    return 9 if size >= 256 else 6
+
+
 class ResidualTranslator(nn.Module):
     """Maps images of three channels to images of `out_channels` and the same size.
 

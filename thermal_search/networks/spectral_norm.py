@@ -25,11 +25,12 @@ class SpectralNetwork(nn.Module):
         Otherwise autocast would round the singular values to bf16, and every use of a weight would
         run another power iteration.
         """
-        device = next(self.parameters()).device
-        with torch.autocast(device.type, enabled=False):
-            for module in self.modules():
-                if parametrize.is_parametrized(module, "weight"):
-                    _ = module.weight
+        layers = [m for m in self.modules() if parametrize.is_parametrized(m, "weight")]
+        if not layers:
+            return
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+            for layer in layers:
+                _ = layer.weight
 
     def orthogonality_penalty(self) -> Tensor:
         """The orthogonal regularization of all layers (Brock et al. 2019, eq. 3), unweighted.

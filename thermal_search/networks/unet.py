@@ -1,10 +1,12 @@
 """The U-Net of pix2pix (Isola et al. 2017, appendix 6.1.1)."""
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from thermal_search.images import Latent
 from thermal_search.networks.initialization import normalization
@@ -20,6 +22,9 @@ class UNet(nn.Module):
     first encoder layer, at the bottleneck (one pixel has no statistics) and in the output layer.
     With `latent_size`, a latent vector is repeated over all pixels and concatenated to the input of
     every encoder layer (BicycleGAN, Zhu et al. 2017, arXiv 1711.11586).
+
+    `test_norm_stats`: what batch normalization uses at test time, each image's own statistics (see
+    `PerImageBatchNorm`) or the running averages of training.
     """
 
     def __init__(
@@ -30,6 +35,7 @@ class UNet(nn.Module):
         out_channels: int = 1,
         width: int = 64,
         norm: str = "batch",
+        test_norm_stats: Literal["image", "running"] = "image",
         dropout: float = 0.5,
         test_dropout: bool = True,
         latent_size: int = 0,
@@ -39,6 +45,12 @@ class UNet(nn.Module):
         channels = [min(width * 2**level, 8 * width) for level in range(depth)]
         # The bias of batch normalization replaces that of the convolution before it.
         bias = norm != "batch"
+
+        def normalized(channels: int) -> nn.Module:
+            if norm == "batch" and test_norm_stats == "image":
+                return PerImageBatchNorm(channels)
+            return normalization(norm, channels)
+
         self.encoder = nn.ModuleList()
         for level in range(depth):
             input_channels = in_channels if level == 0 else channels[level - 1]
@@ -47,7 +59,7 @@ class UNet(nn.Module):
                 nn.Sequential(
                     nn.Identity() if level == 0 else nn.LeakyReLU(0.2),
                     nn.Conv2d(input_channels + latent_size, channels[level], 4, 2, 1, bias=bias),
-                    normalization(norm, channels[level]) if is_normalized else nn.Identity(),
+                    normalized(channels[level]) if is_normalized else nn.Identity(),
                 )
             )
         self.decoder = nn.ModuleList()
@@ -60,7 +72,7 @@ class UNet(nn.Module):
                 nn.Sequential(
                     nn.ReLU(),
                     nn.ConvTranspose2d(input_channels, channels[level - 1], 4, 2, 1, bias=bias),
-                    normalization(norm, channels[level - 1]),
+                    normalized(channels[level - 1]),
                     Dropout(dropout, at_test=test_dropout) if has_dropout else nn.Identity(),
                 )
             )
@@ -87,6 +99,22 @@ class UNet(nn.Module):
         return self.output(features).float()
 
 
+class PerImageBatchNorm(nn.BatchNorm2d):
+    """Batch normalization that uses each image's own statistics at test time.
+
+    pix2pix trains on one image at a time and tests the same way (section 3.3). The output for an
+    image does not depend on the batch that it is in, and there are no running averages.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, track_running_stats=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(input)
+        return F.instance_norm(input, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
 class Dropout(nn.Module):
     """Dropout that can stay active at test time, where it is pix2pix's only noise."""
 
@@ -96,4 +124,4 @@ class Dropout(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         is_active = self.training or self.at_test
-        return nn.functional.dropout(features, self.probability, training=is_active)
+        return F.dropout(features, self.probability, training=is_active)

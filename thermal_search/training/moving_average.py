@@ -50,12 +50,18 @@ class MovingAverage:
 def recompute_batch_norm(
     network: nn.Module, translate: Callable[[Rgb], object], batches: Iterable[Rgb]
 ) -> None:
-    """Recomputes the statistics of a network's batch normalization by translating `batches`.
+    """Recomputes the running statistics of a network's batch normalization, if it has any, by
+    translating `batches`.
 
     The live generator's statistics belong to other weights: with them, averaged weights score far
     worse than they are ("standing statistics", Brock et al. 2019, arXiv 1809.11096, app. C).
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]  # pyright: ignore[reportPrivateUsage] - the one base of 1d, 2d, 3d
+    norms = [
+        m
+        for m in network.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm)  # pyright: ignore[reportPrivateUsage] - the one base of 1d, 2d, 3d
+        and m.track_running_stats
+    ]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]

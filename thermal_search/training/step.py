@@ -12,6 +12,7 @@ from thermal_search.architectures.translator import Translator
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.errors import TrialDiverged
 from thermal_search.images import Batch
+from thermal_search.training.augmentation import Augmentation
 from thermal_search.training.optimizers import PlayerOptimizer
 
 
@@ -23,13 +24,13 @@ def train_step(
     group: WorkerGroup,
     autocast: contextlib.AbstractContextManager[Any],
 ) -> dict[str, Tensor]:
-    """Runs one step and returns its loss terms and what its turns log besides, by `player/term`,
-    averaged over the workers.
+    """Runs one step on augmented batches and returns its loss terms and what its turns log besides,
+    by `player/term`, averaged over the workers.
 
     On a CPU, raises TrialDiverged before a player is updated by a loss that is not finite.
     """
     losses: dict[str, Tensor] = {}
-    turns = translator.turns(batches)
+    turns = translator.turns(map(Augmentation.of(translator), batches))
     accumulated: dict[str, Tensor] = {}  # terms of the microbatches since the last optimizer step
     while True:
         # Only the forward pass runs in the lower precision: a `with` inside the generator would
