@@ -24,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from thermal_search.atomic_file import replacing
 from thermal_search.errors import ThermalSearchError
 
 if TYPE_CHECKING:
@@ -248,16 +249,10 @@ class Location:
         and would publish a part of the file if the block failed. The upload can also be repeated.
         """
         if local := self.local:
-            local.parent.mkdir(parents=True, exist_ok=True)
-            partial = local.with_name(f"{local.name}.partial-{os.getpid()}")
-            try:
-                with partial.open("wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(local)
-            finally:
-                partial.unlink(missing_ok=True)
+            with replacing(local) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
             return
         with tempfile.TemporaryFile() as staged:
             yield staged

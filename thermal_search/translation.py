@@ -1,5 +1,6 @@
 """`thermal-search translate`: a folder of RGB images to a folder of thermal images."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,16 @@ from torch import Generator, Tensor
 
 from thermal_search import generator
 from thermal_search.architectures.translator import Translator
+from thermal_search.atomic_file import replacing
 from thermal_search.errors import DatasetError
 from thermal_search.images import to_network_range, to_pixels
 from thermal_search.storage import Location
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 BATCH = 16
+
+OWN_TEXT = ("Software", "thermal-search translate")
+"""The text in every PNG that a translation writes: only such files are replaced."""
 
 KELVIN_PER_COUNT, CELSIUS_AT_ZERO = 0.01, -273.15
 """The scale of 16-bit output: count 0 is absolute zero."""
@@ -69,6 +74,7 @@ def translate_folder(
         suffixes = ", ".join(sorted(SUFFIXES))
         raise DatasetError(f"{source} must hold RGB images ({suffixes}), but holds none.")
     _refuse_equal_stems(paths)
+    _refuse_foreign_files(source, output, [f"{path.stem}.png" for path in paths])
     output.mkdir(parents=True, exist_ok=True)
     result = Translation()
     batches = range(0, len(paths), BATCH)
@@ -102,6 +108,29 @@ def _refuse_equal_stems(paths: Sequence[Path]) -> None:
                 "rename one of them."
             )
         by_stem[path.stem] = path
+
+
+def _refuse_foreign_files(source: Path, output: Path, names: Sequence[str]) -> None:
+    """DatasetError if the RGB images or anybody else's files would be replaced."""
+    if output.exists() and output.samefile(source):
+        raise DatasetError(f"{output} must not be the folder of the RGB images: choose another.")
+    for name in names:
+        if os.path.lexists(output / name) and not _is_own(output / name):
+            raise DatasetError(
+                f"{output / name} exists and was not written by translate: choose another folder, "
+                "or move the file elsewhere."
+            )
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is a PNG that an earlier translation wrote."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.info.get(OWN_TEXT[0]) == OWN_TEXT[1]
+    except Exception:  # any, from a file of somebody else
+        return False
 
 
 def _read(
@@ -150,6 +179,7 @@ def _write_celsius(celsius: Tensor, size: tuple[int, int] | None, path: Path) ->
 
 def _write(image: Image.Image, path: Path, text: PngInfo | None = None) -> None:
     """Writes a PNG so that a reader sees all of it or none."""
-    partial = path.with_name(f"{path.name}.partial")
-    image.save(partial, format="PNG", pnginfo=text)
-    partial.replace(path)
+    text = text or PngInfo()
+    text.add_text(*OWN_TEXT)
+    with replacing(path) as file:
+        image.save(file, format="PNG", pnginfo=text)

@@ -1,5 +1,6 @@
 """`thermal-search fid`: the Frechet distance between two folders of images or their statistics."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -8,7 +9,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from thermal_search.errors import MetricError
 from thermal_search.metrics import FeaturesPrecision, Statistics, build_extractor, frechet_distance
-from thermal_search.metrics.image_folders import images_in, load_statistics, measure_images
+from thermal_search.metrics.image_folders import (
+    holds_statistics,
+    images_in,
+    load_statistics,
+    measure_images,
+)
 
 
 def distance_between(
@@ -35,6 +41,8 @@ def distance_between(
         raise MetricError(f"--save saves the statistics of a folder, but {first} is a file.")
     if save and save.suffix != ".npz":
         raise MetricError(f"--save must name a .npz file, but is {save}.")
+    if save and os.path.lexists(save) and not holds_statistics(save):
+        raise MetricError(f"--save {save} exists and holds no statistics: choose another file.")
     folders = {path: images_in(path) for path in (first, second) if path.is_dir()}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     extractor = build_extractor(

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -66,6 +66,18 @@ def measure_images(
             f"({named}): repair or remove them."
         )
     return statistics
+
+
+def holds_statistics(file: Path) -> bool:
+    """Whether a file has the arrays of statistics, by their names."""
+    if not file.is_file():
+        return False
+    try:
+        with ZipFile(file) as arrays:
+            names = set(arrays.namelist())
+    except (OSError, BadZipFile):
+        return False
+    return names >= {"mu.npy", "sigma.npy"} or names >= {"count.npy", "sum.npy", "rows.npy"}
 
 
 def load_statistics(file: Path, extractor: Extractor) -> Gaussian:

@@ -6,7 +6,6 @@ byte.
 """
 
 import hashlib
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +39,7 @@ from thermal_search.preparation.partial_folder import (
     PREVIEW,
     PreparationPlan,
     claim,
+    discard,
     remove_leftovers,
 )
 from thermal_search.preparation.pool import Pool, open_pool
@@ -94,6 +94,10 @@ def prepare(source: Path, output: Path, settings: PreparationSettings) -> Manife
 
     An output that is the finished dataset of the same plan is left as it is.
     """
+    if output.resolve().is_relative_to(source.resolve()):
+        raise DatasetError(
+            f"{output} must not be in the recording {source}: choose another folder."
+        )
     job = _read_source(source, settings)
     plan = _plan(job)
     if output.exists():
@@ -102,7 +106,7 @@ def prepare(source: Path, output: Path, settings: PreparationSettings) -> Manife
     try:
         with claim(folder, plan):
             if output.exists():  # another run has finished it meanwhile
-                shutil.rmtree(folder)
+                discard(folder)
                 return _finished_dataset(output, plan)
             with open_pool(settings.workers, settings.address) as pool:
                 alignments = _align(job, folder, pool)

@@ -1,10 +1,8 @@
 """Frames to Parquet shards of raw pixels; one shard is one task of a worker."""
 
-import contextlib
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from thermal_search.atomic_file import replacing
 from thermal_search.data.manifest import FrameKind, Shard, Split, UnusableFile, checksum
 from thermal_search.documents import Section
 from thermal_search.preparation.alignment.geometry import Alignment
@@ -130,8 +129,8 @@ def make_shard(
         recordings=dict(Counter(frame.frame.recording for frame in usable)),
         scores=[_scored(frame, settings) for frame in usable] if task.kind == "pairs" else [],
     )
-    with _replacing(state) as unfinished:
-        unfinished.write_text(result.model_dump_json())
+    with replacing(state) as file:
+        file.write(result.model_dump_json().encode())
     return result
 
 
@@ -239,25 +238,13 @@ def _pixel_column(rows: Sequence[bytes], width: int) -> pa.FixedSizeBinaryArray:
 
 
 def _write_table(table: pa.Table, path: Path) -> str:
-    with _replacing(path) as unfinished:
+    with replacing(path) as file:
         pq.write_table(
             table,
-            unfinished,
+            file,
             compression="none",
             use_dictionary=["recording"],  # pyright: ignore[reportArgumentType] - its stub lacks the list
             write_statistics=False,
         )
-        with unfinished.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Generator[Path]:
-    """A file to write to, which replaces `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType] - files can do more than BinaryIO promises

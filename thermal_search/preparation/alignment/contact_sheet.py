@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from thermal_search.atomic_file import replacing
 from thermal_search.preparation.alignment.edge_matching import edge_strength
 from thermal_search.preparation.alignment.geometry import Alignment
 from thermal_search.preparation.decoding import Pixels, Unusable, image_size
@@ -39,9 +40,8 @@ def draw_contact_sheet(
     for number, row in enumerate(rows):
         for column, tile in enumerate(row):
             sheet.paste(Image.fromarray(tile), (column * TILE, CAPTION + number * TILE))
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    sheet.save(unfinished, format="PNG")
-    unfinished.replace(path)
+    with replacing(path) as file:
+        sheet.save(file, format="PNG")
 
 
 def _row(frame: SourceFrame, alignment: Alignment) -> list[Pixels] | None:
