@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 from torch import Generator, Tensor
@@ -16,10 +16,11 @@ from thermal_search import generator
 from thermal_search.architectures.translator import Translator
 from thermal_search.atomic_file import replacing
 from thermal_search.errors import DatasetError
+from thermal_search.image_files import SUFFIXES, Unusable, find_images, read_image
 from thermal_search.images import to_network_range, to_pixels
+from thermal_search.preparation.resizing import resize_square
 from thermal_search.storage import Location
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 BATCH = 16
 
 OWN_TEXT = ("Software", "thermal-search translate")
@@ -69,14 +70,14 @@ def translate_folder(
     translator.to(device)
     if not source.is_dir():
         raise DatasetError(f"{source} must be a folder of RGB images, but is not a folder.")
-    paths = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths, ignored = find_images(source)
     if not paths:
         suffixes = ", ".join(sorted(SUFFIXES))
         raise DatasetError(f"{source} must hold RGB images ({suffixes}), but holds none.")
     _refuse_equal_stems(paths)
     _refuse_foreign_files(source, output, [f"{path.stem}.png" for path in paths])
     output.mkdir(parents=True, exist_ok=True)
-    result = Translation()
+    result = Translation(left_out=ignored)
     batches = range(0, len(paths), BATCH)
     for start in track(batches, description="Translating", transient=True):
         chunk = list(_read(paths[start : start + BATCH], translator.config.size, result))
@@ -140,14 +141,12 @@ def _read(
     generator's size: [3, size, size]. The others are added to `result.left_out`."""
     for path in paths:
         try:
-            with Image.open(path) as image:
-                rgb = image.convert("RGB")
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            rgb = read_image(path, "RGB")
+        except Unusable as error:
             result.left_out.append((path, str(error)))
             continue
-        # The same resize as process.py's default.
-        small = rgb.resize((size, size), Image.Resampling.BICUBIC)
-        yield path, rgb.size, torch.from_numpy(np.array(small)).permute(2, 0, 1)
+        small = resize_square(rgb, size, "bicubic")  # process.py's default
+        yield path, (rgb.shape[1], rgb.shape[0]), torch.from_numpy(small).permute(2, 0, 1)
 
 
 @torch.inference_mode()

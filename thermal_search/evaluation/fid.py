@@ -1,6 +1,7 @@
 """`thermal-search fid`: the Frechet distance between two folders of images or their statistics."""
 
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -43,7 +44,12 @@ def distance_between(
         raise MetricError(f"--save must name a .npz file, but is {save}.")
     if save and os.path.lexists(save) and not holds_statistics(save):
         raise MetricError(f"--save {save} exists and holds no statistics: choose another file.")
-    folders = {path: images_in(path) for path in (first, second) if path.is_dir()}
+    folders: dict[Path, list[Path]] = {}
+    for path in (first, second):
+        if path.is_dir():
+            folders[path], ignored = images_in(path)
+            for file, reason in ignored:
+                print(f"Not measured: {file}: {reason}", file=sys.stderr)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     extractor = build_extractor(
         features, inception_weights=inception_weights, precision=precision, device=device

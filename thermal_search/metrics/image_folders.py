@@ -9,16 +9,13 @@ from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from thermal_search.errors import MetricError
+from thermal_search.image_files import SUFFIXES, Unusable, find_images, read_image
 from thermal_search.metrics.extractor import Extractor
 from thermal_search.metrics.frechet import Gaussian, Moments
 from thermal_search.metrics.statistics import Statistics
-
-SUFFIXES = {".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-"""Those that pytorch-fid reads, but in any case."""
 
 BATCH = 32
 READERS = 4
@@ -26,15 +23,19 @@ MAX_NAMED = 5
 """Unreadable files that an error names; of more it gives the number."""
 
 
-def images_in(folder: Path) -> list[Path]:
-    """A folder's images, sorted. Raises MetricError if there are fewer than two."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+def images_in(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """A folder's images, sorted, and what looks like images but is not read, with the reason.
+
+    Raises MetricError if there are fewer than two images.
+    """
+    paths, ignored = find_images(folder)
     if len(paths) < 2:
+        found = f"; {ignored[0][0].name}: {ignored[0][1]}" if ignored else ""
         raise MetricError(
             f"A Frechet distance needs at least 2 images on each side, but {folder} holds "
-            f"{len(paths)} ({', '.join(sorted(SUFFIXES))})."
+            f"{len(paths)} ({', '.join(sorted(SUFFIXES))}){found}."
         )
-    return paths
+    return paths, ignored
 
 
 def measure_images(
@@ -131,11 +132,6 @@ def _read_ahead(paths: Sequence[Path]) -> Iterator[list[tuple[Path, Tensor | str
 def _read(path: Path) -> Tensor | str:
     """[3, height, width] in 0 .. 255, or why the image cannot be read."""
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                return "16 bits a pixel; 8-bit images are read"
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        return " ".join(str(error).split())
-    except Image.DecompressionBombError as error:
+        return torch.from_numpy(read_image(path, "RGB", max_bits=8)).permute(2, 0, 1)
+    except Unusable as error:
         return str(error)

@@ -94,6 +94,8 @@ def prepare(source: Path, output: Path, settings: PreparationSettings) -> Manife
 
     An output that is the finished dataset of the same plan is left as it is.
     """
+    # Workers may have another current folder.
+    source, output = source.absolute(), output.absolute()
     if output.resolve().is_relative_to(source.resolve()):
         raise DatasetError(
             f"{output} must not be in the recording {source}: choose another folder."
@@ -192,8 +194,8 @@ def _make_shards(
 ) -> list[ShardResult]:
     make = partial(
         make_shard,
-        folder=folder.absolute(),
-        source=job.source.absolute(),
+        folder=folder,
+        source=job.source,
         settings=job.settings,
     )
     results: list[ShardResult] = []

@@ -19,6 +19,7 @@ from thermal_search.preparation.alignment.geometry import Alignment
 from thermal_search.preparation.conversion import ConvertedFrame, convert_frame
 from thermal_search.preparation.edge_agreement import edge_agreement
 from thermal_search.preparation.layouts.contents import SourceFrame
+from thermal_search.preparation.layouts.source import printable
 from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.preparation.verification import ScoredPair
 from thermal_search.storage import Location
@@ -120,8 +121,8 @@ def make_shard(
         sha256=sha256,
         unusable_files=[
             UnusableFile(
-                file=(frame.faulty_file or source).relative_to(source).as_posix(),
-                reason=frame.fault,
+                file=printable((frame.faulty_file or source).relative_to(source).as_posix()),
+                reason=printable(frame.fault),
             )
             for frame in converted
             if frame.fault

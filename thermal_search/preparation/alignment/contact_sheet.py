@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from thermal_search.atomic_file import replacing
 from thermal_search.preparation.alignment.edge_matching import edge_strength
 from thermal_search.preparation.alignment.geometry import Alignment
-from thermal_search.preparation.decoding import Pixels, Unusable, image_size
+from thermal_search.image_files import Pixels, Unusable, image_size
 from thermal_search.preparation.frame_images import open_pair
 from thermal_search.preparation.layouts.contents import SourceFrame
 from thermal_search.preparation.resizing import resize_square

@@ -22,7 +22,7 @@ from thermal_search.preparation.alignment.geometry import (
     overlap,
     parameters_of,
 )
-from thermal_search.preparation.decoding import Pixels, Unusable
+from thermal_search.image_files import Pixels, Unusable
 from thermal_search.preparation.frame_images import open_pair
 from thermal_search.preparation.layouts.contents import SourceFrame
 from thermal_search.preparation.pool import Pool

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from thermal_search.errors import DatasetError
-from thermal_search.preparation.decoding import Pixels, Unusable
+from thermal_search.image_files import Pixels, Unusable
 from thermal_search.preparation.settings import FLIR_V2_DEGREES
 
 Box = tuple[float, float, float, float]

@@ -11,9 +11,10 @@ from typing import Literal
 
 from thermal_search.data.manifest import Split
 from thermal_search.errors import DatasetError
+from thermal_search.image_files import SUFFIXES as IMAGE_SUFFIXES
 from thermal_search.preparation.layouts.contents import SourceFrame
 from thermal_search.preparation.layouts.pairing import drives, pair_by_stem
-from thermal_search.preparation.layouts.source import IMAGE_SUFFIXES, Source
+from thermal_search.preparation.layouts.source import Source
 
 SPLITS: Sequence[Split] = ("train", "val", "test")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from thermal_search.errors import DatasetError
+from thermal_search.image_files import SUFFIXES
 from thermal_search.preparation.layouts.contents import SourceContents
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 MAX_LIST_BYTES = 2**30
 """FLIR ADAS v2's index.json has about 400 MB with its annotations; no genuine list is larger."""
 
@@ -61,13 +61,13 @@ class Source:
                     path = folder / entry.name
                     if fault := self._fault(entry, path):
                         self.mark_unusable(path, fault)
-                    elif path.suffix.lower() in IMAGE_SUFFIXES:
+                    elif path.suffix.lower() in SUFFIXES:
                         images.append(path)
         return images
 
     def _fault(self, entry: os.DirEntry[str], path: Path) -> str:
         """Why a file is unusable; empty for an image and for a file that belongs beside images."""
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             return "" if path.suffix.lower() in IGNORED_SUFFIXES else NOT_AN_IMAGE
         if not _is_text(entry.name):
             return "a name that is not UTF-8"
