@@ -1,6 +1,5 @@
 """Feature statistics of a folder of images or from a file, read as `python -m pytorch_fid` does."""
 
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from thermal_search.errors import MetricError
 from thermal_search.image_files import SUFFIXES, Unusable, find_images, read_image
 from thermal_search.metrics.extractor import Extractor
 from thermal_search.metrics.frechet import Gaussian, Moments
-from thermal_search.metrics.statistics import Statistics
+from thermal_search.metrics.statistics import Statistics, read_arrays
 
 BATCH = 32
 READERS = 4
@@ -87,16 +86,15 @@ def load_statistics(file: Path, extractor: Extractor) -> Gaussian:
     Raises MetricError if it is neither, or was measured on other features than the extractor's.
     """
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
-            moments = None
-            if {"mu", "sigma"} <= set(content):
-                moments = Moments(content["mu"].astype(float), content["sigma"].astype(float))
+        with file.open("rb") as opened:
+            content = read_arrays(opened)
+        moments = None
+        if {"mu", "sigma"} <= content.keys():
+            moments = Moments(content["mu"].astype(float), content["sigma"].astype(float))
         gaussian = moments or Statistics.load(file)
         if moments and moments.covariance.shape != 2 * moments.mean.shape:
             raise ValueError(f"mu {moments.mean.shape} and sigma {moments.covariance.shape}")
-    except (
-        OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile, zlib.error,
-    ) as error:  # fmt: skip
+    except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise MetricError(
             f"{file} must be statistics that thermal-search or pytorch-fid saved, but cannot be "
@@ -111,6 +109,11 @@ def load_statistics(file: Path, extractor: Extractor) -> Gaussian:
         raise MetricError(
             f"{file} is of pytorch-fid's Inception features in fp32, but this distance is on "
             f"{extractor.identity}: measure both the same way."
+        )
+    if gaussian.mean.shape != (extractor.dimensions,):
+        raise MetricError(
+            f"{file} must be statistics of {extractor.dimensions} features, but has those of "
+            f"{gaussian.mean.size}: measure both the same way."
         )
     if not (np.isfinite(gaussian.mean).all() and np.isfinite(gaussian.covariance).all()):
         raise MetricError(f"{file} must hold finite numbers, but some are not: measure it again.")

@@ -33,6 +33,7 @@ from thermal_search.preparation.alignment.geometry import Alignment, parameters_
 from thermal_search.preparation.alignment.modes import alignments_of_mode, complete_alignments
 from thermal_search.preparation.layouts import read_layout
 from thermal_search.preparation.layouts.contents import SourceFrame
+from thermal_search.preparation.near_duplicates import find_near_duplicates
 from thermal_search.preparation.partial_folder import (
     CONTACT_SHEET,
     PLAN,
@@ -129,7 +130,12 @@ def prepare(source: Path, output: Path, settings: PreparationSettings) -> Manife
 
 def _read_source(source: Path, settings: PreparationSettings) -> _Job:
     known = alignments_of_mode(settings)
-    layout, contents = read_layout(source, settings.layout, official_only=settings.official_only)
+    layout, contents = read_layout(
+        source,
+        settings.layout,
+        official_only=settings.official_only,
+        follow_links=settings.follow_links,
+    )
     frames, notes = assign_splits(
         subsample(contents.frames, settings.every_nth), settings.split_fractions, settings.seed
     )
@@ -222,7 +228,7 @@ def _describe(
         results, {(pair.recording, pair.name) for pair in rejected}, folder
     )
     _require_validation_pairs(job, results, rejected)
-    notes = [*job.notes, *alignments.notes]
+    notes = [*job.notes, *alignments.notes, *_note_near_duplicates(results)]
     if suspects := suspect_recordings(_scores(results)):
         notes.append(
             f"In {len(suspects)} recordings the edges of RGB and thermal agree no better than in "
@@ -246,6 +252,29 @@ def _describe(
         notes=notes,
         shards=[result.shard for result in results if result.rows],
     ).at(Location.of(folder))
+
+
+def _note_near_duplicates(results: Sequence[ShardResult]) -> list[str]:
+    """How many evaluated pairs look like a training pair, if there are any to compare."""
+    training, evaluated = (
+        [
+            (score.name, score.thumbnail)
+            for result in results
+            if result.kind == "pairs" and (result.split == "train") == is_training
+            for score in result.scores
+        ]
+        for is_training in (True, False)
+    )
+    if not training:
+        return []
+    found = find_near_duplicates(training, evaluated)
+    note = f"{found.count} of {found.evaluated} val and test pairs look like a training pair"
+    if not found.first:
+        return [f"{note}."]
+    return [
+        f"{note} (first: {found.first[0]}, like {found.first[1]}): scores will be too good. Check "
+        "how recordings were recognized, and use more recordings."
+    ]
 
 
 def _check_unusable(job: _Job, unusable: Sequence[UnusableFile]) -> None:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from thermal_search.atomic_file import replacing
 from thermal_search.data.manifest import Manifest
-from thermal_search.images import to_pixels
 from thermal_search.image_files import Pixels
+from thermal_search.images import to_pixels
 from thermal_search.storage import Location
 
 PAIRS = 6

@@ -20,6 +20,7 @@ from thermal_search.preparation.conversion import ConvertedFrame, convert_frame
 from thermal_search.preparation.edge_agreement import edge_agreement
 from thermal_search.preparation.layouts.contents import SourceFrame
 from thermal_search.preparation.layouts.source import printable
+from thermal_search.preparation.near_duplicates import thumbnail
 from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.preparation.verification import ScoredPair
 from thermal_search.storage import Location
@@ -84,7 +85,7 @@ def plan_shards(
     ]
     for kind, split in order:
         chosen = [frame for frame in frames if frame.kind == kind and frame.split == split]
-        chosen.sort(key=lambda frame: (frame.recording, frame.name))
+        chosen.sort(key=lambda frame: (frame.recording, frame.moment))
         rows = min(max(SHARD_BYTES // row_bytes(kind, settings), MIN_ROWS), MAX_ROWS)
         for number, start in enumerate(range(0, len(chosen), rows)):
             members = chosen[start : start + rows]
@@ -199,7 +200,7 @@ def _scored(converted: ConvertedFrame, settings: PreparationSettings) -> ScoredP
     frame = converted.frame
     # Rounded, so that the last bits of a sum do not make machines differ.
     score = round(edge_agreement(rgb, thermal), 4)
-    return ScoredPair(frame.recording, frame.name, frame.pairing, score)
+    return ScoredPair(frame.recording, frame.name, frame.pairing, score, thumbnail(rgb, thermal))
 
 
 def _finished(path: Path, state: Path) -> ShardResult | None:
