@@ -198,3 +198,11 @@ def test_config_of_another_tool_is_no_earlier_export(model, tmp_path):
     assert not _is_empty_or_export(folder)
     assert _is_empty_or_export(Location.of(model))
     assert _is_empty_or_export(Location.of(tmp_path / "new"))
+
+
+def test_control_characters_of_a_name_are_printed_escaped(tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        main(["fid", str(tmp_path / "\x1b[2J"), str(tmp_path)])
+
+    assert str(ended.value).isprintable()
+    assert "\\x1b[2J" in str(ended.value)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from thermal_search.choices import EvaluationSplit
 from thermal_search.command_line import LocationFlag, Switch, WholeNumber, create_app, run
-from thermal_search.errors import SearchError
+from thermal_search.errors import SearchError, printable
 from thermal_search.storage import Location
 from thermal_search.tuning.settings import (
     FeatureSettings,
@@ -160,7 +160,7 @@ def translate(
 
     result = translate_folder(model, source, target, square=square, celsius=celsius, seed=seed)
     for path, reason in result.left_out:
-        print(f"Left out {path.name}: {reason}", file=sys.stderr)
+        print(printable(f"Left out {path.name}: {reason}"), file=sys.stderr)
     print(f"{len(result.written)} thermal images are in {target}.")
 
 

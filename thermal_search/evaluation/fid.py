@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from thermal_search.errors import MetricError
+from thermal_search.errors import MetricError, printable
 from thermal_search.metrics import FeaturesPrecision, Statistics, build_extractor, frechet_distance
 from thermal_search.metrics.image_folders import (
     holds_statistics,
@@ -49,7 +50,7 @@ def distance_between(
         if path.is_dir():
             folders[path], ignored = images_in(path)
             for file, reason in ignored:
-                print(f"Not measured: {file}: {reason}", file=sys.stderr)
+                print(printable(f"Not measured: {file}: {reason}"), file=sys.stderr)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     extractor = build_extractor(
         features, inception_weights=inception_weights, precision=precision, device=device
@@ -58,7 +59,7 @@ def distance_between(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         for path, images in folders.items():
-            task = progress.add_task(path.name, total=len(images))
+            task = progress.add_task(escape(printable(path.name)), total=len(images))
             sides[path] = measure_images(
                 images, extractor, lambda count, task=task: progress.advance(task, count)
             )

@@ -15,11 +15,11 @@ from pydantic import ValidationError
 from thermal_search.atomic_file import replacing
 from thermal_search.data.manifest import FrameKind, Shard, Split, UnusableFile, checksum
 from thermal_search.documents import Section
+from thermal_search.errors import printable
 from thermal_search.preparation.alignment.geometry import Alignment
 from thermal_search.preparation.conversion import ConvertedFrame, convert_frame
 from thermal_search.preparation.edge_agreement import edge_agreement
 from thermal_search.preparation.layouts.contents import SourceFrame
-from thermal_search.preparation.layouts.source import printable
 from thermal_search.preparation.near_duplicates import thumbnail
 from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.preparation.verification import ScoredPair

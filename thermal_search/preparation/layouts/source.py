@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from thermal_search.errors import DatasetError
+from thermal_search.errors import DatasetError, printable
 from thermal_search.image_files import SUFFIXES, UNREAD_SUFFIXES, is_companion, is_image_name
 from thermal_search.preparation.layouts.contents import SourceContents
 
@@ -176,14 +176,6 @@ def plain_name(name: object) -> str | None:
     ):
         return None
     return None if any(bad in name for bad in ("/", "\\", "\0")) else composed(name)
-
-
-def printable(text: str) -> str:
-    """A text from the recording with control characters escaped, safe to print and to write."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode-escape").decode()
-        for letter in text
-    )
 
 
 def text(record: object, key: str) -> str:
