@@ -62,6 +62,9 @@ from thermal_search.preparation.verification import (
 )
 from thermal_search.storage import Location
 
+SMALL_BYTES = 16 * 2**20
+"""Files of less bytes are prepared by this process alone: to start others takes longer."""
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -111,7 +114,8 @@ def prepare(source: Path, output: Path, settings: PreparationSettings) -> Manife
             if output.exists():  # another run has finished it meanwhile
                 discard(folder)
                 return _finished_dataset(output, plan)
-            with open_pool(settings.workers, settings.address) as pool:
+            workers = settings.workers or (1 if _is_small(job.frames) else None)
+            with open_pool(workers, settings.address) as pool:
                 alignments = _align(job, folder, pool)
                 results = _make_shards(job, alignments.by_recording, folder, pool)
             manifest = _describe(job, alignments, results, folder)
@@ -158,6 +162,12 @@ def _plan(job: _Job) -> PreparationPlan:
         alignments={name: parameters_of(alignment) for name, alignment in known.items()},
         frames=_fingerprint(job.frames),
     )
+
+
+def _is_small(frames: Sequence[SourceFrame]) -> bool:
+    """Whether one process is done with the files before others have imported torch."""
+    paths = {path for frame in frames for path in (frame.rgb, frame.thermal) if path}
+    return sum(path.stat().st_size for path in paths) < SMALL_BYTES
 
 
 def _fingerprint(frames: Sequence[SourceFrame]) -> str:

@@ -75,7 +75,7 @@ class Source:
                 path = folder / entry.name
                 if is_companion(entry.name):
                     continue
-                if entry.is_dir():
+                if path.is_dir() if entry.is_symlink() else entry.is_dir():
                     is_followed = not entry.is_symlink() or self.follow_links
                     if deep and is_followed and not _is_cycle(path):
                         images += self.images(path, deep=True)
