@@ -244,7 +244,7 @@ def _opaque(image: Image.Image) -> Pixels:
         return (values >> 8).astype(np.uint8)[..., None]
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        if image.getextrema()[3] != (255, 255):
+        if image.getchannel("A").getextrema() != (255, 255):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     is_gray = image.mode in ("1", "L")
     pixels = np.array(image.convert("L" if is_gray else "RGB"))

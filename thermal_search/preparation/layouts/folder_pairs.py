@@ -121,7 +121,8 @@ class OwnFolders:
             _omit_lonely_folders(source, rgb, thermal)
             stems = rgb.keys() | thermal.keys()
             split_of = {stem: _split(f"{around}/{stem}", named) for stem in stems}
-            for split in sorted({*split_of.values()}, key=str):
+            splits: Sequence[Split | None] = (None, "train", "val", "test")
+            for split in splits:
                 chosen = {stem for stem in stems if split_of[stem] == split}
                 frames += pair_by_stem(
                     source,

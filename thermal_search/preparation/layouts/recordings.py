@@ -111,7 +111,7 @@ def _time(stem: str) -> tuple[str, int, str] | None:
     """The text before a time, its whole seconds, and the digits of its fraction."""
     if match := DATE.search(stem):
         try:
-            moment = datetime(*(int(part) for part in match.groups()[:6]))
+            moment = datetime.strptime("".join(match.groups()[:6]), "%Y%m%d%H%M%S")
         except ValueError:
             return None  # February 30
         return stem[: match.start()], calendar.timegm(moment.timetuple()), match[7] or ""
