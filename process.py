@@ -47,7 +47,7 @@ def process(
     output
         The dataset's folder, which must not exist yet; may be in a bucket.
     scratch
-        A folder on a disk, for files that come from or go to a bucket.
+        A folder on a disk, for temporary copies of files that come from or go to a bucket.
     verify
         Compare this dataset with its manifest instead.
     config

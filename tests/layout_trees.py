@@ -17,10 +17,11 @@ RGB, THERMAL = (50, 40), (40, 32)
 @cache
 def encoded(size, mode, format):
     random = np.random.default_rng(size[0])
-    shape = (size[1], size[0], 3) if mode == "RGB" else (size[1], size[0])
-    kind, top = (np.uint16, 8000) if mode == "I;16" else (np.uint8, 256)
+    shape = (size[1], size[0], 3) if mode == "RGB" and size != THERMAL else (size[1], size[0])
+    kind, low, top = (np.uint16, 7000, 8000) if mode == "I;16" else (np.uint8, 0, 256)
+    image = Image.fromarray(random.integers(low, top, shape, kind))
     buffer = io.BytesIO()
-    Image.fromarray(random.integers(0, top, shape, kind)).save(buffer, format)
+    (image.convert(mode) if mode == "RGB" else image).save(buffer, format)
     return buffer.getvalue()
 
 

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from thermal_search.errors import DatasetError
+from thermal_search.image_files import Unusable
 from thermal_search.preparation.alignment.edge_matching import distance, search
 from thermal_search.preparation.alignment.estimation import (
     MeasuredAlignment,
@@ -23,7 +24,6 @@ from thermal_search.preparation.alignment.geometry import (
 )
 from thermal_search.preparation.alignment.modes import complete_alignments
 from thermal_search.preparation.conversion import convert_frame
-from thermal_search.preparation.decoding import Unusable
 from thermal_search.preparation.frame_images import open_pair
 from thermal_search.preparation.layouts.contents import SourceFrame
 from thermal_search.preparation.settings import PreparationSettings

@@ -219,3 +219,13 @@ def test_all_launched_clusters_have_the_same_setup():
         assert other["file_mounts"] == first["file_mounts"]
         assert other["setup_commands"] == first["setup_commands"]
         assert other["worker_start_ray_commands"] == first["worker_start_ray_commands"]
+
+
+@pytest.mark.parametrize("path", sorted(p for p in CLUSTER.rglob("*") if p.is_file()), ids=str)
+def test_what_starts_from_the_network_is_pinned(path):
+    text = path.read_text()
+    if path.suffix in (".md", ".py"):
+        return
+
+    assert not re.search(r"curl|wget|[:/]latest\b|images/family", text)
+    assert not re.search(r"pip install[^\n&]*\buv(?!==)\b(?! pip)", text)

@@ -7,15 +7,17 @@ import shutil
 import pytest
 from generator_helpers import PROTOCOL, save_untrained
 
+from thermal_search import generator
 from thermal_search.cli import main
 from thermal_search.data.frames import EVALUATION_BATCH
 from thermal_search.data.manifest import read_manifest
 from thermal_search.data.parquet import read_pairs
-from thermal_search.errors import MetricError
+from thermal_search.errors import MetricError, SearchError
 from thermal_search.evaluation.command import EvaluationRequest, evaluate
 from thermal_search.evaluation.report import EvaluationReport, print_report
-from thermal_search.images import to_network_range, to_pixels
+from thermal_search.images import Temperatures, to_network_range, to_pixels
 from thermal_search.metrics import ssim
+from thermal_search.storage import Location
 
 FAST = {"features": "efficientnet-lite0"}
 
@@ -75,6 +77,15 @@ def test_two_workers_compute_the_metrics_of_one(model, uncached, capsys):
     # All workers measure the real images, four baselines and the generated images.
     for progress in (progress_of_one, capsys.readouterr().err):
         assert f" {6 * count}/{6 * count} " in progress
+
+
+def test_data_whose_pixels_have_another_meaning_is_refused(model, dataset):
+    weights = generator.load(model).generator.state_dict()
+    config = generator.load_config(model)
+    radiometric = config.model_copy(update={"temperatures": Temperatures(-20.0, 60.0)})
+    generator.save(Location.of(model), radiometric, weights)
+    with pytest.raises(SearchError, match=r"from -20 to 60 degrees Celsius, but .* has 8-bit"):
+        evaluate(EvaluationRequest(model=model, data=dataset, **FAST))
 
 
 def test_progress_counts_what_is_not_cached(model, uncached, monkeypatch, capsys):

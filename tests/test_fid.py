@@ -109,7 +109,7 @@ def test_unreadable_images_are_named(folders):
         distance_between(first, second, **FAST)
 
     message = str(raised.value)
-    for part in ("2 of 6 images in", "damaged.jpg", "deep.png: 16 bits a pixel", "repair or"):
+    for part in ("2 of 6 images in", "damaged.jpg", "deep.png: 16 bits per pixel", "repair or"):
         assert part in message
     assert "\n" not in message
 

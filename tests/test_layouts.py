@@ -60,7 +60,6 @@ def test_unusable_files_have_a_name_and_a_reason(tmp_path):
         ("align_train.txt: FLIR_99999_PreviewData", "listed, but an image is missing")
     ]
     assert read_layout(layout_trees.folders(tmp_path / "b"))[1].unusable_files == [
-        ("RGB/notes.docx", "not an image, by its name"),
         ("RGB/frame_1007.jpg", "no thermal partner"),
     ]
     assert read_layout(layout_trees.flir_europe(tmp_path / "c"))[1].unusable_files == [
@@ -168,6 +167,115 @@ def test_own_folders_may_have_various_names_and_nesting(tmp_path, form):
     assert {frame.pairing for frame in contents.frames} == {"assumed"}
 
 
+def pairs_in(root, folders, names):
+    for kind in folders:
+        for name in names:
+            mode = "L" if kind == folders[1] else "RGB"
+            layout_trees.image(root / kind / name, layout_trees.THERMAL, mode)
+
+
+@pytest.mark.parametrize("rgb", ["rgb", "visible", "Vis", "vi", "color"])
+@pytest.mark.parametrize("thermal", ["thermal", "infrared", "IR", "lwir", "tir"])
+def test_every_two_names_of_the_two_folders_are_known(tmp_path, rgb, thermal):
+    pairs_in(tmp_path, (rgb, thermal), ["0.png", "1.png"])
+
+    assert len(read_layout(tmp_path, "folders")[1].frames) == 2
+
+
+@pytest.mark.parametrize("form", ["{kind}/{drive}", "{drive}/{kind}", "{kind}/a/{drive}/b"])
+def test_drives_in_folders_of_their_own_are_recordings(tmp_path, form):
+    for drive in ("seq1", "seq2"):
+        folders = [form.format(kind=kind, drive=drive) for kind in ("rgb", "thermal")]
+        pairs_in(tmp_path, folders, ["f_000.jpg", "f_001.jpg"])
+    _, contents = read_layout(tmp_path)
+
+    assert len(contents.frames) == 4
+    assert len({frame.recording for frame in contents.frames}) == 2
+    assert len({(frame.recording, frame.name) for frame in contents.frames}) == 4
+    assert contents.unusable_files == []
+
+
+def test_images_beside_folders_of_images_are_read_too(tmp_path):
+    pairs_in(tmp_path, ("rgb", "thermal"), ["a.jpg", "seq/a.jpg", "seq/b.jpg"])
+
+    assert len(read_layout(tmp_path)[1].frames) == 3
+
+
+@pytest.mark.parametrize("form", ["{kind}/{split}", "{split}/{kind}", "{split}/{kind}/cam"])
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["train", "val", "testing"], ["train", "val", "test"]),
+        (["Train", "dev", "holdout"], ["train", "val", "test"]),
+        (["training", "valid", "eval"], ["train", "val", "test"]),
+        (["train", "eval"], ["train", "val"]),
+    ],
+)
+def test_folders_of_splits_have_various_names(tmp_path, form, names, splits):
+    for name in names:
+        folders = [form.format(kind=kind, split=name) for kind in ("rgb", "thermal")]
+        pairs_in(tmp_path, folders, ["0.jpg"])
+
+    assert {frame.split for frame in read_layout(tmp_path)[1].frames} == set(splits)
+
+
+def test_two_names_of_one_split_are_paired(tmp_path):
+    pairs_in(tmp_path, ("rgb/val", "thermal/validation"), ["0.jpg"])
+
+    assert [frame.split for frame in read_layout(tmp_path)[1].frames] == ["val"]
+
+
+@pytest.mark.parametrize("form", ["{kind}/{split}", "{split}/{kind}"])
+def test_split_that_one_side_lacks_is_named(tmp_path, form):
+    names = ["0.jpg", "1.jpg"]
+    pairs_in(tmp_path, [form.format(kind=kind, split="train") for kind in ("rgb", "ir")], names)
+    for name in names:
+        layout_trees.image(tmp_path / form.format(kind="rgb", split="test") / name)
+    _, contents = read_layout(tmp_path)
+
+    assert len(contents.frames) == 2
+    assert any("2" in note and "test" in note for note in contents.notes)
+
+
+def test_folders_that_are_not_read_are_named(tmp_path):
+    pairs_in(tmp_path, ("rgb", "thermal"), ["0.jpg"])
+    layout_trees.image(tmp_path / "more" / "a.jpg")
+    layout_trees.image(tmp_path / "more" / "b.jpg")
+    (tmp_path / "more" / ".hidden.jpg").touch()
+
+    assert "Images that were not read: 2 in more." in read_layout(tmp_path)[1].notes
+
+
+def test_composed_and_decomposed_names_are_one_name(tmp_path):
+    layout_trees.image(tmp_path / "rgb" / "stra\u00dfe \u00fc.jpg")
+    layout_trees.image(tmp_path / "thermal" / "stra\u00dfe u\u0308.jpg")
+
+    assert len(read_layout(tmp_path)[1].frames) == 1
+
+
+def test_companions_of_other_tools_count_as_nothing(tmp_path):
+    pairs_in(tmp_path, ("rgb", "thermal"), ["0.jpg"])
+    for name in ("._0.jpg", "Thumbs.db", "desktop.ini", "a.yaml", "a.log", "@eaDir/0.jpg"):
+        (tmp_path / "rgb" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "rgb" / name).touch()
+    _, contents = read_layout(tmp_path)
+
+    assert contents.unusable_files == []
+    assert len(contents.notes) == 1
+
+
+def test_links_that_lead_outside_are_followed_if_a_flag_allows_them(tmp_path):
+    pairs_in(tmp_path / "elsewhere", ("rgb", "thermal"), ["0.jpg", "1.jpg"])
+    (tmp_path / "raw" / "rgb").mkdir(parents=True)
+    for name in ("0.jpg", "1.jpg"):
+        (tmp_path / "raw" / "rgb" / name).symlink_to(tmp_path / "elsewhere" / "rgb" / name)
+    (tmp_path / "raw" / "thermal").symlink_to(tmp_path / "elsewhere" / "thermal")
+    with pytest.raises(DatasetError, match="a link that leads out of the recording"):
+        read_layout(tmp_path / "raw")
+
+    assert len(read_layout(tmp_path / "raw", follow_links=True)[1].frames) == 2
+
+
 @pytest.mark.parametrize(
     ("layout", "sentence"),
     [("auto", "must have a known layout"), ("kaist", "must hold set00/V000/visible/")],
@@ -231,13 +339,13 @@ def test_list_that_links_outside_is_not_read(tmp_path):
 
 def test_control_characters_in_names_are_escaped(tmp_path):
     layout_trees.folders(tmp_path)
-    (tmp_path / "RGB" / "\x1b[2Jcls.exe").write_bytes(b"")
+    (tmp_path / "RGB" / "\x1b[2Jcls.gif").write_bytes(b"")
     (Path(os.fsdecode(os.fsencode(tmp_path / "RGB") + b"/\xff.jpg"))).write_bytes(b"")
     os.mkfifo(tmp_path / "RGB" / "pipe.jpg")
     _, contents = read_layout(tmp_path)
 
     reasons = dict(contents.unusable_files)
-    assert reasons["RGB/\\x1b[2Jcls.exe"] == "not an image, by its name"
+    assert reasons["RGB/\\x1b[2Jcls.gif"] == ".gif files are not read; convert them to PNG"
     assert reasons["RGB/\\udcff.jpg"] == "a name that is not UTF-8"
     assert reasons["RGB/pipe.jpg"] == "not a file"
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -293,6 +294,24 @@ def test_roadscene(roadscene, tmp_path):
         assert preview.size == (6 * 64, 2 * 64)
 
 
+def test_broken_image_of_a_relative_source_is_listed(tmp_path, monkeypatch):
+    folders(tmp_path / "raw")
+    (tmp_path / "raw" / "visible" / "FLIR_00003.png").write_bytes(b"broken")
+    monkeypatch.chdir(tmp_path)
+    settings = PreparationSettings(size=32, workers=1)
+    manifest = prepare(Path("raw"), Path("data"), settings)
+
+    assert [file.file for file in manifest.unusable_files] == ["visible/FLIR_00003.png"]
+
+
+def test_swapped_sides_are_refused(tmp_path):
+    folders(tmp_path / "raw")
+    (tmp_path / "raw" / "visible").rename(tmp_path / "raw" / "ir")
+    (tmp_path / "raw" / "infrared").rename(tmp_path / "raw" / "rgb")
+    with pytest.raises(DatasetError, match=r"60 in color, .*; are the sides swapped\?"):
+        prepare(tmp_path / "raw", tmp_path / "data", PreparationSettings(size=32, workers=1))
+
+
 def radiometric(root, count=60, gap_every=15):
     """Writes TIFFs of counts from 10 to 40 degrees Celsius, and returns the counts."""
     random = np.random.default_rng(0)
@@ -329,6 +348,21 @@ def test_range_of_degrees_can_be_chosen(tmp_path):
 
     assert result.returncode == 0, result.stderr
     assert "from -20 to 60 degrees Celsius" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kelvin_per_count": 0.16}, r"from 859\S* to 979\S* degrees Celsius, with 0.16 K a count"),
+        ({"celsius_at_zero": 0.0}, "must have possible temperatures, but would be from 28"),
+        ({"celsius": (60, 90)}, "--celsius must hold most of the pixels, but these are from 10"),
+    ],
+)
+def test_impossible_temperatures_are_refused(tmp_path, settings, message):
+    radiometric(tmp_path / "raw", count=16)
+    settings = PreparationSettings(size=32, workers=1, thermal="16bit", **settings)
+    with pytest.raises(DatasetError, match=message):
+        prepare(tmp_path / "raw", tmp_path / "data", settings)
 
 
 def test_frames_without_the_requested_depth_are_named(tmp_path):

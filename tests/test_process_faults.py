@@ -156,7 +156,8 @@ def test_malicious_files_are_listed_and_none_is_read(tmp_path):
     for n in range(40):
         for kind in ("visible", "infrared"):
             (root / kind).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(noise).save(root / kind / f"{n:02}.jpg", quality=95)
+            pixels = noise if kind == "visible" else noise[..., 0]
+            Image.fromarray(pixels).save(root / kind / f"{n:02}.jpg", quality=95)
     faults = {
         "00": (bomb(30_000, 30_000), "too large to be an image"),
         "01": (bomb(10_000, 10_000), "too large to be an image"),

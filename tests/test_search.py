@@ -183,7 +183,7 @@ class TestSearch:
         assert location.startswith((searched[0] / "mlflow-artifacts").as_uri())
 
     def test_no_partial_file_is_left(self, searched):
-        assert [p for p in searched[0].rglob("*.partial*")] == []
+        assert [p for p in searched[0].rglob(".unfinished*")] == []
 
     def test_ranking_is_printed_with_the_next_commands(self, searched):
         output, _, printed = searched

@@ -26,12 +26,15 @@ def content(folder):
 def test_recording_in_a_bucket_becomes_the_same_dataset_in_a_bucket(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     root = folders(tmp_path / "raw", count=24, gap_every=8)
+    photo = tmp_path / "disk" / "source" / "raw" / "photo.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_text("mine")
     with object_store() as store:
         bucket = Location.of(store.uri("bucket"))
         bucket.make_folder()
         for path in sorted(root.rglob("*.png")):
             (bucket / "raw" / path.relative_to(root)).write_bytes(path.read_bytes())
-        result = run(bucket / "raw", bucket / "data", "--size", 32)
+        result = run(bucket / "raw", bucket / "data", "--size", 32, "--scratch", photo.parents[2])
         assert result.returncode == 0, result.stderr
         prepare(root, tmp_path / "data", PreparationSettings(size=32))
         local, remote = content(Location.of(tmp_path / "data")), content(bucket / "data")
@@ -39,9 +42,14 @@ def test_recording_in_a_bucket_becomes_the_same_dataset_in_a_bucket(tmp_path, mo
         # Only the plan holds the files' times, which a bucket does not keep.
         assert local.keys() == remote.keys()
         assert {n for n in local if local[n] != remote[n]} <= {"/preparation.json"}
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "raw"]
+        # Of the scratch folder only what the run made is removed.
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "disk", "raw"]
+        assert [path for path in photo.parents[2].rglob("*") if path.is_file()] == [photo]
         work = partial(prepare, settings=PreparationSettings(size=64))
         with pytest.raises(DatasetError, match="holds another dataset"):
             stage(Location.of(root), bucket / "data", None, work)
+        (bucket / "photos" / "manifest.json").write_text("mine")
+        with pytest.raises(DatasetError, match="must be empty or hold this dataset, but holds"):
+            stage(Location.of(root), bucket / "photos", None, work)
         with pytest.raises(DatasetError, match="is empty or absent"):
             stage(bucket / "nowhere", bucket / "new", None, work)

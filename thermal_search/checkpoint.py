@@ -14,9 +14,11 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from pickle import UnpicklingError
+from typing import Annotated, Any, BinaryIO
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from thermal_search.documents import Section
@@ -45,7 +47,7 @@ class GeneratorDescription(Section):
     parameters: dict[str, Any]
     """Fields of the architecture's Config; the others have their defaults."""
 
-    size: int
+    size: Annotated[int, Field(le=4096)]
     """Height and width of its images in pixels."""
 
     temperatures: Temperatures | None
@@ -176,9 +178,12 @@ def load_generator(path: Location) -> tuple[GeneratorDescription, dict[str, Tens
             f"{path} is missing, so the search's folder is incomplete: {GENERATOR_REMEDY}."
         ) from None
     except Exception as error:  # any, from the disk or the file
-        reason = " ".join(str(error).split())[:200]
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        if isinstance(error, UnpicklingError):
+            # PyTorch's own message advises to run the code in the file.
+            reason = "it holds more than tensors and plain values"
         raise SearchError(
             f"{path} must be a generator that a search saved, but cannot be read as one "
-            f"({type(error).__name__}: {reason}): {GENERATOR_REMEDY}."
+            f"({reason}): {GENERATOR_REMEDY}."
         ) from None
     return description, weights

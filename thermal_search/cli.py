@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from json import loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from cyclopts import Parameter
 
 from thermal_search.choices import EvaluationSplit
 from thermal_search.command_line import LocationFlag, Switch, WholeNumber, create_app, run
-from thermal_search.errors import SearchError
+from thermal_search.errors import SearchError, printable
 from thermal_search.storage import Location
 from thermal_search.tuning.settings import (
     FeatureSettings,
@@ -160,7 +161,7 @@ def translate(
 
     result = translate_folder(model, source, target, square=square, celsius=celsius, seed=seed)
     for path, reason in result.left_out:
-        print(f"Left out {path.name}: {reason}", file=sys.stderr)
+        print(printable(f"Left out {path.name}: {reason}"), file=sys.stderr)
     print(f"{len(result.written)} thermal images are in {target}.")
 
 
@@ -194,6 +195,8 @@ def evaluate(
     from thermal_search.evaluation.command import evaluate as run_evaluation
     from thermal_search.evaluation.report import print_report
 
+    if json:
+        _refuse_foreign_report(json)
     report = run_evaluation(
         EvaluationRequest(
             model=model,
@@ -244,6 +247,20 @@ def fid(
     )
     note = "" if precision == "fp32" else f" (features in {precision})"
     print(f"{metric} {distance:.6f}{note}")
+
+
+def _refuse_foreign_report(path: Path) -> None:
+    """SearchError if there is a file that is no earlier report."""
+    if not os.path.lexists(path):
+        return
+    try:
+        content = loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or not {"model", "metrics", "baselines"} <= content.keys():
+        raise SearchError(
+            f"--json {path} exists and is not an earlier report: choose another file."
+        )
 
 
 def _write_report(path: Path, report: "EvaluationReport") -> None:

@@ -24,7 +24,7 @@ from pydantic import ModelWrapValidatorHandler, ValidationError, ValidationInfo,
 from pydantic_core import ErrorDetails
 
 from thermal_search.documents import Section
-from thermal_search.errors import SearchInterrupted, SettingsError, ThermalSearchError
+from thermal_search.errors import SearchInterrupted, SettingsError, ThermalSearchError, printable
 from thermal_search.storage import Location, StorageError
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
@@ -180,7 +180,7 @@ def run(
     except SearchInterrupted as error:
         _exit(app, str(error), error.exit_code)
     except ThermalSearchError as error:
-        sys.exit(f"{app.name[0]}: {error}")
+        sys.exit(printable(f"{app.name[0]}: {error}"))
     except KeyboardInterrupt:
         print(file=sys.stderr)
         _exit(app, interrupted, INTERRUPTED)
@@ -377,5 +377,5 @@ def _load_yaml(path: str) -> Mapping[Any, Any]:
 
 
 def _exit(app: App, sentence: str, code: int) -> NoReturn:
-    print(f"{app.name[0]}: {sentence}", file=sys.stderr)
+    print(printable(f"{app.name[0]}: {sentence}"), file=sys.stderr)
     sys.exit(code)

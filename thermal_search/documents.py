@@ -1,11 +1,15 @@
 """The JSON files that people keep: each carries a version and is validated when it is read."""
 
+import errno
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thermal_search.errors import SearchError, ThermalSearchError
 from thermal_search.storage import Location
+
+MAX_BYTES = 256 * 2**20
+"""A larger file is no document: parsed, it would fill the memory."""
 
 
 class Section(BaseModel):
@@ -39,6 +43,8 @@ class Document(Section):
         version, is not JSON, or does not have the fields of this document.
         """
         try:
+            if (local := path.local) and local.stat().st_size > MAX_BYTES:
+                raise OSError(errno.EFBIG, f"larger than {MAX_BYTES >> 20} MiB")
             content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(str(path)) from None

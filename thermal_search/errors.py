@@ -46,3 +46,11 @@ class ExportMismatch(ThermalSearchError):
 
 class TrialDiverged(Exception):
     """A loss or a gradient is no longer finite. This is a result of a search, not a failure."""
+
+
+def printable(text: str) -> str:
+    """A text from outside, such as a file's name, with control characters escaped."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode-escape").decode()
+        for letter in text
+    )

@@ -3,8 +3,10 @@
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from thermal_search import checkpoint, generator
@@ -46,7 +48,7 @@ def export(output: Location | Path, destination: Location | Path | None = None) 
     """
     best = best_trial(output)
     destination = Location.of(destination or Location.of(output) / "generator")
-    if destination.list() and not (destination / CONFIG_FILE).exists():
+    if not _is_empty_or_export(destination):
         raise SearchError(
             f"{destination} must be empty or an earlier export: choose another folder."
         )
@@ -67,6 +69,27 @@ def export(output: Location | Path, destination: Location | Path | None = None) 
         _require_equal_images(trained, generator.load(copy))
     generator.save(destination, config, weights)
     return destination
+
+
+class _AnyVersion(BaseModel):
+    """What the config.json of every version of an exported generator has."""
+
+    version: int
+    architecture: str
+    parameters: dict[str, Any]
+    size: int
+    trial: str
+
+
+def _is_empty_or_export(folder: Location) -> bool:
+    """Whether writing a generator to the folder replaces nothing but an earlier one."""
+    if not folder.list():
+        return not folder.is_file()
+    try:
+        _AnyVersion.model_validate_json((folder / CONFIG_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return False
+    return True
 
 
 @torch.inference_mode()

@@ -101,6 +101,12 @@ def assemble(
         raise SearchError(
             f"{source} does not describe the weights that came with it ({fault}): {remedy}."
         )
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise SearchError(
+                f"The weights that came with {source} must be finite numbers, but some of {name} "
+                f"are not: {remedy}."
+            )
     translator.generator.load_state_dict(weights)
     return translator.eval()
 

@@ -20,6 +20,10 @@ Thermal = Float[Tensor, "batch 1 height width"]
 Latent = Float[Tensor, "batch latent"]
 
 
+MAX_DEGREES = 1e6
+"""A larger number is no temperature, and would overflow."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Frames in network range: the same frames if the architecture needs pairs, else unrelated."""
@@ -44,6 +48,15 @@ class Temperatures:
     kelvin_per_count: float = 0.04
     celsius_at_zero: float = -273.15
     """Degrees Celsius of the count 0."""
+
+    def __post_init__(self) -> None:
+        numbers = (self.low, self.high, self.kelvin_per_count, self.celsius_at_zero)
+        if not (all(abs(n) <= MAX_DEGREES for n in numbers) and self.kelvin_per_count > 0):
+            raise ValueError(
+                f"temperatures must be up to {MAX_DEGREES:g}, with kelvin per count above 0"
+            )
+        if not self.low < self.high:
+            raise ValueError("low must be below high")
 
     def images(self, counts: UInt16[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Counts -> -1 .. 1."""

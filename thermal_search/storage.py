@@ -10,10 +10,12 @@ only: they are never part of an address, a file or a message.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Generator
@@ -24,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from thermal_search.atomic_file import replacing
 from thermal_search.errors import ThermalSearchError
 
 if TYPE_CHECKING:
@@ -222,7 +225,8 @@ class Location:
     def read_bytes(self) -> bytes:
         """Raises FileNotFoundError if there is no such file."""
         if local := self.local:
-            return local.read_bytes()
+            with _open_regular(local) as file:
+                return file.read()
         return self._call(lambda store: _read(store, self.path))
 
     def read_text(self) -> str:
@@ -240,7 +244,7 @@ class Location:
     def open_input(self) -> Generator[BinaryIO]:
         """The file, readable and seekable; from a bucket it is downloaded to a temporary file."""
         if local := self.local:
-            with local.open("rb") as file:
+            with _open_regular(local) as file:
                 yield file
             return
         with tempfile.TemporaryFile() as downloaded:
@@ -255,16 +259,10 @@ class Location:
         and would publish a part of the file if the block failed. The upload can also be repeated.
         """
         if local := self.local:
-            local.parent.mkdir(parents=True, exist_ok=True)
-            partial = local.with_name(f"{local.name}.partial-{os.getpid()}")
-            try:
-                with partial.open("wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                partial.replace(local)
-            finally:
-                partial.unlink(missing_ok=True)
+            with replacing(local) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
             return
         with tempfile.TemporaryFile() as staged:
             yield staged
@@ -277,6 +275,15 @@ class Location:
         return _retry(
             self, lambda: request(_filesystem(self.scheme, self.options, self.path.split("/")[0]))
         )
+
+
+def _open_regular(path: Path) -> BinaryIO:
+    """Opens a file to read; OSError for a pipe or a device, which would never end."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
 
 
 def _parse(address: str) -> Location:

@@ -1,24 +1,30 @@
 """`thermal-search translate`: a folder of RGB images to a folder of thermal images."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from rich.progress import track
 from torch import Generator, Tensor
 
 from thermal_search import generator
 from thermal_search.architectures.translator import Translator
+from thermal_search.atomic_file import replacing
 from thermal_search.errors import DatasetError
+from thermal_search.image_files import SUFFIXES, Unusable, find_images, read_image
 from thermal_search.images import to_network_range, to_pixels
+from thermal_search.preparation.resizing import resize_square
 from thermal_search.storage import Location
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 BATCH = 16
+
+OWN_TEXT = ("Software", "thermal-search translate")
+"""The text in every PNG that a translation writes: only such files are replaced."""
 
 KELVIN_PER_COUNT, CELSIUS_AT_ZERO = 0.01, -273.15
 """The scale of 16-bit output: count 0 is absolute zero."""
@@ -64,13 +70,14 @@ def translate_folder(
     translator.to(device)
     if not source.is_dir():
         raise DatasetError(f"{source} must be a folder of RGB images, but is not a folder.")
-    paths = sorted(path for path in source.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths, ignored = find_images(source)
     if not paths:
         suffixes = ", ".join(sorted(SUFFIXES))
         raise DatasetError(f"{source} must hold RGB images ({suffixes}), but holds none.")
     _refuse_equal_stems(paths)
+    _refuse_foreign_files(source, output, [f"{path.stem}.png" for path in paths])
     output.mkdir(parents=True, exist_ok=True)
-    result = Translation()
+    result = Translation(left_out=ignored)
     batches = range(0, len(paths), BATCH)
     for start in track(batches, description="Translating", transient=True):
         chunk = list(_read(paths[start : start + BATCH], translator.config.size, result))
@@ -104,6 +111,29 @@ def _refuse_equal_stems(paths: Sequence[Path]) -> None:
         by_stem[path.stem] = path
 
 
+def _refuse_foreign_files(source: Path, output: Path, names: Sequence[str]) -> None:
+    """DatasetError if the RGB images or anybody else's files would be replaced."""
+    if output.exists() and output.samefile(source):
+        raise DatasetError(f"{output} must not be the folder of the RGB images: choose another.")
+    for name in names:
+        if os.path.lexists(output / name) and not _is_own(output / name):
+            raise DatasetError(
+                f"{output / name} exists and was not written by translate: choose another folder, "
+                "or move the file elsewhere."
+            )
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is a PNG that an earlier translation wrote."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.info.get(OWN_TEXT[0]) == OWN_TEXT[1]
+    except Exception:  # any, from a file of somebody else
+        return False
+
+
 def _read(
     paths: Sequence[Path], size: int, result: Translation
 ) -> Iterator[tuple[Path, tuple[int, int], Tensor]]:
@@ -111,14 +141,12 @@ def _read(
     generator's size: [3, size, size]. The others are added to `result.left_out`."""
     for path in paths:
         try:
-            with Image.open(path) as image:
-                rgb = image.convert("RGB")
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            rgb = read_image(path, "RGB")
+        except Unusable as error:
             result.left_out.append((path, str(error)))
             continue
-        # The same resize as process.py's default.
-        small = rgb.resize((size, size), Image.Resampling.BICUBIC)
-        yield path, rgb.size, torch.from_numpy(np.array(small)).permute(2, 0, 1)
+        small = resize_square(rgb, size, "bicubic")  # process.py's default
+        yield path, (rgb.shape[1], rgb.shape[0]), torch.from_numpy(small).permute(2, 0, 1)
 
 
 @torch.inference_mode()
@@ -150,6 +178,7 @@ def _write_celsius(celsius: Tensor, size: tuple[int, int] | None, path: Path) ->
 
 def _write(image: Image.Image, path: Path, text: PngInfo | None = None) -> None:
     """Writes a PNG so that a reader sees all of it or none."""
-    partial = path.with_name(f"{path.name}.partial")
-    image.save(partial, format="PNG", pnginfo=text)
-    partial.replace(path)
+    text = text or PngInfo()
+    text.add_text(*OWN_TEXT)
+    with replacing(path) as file:
+        image.save(file, format="PNG", pnginfo=text)

@@ -1,5 +1,8 @@
 """Parquet shards as frames in memory, without Ray."""
 
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -7,10 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 
 from thermal_search.data.frames import Frames
-from thermal_search.data.manifest import FrameKind, Manifest, Split
+from thermal_search.data.manifest import FrameKind, Manifest, Shard, Split
+from thermal_search.errors import DatasetError
 from thermal_search.images import Temperatures
 
 Column = Literal["rgb", "thermal"]
+
+READERS = 4
+"""Shards that are checked at once."""
 
 
 def read_pairs(manifest: Manifest, split: Split) -> tuple[Frames, Frames]:
@@ -47,18 +54,53 @@ def frames_of(
     return Frames(views, size=size, channels=channels, temperatures=temperatures)
 
 
+def check_shards(manifest: Manifest, wanted: Iterable[tuple[FrameKind, Split]]) -> None:
+    """Reads these shards and compares them with the manifest; DatasetError at a difference."""
+    chosen = [shard for shard in manifest.shards if (shard.kind, shard.split) in set(wanted)]
+    with ThreadPoolExecutor(READERS) as readers:
+        for _ in readers.map(lambda shard: _read(manifest, shard, []), chosen):
+            pass
+
+
 def _tables(
     manifest: Manifest, kind: FrameKind, split: Split, columns: list[Column]
 ) -> list[pa.Table]:
     return [
-        parquet.read_table(
-            shard.path,
-            columns=columns,
-            filesystem=shard.filesystem,
-            memory_map=True,  # used only for files on a disk
-        )
-        for shard in manifest.shard_paths(kind, split)
+        _read(manifest, shard, columns)
+        for shard in manifest.shards
+        if (shard.kind, shard.split) == (kind, split)
     ]
+
+
+def _read(manifest: Manifest, shard: Shard, columns: Sequence[Column]) -> pa.Table:
+    """A shard whose bytes have the manifest's checksum, and whose rows are as it says."""
+    path = manifest.folder / shard.path
+    try:
+        if filesystem := path.filesystem:
+            with filesystem.open_input_file(path.path) as file:
+                content = file.read_buffer()
+        else:
+            with pa.memory_map(path.path) as file:
+                content = file.read_buffer()
+        if hashlib.sha256(content).hexdigest() != shard.sha256:
+            raise ValueError("its checksum is not the manifest's")
+        schema = parquet.read_schema(pa.BufferReader(content))
+        for column in ("rgb", "thermal") if shard.kind == "pairs" else (shard.kind,):
+            width = pixel_bytes(column, manifest.size, is_deep=manifest.temperatures is not None)
+            if schema.field(column).type != pa.binary(width):
+                raise ValueError(f"{column} is {schema.field(column).type}, not {width} bytes")
+        table = parquet.read_table(pa.BufferReader(content), columns=list(columns))
+        if len(table) != shard.rows:
+            raise ValueError(f"it has {len(table)} rows, the manifest says {shard.rows}")
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DatasetError(f"{path} is damaged ({reason}): prepare the dataset again.") from None
+    return table
+
+
+def pixel_bytes(column: Column, size: int, *, is_deep: bool) -> int:
+    """Bytes of one frame's pixels; `is_deep` if thermal pixels are 16-bit counts."""
+    return size * size * (3 if column == "rgb" else 2 if is_deep else 1)
 
 
 def _pixels(

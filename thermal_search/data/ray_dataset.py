@@ -16,7 +16,7 @@ from ray.data.dataset import MaterializedDataset
 
 from thermal_search.data.frames import EVALUATION_BATCH, EvaluationPairs, Frames, WorkerFrames
 from thermal_search.data.manifest import FrameKind, Manifest, Split
-from thermal_search.data.parquet import Column, frames_of
+from thermal_search.data.parquet import Column, check_shards, frames_of
 from thermal_search.images import Temperatures
 
 Subset = Literal["pairs", "rgb", "thermal", "validation", "test"]
@@ -71,7 +71,10 @@ class LoadedDataset:
 
 
 def load(manifest: Manifest, *, with_test: bool = False) -> LoadedDataset:
-    """Reads the training split, the validation pairs and, with `with_test`, the test pairs."""
+    """Reads the training split, the validation pairs and, with `with_test`, the test pairs.
+
+    DatasetError if a shard is not as the manifest says.
+    """
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
@@ -84,6 +87,7 @@ def load(manifest: Manifest, *, with_test: bool = False) -> LoadedDataset:
         ("validation", "pairs", "val"),
         *([("test", "pairs", "test")] if with_test else []),
     ]
+    check_shards(manifest, [(kind, split) for _, kind, split in wanted])
     subsets: dict[Subset, MaterializedDataset[Any]] = {}
     for subset, kind, split in wanted:
         if shards := manifest.shard_paths(kind, split):

@@ -19,7 +19,7 @@ from thermal_search import generator
 from thermal_search.data.frames import EVALUATION_BATCH, EvaluationPairs, Frames
 from thermal_search.data.manifest import Manifest, Split, read_manifest
 from thermal_search.data.parquet import read_pairs, read_thermal
-from thermal_search.distributed.worker_group import WorkerGroup, keep_to_loopback
+from thermal_search.distributed.worker_group import WorkerGroup, WorkerLost, keep_to_loopback
 from thermal_search.errors import (
     DatasetError,
     MetricError,
@@ -39,6 +39,7 @@ from thermal_search.evaluation.comparison import compare
 from thermal_search.evaluation.evaluator import Evaluator, full_protocol
 from thermal_search.evaluation.real_statistics import measure_real_statistics
 from thermal_search.evaluation.report import EvaluationReport
+from thermal_search.images import Temperatures
 from thermal_search.metrics import (
     FeaturesPrecision,
     PerceptualDistance,
@@ -122,6 +123,13 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
             f"{request.data} has {count}: pass another --split."
         )
     size = generator.load(request.model).config.size
+    trained = generator.load_config(request.model).temperatures
+    if (generated := _range(trained)) != (found := _range(manifest.temperatures)):
+        raise SearchError(
+            f"{request.model} generates {generated}, but {request.data} has {found}, so that equal "
+            "pixels have other meanings: prepare it with the --thermal and --celsius of the "
+            "training data."
+        )
     if size != manifest.size:
         raise SearchError(
             f"{request.model} generates images of {size} pixels a side, but {request.data} has "
@@ -135,6 +143,13 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
             else:
                 _evaluate_in_processes(request, folder, counter)
         return EvaluationReport.model_validate_json((folder / REPORT_FILE).read_bytes())
+
+
+def _range(temperatures: Temperatures | None) -> str:
+    """What the pixels of thermal images mean, in words."""
+    if temperatures is None:
+        return "8-bit thermal images"
+    return f"temperatures from {temperatures.low:g} to {temperatures.high:g} degrees Celsius"
 
 
 def _evaluate_in_processes(
@@ -151,6 +166,8 @@ def _evaluate_in_processes(
     except ProcessRaisedException as error:
         # The last line of the worker's traceback; the cause has all of it.
         reason = str(error).strip().splitlines()[-1]
+        if WorkerLost.__name__ in reason:
+            reason = "another one was killed, perhaps because memory ran out; pass fewer --workers"
         raise MetricError(f"A worker process failed: {reason}") from error
 
 

@@ -1,14 +1,22 @@
 """`thermal-search fid`: the Frechet distance between two folders of images or their statistics."""
 
+import os
+import sys
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from thermal_search.errors import MetricError
+from thermal_search.errors import MetricError, printable
 from thermal_search.metrics import FeaturesPrecision, Statistics, build_extractor, frechet_distance
-from thermal_search.metrics.image_folders import images_in, load_statistics, measure_images
+from thermal_search.metrics.image_folders import (
+    holds_statistics,
+    images_in,
+    load_statistics,
+    measure_images,
+)
 
 
 def distance_between(
@@ -35,7 +43,14 @@ def distance_between(
         raise MetricError(f"--save saves the statistics of a folder, but {first} is a file.")
     if save and save.suffix != ".npz":
         raise MetricError(f"--save must name a .npz file, but is {save}.")
-    folders = {path: images_in(path) for path in (first, second) if path.is_dir()}
+    if save and os.path.lexists(save) and not holds_statistics(save):
+        raise MetricError(f"--save {save} exists and holds no statistics: choose another file.")
+    folders: dict[Path, list[Path]] = {}
+    for path in (first, second):
+        if path.is_dir():
+            folders[path], ignored = images_in(path)
+            for file, reason in ignored:
+                print(printable(f"Not measured: {file}: {reason}"), file=sys.stderr)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     extractor = build_extractor(
         features, inception_weights=inception_weights, precision=precision, device=device
@@ -44,7 +59,7 @@ def distance_between(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         for path, images in folders.items():
-            task = progress.add_task(path.name, total=len(images))
+            task = progress.add_task(escape(printable(path.name)), total=len(images))
             sides[path] = measure_images(
                 images, extractor, lambda count, task=task: progress.advance(task, count)
             )

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Iterable
 from pathlib import Path
-from zipfile import BadZipFile
 
 from torch import Tensor
 
@@ -27,7 +26,7 @@ def load_cached(path: Location | Path) -> Statistics | None:
     """The statistics in a file; None if it is absent or cannot be read."""
     try:
         return Statistics.load(path)
-    except (OSError, StorageError, ValueError, KeyError, EOFError, BadZipFile):
+    except (OSError, StorageError, ValueError):
         return None
 
 

@@ -1,24 +1,20 @@
 """Feature statistics of a folder of images or from a file, read as `python -m pytorch_fid` does."""
 
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from thermal_search.errors import MetricError
+from thermal_search.image_files import SUFFIXES, Unusable, find_images, read_image
 from thermal_search.metrics.extractor import Extractor
 from thermal_search.metrics.frechet import Gaussian, Moments
-from thermal_search.metrics.statistics import Statistics
-
-SUFFIXES = {".bmp", ".jpg", ".jpeg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-"""Those that pytorch-fid reads, but in any case."""
+from thermal_search.metrics.statistics import Statistics, read_arrays
 
 BATCH = 32
 READERS = 4
@@ -26,15 +22,19 @@ MAX_NAMED = 5
 """Unreadable files that an error names; of more it gives the number."""
 
 
-def images_in(folder: Path) -> list[Path]:
-    """A folder's images, sorted. Raises MetricError if there are fewer than two."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+def images_in(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """A folder's images, sorted, and what looks like images but is not read, with the reason.
+
+    Raises MetricError if there are fewer than two images.
+    """
+    paths, ignored = find_images(folder)
     if len(paths) < 2:
+        found = f"; {ignored[0][0].name}: {ignored[0][1]}" if ignored else ""
         raise MetricError(
             f"A Frechet distance needs at least 2 images on each side, but {folder} holds "
-            f"{len(paths)} ({', '.join(sorted(SUFFIXES))})."
+            f"{len(paths)} ({', '.join(sorted(SUFFIXES))}){found}."
         )
-    return paths
+    return paths, ignored
 
 
 def measure_images(
@@ -68,22 +68,33 @@ def measure_images(
     return statistics
 
 
+def holds_statistics(file: Path) -> bool:
+    """Whether a file has the arrays of statistics, by their names."""
+    if not file.is_file():
+        return False
+    try:
+        with ZipFile(file) as arrays:
+            names = set(arrays.namelist())
+    except (OSError, BadZipFile):
+        return False
+    return names >= {"mu.npy", "sigma.npy"} or names >= {"count.npy", "sum.npy", "rows.npy"}
+
+
 def load_statistics(file: Path, extractor: Extractor) -> Gaussian:
     """The statistics in a .npz file that thermal-search or pytorch-fid wrote.
 
     Raises MetricError if it is neither, or was measured on other features than the extractor's.
     """
     try:
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as content:
-            moments = None
-            if {"mu", "sigma"} <= set(content):
-                moments = Moments(content["mu"].astype(float), content["sigma"].astype(float))
+        with file.open("rb") as opened:
+            content = read_arrays(opened)
+        moments = None
+        if {"mu", "sigma"} <= content.keys():
+            moments = Moments(content["mu"].astype(float), content["sigma"].astype(float))
         gaussian = moments or Statistics.load(file)
         if moments and moments.covariance.shape != 2 * moments.mean.shape:
             raise ValueError(f"mu {moments.mean.shape} and sigma {moments.covariance.shape}")
-    except (
-        OSError, ValueError, KeyError, IndexError, TypeError, EOFError, BadZipFile, zlib.error,
-    ) as error:  # fmt: skip
+    except (OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise MetricError(
             f"{file} must be statistics that thermal-search or pytorch-fid saved, but cannot be "
@@ -98,6 +109,11 @@ def load_statistics(file: Path, extractor: Extractor) -> Gaussian:
         raise MetricError(
             f"{file} is of pytorch-fid's Inception features in fp32, but this distance is on "
             f"{extractor.identity}: measure both the same way."
+        )
+    if gaussian.mean.shape != (extractor.dimensions,):
+        raise MetricError(
+            f"{file} must be statistics of {extractor.dimensions} features, but has those of "
+            f"{gaussian.mean.size}: measure both the same way."
         )
     if not (np.isfinite(gaussian.mean).all() and np.isfinite(gaussian.covariance).all()):
         raise MetricError(f"{file} must hold finite numbers, but some are not: measure it again.")
@@ -119,11 +135,6 @@ def _read_ahead(paths: Sequence[Path]) -> Iterator[list[tuple[Path, Tensor | str
 def _read(path: Path) -> Tensor | str:
     """[3, height, width] in 0 .. 255, or why the image cannot be read."""
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                return "16 bits a pixel; 8-bit images are read"
-            return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        return " ".join(str(error).split())
-    except Image.DecompressionBombError as error:
+        return torch.from_numpy(read_image(path, "RGB", max_bits=8)).permute(2, 0, 1)
+    except Unusable as error:
         return str(error)

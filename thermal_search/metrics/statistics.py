@@ -1,8 +1,10 @@
 """Feature statistics of a set of images: every row of a small set, float64 sums of a large one."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -15,6 +17,9 @@ from thermal_search.storage import Location
 
 MAX_ROWS = 10_000
 """Rows that are retained: 82 MB of Inception's features in float32."""
+
+MAX_BYTES = 512 * 2**20
+"""A file of statistics that claims more is damaged or malicious."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -194,17 +199,31 @@ class Statistics:
 
     @classmethod
     def load(cls, path: Location | Path) -> "Statistics":
-        """Reads what `save` wrote. Raises ValueError, KeyError, OSError, EOFError or BadZipFile if
-        the file is anything else."""
-        with Location.of(path).open_input() as file, np.load(file, allow_pickle=False) as content:
-            rows = torch.from_numpy(content["rows"])
+        """Reads what `save` wrote. Raises OSError or ValueError if the file is anything else."""
+        with Location.of(path).open_input() as file:
+            content = read_arrays(file)
+        try:
+            rows, total, count = content["rows"], content["sum"], int(content["count"])
+            outer = content.get("outer")
             statistics = cls(rows.shape[1], max_rows=max(len(rows), MAX_ROWS))
             statistics.measured_on = str(content["measured_on"])
-            statistics.count = int(content["count"])
-            statistics.sum = torch.from_numpy(content["sum"])
-            statistics._rows, statistics._indices = [rows], [np.arange(len(rows))]
-            if "outer" in content:
-                statistics._outer = torch.from_numpy(content["outer"])
+        except (KeyError, IndexError, TypeError) as error:
+            raise ValueError(f"an array is missing or has another form: {error}") from None
+        is_whole = count == len(rows) if outer is None else count > len(rows)
+        if not (is_whole and len(rows) >= 2 and total.shape == rows.shape[1:]):
+            raise ValueError(f"count {count}, sum {total.shape} and rows {rows.shape}")
+        if outer is not None and outer.shape != 2 * total.shape:
+            raise ValueError(f"outer {outer.shape} and sum {total.shape}")
+        if any(array.dtype.kind != "f" for array in (rows, total, outer) if array is not None):
+            raise ValueError("arrays of other numbers than floats")
+        is_finite = np.isfinite(total).all()  # if not, the reader of the statistics says so
+        if outer is None and is_finite and not np.allclose(rows.sum(0, dtype=np.float64), total):
+            raise ValueError("the sum is not that of the rows")
+        statistics.count = count
+        statistics.sum = torch.from_numpy(total)
+        statistics._rows = [torch.from_numpy(rows)]
+        statistics._indices = [np.arange(len(rows))]
+        statistics._outer = None if outer is None else torch.from_numpy(outer)
         return statistics
 
     @classmethod
@@ -214,6 +233,31 @@ class Statistics:
         statistics = cls(features.shape[1])
         statistics.add(features)
         return statistics
+
+
+def read_arrays(file: IO[bytes]) -> dict[str, Array]:
+    """The arrays of a .npz file. Raises OSError or ValueError if it is damaged, or if it claims
+    more bytes than statistics have, which are then not read."""
+    try:
+        claimed = 0
+        with ZipFile(file) as archive:
+            for info in archive.infolist():
+                with archive.open(info) as member:
+                    version = np.lib.format.read_magic(member)
+                    read = np.lib.format.read_array_header_1_0
+                    if version != (1, 0):
+                        read = np.lib.format.read_array_header_2_0
+                    shape, _, dtype = read(member)
+                claimed += math.prod(shape) * dtype.itemsize
+        if claimed > MAX_BYTES:
+            raise ValueError(f"arrays of {claimed} bytes, of which {MAX_BYTES} are read")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except OSError:
+        raise
+    except Exception as error:  # any, from the decoders of a damaged file
+        raise ValueError(" ".join(str(error).split())[:200]) from None
 
 
 def _priorities(indices: Array) -> Array:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import cv2
+
+from thermal_search.image_files import Colored, Mode, Pixels, Unusable, image_size, is_colored
 from thermal_search.preparation.alignment.geometry import Alignment, Size
-from thermal_search.preparation.decoding import Mode, Pixels, Unusable, image_size, read_image
-from thermal_search.preparation.frame_images import own_half
+from thermal_search.preparation.frame_images import read_half
 from thermal_search.preparation.layouts.contents import SourceFrame
 from thermal_search.preparation.resizing import resize_square
 from thermal_search.preparation.settings import PreparationSettings
@@ -48,10 +50,15 @@ def convert_frame(
             # Images that must agree in size, and halves of one image, are read at full size.
             may_shrink = settings.fast and not frame.same_size and not frame.rgb_side
             min_side = FAST_MARGIN * settings.size if may_shrink else 0
-            image = read_image(path, mode, min_side=min_side)
+            images[kind] = image = read_half(path, mode, frame, kind, min_side)
+        except Colored as error:
+            is_swapped = "rgb" in images and not is_colored(images["rgb"])
+            fault = "in color, beside a gray RGB image; are the sides swapped?"
+            return ConvertedFrame(
+                frame, fault=fault if is_swapped else str(error), faulty_file=path
+            )
         except Unusable as error:
             return ConvertedFrame(frame, fault=str(error), faulty_file=path)
-        images[kind] = image = own_half(image, frame, kind)
         sizes.append((image.shape[1], image.shape[0]))
     if alignment and frame.rgb and frame.thermal:
         try:
@@ -59,6 +66,9 @@ def convert_frame(
             images["rgb"], images["thermal"] = alignment.cut(images["rgb"], images["thermal"], size)
         except Unusable as error:
             return ConvertedFrame(frame, fault=str(error), faulty_file=frame.rgb)
+        except (ArithmeticError, ValueError, cv2.error) as error:
+            fault = f"its alignment cannot be applied ({type(error).__name__})"
+            return ConvertedFrame(frame, fault=fault, faulty_file=frame.rgb)
     elif frame.same_size and len(set(sizes)) > 1:
         (w, h), (w2, h2) = sizes
         fault = f"mismatched: RGB is {w} x {h} pixels, thermal {w2} x {h2}"

@@ -1,10 +1,11 @@
 """The images of one source frame, decoded."""
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from thermal_search.preparation.decoding import Pixels, Unusable, read_image
+from thermal_search.image_files import Mode, Pixels, Unusable, read_image, to_gray
 from thermal_search.preparation.layouts.contents import SourceFrame
 
 
@@ -15,9 +16,9 @@ def open_pair(frame: SourceFrame) -> tuple[Pixels, Pixels]:
     """
     assert frame.rgb
     assert frame.thermal
-    rgb = own_half(read_image(frame.rgb, "RGB"), frame, "rgb")
+    rgb = read_half(frame.rgb, "RGB", frame, "rgb")
     try:
-        thermal = own_half(read_image(frame.thermal, "L"), frame, "thermal")
+        thermal = read_half(frame.thermal, "L", frame, "thermal")
     except Unusable:
         counts = read_image(frame.thermal, "counts").astype(np.float32)
         low, high = np.percentile(counts, (1, 99))
@@ -26,10 +27,14 @@ def open_pair(frame: SourceFrame) -> tuple[Pixels, Pixels]:
     return rgb, thermal[..., 0]
 
 
-def own_half(image: Pixels, frame: SourceFrame, kind: Literal["rgb", "thermal"]) -> Pixels:
-    """The half of a side-by-side image that is of this kind; any other image unchanged."""
+def read_half(
+    path: Path, mode: Mode, frame: SourceFrame, kind: Literal["rgb", "thermal"], min_side: int = 0
+) -> Pixels:
+    """`read_image`; of a side-by-side image the half that is of this kind. Raises Unusable."""
     if not frame.rgb_side:
-        return image
+        return read_image(path, mode, min_side=min_side)
+    image = read_image(path, "RGB" if mode == "L" else mode)
     middle = image.shape[1] // 2
     is_left = (frame.rgb_side == "left") == (kind == "rgb")
-    return image[:, :middle] if is_left else image[:, middle : 2 * middle]
+    half = np.ascontiguousarray(image[:, :middle] if is_left else image[:, middle : 2 * middle])
+    return to_gray(half) if mode == "L" else half

@@ -6,19 +6,26 @@ It is renamed to OUTPUT at the end, so that a dataset appears complete or not at
 import contextlib
 import fcntl
 import os
-import shutil
-from collections.abc import Generator, Sequence
+import re
+from collections.abc import Generator, Sequence, Set
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from thermal_search.atomic_file import UNFINISHED, replacing
 from thermal_search.data.manifest import FILE, Shard
 from thermal_search.documents import Document
 from thermal_search.errors import DatasetError, ThermalSearchError
 from thermal_search.preparation.shards import STATE
+from thermal_search.storage import Location
 
 PLAN = "preparation.json"
 PREVIEW = "preview.png"
 CONTACT_SHEET = "alignment.png"
+OWN_FILES = re.compile(
+    rf"{FILE}|{PLAN}|{PREVIEW}|{CONTACT_SHEET}"
+    rf"|({STATE}/)?(pairs|rgb|thermal)/(train|val|test)-\d+\.(parquet|json)"
+)
+"""Paths of the files that a preparation writes to its partial folder."""
 
 
 class PreparationPlan(Document):
@@ -53,36 +60,82 @@ class PreparationPlan(Document):
 
 @contextlib.contextmanager
 def claim(folder: Path, plan: PreparationPlan) -> Generator[None]:
-    """Locks a partial folder; its content is kept if it is of the same plan, else removed."""
-    file = folder / PLAN
-    unfinished = folder / f"{PLAN}.unfinished"
-    if folder.exists() and set(folder.iterdir()) - {unfinished} and not file.exists():
-        raise DatasetError(
-            f"{folder} must be absent or of an interrupted run, but holds other files: move it "
-            "elsewhere."
-        )
+    """Locks a partial folder; its content is kept if it is of the same plan, else removed.
+
+    Raises DatasetError if it holds anything that a preparation does not write.
+    """
+    _refuse_foreign_files(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        if not plan.is_in(file):
-            for path in folder.iterdir():
-                if path != file:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            unfinished.write_bytes(plan.content())
-            unfinished.replace(file)
+        if not plan.is_in(folder / PLAN):
+            _remove(folder, {folder / PLAN})
+            with replacing(folder / PLAN) as file:
+                file.write(plan.content())
         yield
 
 
 def remove_leftovers(folder: Path, shards: Sequence[Shard]) -> None:
-    """Removes everything that is not part of the dataset, such as files of a killed run."""
+    """Removes what a preparation wrote and is not part of the dataset, such as a killed run's."""
     keep = {folder / name for name in (FILE, PLAN, PREVIEW, CONTACT_SHEET)}
-    keep |= {folder / shard.path for shard in shards}
-    shutil.rmtree(folder / STATE)
+    _remove(folder, keep | {folder / shard.path for shard in shards})
+
+
+def discard(folder: Path) -> None:
+    """Removes a partial folder that is claimed."""
+    _remove(folder, set())
+    folder.rmdir()
+
+
+def _remove(folder: Path, keep: Set[Path]) -> None:
+    """Removes the files that a preparation wrote, except some, and empty folders."""
+    for path in _own_files(folder) - keep:
+        path.unlink()
     for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            if not any(path.iterdir()):
-                path.rmdir()
-        elif path not in keep:
-            path.unlink()
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _refuse_foreign_files(folder: Path) -> None:
+    """Raises DatasetError unless the folder is absent, empty or of an interrupted run."""
+    if not folder.is_symlink() and not folder.exists():
+        return
+    foreign = folder if folder.is_symlink() else _first_foreign(folder)
+    if foreign is None and (folder / PLAN).exists():
+        try:
+            PreparationPlan.read(Location.of(folder / PLAN))
+        except DatasetError:
+            foreign = folder / PLAN
+    elif foreign is None:
+        # The plan is written first: without it, nothing else is of an interrupted run.
+        foreign = next((p for p in folder.iterdir() if not UNFINISHED.fullmatch(p.name)), None)
+    if foreign is not None:
+        raise DatasetError(
+            f"{folder} must be absent or of an interrupted run, but holds other files (first: "
+            f"{foreign.name}): move it elsewhere."
+        )
+
+
+def _first_foreign(folder: Path) -> Path | None:
+    if not folder.is_dir():
+        return folder
+    own = _own_files(folder)
+    return next(
+        (p for p in sorted(folder.rglob("*")) if p.is_symlink() or not (p.is_dir() or p in own)),
+        None,
+    )
+
+
+def _own_files(folder: Path) -> set[Path]:
+    """The files below a partial folder that have the names of a preparation's."""
+    return {
+        path
+        for path in folder.rglob("*")
+        if not path.is_dir()
+        and (
+            UNFINISHED.fullmatch(path.name)
+            or OWN_FILES.fullmatch(path.relative_to(folder).as_posix())
+        )
+    }
 
 
 @contextlib.contextmanager

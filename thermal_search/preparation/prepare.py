@@ -6,7 +6,6 @@ byte.
 """
 
 import hashlib
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,12 +33,14 @@ from thermal_search.preparation.alignment.geometry import Alignment, parameters_
 from thermal_search.preparation.alignment.modes import alignments_of_mode, complete_alignments
 from thermal_search.preparation.layouts import read_layout
 from thermal_search.preparation.layouts.contents import SourceFrame
+from thermal_search.preparation.near_duplicates import find_near_duplicates
 from thermal_search.preparation.partial_folder import (
     CONTACT_SHEET,
     PLAN,
     PREVIEW,
     PreparationPlan,
     claim,
+    discard,
     remove_leftovers,
 )
 from thermal_search.preparation.pool import Pool, open_pool
@@ -60,6 +61,9 @@ from thermal_search.preparation.verification import (
     suspect_recordings,
 )
 from thermal_search.storage import Location
+
+SMALL_BYTES = 16 * 2**20
+"""Files of less bytes are prepared by this process alone: to start others takes longer."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,12 @@ def prepare(source: Path, output: Path, settings: PreparationSettings) -> Manife
 
     An output that is the finished dataset of the same plan is left as it is.
     """
+    # Workers may have another current folder.
+    source, output = source.absolute(), output.absolute()
+    if output.resolve().is_relative_to(source.resolve()):
+        raise DatasetError(
+            f"{output} must not be in the recording {source}: choose another folder."
+        )
     job = _read_source(source, settings)
     plan = _plan(job)
     if output.exists():
@@ -102,9 +112,10 @@ def prepare(source: Path, output: Path, settings: PreparationSettings) -> Manife
     try:
         with claim(folder, plan):
             if output.exists():  # another run has finished it meanwhile
-                shutil.rmtree(folder)
+                discard(folder)
                 return _finished_dataset(output, plan)
-            with open_pool(settings.workers, settings.address) as pool:
+            workers = settings.workers or (1 if _is_small(job.frames) else None)
+            with open_pool(workers, settings.address) as pool:
                 alignments = _align(job, folder, pool)
                 results = _make_shards(job, alignments.by_recording, folder, pool)
             manifest = _describe(job, alignments, results, folder)
@@ -123,7 +134,12 @@ def prepare(source: Path, output: Path, settings: PreparationSettings) -> Manife
 
 def _read_source(source: Path, settings: PreparationSettings) -> _Job:
     known = alignments_of_mode(settings)
-    layout, contents = read_layout(source, settings.layout, official_only=settings.official_only)
+    layout, contents = read_layout(
+        source,
+        settings.layout,
+        official_only=settings.official_only,
+        follow_links=settings.follow_links,
+    )
     frames, notes = assign_splits(
         subsample(contents.frames, settings.every_nth), settings.split_fractions, settings.seed
     )
@@ -146,6 +162,12 @@ def _plan(job: _Job) -> PreparationPlan:
         alignments={name: parameters_of(alignment) for name, alignment in known.items()},
         frames=_fingerprint(job.frames),
     )
+
+
+def _is_small(frames: Sequence[SourceFrame]) -> bool:
+    """Whether one process is done with the files before others have imported torch."""
+    paths = {path for frame in frames for path in (frame.rgb, frame.thermal) if path}
+    return sum(path.stat().st_size for path in paths) < SMALL_BYTES
 
 
 def _fingerprint(frames: Sequence[SourceFrame]) -> str:
@@ -188,8 +210,8 @@ def _make_shards(
 ) -> list[ShardResult]:
     make = partial(
         make_shard,
-        folder=folder.absolute(),
-        source=job.source.absolute(),
+        folder=folder,
+        source=job.source,
         settings=job.settings,
     )
     results: list[ShardResult] = []
@@ -216,7 +238,7 @@ def _describe(
         results, {(pair.recording, pair.name) for pair in rejected}, folder
     )
     _require_validation_pairs(job, results, rejected)
-    notes = [*job.notes, *alignments.notes]
+    notes = [*job.notes, *alignments.notes, *_note_near_duplicates(results)]
     if suspects := suspect_recordings(_scores(results)):
         notes.append(
             f"In {len(suspects)} recordings the edges of RGB and thermal agree no better than in "
@@ -240,6 +262,29 @@ def _describe(
         notes=notes,
         shards=[result.shard for result in results if result.rows],
     ).at(Location.of(folder))
+
+
+def _note_near_duplicates(results: Sequence[ShardResult]) -> list[str]:
+    """How many evaluated pairs look like a training pair, if there are any to compare."""
+    training, evaluated = (
+        [
+            (score.name, score.thumbnail)
+            for result in results
+            if result.kind == "pairs" and (result.split == "train") == is_training
+            for score in result.scores
+        ]
+        for is_training in (True, False)
+    )
+    if not training:
+        return []
+    found = find_near_duplicates(training, evaluated)
+    note = f"{found.count} of {found.evaluated} val and test pairs look like a training pair"
+    if not found.first:
+        return [f"{note}."]
+    return [
+        f"{note} (first: {found.first[0]}, like {found.first[1]}): scores will be too good. Check "
+        "how recordings were recognized, and use more recordings."
+    ]
 
 
 def _check_unusable(job: _Job, unusable: Sequence[UnusableFile]) -> None:

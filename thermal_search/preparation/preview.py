@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from thermal_search.atomic_file import replacing
 from thermal_search.data.manifest import Manifest
+from thermal_search.image_files import Pixels
 from thermal_search.images import to_pixels
-from thermal_search.preparation.decoding import Pixels
 from thermal_search.storage import Location
 
 PAIRS = 6
@@ -32,7 +33,8 @@ def draw_preview(manifest: Manifest, path: Path) -> None:
         thermal = Image.fromarray(_grey(row["thermal"], manifest))
         canvas.paste(rgb, (column * size, 0))
         canvas.paste(thermal, (column * size, size))
-    canvas.save(path)
+    with replacing(path) as file:
+        canvas.save(file, format="PNG")
 
 
 def _grey(thermal: bytes, manifest: Manifest) -> Pixels:

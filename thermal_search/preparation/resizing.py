@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from thermal_search.preparation.decoding import Pixels
+from thermal_search.image_files import Pixels
 from thermal_search.preparation.settings import ResizeFilter
 
 FILTERS: Mapping[ResizeFilter, Image.Resampling] = {

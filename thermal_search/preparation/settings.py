@@ -75,6 +75,9 @@ class PreparationSettings(Settings, frozen=True):
     official_only: Annotated[Switch, SOURCE] = False
     """Recover no pairs: stills of FLIR ADAS v2, which its authors did not pair, stay unpaired."""
 
+    follow_links: Annotated[Switch, SOURCE] = False
+    """Read files outside of the source that links in it lead to."""
+
     every_nth: Annotated[int, Field(ge=1), SOURCE] = 1
     """Take every n-th frame of a recording: neighboring frames are nearly the same."""
 
@@ -120,10 +123,10 @@ class PreparationSettings(Settings, frozen=True):
     ] = None
     """Degrees Celsius at -1 and +1 of a 16-bit dataset; default: 99.8 % of the training pixels."""
 
-    kelvin_per_count: Annotated[float, Field(gt=0), THERMAL] = 0.04
+    kelvin_per_count: Annotated[float, Field(gt=0, le=1000), THERMAL] = 0.04
     """Kelvin of one 16-bit count; FLIR's low gain by default."""
 
-    celsius_at_zero: Annotated[float, THERMAL] = -273.15
+    celsius_at_zero: Annotated[float, Field(ge=-1e5, le=1e5), THERMAL] = -273.15
     """Degrees Celsius of the 16-bit count 0."""
 
     fast: Annotated[Switch, SPEED] = False
@@ -138,7 +141,7 @@ class PreparationSettings(Settings, frozen=True):
     def recorded(self) -> dict[str, Any]:
         """The settings that decide the dataset's bytes, except the layout, as JSON values."""
         return self.model_dump(
-            mode="json", exclude={"layout", "max_unusable", "workers", "address"}
+            mode="json", exclude={"layout", "follow_links", "max_unusable", "workers", "address"}
         )
 
     @property
@@ -183,6 +186,6 @@ class PreparationSettings(Settings, frozen=True):
     @field_validator("celsius")
     @classmethod
     def _check_celsius(cls, celsius: tuple[float, float] | None) -> tuple[float, float] | None:
-        if celsius and not celsius[0] < celsius[1]:
-            raise ValueError("must be LOW HIGH with LOW below HIGH")
+        if celsius and not -1e5 <= celsius[0] < celsius[1] <= 1e5:
+            raise ValueError("must be LOW HIGH with LOW below HIGH, both possible temperatures")
         return celsius

@@ -1,10 +1,8 @@
 """Frames to Parquet shards of raw pixels; one shard is one task of a worker."""
 
-import contextlib
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from thermal_search.atomic_file import replacing
 from thermal_search.data.manifest import FrameKind, Shard, Split, UnusableFile, checksum
 from thermal_search.documents import Section
+from thermal_search.errors import printable
 from thermal_search.preparation.alignment.geometry import Alignment
 from thermal_search.preparation.conversion import ConvertedFrame, convert_frame
 from thermal_search.preparation.edge_agreement import edge_agreement
 from thermal_search.preparation.layouts.contents import SourceFrame
+from thermal_search.preparation.near_duplicates import thumbnail
 from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.preparation.verification import ScoredPair
 from thermal_search.storage import Location
@@ -84,7 +85,7 @@ def plan_shards(
     ]
     for kind, split in order:
         chosen = [frame for frame in frames if frame.kind == kind and frame.split == split]
-        chosen.sort(key=lambda frame: (frame.recording, frame.name))
+        chosen.sort(key=lambda frame: (frame.recording, frame.moment))
         rows = min(max(SHARD_BYTES // row_bytes(kind, settings), MIN_ROWS), MAX_ROWS)
         for number, start in enumerate(range(0, len(chosen), rows)):
             members = chosen[start : start + rows]
@@ -121,8 +122,8 @@ def make_shard(
         sha256=sha256,
         unusable_files=[
             UnusableFile(
-                file=(frame.faulty_file or source).relative_to(source).as_posix(),
-                reason=frame.fault,
+                file=printable((frame.faulty_file or source).relative_to(source).as_posix()),
+                reason=printable(frame.fault),
             )
             for frame in converted
             if frame.fault
@@ -130,8 +131,8 @@ def make_shard(
         recordings=dict(Counter(frame.frame.recording for frame in usable)),
         scores=[_scored(frame, settings) for frame in usable] if task.kind == "pairs" else [],
     )
-    with _replacing(state) as unfinished:
-        unfinished.write_text(result.model_dump_json())
+    with replacing(state) as file:
+        file.write(result.model_dump_json().encode())
     return result
 
 
@@ -199,7 +200,7 @@ def _scored(converted: ConvertedFrame, settings: PreparationSettings) -> ScoredP
     frame = converted.frame
     # Rounded, so that the last bits of a sum do not make machines differ.
     score = round(edge_agreement(rgb, thermal), 4)
-    return ScoredPair(frame.recording, frame.name, frame.pairing, score)
+    return ScoredPair(frame.recording, frame.name, frame.pairing, score, thumbnail(rgb, thermal))
 
 
 def _finished(path: Path, state: Path) -> ShardResult | None:
@@ -239,25 +240,13 @@ def _pixel_column(rows: Sequence[bytes], width: int) -> pa.FixedSizeBinaryArray:
 
 
 def _write_table(table: pa.Table, path: Path) -> str:
-    with _replacing(path) as unfinished:
+    with replacing(path) as file:
         pq.write_table(
             table,
-            unfinished,
+            file,
             compression="none",
             use_dictionary=["recording"],  # pyright: ignore[reportArgumentType] - its stub lacks the list
             write_statistics=False,
         )
-        with unfinished.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Generator[Path]:
-    """A file to write to, which replaces `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.unfinished-{os.getpid()}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType] - files can do more than BinaryIO promises

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -12,17 +12,21 @@ from thermal_search.data.manifest import Split
 from thermal_search.errors import DatasetError
 from thermal_search.preparation.layouts.contents import SourceFrame
 
+Moment = tuple[int, tuple[str | int, ...]]
 Fractions = Mapping[Split, float]
 """Fraction of the pairs by split."""
 
 MIN_SPLIT_PAIRS = 2
+CUT_GAP_SHARE, MAX_CUT_GAP = 20, 50
+"""Pairs that are left out where a recording is cut: one in so many, and at most so many."""
+
 SHUFFLES = 64
 """Shuffled orders that are tried; the assignment nearest to the wanted fractions is taken."""
 
 
 def subsample(frames: Sequence[SourceFrame], every_nth: int) -> list[SourceFrame]:
     """Keeps the first and then every n-th frame of each recording, each kind by itself."""
-    ordered = sorted(frames, key=lambda frame: (frame.kind, frame.recording, frame.name))
+    ordered = sorted(frames, key=lambda frame: (frame.kind, frame.recording, frame.moment))
     return [
         frame
         for _, members in groupby(ordered, key=lambda frame: (frame.kind, frame.recording))
@@ -38,9 +42,10 @@ def assign_splits(
     Recordings keep the split that their authors gave them. The others are assigned whole, so that
     the splits come near to `fractions` of the pairs. A split that the authors did not make is taken
     from their train recordings; what they held out is never trained on. Frames without a partner
-    follow their recording. A pure function of its arguments, whatever the order of the frames.
+    follow their recording. If a recording must be cut, frames at the cut are left out. A pure
+    function of its arguments, whatever the order of the frames.
     """
-    frames = sorted(frames, key=lambda frame: (frame.kind, frame.recording, frame.name))
+    frames = sorted(frames, key=lambda frame: (frame.kind, frame.recording, frame.moment))
     notes: list[str] = []
     assigned = _official(frames)
     free = {name: n for name, n in _pair_counts(frames).items() if name not in assigned}
@@ -52,7 +57,7 @@ def assign_splits(
     if missing := _missing(frames, assigned, fractions):
         names = " and ".join(missing)
         notes.append(
-            f"The authors made no {names} split: it was taken from their train recordings."
+            f"There is no {names} split with pairs: it was taken from the train recordings."
         )
         train = {name: n for name, n in _pair_counts(frames).items() if assigned[name] == "train"}
         wanted: Fractions = {
@@ -109,11 +114,13 @@ def _assign(
             f"A dataset needs at least {MIN_SPLIT_PAIRS * len(splits)} pairs to be split, but has "
             f"{pairs}."
         )
+    gap = min(MAX_CUT_GAP, pairs // CUT_GAP_SHARE)
     notes.append(
         f"All pairs to be split are of one recording ({recording}): it was cut into runs of "
-        "frames, which are alike where they meet. Scores are too good; use more recordings."
+        f"frames, and {gap} pairs were left out at each cut. Scores are too good; use more "
+        "recordings."
     )
-    return _cut(frames, recording, splits, fractions, assigned)
+    return _cut(frames, recording, splits, fractions, assigned, gap)
 
 
 def _pair_counts(frames: Sequence[SourceFrame]) -> Counter[str]:
@@ -152,20 +159,34 @@ def _cut(
     splits: Sequence[Split],
     fractions: Fractions,
     assigned: Mapping[str, Split],
+    gap: int,
 ) -> tuple[list[SourceFrame], dict[str, Split]]:
-    """One recording as runs of frames in the order of time, each a recording of its own."""
-    names = [f.name for f in frames if f.recording == recording and f.kind == "pairs"]
+    """One recording as runs of frames in the order of time, each a recording of its own.
+
+    The last `gap` pairs of each run but the last are left out, so that no frame of one split is
+    next to one of another.
+    """
+    moments = [f.moment for f in frames if f.recording == recording and f.kind == "pairs"]
     total = sum(fractions[split] for split in splits)
-    counts = [max(MIN_SPLIT_PAIRS, round(len(names) * fractions[s] / total)) for s in splits[1:]]
-    while len(names) - sum(counts) < MIN_SPLIT_PAIRS:
+    counts = [max(MIN_SPLIT_PAIRS, round(len(moments) * fractions[s] / total)) for s in splits[1:]]
+    while len(moments) - sum(counts) < MIN_SPLIT_PAIRS:
         counts[counts.index(max(counts))] -= 1
-    starts = [0, *(len(names) - sum(counts[index:]) for index in range(len(counts)))]
-    first_names = [names[start] for start in starts]
+    starts = [0, *(len(moments) - sum(counts[index:]) for index in range(len(counts)))]
+    edges = [moments[start] for start in starts]
+    # The first moment that a run leaves out.
+    ends: list[Moment | None] = [
+        moments[max(next_start - gap, start + MIN_SPLIT_PAIRS)] if gap else None
+        for start, next_start in pairwise(starts)
+    ]
     runs: dict[Split, str] = {split: f"{recording}/{split}" for split in splits}
-
-    def run_of(name: str) -> str:
-        return runs[splits[max(bisect_right(first_names, name) - 1, 0)]]
-
-    cut = [replace(f, recording=run_of(f.name)) if f.recording == recording else f for f in frames]
+    cut: list[SourceFrame] = []
+    for frame in frames:
+        if frame.recording != recording:
+            cut.append(frame)
+            continue
+        number = max(bisect_right(edges, frame.moment) - 1, 0)
+        end = ends[number] if number < len(ends) else None
+        if end is None or frame.moment < end:
+            cut.append(replace(frame, recording=runs[splits[number]]))
     others: dict[str, Split] = {n: split for n, split in assigned.items() if n != recording}
     return cut, {**others, **{run: split for split, run in runs.items()}}

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from thermal_search.data.manifest import AlignmentReport, Manifest
+from thermal_search.errors import printable
 
 MAX_FILES = 5
 MAX_RECORDINGS = 10
@@ -35,7 +36,7 @@ def describe(manifest: Manifest, folder: str) -> str:
     lines += [f"  note: {note}" for note in manifest.notes]
     lines.append(f"Check {folder}/preview.png, then search:")
     lines.append(f"  thermal-search search --data {folder} --output SEARCH")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _describe_alignment(alignment: AlignmentReport) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from thermal_search.data.manifest import Pairing, RejectedPair
+from thermal_search.preparation.layouts.recordings import natural_key
 
 MIN_AGREEMENT = 0.15
 """On RoadScene 99 % of true pairs score more, and 2 % of wrong ones (benchmarks/agreement.py)."""
@@ -36,6 +37,9 @@ class ScoredPair:
     pairing: Pairing
     score: float
     """`edge_agreement` of the two images."""
+
+    thumbnail: str = ""
+    """To find near-duplicates by."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def suspect_recordings(pairs: Sequence[ScoredPair]) -> list[str]:
 
 
 def _by_recording(pairs: Sequence[ScoredPair]) -> list[list[ScoredPair]]:
-    ordered = sorted(pairs, key=lambda pair: (pair.recording, pair.name))
+    ordered = sorted(pairs, key=lambda pair: (pair.recording, natural_key(pair.name)))
     return [list(group) for _, group in groupby(ordered, key=lambda pair: pair.recording)]
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from thermal_search.atomic_file import replacing
+from thermal_search.image_files import Pixels, Unusable, image_size
 from thermal_search.preparation.alignment.edge_matching import edge_strength
 from thermal_search.preparation.alignment.geometry import Alignment
-from thermal_search.preparation.decoding import Pixels, Unusable, image_size
 from thermal_search.preparation.frame_images import open_pair
 from thermal_search.preparation.layouts.contents import SourceFrame
 from thermal_search.preparation.resizing import resize_square
@@ -27,7 +28,7 @@ def draw_contact_sheet(
     """Draws one row per frame, spread over the recordings of the pairs."""
     pairs = sorted(
         (frame for frame in frames if frame.kind == "pairs"),
-        key=lambda frame: (frame.recording, frame.name),
+        key=lambda frame: (frame.recording, frame.moment),
     )
     count = min(ROWS, len(pairs))
     chosen = [pairs[(2 * row + 1) * len(pairs) // (2 * count)] for row in range(count)]
@@ -39,9 +40,8 @@ def draw_contact_sheet(
     for number, row in enumerate(rows):
         for column, tile in enumerate(row):
             sheet.paste(Image.fromarray(tile), (column * TILE, CAPTION + number * TILE))
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    sheet.save(unfinished, format="PNG")
-    unfinished.replace(path)
+    with replacing(path) as file:
+        sheet.save(file, format="PNG")
 
 
 def _row(frame: SourceFrame, alignment: Alignment) -> list[Pixels] | None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from thermal_search.image_files import Pixels
 from thermal_search.preparation.alignment.geometry import WHOLE, Box
-from thermal_search.preparation.decoding import Pixels
 
 COARSE, FINE = 128, 256
 """Height and width at which images are compared, in pixels."""

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from thermal_search.data.manifest import RecordingAlignment
+from thermal_search.image_files import Pixels, Unusable
 from thermal_search.preparation.alignment.edge_matching import (
     Match,
     distance,
@@ -22,7 +23,6 @@ from thermal_search.preparation.alignment.geometry import (
     overlap,
     parameters_of,
 )
-from thermal_search.preparation.decoding import Pixels, Unusable
 from thermal_search.preparation.frame_images import open_pair
 from thermal_search.preparation.layouts.contents import SourceFrame
 from thermal_search.preparation.pool import Pool
@@ -69,7 +69,7 @@ def align_recordings(
 ) -> Iterable[MeasuredAlignment]:
     """The alignment of every recording of pairs: known (`*`: of any other), or else estimated."""
     recordings: dict[str, list[SourceFrame]] = {}
-    for frame in sorted(frames, key=lambda frame: (frame.recording, frame.name)):
+    for frame in sorted(frames, key=lambda frame: (frame.recording, frame.moment)):
         if frame.kind == "pairs":
             recordings.setdefault(frame.recording, []).append(frame)
     samples = [_sample(members) for members in recordings.values()]

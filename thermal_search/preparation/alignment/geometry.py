@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 
 from thermal_search.errors import DatasetError
-from thermal_search.preparation.decoding import Pixels, Unusable
+from thermal_search.image_files import Pixels, Unusable
 from thermal_search.preparation.settings import FLIR_V2_DEGREES
+from thermal_search.storage import Location
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom as fractions of an image's width and height."""
@@ -159,9 +160,10 @@ def overlap(box: Box) -> Boxes:
 def read_homographies(path: Path) -> Mapping[str, Homography]:
     """{recording: 3 x 3 matrix} from a JSON file; `*` stands for every other recording."""
     try:
-        content: Any = json.loads(path.read_text())
+        content: Any = json.loads(Location.of(path).read_bytes())
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read ({error.strerror}): name a JSON file.") from None
+        reason = error.strerror or error
+        raise DatasetError(f"{path} cannot be read ({reason}): name a JSON file.") from None
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{path} must be JSON, but is not ({error}).") from None
     if not isinstance(content, dict) or not content:
@@ -175,7 +177,7 @@ def read_homographies(path: Path) -> Mapping[str, Homography]:
 def _homography(path: Path, name: str, rows: Any) -> Homography:
     try:
         matrix = np.array(rows, dtype=np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         matrix = np.zeros(0)
     if matrix.shape != (3, 3) or not np.isfinite(matrix).all() or _is_singular(matrix):
         raise DatasetError(
@@ -186,7 +188,9 @@ def _homography(path: Path, name: str, rows: Any) -> Homography:
 
 
 def _is_singular(matrix: Pixels) -> bool:
-    return abs(float(np.linalg.det(matrix))) < 1e-9
+    with np.errstate(all="ignore"):
+        determinant = abs(float(np.linalg.det(matrix)))
+    return not 1e-9 <= determinant < math.inf
 
 
 def _half_width(degrees: float) -> float:

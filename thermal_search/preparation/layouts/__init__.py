@@ -82,19 +82,24 @@ LAYOUTS: Mapping[LayoutName, Layout] = {
     ),
     "folders": Layout(
         "rgb/ + thermal/, visible/ + infrared/ and the like, also in train/, val/, test/",
-        folder_pairs.own_tree,
-        lambda source, tree: tree.read(source),
+        folder_pairs.own_folders,
+        lambda source, folders: folders.read(source),
     ),
 }
 """In the order in which they are tried: the more specific first."""
 
 
 def read_layout(
-    source: Path, layout: Literal["auto", LayoutName] = "auto", *, official_only: bool = False
+    source: Path,
+    layout: Literal["auto", LayoutName] = "auto",
+    *,
+    official_only: bool = False,
+    follow_links: bool = False,
 ) -> tuple[LayoutName, SourceContents]:
     """The name of a recording's layout, recognized by its folders if `auto`, and its frames.
 
-    With `official_only` no pairs are recovered. Raises DatasetError.
+    With `official_only` no pairs are recovered, with `follow_links` links may lead out of the
+    source. Raises DatasetError.
     """
     if not source.is_dir():
         raise DatasetError(f"{source} must be a folder with a recording, but is not a folder.")
@@ -106,13 +111,18 @@ def read_layout(
             f"{source} must hold {entry.pattern} to be {name}, but does not: omit --layout to "
             "have it recognized."
         )
-    reader = Source(source, official_only)
+    reader = Source(source, official_only, follow_links)
     contents = reader.contents
     contents.frames = entry.read(reader, location)
     if not any(frame.kind == "pairs" for frame in contents.frames):
         first = "".join(f" ({reason}: {file})" for file, reason in contents.unusable_files[:1])
         raise DatasetError(
             f"{source} must hold pairs, but no RGB image has a thermal partner{first}."
+        )
+    reader.note_unread()
+    if contents.recognized_by:
+        contents.notes.append(
+            f"Recordings were recognized by {'; by '.join(sorted(contents.recognized_by))}."
         )
     return name, contents
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from thermal_search.data.manifest import FrameKind, Pairing, Split
+from thermal_search.preparation.layouts.recordings import natural_key
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class SourceFrame:
     """Frames of one recording look alike, so they stay in one split."""
 
     name: str
-    """Sorts by time within a recording."""
+    """Of its file, without the extension."""
 
     split: Split | None = None
     """The split of the dataset's authors; None if they made none: we choose it."""
@@ -33,6 +34,15 @@ class SourceFrame:
     radiometric: Path | None = None
     """The 16-bit version of the thermal image."""
 
+    position: int = 0
+    """Rank by time within its recording; frames of one rank are ordered by the numbers in their
+    names."""
+
+    @property
+    def moment(self) -> tuple[int, tuple[str | int, ...]]:
+        """Sorts by time within a recording."""
+        return self.position, natural_key(self.name)
+
     @property
     def kind(self) -> FrameKind:
         if self.rgb and self.thermal:
@@ -47,6 +57,9 @@ class SourceContents:
     frames: list[SourceFrame] = field(default_factory=list[SourceFrame])
     unusable_files: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """(file, relative to the source and safe to print; reason)."""
+
+    recognized_by: set[str] = field(default_factory=set[str])
+    """What recordings were recognized by, in words."""
 
     notes: list[str] = field(default_factory=list[str])
     """What a reader of the dataset should know."""

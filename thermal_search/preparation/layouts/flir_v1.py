@@ -15,7 +15,8 @@ from pathlib import Path
 
 from thermal_search.data.manifest import Split
 from thermal_search.preparation.layouts.contents import SourceFrame
-from thermal_search.preparation.layouts.pairing import drives, pair_by_stem
+from thermal_search.preparation.layouts.pairing import pair_by_stem
+from thermal_search.preparation.layouts.recordings import recognize
 from thermal_search.preparation.layouts.source import Source, items, plain_name, text
 
 EUROPE_MAP = "europe_thermal_to_rgb.json"
@@ -117,14 +118,16 @@ def read_europe(source: Source, root: Path) -> list[SourceFrame]:
                 used |= {thermal_path, rgb_path}
                 pairs[thermal_path.stem] = (rgb_path, thermal_path, folder)
         split = EUROPE.splits[owner.name]
-        recording_of = drives(pairs)
+        recordings = recognize(pairs)
+        source.contents.recognized_by |= recordings.bases
         frames += [
             SourceFrame(
                 rgb_path,
                 thermal_path,
-                f"{split}/{recording_of[stem]}",
+                f"{split}/{recordings.recording[stem]}",
                 stem,
                 split=split,
+                position=recordings.position[stem],
                 radiometric=radiometric[folder].get(stem),
             )
             for stem, (rgb_path, thermal_path, folder) in sorted(pairs.items())
@@ -145,14 +148,15 @@ def _unpaired(
         split = EUROPE.splits[folder.name]
         for kind, images in (("rgb", rgb[folder]), ("thermal", thermal[folder])):
             rest = {path.stem: path for path in images.values() if path not in used}
-            recording_of = drives(rest)
+            recordings = recognize(rest)
             frames += [
                 SourceFrame(
                     path if kind == "rgb" else None,
                     path if kind == "thermal" else None,
-                    f"{split}/{kind}/{recording_of[stem]}",
+                    f"{split}/{kind}/{recordings.recording[stem]}",
                     stem,
                     split=split,
+                    position=recordings.position[stem],
                     radiometric=radiometric[folder].get(stem) if kind == "thermal" else None,
                 )
                 for stem, path in sorted(rest.items())

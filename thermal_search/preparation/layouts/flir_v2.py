@@ -51,6 +51,7 @@ def find(root: Path) -> Path | None:
 
 
 def read(source: Source, root: Path) -> list[SourceFrame]:
+    source.contents.recognized_by.add("the videos' ids")
     stills = [frame for split in ("train", "val") for frame in _read_stills(source, root, split)]
     paired = {frame.split for frame in stills if frame.kind == "pairs"}
     # The authors' test split is the videos. If the stills have no pairs to train and to validate

@@ -11,9 +11,11 @@ from typing import Literal
 
 from thermal_search.data.manifest import Split
 from thermal_search.errors import DatasetError
+from thermal_search.image_files import SUFFIXES as IMAGE_SUFFIXES
 from thermal_search.preparation.layouts.contents import SourceFrame
-from thermal_search.preparation.layouts.pairing import drives, pair_by_stem
-from thermal_search.preparation.layouts.source import IMAGE_SUFFIXES, Source
+from thermal_search.preparation.layouts.pairing import pair_by_stem
+from thermal_search.preparation.layouts.recordings import recognize
+from thermal_search.preparation.layouts.source import Source
 
 SPLITS: Sequence[Split] = ("train", "val", "test")
 
@@ -36,10 +38,17 @@ def read_side_by_side(
     frames: list[SourceFrame] = []
     for split in SPLITS:
         images = source.by_stem(root / split)
-        recording = drives(images)
+        recordings = recognize(images)
+        source.contents.recognized_by |= recordings.bases
         frames += [
             SourceFrame(
-                path, path, f"{split}/{recording[stem]}", stem, split=split, rgb_side=rgb_side
+                path,
+                path,
+                f"{split}/{recordings.recording[stem]}",
+                stem,
+                split=split,
+                rgb_side=rgb_side,
+                position=recordings.position[stem],
             )
             for stem, path in sorted(images.items())
         ]
@@ -54,14 +63,16 @@ def read_unpaired(source: Source, root: Path) -> list[SourceFrame]:
     frames: list[SourceFrame] = []
     for kind, folder in (("rgb", "trainA"), ("thermal", "trainB")):
         images = source.by_stem(root / folder)
-        recording = drives(images)
+        recordings = recognize(images)
+        source.contents.recognized_by |= recordings.bases
         frames += [
             SourceFrame(
                 path if kind == "rgb" else None,
                 path if kind == "thermal" else None,
-                f"{folder}/{recording[stem]}",
+                f"{folder}/{recordings.recording[stem]}",
                 stem,
                 split="train",
+                position=recordings.position[stem],
             )
             for stem, path in sorted(images.items())
         ]

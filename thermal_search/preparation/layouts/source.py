@@ -5,35 +5,46 @@ Every fault is listed with its file and its reason in `SourceContents.unusable_f
 
 import json
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from thermal_search.errors import DatasetError
+from thermal_search.errors import DatasetError, printable
+from thermal_search.image_files import SUFFIXES, UNREAD_SUFFIXES, is_companion, is_image_name
 from thermal_search.preparation.layouts.contents import SourceContents
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 MAX_LIST_BYTES = 2**30
 """FLIR ADAS v2's index.json has about 400 MB with its annotations; no genuine list is larger."""
 
 LEADS_OUT = "a link that leads out of the recording"
-NOT_AN_IMAGE = "not an image, by its name"
+MAX_NAMED = 5
+"""Folders that a note names."""
 
 
 class Source:
     """A recording's folder, and what has been read from it."""
 
-    def __init__(self, root: Path, official_only: bool = False) -> None:
+    def __init__(self, root: Path, official_only: bool = False, follow_links: bool = False) -> None:
         self.root = root
         self.official_only = official_only
         """Whether images that the authors did not pair stay without a partner."""
 
+        self.follow_links = follow_links
+        """Whether files that links lead to outside of the recording are read."""
+
         self.real_root = root.resolve()
+        self._read: set[Path] = set()
+        """Folders whose images were read."""
+
         self.contents = SourceContents()
 
     def holds(self, path: Path) -> bool:
-        """Whether `path`, links followed, is in the recording."""
+        """Whether `path`, links followed, is in the recording, or may be outside."""
         try:
+            if self.follow_links:
+                return path.exists()
             return path.resolve().is_relative_to(self.real_root)
         except (OSError, RuntimeError, ValueError):
             return False  # a cycle of links, or a name that no file can have
@@ -46,43 +57,76 @@ class Source:
         file = printable(path) if isinstance(path, str) else self.shown(path)
         self.contents.unusable_files.append((file, printable(reason)))
 
-    def images(self, folder: Path) -> list[Path]:
-        """Images of a folder, sorted by name; empty if there is no folder."""
+    def images(self, folder: Path, *, deep: bool = False) -> list[Path]:
+        """Images of a folder, sorted by name; with `deep` also of the folders in it.
+
+        Empty if there is no folder.
+        """
         if not folder.is_dir():
             return []
         if not self.holds(folder):
             self.mark_unusable(folder, LEADS_OUT)
             return []
+        self._read.add(folder)
         images: list[Path] = []
         # The folder was checked, so only a link in it can lead out: others need no access to disk.
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
-                if not entry.name.startswith(".") and not entry.is_dir(follow_symlinks=False):
-                    path = folder / entry.name
-                    if fault := self._fault(entry, path):
-                        self.mark_unusable(path, fault)
-                    elif path.suffix.lower() in IMAGE_SUFFIXES:
-                        images.append(path)
+                path = folder / entry.name
+                if is_companion(entry.name):
+                    continue
+                if path.is_dir() if entry.is_symlink() else entry.is_dir():
+                    is_followed = not entry.is_symlink() or self.follow_links
+                    if deep and is_followed and not _is_cycle(path):
+                        images += self.images(path, deep=True)
+                    elif entry.is_symlink():
+                        reason = "a link to a folder" if self.holds(path) else LEADS_OUT
+                        self.mark_unusable(path, reason)
+                elif fault := self._fault(entry, path):
+                    self.mark_unusable(path, fault)
+                elif path.suffix.lower() in SUFFIXES:
+                    images.append(path)
         return images
 
     def _fault(self, entry: os.DirEntry[str], path: Path) -> str:
-        """Why a file is unusable; empty for an image and for a file that belongs beside images."""
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            return "" if path.suffix.lower() in IGNORED_SUFFIXES else NOT_AN_IMAGE
+        """Why a file is unusable; empty for an image and for a file that is no image."""
+        suffix = path.suffix.lower()
+        if suffix in UNREAD_SUFFIXES:
+            return f"{suffix} files are not read; convert them to PNG"
+        if suffix not in SUFFIXES:
+            return ""
         if not _is_text(entry.name):
             return "a name that is not UTF-8"
         if entry.is_symlink() and not self.holds(path):
             return LEADS_OUT
         return "" if entry.is_file() else "not a file"
 
-    def by_name(self, folder: Path) -> dict[str, Path]:
-        return {path.name: path for path in self.images(folder)}
+    def note_unread(self) -> None:
+        """Notes the images in folders that the layout does not read."""
+        counts: Counter[str] = Counter()
+        for folder, folders, files in os.walk(self.root):
+            folders[:] = sorted(name for name in folders if not is_companion(name))
+            if Path(folder) not in self._read and (n := sum(map(is_image_name, files))):
+                counts[self.shown(Path(folder))] = n
+        if counts:
+            named = [f"{count} in {folder}" for folder, count in counts.items()][:MAX_NAMED]
+            more = (
+                f" and more in {len(counts) - MAX_NAMED} others" if len(counts) > MAX_NAMED else ""
+            )
+            self.contents.notes.append(f"Images that were not read: {', '.join(named)}{more}.")
 
-    def by_stem(self, folder: Path) -> dict[str, Path]:
-        """Images by name without extension; a second image of a stem is unusable."""
+    def by_name(self, folder: Path) -> dict[str, Path]:
+        return {composed(path.name): path for path in self.images(folder)}
+
+    def by_stem(self, folder: Path, *, deep: bool = False) -> dict[str, Path]:
+        """Images by name without extension; a second image of a stem is unusable.
+
+        With `deep` the names include the folders below `folder`.
+        """
         stems: dict[str, Path] = {}
-        for path in self.images(folder):
-            if stems.setdefault(path.stem, path) is not path:
+        for path in self.images(folder, deep=deep):
+            stem = composed(path.relative_to(folder).with_suffix("").as_posix())
+            if stems.setdefault(stem, path) is not path:
                 self.mark_unusable(path, "a second file of this stem")
         return stems
 
@@ -118,20 +162,9 @@ class Source:
             ) from None
 
 
-IGNORED_SUFFIXES = {
-    ".json",
-    ".txt",
-    ".tsv",
-    ".csv",
-    ".xml",
-    ".md",
-    ".db",
-    ".ini",
-    ".npy",
-    ".zip",
-    "",
-}
-"""Suffixes of files that are commonly next to images, and are ignored."""
+def composed(name: str) -> str:
+    """A name in Unicode's composed form: macOS decomposes the letters of the same name."""
+    return unicodedata.normalize("NFC", name)
 
 
 def plain_name(name: object) -> str | None:
@@ -142,15 +175,7 @@ def plain_name(name: object) -> str | None:
         or len(name.encode(errors="replace")) > 255
     ):
         return None
-    return None if any(bad in name for bad in ("/", "\\", "\0")) else name
-
-
-def printable(text: str) -> str:
-    """A text from the recording with control characters escaped, safe to print and to write."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode-escape").decode()
-        for letter in text
-    )
+    return None if any(bad in name for bad in ("/", "\\", "\0")) else composed(name)
 
 
 def text(record: object, key: str) -> str:
@@ -163,6 +188,11 @@ def items(record: object, key: str) -> list[Any]:
     """The list at a key of a JSON object; empty if either has another type."""
     value = record.get(key) if isinstance(record, Mapping) else None  # pyright: ignore[reportUnknownVariableType]
     return value if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType]
+
+
+def _is_cycle(folder: Path) -> bool:
+    """Whether a folder leads to one of those that it is in."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _is_text(name: str) -> bool:
