@@ -168,10 +168,7 @@ def fill_disk_after(files: int) -> None:
 def main() -> None:
     output, numbers = Path(sys.argv[1]), [int(text) for text in sys.argv[2:]]
     os.environ.update(nodes.ENVIRONMENT)
-    if address := os.environ.get("RAY_ADDRESS"):
-        local_ray.connect(address, log_to_driver=False, logging_level="error")
-    else:
-        local_ray.start(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    local_ray.start(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
     counted = kill_at(output, numbers[3] if len(numbers) > 3 else 0)
     if files := os.environ.get("FULL_AFTER"):
         fill_disk_after(int(files))

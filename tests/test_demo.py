@@ -1,7 +1,7 @@
 """What the demo says of its best generator, and that its settings can be searched. No Ray."""
 
 import pytest
-from test_final_ranking import record_of, run_trial
+from summaries import record_of, run_trial
 
 from thermal_search.demo import tour
 from thermal_search.tuning.space import parse_fixed
@@ -16,11 +16,11 @@ BASELINES = {
 @pytest.mark.parametrize(("l1", "is_good"), [(9.0, True), (12.0, False)])
 def test_last_lines_say_what_is_good_and_what_is_not(tmp_path, l1, is_good):
     record = record_of(tmp_path)
-    run_trial(record, "a", {"fid": 120.0, "l1": l1}, baselines=BASELINES)
+    run_trial(record, {"fid": 120.0, "l1": l1}, baselines=BASELINES)
     title, *lines = tour.assess(record)
     (error,) = (line for line in lines if "of 255 gray levels off" in line)
 
-    assert "pix2pix a" in title
+    assert "pix2pix 00000" in title
     assert error.startswith("  Good: " if is_good else "  Not good: ")
     assert f"{l1} of 255" in error
     assert "20.0" in error

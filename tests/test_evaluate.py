@@ -70,10 +70,10 @@ def test_two_workers_compute_the_metrics_of_one(model, uncached, capsys):
 
     assert count > EVALUATION_BATCH
     assert two.protocol == one.protocol
-    assert two.metrics == pytest.approx(one.metrics, rel=1e-6)
+    assert two.metrics == pytest.approx(one.metrics, rel=1e-5)
     assert set(two.baselines) == set(one.baselines)
     for name, baseline in one.baselines.items():
-        assert two.baselines[name] == pytest.approx(baseline, rel=1e-6)
+        assert two.baselines[name] == pytest.approx(baseline, rel=1e-5)
     # All workers measure the real images, four baselines and the generated images.
     for progress in (progress_of_one, capsys.readouterr().err):
         assert f" {6 * count}/{6 * count} " in progress

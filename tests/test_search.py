@@ -328,8 +328,10 @@ def test_resuming_may_not_change_the_search(dataset, tmp_path):
 
     resumed = plan_from_settings(SearchSettings(output=tmp_path, slots=2), resume=True)
     assert (resumed.slots, resumed.id, resumed.trials) == (2, plan.id, 4)
-    with pytest.raises(SearchError, match="--trials was 4 and is now 5"):
-        plan_from_settings(SearchSettings(output=tmp_path, trials=5), resume=True)
+    with pytest.raises(SearchError, match="--trials was 4 and is now 3, which is less"):
+        plan_from_settings(SearchSettings(output=tmp_path, trials=3), resume=True)
+    grown = plan_from_settings(SearchSettings(output=tmp_path, trials=5), resume=True)
+    assert grown.trials == 5
     with pytest.raises(SearchError, match="holds no search"):
         plan_from_settings(SearchSettings(output=tmp_path / "none"), resume=True)
 

@@ -12,34 +12,22 @@ import time
 from pathlib import Path
 
 import pytest
-import ray
 from mlflow.tracking import MlflowClient
 
-from thermal_search import local_ray
 from thermal_search.storage import Location
 from thermal_search.tracking.runs import TRIAL_TAG
 from thermal_search.tracking.store import store_of
-from thermal_search.tuning import nodes
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 SIZE = ("4", "30", "10")
 """Trials, images of each, images between evaluations."""
 
 
-@pytest.fixture(scope="module")
-def address():
-    """A Ray that the searches join, as on a cluster: they start faster and leave nothing behind."""
-    os.environ.update(nodes.ENVIRONMENT)
-    local_ray.start(num_cpus=1, include_dashboard=False, logging_level="error")
-    yield f"127.0.0.1:{ray.get_runtime_context().gcs_address.rpartition(':')[2]}"
-    ray.shutdown()
-
-
-def start(output, address, *kill_at, **environment):
+def start(output, *kill_at, **environment):
     return subprocess.Popen(
         [sys.executable, "simulated_search.py", str(output), *SIZE, *map(str, kill_at)],
         cwd=Path(__file__).parent,
-        env=os.environ | {"RAY_ADDRESS": address} | environment,
+        env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -75,10 +63,10 @@ def assert_mlflow_has_each_trial_once(output):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(address, tmp_path_factory):
+def undisturbed(tmp_path_factory):
     """The results of a search that nothing disturbs, and the number of its writes."""
     output = tmp_path_factory.mktemp("undisturbed") / "output"
-    printed = finish(start(output, address))
+    printed = finish(start(output))
     assert_mlflow_has_each_trial_once(output)
     summary = results(output)
     assert len(summary["trials"]) == 4
@@ -87,36 +75,36 @@ def undisturbed(address, tmp_path_factory):
     return summary, int(re.search(r"steps (\d+)", printed)[1])
 
 
-def kill_and_resume(output, address, undisturbed, *kills):
+def kill_and_resume(output, undisturbed, *kills):
     for step in kills:
-        process = start(output, address, step)
+        process = start(output, step)
         printed, _ = process.communicate(timeout=240)
         assert process.returncode in (0, -signal.SIGKILL), printed
-    finish(start(output, address))
+    finish(start(output))
     assert results(output) == undisturbed
     assert_mlflow_has_each_trial_once(output)
 
 
-def test_killed_search_ends_as_an_undisturbed_one(address, undisturbed, tmp_path):
+def test_killed_search_ends_as_an_undisturbed_one(undisturbed, tmp_path):
     summary, steps = undisturbed
-    kill_and_resume(tmp_path / "output", address, summary, steps // 3, steps // 4)
+    kill_and_resume(tmp_path / "output", summary, steps // 3)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
-def test_search_killed_at_forty_moments_ends_as_an_undisturbed_one(address, undisturbed, tmp_path):
+def test_search_killed_at_forty_moments_ends_as_an_undisturbed_one(undisturbed, tmp_path):
     summary, steps = undisturbed
     moments = random.Random(0).sample(range(1, steps), 40)
     for number, step in enumerate(moments):
         kills = (step, step // 2 + 1) if number % 5 == 0 else (step,)
-        kill_and_resume(tmp_path / str(step), address, summary, *kills)
+        kill_and_resume(tmp_path / str(step), summary, *kills)
         print(f"killed at {kills} of {steps}: as undisturbed", flush=True)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signal_stops_the_search_tidily(address, undisturbed, tmp_path, number, code):
+def test_signal_stops_the_search_tidily(tmp_path, number, code):
     output = tmp_path / "output"
-    process = start(output, address, SLOW_S="0.5")
+    process = start(output, SLOW_S="0.5")
     deadline = time.monotonic() + 120
     while not (output / "states").is_dir():  # a slot has begun to report
         assert process.poll() is None, process.communicate()
@@ -134,16 +122,11 @@ def test_signal_stops_the_search_tidily(address, undisturbed, tmp_path, number, 
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} <= {"KILLED", "FINISHED"}
     assert "KILLED" in {run.info.status for run in runs if TRIAL_TAG not in run.data.tags}
-    finish(start(output, address))
-    assert results(output) == undisturbed[0]
-    assert_mlflow_has_each_trial_once(output)
 
 
-def test_full_disk_stops_the_search_with_a_sentence(address, undisturbed, tmp_path):
+def test_full_disk_stops_the_search_with_a_sentence(tmp_path):
     output = tmp_path / "output"
-    printed = finish(start(output, address, FULL_AFTER="40"), 1)
+    printed = finish(start(output, FULL_AFTER="40"), 1)
 
     assert re.search(r"has stopped, because No space left on device .*output", printed)
     assert "Traceback" not in printed
-    finish(start(output, address))
-    assert results(output) == undisturbed[0]

@@ -99,6 +99,7 @@ def test_added_architecture_is_tried_next(tmp_path):
 
 def test_fixed_parameters_are_those_of_every_trial_and_the_others_are_searched(tmp_path):
     fix = ("pix2pix.batch_size=8", "pix2pix.norm=instance", "pix2pix.dropout=0.25")
+    fix += ("pix2pix.generator_network=unet",)  # only there is dropout
     record = record_of(tmp_path, fix=fix)
     study = study_of(record, architectures=("pix2pix",))
     configs = []

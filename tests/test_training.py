@@ -252,9 +252,9 @@ def evaluate_on_rank(rank, folder, shards):
     data = data_of(rank, 2, shards)
     evaluator = evaluator_of(data, WorkerGroup())
     result = evaluator.evaluate(untrained_translator(), Path(folder) / "two.png")
-    _, paired = data.paired
+    rgb, paired = data.paired
     stills = STILLS.slice(*((0, 4), (4, 11))[rank])
-    baselines = measure_baselines(evaluator, [paired, stills])
+    baselines = measure_baselines(evaluator, [paired, stills], rgb)
     Path(folder, f"rank-{rank}.json").write_text(json.dumps([result.metrics, baselines]))
     dist.destroy_process_group()
 
@@ -274,8 +274,8 @@ def test_two_workers_evaluate_as_one_does(tmp_path, shards):
     plain = {METRIC, f"{METRIC}_infinity", "l1", "psnr", "ssim"}
     assert set(metrics) == plain | suffixed
     assert metrics == pytest.approx(one.metrics, rel=1e-6)
-    _, paired = data.paired
-    baselines = measure_baselines(evaluator, [paired, STILLS])
+    rgb, paired = data.paired
+    baselines = measure_baselines(evaluator, [paired, STILLS], rgb)
     assert set(two_baselines) == set(baselines)
     for name, baseline in baselines.items():
         assert two_baselines[name] == pytest.approx(baseline, rel=1e-6), name

@@ -1,9 +1,14 @@
 """Ray on this machine only, which no other machine can reach, or on an existing cluster."""
 
 import os
+import socket
 from typing import Any
 
 from thermal_search.errors import SearchError
+
+ANSWER_TIMEOUT_S = 10.0
+EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+"""A frame of HTTP/2: no content, type SETTINGS."""
 
 
 def start(**settings: Any) -> None:
@@ -33,18 +38,40 @@ def connect(address: str, **settings: Any) -> None:
 
     Raises SearchError if no cluster answers, or if it refuses this machine's token.
     """
+    if address != "auto" and not _answers(address):
+        raise SearchError(_no_cluster(address))
     import ray
     from ray.exceptions import AuthenticationError
 
     try:
         ray.init(address=address, **settings)
     except ConnectionError:
-        raise SearchError(
-            f"No Ray cluster answers at {address!r}: start one (ray start --head), or pass "
-            "--address local to use this machine alone."
-        ) from None
+        raise SearchError(_no_cluster(address)) from None
     except AuthenticationError:
         raise SearchError(
             f"The Ray cluster at {address!r} requires another token than this machine's: copy "
             "~/.ray/auth_token from the head of the cluster and set RAY_AUTH_MODE=token."
         ) from None
+
+
+def _answers(address: str) -> bool:
+    """Whether a gRPC server answers at HOST:PORT. Ray itself tries for many minutes.
+
+    A server of HTTP/2, which gRPC uses, greets with a SETTINGS frame (RFC 9113, 3.4).
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_TIMEOUT_S) as server:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return True  # it would greet after a handshake
+            server.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + EMPTY_SETTINGS)
+            return server.recv(9)[3:4] == EMPTY_SETTINGS[3:4]
+    except (OSError, ValueError, OverflowError, UnicodeError):
+        return False
+
+
+def _no_cluster(address: str) -> str:
+    return (
+        f"No Ray cluster answers at {address!r}: pass the HOST:PORT of one (ray start --head "
+        "prints it), or --address local to use this machine alone."
+    )

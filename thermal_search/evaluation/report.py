@@ -11,7 +11,7 @@ HIGHER_IS_BETTER = ("psnr", "ssim", "inception_score")
 UNORDERED = ("images", "kid_std")
 """The starts of metrics' keys; of all others, lower is better."""
 
-WIDTH = 120
+WIDTH = 160
 """Columns of the table if the output is not a terminal."""
 
 
@@ -55,7 +55,9 @@ def print_report(report: EvaluationReport) -> None:
         f"{protocol['precision']}",
     )
     for column in ("metric", "better", "value", *(name.replace("_", " ") for name in baselines)):
-        table.add_column(column, justify="left" if column in ("metric", "better") else "right")
+        # A name that is cut off at the end could not be searched for.
+        is_name = column in ("metric", "better")
+        table.add_column(column, justify="left" if is_name else "right", no_wrap=is_name)
     for name, value in {**report.metrics, "images": protocol["images"]}.items():
         better = "higher" if name.startswith(HIGHER_IS_BETTER) else "lower"
         baseline_values = [
