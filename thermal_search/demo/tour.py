@@ -27,7 +27,7 @@ SIZE = 64
 
 RECORDINGS, FRAMES, STILLS, DRAWN_HEIGHT = 40, 10, 8, 104
 
-ARCHITECTURES = ("pix2pix", "cgan", "wgan")
+ARCHITECTURES = ("pix2pix", "cgan")
 FIXED = (
     # A CPU is slow with wide networks, and with one image at a time.
     "pix2pix.generator_width=32",
@@ -39,13 +39,9 @@ FIXED = (
     "cgan.batch_size=16",
     "cgan.l1=True",
     "cgan.l1_weight=100",
-    "wgan.width=32",
-    "wgan.batch_size=16",
-    "wgan.l1=True",
-    "wgan.l1_weight=100",
 )
-TRIALS = 5
-IMAGES = 4000
+TRIALS = 4
+IMAGES = 3000
 EVALUATE_EVERY = 1000
 FEATURES = "efficientnet-lite0"
 GRID_COLUMNS = 4

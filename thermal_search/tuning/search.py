@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler
@@ -262,3 +263,4 @@ def silence_libraries() -> None:
     for name in ("ray.tune", "ray.train", "ray.data", "optuna"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=Warning, module="optuna")
+    warnings.filterwarnings("ignore", category=ExperimentalWarning)
