@@ -10,7 +10,7 @@ from rich.text import Text
 
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import Phase, SearchRecord
-from thermal_search.tuning.summary import TrialRecord
+from thermal_search.tuning.summary import UNFINISHED, TrialRecord
 
 SHOWN_TRIALS = 12
 
@@ -62,7 +62,7 @@ class Progress:
         running = sum(trial.status == "running" for trial in trials)
         stopped = sum(trial.status == "stopped" for trial in trials)
         failed = sum(trial.status in ("diverged", "failed") for trial in trials)
-        done = len(trials) - running
+        done = sum(trial.status not in UNFINISHED for trial in trials)
         unit = "retrainings done" if self.phase == "retrainings" else "trials done"
         words = [f"{done}/{self.total} {unit}", f"{running} running"]
         words += [f"{stopped} stopped early"] + ([f"{failed} failed"] if failed else [])
@@ -89,7 +89,7 @@ class Progress:
         """Images to show if no further trial stops early."""
         budget = self.plan.images
         trials = self._trials()
-        running = [t for t in trials if t.status == "running"]
+        running = [t for t in trials if t.status in UNFINISHED]
         waiting = max(self.total - len(trials), 0)
         return waiting * budget + sum(max(budget - trial.images, 0) for trial in running)
 
