@@ -36,13 +36,13 @@ def logged(tmp_path_factory):
     grid = output / "grid.png"
     Image.new("RGB", (96, 64), (200, 30, 30)).save(grid)
     for number, architecture in enumerate(("pix2pix", "wgan")):
-        id = f"trial_0000{number}"
+        id = f"0000{number}"
         log.start_trial(id, architecture, {"generator_lr": 0.0002 * (number + 1)})
         for images in (100, 200, 300):
             log.log_evaluation(id, images, {"fid": 300 - images / 3 - 20 * number}, grid)
         log.end_trial(id, "completed", "")
-    log.end("fid", ("trial_00001", 180.0), "completed")
-    runs = [log.runs[f"trial_0000{number}"].info.run_id for number in (0, 1)]
+    log.end("fid", ("00001", 180.0), "completed")
+    runs = [log.runs[f"0000{number}"].info.run_id for number in (0, 1)]
     return output, log.experiment_id, runs
 
 
