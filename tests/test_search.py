@@ -37,10 +37,15 @@ def run(*arguments, **settings):
 
 
 def summary_of(output):
+    return json.loads((output / "summary.json").read_text())
+
+
+def current_summary_of(output):
+    """From the record, which is ahead of summary.json by up to some seconds."""
     try:
-        return json.loads((output / "summary.json").read_text())
-    except FileNotFoundError:
-        return {"trials": []}
+        return SearchRecord.load(output).summary.model_dump(mode="json")
+    except SearchError:
+        return {"trials": []}  # it has not begun
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +66,7 @@ def searched(dataset, tmp_path_factory):
     deadline = time.monotonic() + 800
 
     def has_one_completed_and_one_running():
-        trials = summary_of(output)["trials"]
+        trials = current_summary_of(output)["trials"]
         running = [t for t in trials if t["status"] == "running" and t["history"]]
         return len(trials) >= 2 and trials[0]["status"] == "completed" and running
 
@@ -71,7 +76,7 @@ def searched(dataset, tmp_path_factory):
         time.sleep(0.05)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    before = summary_of(output)
+    before = current_summary_of(output)
     time.sleep(5)  # Ray's own processes notice that their driver is gone
     # cluster/search.py is the same search with the same flags.
     resumed = subprocess.run(
