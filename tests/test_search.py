@@ -222,7 +222,7 @@ class TestSearch:
         for name in names:
             with Image.open(outputs[0] / name) as image:
                 assert image.mode == "L"
-                assert image.size == (288, 256)
+                assert image.size == (108, 96)
                 assert np.asarray(image).std() > 0
             assert (outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes()
 
