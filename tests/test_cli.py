@@ -83,8 +83,8 @@ class TestHelp:
         before = os.times().children_user
         subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
-        # 0.5 s on a machine that does nothing else.
-        assert os.times().children_user - before < 1.5
+        # Less than 1 s on a machine that does nothing else: the limit leaves room for a busy one.
+        assert os.times().children_user - before < 3
 
     def test_the_page_of_flags_is_current(self):
         assert (ROOT / "docs/flags.md").read_text() == flags_table(), (
