@@ -20,6 +20,7 @@ from thermal_search.architectures import ARCHITECTURES
 from thermal_search.errors import SearchError
 from thermal_search.tracking.runs import SEARCH_TAG, TRIAL_TAG
 from thermal_search.tuning.plan import SearchPlan, generator_steps, plan_from_settings
+from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.settings import SearchSettings
 
 ROOT = Path(__file__).parents[1]
