@@ -251,7 +251,8 @@ def test_failed_trials_end_with_their_reason_and_the_slot_survives(cluster, data
     ]
     for number, parameters in enumerate(configurations):
         record.add(number, TrialConfig("pix2pix", parameters))
-    trainable = slot_trainable(plan, manifest, load(manifest), place_slots(plan, nodes.present()))
+    dataset = load(manifest)  # held until the search ends
+    trainable = slot_trainable(plan, manifest, dataset, place_slots(plan, nodes.present()))
     run_phase("trials", record, trainable, 1, SearchStopper("the same command"))
     raised, diverged, too_large, completed = SearchRecord.load(plan.output).trials.values()
 
