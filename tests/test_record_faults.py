@@ -22,6 +22,7 @@ from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
+from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.trial_source import TrialSource, proposed_trials, retrainings
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -62,7 +63,7 @@ def report_of(config, images):
 
 def run_phase(record, trials, scheduler):
     """What Ray Tune and SearchCallback do with one slot; a slot reports from the start again."""
-    source = TrialSource(trials, 1)
+    source = TrialSource(trials, 1, SearchStopper("the same command"))
     source.add_configurations([Experiment("trials", tune.Trainable)])
     while trial := source.next_trial():
         id, config = trial.trial_id, trial.config

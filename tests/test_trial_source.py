@@ -1,5 +1,6 @@
 """Which trials Ray Tune gets, and when they stop. No Ray processes."""
 
+import errno
 from types import SimpleNamespace
 
 import pytest
@@ -7,10 +8,13 @@ from ray import tune
 from ray.tune.experiment import Experiment
 from summaries import record_of, run_trial
 
+from thermal_search.errors import SearchStopped
+from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
+from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.trial_source import (
     TrialSource,
     proposed_trials,
@@ -21,8 +25,8 @@ from thermal_search.tuning.trial_source import (
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
-def source_of(trials, slots):
-    source = TrialSource(trials, slots)
+def source_of(trials, slots, stopper=None):
+    source = TrialSource(trials, slots, stopper or SearchStopper("the same command"))
     source.add_configurations([Experiment("trials", tune.Trainable)])
     return source
 
@@ -40,6 +44,20 @@ def test_no_more_trials_run_than_there_are_slots(tmp_path):
     source.on_trial_complete(second.trial_id)
     assert source.next_trial() is None
     assert source.is_finished()
+
+
+def test_new_trial_that_cannot_be_written_stops_the_search(tmp_path, monkeypatch):
+    def full(location):
+        raise OSError(errno.ENOSPC, "No space left on device", str(location))
+
+    record, stopper = record_of(tmp_path, trials=3), SearchStopper("the same command")
+    source = source_of(proposed_trials(record), 2, stopper)
+    monkeypatch.setattr(Location, "open_output", full)
+
+    assert source.next_trial() is None
+    assert stopper.stop_all()
+    with pytest.raises(SearchStopped, match=r"because No space left on device .*the same command"):
+        stopper.raise_reason()
 
 
 def test_unfinished_trials_continue_under_their_own_id(tmp_path):

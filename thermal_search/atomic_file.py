@@ -4,12 +4,19 @@ import contextlib
 import os
 import re
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 UNFINISHED = re.compile(r"\.unfinished-[0-9a-f]{16}")
 """Names of the temporary files that a killed process leaves."""
+
+
+def remove_unfinished(paths: Iterable[Path]) -> None:
+    """Removes those of the files that a killed process has left unfinished."""
+    for path in paths:
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -236,12 +236,7 @@ def _opaque(image: Image.Image) -> Pixels:
     if image.mode == "LAB":
         raise Unusable("Lab pixels; RGB, CMYK and gray are read")
     if image.mode.startswith("I"):
-        values = np.array(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise Unusable(f"values from {values.min()} to {values.max()}; 16-bit images are read")
-        if _is_inverted(image):
-            values = 65535 - values
-        return (values >> 8).astype(np.uint8)[..., None]
+        return (_integers(image) >> 8).astype(np.uint8)[..., None]
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() != (255, 255):
@@ -259,12 +254,8 @@ def _with_mode(pixels: Pixels, mode: Mode) -> Pixels:
 
 def _counts(image: Image.Image, content: bytes, bits: int) -> Pixels:
     if image.mode.startswith("I"):
-        counts = np.array(image)
-        if counts.min() < 0 or counts.max() > 65535:
-            raise Unusable(f"values from {counts.min()} to {counts.max()}; 16-bit counts are read")
-        if _is_inverted(image):
-            counts = 65535 - counts
-        return _upright(counts.astype(np.uint16)[..., None], _orientation(image))
+        counts = _integers(image)
+        return _upright(counts[..., None], _orientation(image))
     if image.mode == "F":
         raise Unusable(
             "floating-point pixels; --thermal 16bit reads 16-bit counts: save degrees as counts, "
@@ -282,6 +273,14 @@ def _counts(image: Image.Image, content: bytes, bits: int) -> Pixels:
     if (counts[..., :3] != counts[..., :1]).any():
         raise Unusable("different channels; --thermal 16bit reads 16-bit images of one channel")
     return _upright(counts[..., :1], orientation)
+
+
+def _integers(image: Image.Image) -> Pixels:
+    """[height, width], uint16: the pixels of one channel, 0 the darkest."""
+    values = np.array(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise Unusable(f"values from {values.min()} to {values.max()}; 16-bit images are read")
+    return (65535 - values if _is_inverted(image) else values).astype(np.uint16)
 
 
 def _is_inverted(image: Image.Image) -> bool:

@@ -9,11 +9,10 @@ from thermal_search.evaluation.baselines import (
     TRIVIAL_BASELINE,
     Baselines,
 )
+from thermal_search.metrics import HIGHER_IS_BETTER
 
 COMPARED = (TRIVIAL_BASELINE, MEAN_THERMAL, RIDGE)
 """The baselines that generate a thermal image from an RGB image, as a generator does."""
-
-HIGHER_IS_BETTER = ("PSNR",)
 
 EDGES_NOTE = (
     "Inverted grey has the sharp edges of real images: with few images its distance is low. "
@@ -64,7 +63,7 @@ def compare(metrics: Mapping[str, float], baselines: Baselines, metric: str) -> 
             for measure, key in keys.items()
             if key in metrics and key in baseline
         }
-        better = {m: pair for m, pair in values.items() if _is_better(m, *pair)}
+        better = {m: pair for m, pair in values.items() if _is_better(keys[m], *pair)}
         not_better = {m: pair for m, pair in values.items() if m not in better}
         if values:
             comparisons.append(Comparison(name, better, not_better))
@@ -85,8 +84,8 @@ def display_name(baseline: str) -> str:
     return baseline.replace("_", " ")
 
 
-def _is_better(measure: str, value: float, baseline: float) -> bool:
-    return value > baseline if measure in HIGHER_IS_BETTER else value < baseline
+def _is_better(key: str, value: float, baseline: float) -> bool:
+    return value > baseline if key.startswith(HIGHER_IS_BETTER) else value < baseline
 
 
 def _text(measure: str, values: tuple[float, float]) -> str:

@@ -6,10 +6,10 @@ from rich.table import Table
 from thermal_search.documents import Section
 from thermal_search.evaluation.baselines import Baselines
 from thermal_search.evaluation.comparison import EDGES_NOTE, compare, needs_edges_note
+from thermal_search.metrics import HIGHER_IS_BETTER
 
-HIGHER_IS_BETTER = ("psnr", "ssim", "inception_score")
 UNORDERED = ("images", "kid_std")
-"""The starts of metrics' keys; of all others, lower is better."""
+"""The starts of keys of which neither higher nor lower is better."""
 
 WIDTH = 160
 """Columns of the table if the output is not a terminal."""

@@ -18,8 +18,12 @@ from thermal_search.metrics.perceptual import PerceptualDistance
 from thermal_search.metrics.protocol import Protocol
 from thermal_search.metrics.statistics import Statistics
 
+HIGHER_IS_BETTER = ("inception_score", "psnr", "ssim")
+"""The starts of metrics' keys; of all others, lower is better."""
+
 __all__ = [
     "EXTRACTORS",
+    "HIGHER_IS_BETTER",
     "KID",
     "ClassStatistics",
     "Extractor",

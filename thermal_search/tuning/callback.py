@@ -1,8 +1,7 @@
 """What Ray Tune reports, passed on: to the record, to MLflow, and to the screen."""
 
-import contextlib
 import shlex
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -11,7 +10,7 @@ from ray.exceptions import RayTaskError
 
 from thermal_search.evaluation.baselines import Baselines
 from thermal_search.evaluation.comparison import comparison_tags
-from thermal_search.storage import Location, StorageError, describe_fault
+from thermal_search.storage import Location
 from thermal_search.tracking.log_queue import LogQueue
 from thermal_search.tracking.runs import SearchLogger
 from thermal_search.tracking.store import prepare_database
@@ -84,16 +83,16 @@ class SearchCallback(tune.Callback):
             # A copy as it is now: later evaluations are logged by their own entries.
             past = trial.model_copy(update={"history": [*trial.history]})
             self._log(lambda past=past: self._catch_up(past))
-        with self._record_faults():
+        with self.stopper.on_storage_faults():
             self.record.flush()
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        with self._record_faults():
+        with self.stopper.on_storage_faults():
             self.record.write_summary()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         id = trial.trial_id
-        with self._record_faults():
+        with self.stopper.on_storage_faults():
             self.record.start(id)
         self._share(id)
         self._log(lambda: self._start_run(self.record[id]))
@@ -104,7 +103,7 @@ class SearchCallback(tune.Callback):
     ) -> None:
         report: TrialReport | None = result.get(REPORT)
         id, is_new = trial.trial_id, False
-        with self._record_faults():
+        with self.stopper.on_storage_faults():
             is_new = report is not None and self.record.add_evaluation(id, report)
         if report is None or not is_new:
             return
@@ -170,7 +169,7 @@ class SearchCallback(tune.Callback):
             for trial in self._records.values():
                 if trial.status == "running":
                     self._end(trial.id, "interrupted", reason)
-        with self._record_faults():
+        with self.stopper.on_storage_faults():
             self.record.flush()
         metric, best = self.plan.metric, self.record.best
         logged = (best.id, self.record.metric_mean(best, metric)) if best else None
@@ -200,7 +199,7 @@ class SearchCallback(tune.Callback):
             self._log(lambda: self.logger.log_figure(figure))
 
     def _end(self, id: str, status: Status, reason: str) -> None:
-        with self._record_faults():
+        with self.stopper.on_storage_faults():
             self.record.end(id, status, reason)
         self._share(id)
         self._log(lambda: self._end_run(self.record[id]))
@@ -211,14 +210,6 @@ class SearchCallback(tune.Callback):
     def _share(self, id: str) -> None:
         if self.study:
             self.study.update(self.record[id])
-
-    @contextlib.contextmanager
-    def _record_faults(self) -> Generator[None]:
-        """A context in which a disk or a bucket that refuses stops the search with a sentence."""
-        try:
-            yield
-        except (OSError, StorageError) as error:
-            self.stopper.report_fault(describe_fault(error))
 
     def _catch_up(self, trial: TrialRecord) -> None:
         self._start_run(trial)

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from thermal_search.errors import SettingsError
-from thermal_search.metrics import metric_name
+from thermal_search.metrics import HIGHER_IS_BETTER, metric_name
 
 PARETO = "pareto:"
 NAMES = ("fid", "kid", "l1", "lpips", "psnr", "ssim")
-HIGHER_IS_BETTER = {"psnr", "ssim"}
 TERM = re.compile(r"(?:(\d+(?:\.\d+)?)\*)?([a-z][a-z0-9_]*)")
 
 

@@ -18,7 +18,7 @@ from thermal_search.metrics import is_file, metric_name
 from thermal_search.storage import Location
 from thermal_search.tuning.objective import PARETO, Objective, parse_objective
 from thermal_search.tuning.settings import ALL, Finalists, Images, SearchSettings, Trials
-from thermal_search.tuning.space import Fixed, parse_fixed
+from thermal_search.tuning.space import ConditionalSpace, Fixed, parse_fixed
 
 FILE = "search.json"
 EVALUATIONS_PER_TRIAL = 10
@@ -130,9 +130,11 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     def warn_if_short(self, size: int) -> None:
         """Logs a warning if the budget leaves few generator steps on images of `size` pixels."""
         short: list[str] = []
+        space = ConditionalSpace(self.architectures, self.fixed_parameters)
         for name in self.architectures:
-            published = search_spaces.load(name).published
-            config = architectures.ARCHITECTURES[name].Config(size=size, **published)
+            config = architectures.ARCHITECTURES[name].Config(
+                size=size, **space.published(name).parameters
+            )
             steps = generator_steps(config, self.images, self.workers)
             if steps < MIN_GENERATOR_STEPS:
                 short.append(f"{name} ({steps:,})")

@@ -13,11 +13,13 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
+from thermal_search.atomic_file import remove_unfinished
 from thermal_search.data.manifest import Manifest
 from thermal_search.data.ray_dataset import LoadedDataset, load
 from thermal_search.errors import SearchError
 from thermal_search.evaluation.evaluator import full_protocol
 from thermal_search.metrics import PerceptualDistance, build_extractor
+from thermal_search.storage import Location
 from thermal_search.tracking.store import require_store
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
@@ -25,7 +27,7 @@ from thermal_search.tuning.callback import SearchCallback, resume_command
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.record import Phase, SearchRecord
+from thermal_search.tuning.record import FILES, Phase, SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
@@ -82,12 +84,18 @@ def search(
             placement = nodes.wait_for(plan, wait, Console(highlight=False, soft_wrap=True).print)
             # Only now: what is refused until here leaves the folder as it was.
             plan.output.make_folder()
-            with own(plan.output, stopper.report_fault):
+            with stopper.on_storage_faults(), own(plan.output, stopper.report_fault):
                 plan.save()
+                _remove_unfinished(plan.output)
+                # Of an earlier run, or of the search that this one is a copy of: its placement
+                # groups are not ours.
+                (plan.output / RAY_FOLDER).delete()
                 shared = optuna_storage or open_storage(plan.output, None)
                 record = _search(plan, manifest, placement, stopper, shared)
                 (plan.output / RAY_FOLDER).delete()
                 return record
+        stopper.raise_reason()
+        raise AssertionError("a search that does not return was stopped for a reason")
     finally:
         if not was_connected:
             ray.shutdown()
@@ -115,6 +123,14 @@ def _search(
         else:
             _load_and_run("retrainings", record, manifest, placement, stopper)
     return record
+
+
+def _remove_unfinished(output: Location) -> None:
+    """Removes what a killed search has left unfinished. A bucket has no such files."""
+    if local := output.local:
+        remove_unfinished(local.iterdir())
+        for phase in FILES:
+            remove_unfinished((local / phase).rglob(".unfinished-*"))
 
 
 def protocol_of(plan: SearchPlan, manifest: Manifest) -> dict[str, str | int]:
@@ -197,7 +213,7 @@ def run_phase(
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=TrialSource(trials, slots),
+                search_alg=TrialSource(trials, slots, stopper),
                 scheduler=PerArchitectureASHA(record) if has_asha else FIFOScheduler(),
                 reuse_actors=True,
             ),

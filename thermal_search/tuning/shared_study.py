@@ -80,14 +80,13 @@ class SharedStudy:
 
     def _write(self, trial: TrialRecord) -> None:
         storage = self.storage
-        known = storage.get_all_trials(self.study_id, deepcopy=False)
-        for number in range(len(known), trial.number + 1):
+        for number in range(storage.get_n_trials(self.study_id), trial.number + 1):
             new = self._begun(trial) if number == trial.number else None
             storage.create_new_trial(self.study_id, new or create_trial(state=TrialState.FAIL))
-        frozen = storage.get_all_trials(self.study_id, deepcopy=False)[trial.number]
+        id = storage.get_trial_id_from_study_id_trial_number(self.study_id, trial.number)
+        frozen = storage.get_trial(id)
         if frozen.state.is_finished():
             return
-        id = frozen._trial_id  # pyright: ignore[reportPrivateUsage] - storages have no other key
         for count in range(len(frozen.intermediate_values) + 1, len(trial.history) + 1):
             values = self.record.objective_after(trial, count)
             if len(values) == 1:  # Optuna has no intermediate values of two objectives
@@ -130,7 +129,8 @@ def open_storage(output: Location, url: str | None) -> BaseStorage | None:
     """Optuna's storage at `url`, by default a journal in the output folder; None without `url` if
     the output is in a bucket, which cannot hold a journal.
 
-    A damaged journal is set aside. Raises SearchError if the storage at `url` cannot be used.
+    A damaged journal is set aside. Raises SearchError if the storage at `url` cannot be used, and
+    OSError if the disk refuses.
     """
     if url:
         try:
@@ -149,6 +149,8 @@ def open_storage(output: Location, url: str | None) -> BaseStorage | None:
     try:
         storage = JournalStorage(JournalFileBackend(str(journal)))
         storage.get_all_studies()
+    except OSError:
+        raise  # the disk refuses; the file may be whole
     except Exception:  # any, from a damaged file
         aside = journal.with_name(f"{JOURNAL}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
         journal.rename(aside)

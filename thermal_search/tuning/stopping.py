@@ -10,6 +10,7 @@ from typing import Any
 from ray.tune import Stopper
 
 from thermal_search.errors import SearchInterrupted, SearchStopped
+from thermal_search.storage import StorageError, describe_fault
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -43,6 +44,14 @@ class SearchStopper(Stopper):
         return bool(self.reason)
 
     @contextlib.contextmanager
+    def on_storage_faults(self) -> Generator[None]:
+        """A context in which a disk or a bucket that refuses stops the search."""
+        try:
+            yield
+        except (OSError, StorageError) as error:
+            self.report_fault(describe_fault(error))
+
+    @contextlib.contextmanager
     def on_signals(self) -> Generator[None]:
         """A context in which the first SIGINT or SIGTERM stops the search: tidily while trials run,
         else by SearchInterrupted. A second one ends the process."""
@@ -56,7 +65,7 @@ class SearchStopper(Stopper):
             for other in SIGNALS:
                 signal.signal(other, signal.SIG_DFL)
             if not self.is_running:
-                self._raise_reason()
+                self.raise_reason()
 
         for number in SIGNALS:
             signal.signal(number, stop)
@@ -74,9 +83,10 @@ class SearchStopper(Stopper):
             yield
         finally:
             self.is_running = False
-        self._raise_reason()
+        self.raise_reason()
 
-    def _raise_reason(self) -> None:
+    def raise_reason(self) -> None:
+        """Raises SearchInterrupted or SearchStopped if the search is to stop."""
         if self.signal:
             raise SearchInterrupted(
                 f"Stopped by {self.signal.name}; {self.resume_command} continues the search.",

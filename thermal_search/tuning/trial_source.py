@@ -12,6 +12,7 @@ from ray.tune.search import SearchAlgorithm
 
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.slots.messages import TrialConfig
+from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.study import ProposalStudy
 from thermal_search.tuning.summary import UNFINISHED, RetrainingRecord, TrialRecord
 
@@ -25,8 +26,8 @@ class TrialSource(SearchAlgorithm):
     Tune pickles its search algorithm into its own files; there is nothing in them to read again.
     """
 
-    def __init__(self, trials: Iterator[TrialRecord], slots: int) -> None:
-        self.trials, self.slots = trials, slots
+    def __init__(self, trials: Iterator[TrialRecord], slots: int, stopper: SearchStopper) -> None:
+        self.trials, self.slots, self.stopper = trials, slots, stopper
         self.running: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -40,7 +41,9 @@ class TrialSource(SearchAlgorithm):
     def next_trial(self) -> Trial | None:
         if self._finished or len(self.running) >= self.slots:
             return None  # Ray Tune asks again
-        record = next(self.trials, None)
+        record = None
+        with self.stopper.on_storage_faults():  # a new trial is written before it starts
+            record = next(self.trials, None)
         if record is None:
             self.set_finished()
             return None
