@@ -8,17 +8,9 @@ machine; training_step.py measures time.
 """
 
 import argparse
-from contextlib import nullcontext
 
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
-
-from thermal_search.architectures import ARCHITECTURES, build
-from thermal_search.distributed.worker_group import WorkerGroup
-from thermal_search.images import Batch
-from thermal_search.training.optimizers import build_optimizers
-from thermal_search.training.step import train_step
+from thermal_search.architectures import ARCHITECTURES
+from thermal_search.training.operations import cost_of
 
 BATCH = 2
 OVERRIDES: dict[str, dict[str, object]] = {
@@ -47,33 +39,8 @@ def main() -> None:
 
 def operations(name: str, size: int) -> float:
     """Of one training step, per image."""
-    torch.manual_seed(0)
-    translator = build(name, size, {"batch_size": BATCH} | OVERRIDES.get(name, {}))
-    batch = Batch(torch.rand(BATCH, 3, size, size) * 2 - 1, torch.rand(BATCH, 1, size, size))
-    translator.begin_step(1, 1)
-    with Operations() as operations:
-        train_step(
-            translator,
-            build_optimizers(translator),
-            iter(lambda: batch, None),
-            group=WorkerGroup(),
-            autocast=nullcontext(),
-        )
-    return operations.count / BATCH
-
-
-class Operations(TorchDispatchMode):
-    """Counts by torch's formulas. Its FlopCounterMode fails on the gradient of a penalty."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if formula := flop_registry.get(func._overloadpacket):
-            self.count += formula(*args, **(kwargs or {}), out_val=out)
-        return out
+    setting = {"batch_size": BATCH} | OVERRIDES.get(name, {})
+    return cost_of(name, size, setting).at_full_size
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ KEYS = {
 }  # fmt: skip
 TRIAL_KEYS = {
     "id", "number", "architecture", "parameters", "history", "status", "reason", "images",
-    "seconds", "checkpoint", "objective", "beats_inverted_grey",
+    "seconds", "checkpoint", "objective", "beats_inverted_grey", "budget",
 }  # fmt: skip
 
 
@@ -39,7 +39,8 @@ def assert_is_complete(summary: dict[str, Any], *, trials: int, images: int) -> 
 
 def started_plan(output: Path | Location, **changes: Any) -> SearchPlan:
     """The plan of a search that has begun, saved in its output folder."""
-    settings = {"data": Path("data"), "architectures": ("pix2pix",), "average_last": 1} | changes
+    settings = {"data": Path("data"), "architectures": ("pix2pix",), "average_last": 1}
+    settings |= {"images": 200_000} | changes
     plan = plan_from_settings(SearchSettings(output=output, **settings))
     plan = plan.started_on("digest", {"images": 9})
     plan.save()

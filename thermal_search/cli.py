@@ -87,6 +87,11 @@ def run_search(settings: SearchSettings, launch: LaunchSettings, *, default_addr
     if minutes is None:
         minutes = 0.0 if address == "local" else CLUSTER_WAIT_MINUTES
     wait = NodeWait(launch.wait_for_nodes, minutes)
+    if launch.dry_run:
+        from thermal_search.tuning.dry_run import dry_run
+
+        print(dry_run(plan, address=address, wait=wait))
+        return
     record = search(plan, address=address, resume=launch.resume, storage=launch.storage, wait=wait)
     print(describe(record))
     record.require_results()

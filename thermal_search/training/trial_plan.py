@@ -2,9 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from thermal_search.choices import Precision
 from thermal_search.storage import Location
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialBudget:
+    """How long a trial trains. Fixed before its first step: schedules and growth follow from it."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+    """A part of kept files, which are read strictly."""
+
+    images: int
+    """To show, by all workers together."""
+
+    evaluate_every: int
+    """Images shown between two evaluations."""
+
+    full_size_from: int = 0
+    """Images after which growing networks have their full size; 0 if they do not grow."""
 
 
 @dataclass(frozen=True, kw_only=True)

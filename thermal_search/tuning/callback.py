@@ -16,6 +16,7 @@ from thermal_search.tracking.runs import SearchLogger
 from thermal_search.tracking.store import prepare_database
 from thermal_search.training.trial_plan import grid_name
 from thermal_search.tuning.final_ranking import mlflow_summary
+from thermal_search.tuning.hours import SearchTime
 from thermal_search.tuning.pareto_plot import draw_pareto_front
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
@@ -25,7 +26,8 @@ from thermal_search.tuning.shared_study import SharedStudy
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
 from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE
 from thermal_search.tuning.stopping import SearchStopper
-from thermal_search.tuning.summary import RetrainingRecord, Status, TrialRecord
+from thermal_search.tuning.time_left import Estimate
+from thermal_search.tuning.summary import OUT_OF_TIME, RetrainingRecord, Status, TrialRecord
 
 TIMEOUT_S = 120.0
 """How long the end of a search waits for an MLflow server that is unreachable."""
@@ -54,11 +56,14 @@ class SearchCallback(tune.Callback):
         phase: Phase,
         stopper: SearchStopper,
         storage: BaseStorage | None = None,
+        time: SearchTime | None = None,
+        estimate: Estimate | None = None,
     ) -> None:
-        """`storage`: Optuna's, for the study that others open; None for no such study."""
+        """`storage`: Optuna's, for the study that others open; None for no such study. `time`: of a
+        search with --hours. `estimate`: of the time left."""
         self.record, self.plan, self.stopper = record, record.plan, stopper
         self.phase: Phase = phase
-        self.storage = storage
+        self.storage, self.time, self.estimate = storage, time, estimate
         self.has_evaluated = False
         """Whether a slot of this run has evaluated a trial."""
 
@@ -67,7 +72,7 @@ class SearchCallback(tune.Callback):
 
     def setup(self, *args: Any, **info: Any) -> None:
         plan = self.plan
-        self.progress = Progress(plan, self.record, self.phase)
+        self.progress = Progress(plan, self.record, self.phase, estimate=self.estimate)
         prepare_database(plan.output, self.progress.warn)
         self.logger = SearchLogger(plan.output, plan.id, plan.mlflow_params())
         self.log_queue = LogQueue(self.progress.warn)
@@ -89,6 +94,8 @@ class SearchCallback(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         with self.stopper.on_storage_faults():
             self.record.write_summary()
+            if self.time:
+                self.time.keep()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         id = trial.trial_id
@@ -136,10 +143,12 @@ class SearchCallback(tune.Callback):
         reason = report.reason if report else ""
         if status == "running":
             record, status = self.record[trial.trial_id], "stopped"
-            reason = (
+            reason = self.record.stop_reasons.pop(trial.trial_id, None) or (
                 f"at {record.images:,} images it was not among the best of the "
                 f"{record.architecture} trials"
             )
+            if self.stopper.has_ended(trial.trial_id):
+                reason = OUT_OF_TIME
         self._end(trial.trial_id, status, reason)
         if report and report.stops_search:
             self.stopper.report_fault(reason)
@@ -171,6 +180,8 @@ class SearchCallback(tune.Callback):
                     self._end(trial.id, "interrupted", reason)
         with self.stopper.on_storage_faults():
             self.record.flush()
+            if self.time:
+                self.time.save()
         metric, best = self.plan.metric, self.record.best
         logged = (best.id, self.record.metric_mean(best, metric)) if best else None
         status = "interrupted" if self.stopper.reason else "completed"

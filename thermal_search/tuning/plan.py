@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,12 +17,27 @@ from thermal_search.documents import Document
 from thermal_search.errors import SearchError, SettingsError
 from thermal_search.metrics import is_file, metric_name
 from thermal_search.storage import Location
+from thermal_search.tuning.budgets import (
+    DEFAULT_COMPUTE,
+    EVALUATIONS_PER_TRIAL,
+    Budgets,
+    Calibration,
+    equal_images,
+)
 from thermal_search.tuning.objective import PARETO, Objective, parse_objective
-from thermal_search.tuning.settings import ALL, Finalists, Images, SearchSettings, Trials
+from thermal_search.tuning.settings import (
+    ALL,
+    MAX_TRIALS,
+    Finalists,
+    Images,
+    SearchSettings,
+    Trials,
+)
+from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.space import ConditionalSpace, Fixed, parse_fixed
 
 FILE = "search.json"
-EVALUATIONS_PER_TRIAL = 10
+DEFAULT_TRIALS = 60
 MAX_AVERAGED = 3
 """Default number of evaluations in a trial's objective value, if it has three times as many."""
 
@@ -43,6 +59,7 @@ CHANGEABLE = {
     "output",
     "finalists",
     "seeds",
+    "hours",
 }
 """What may differ when a search resumes: paths, how many machines there are, and what happens when
 its trials have ended."""
@@ -58,11 +75,16 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
 
     REMEDY: ClassVar[str] = "restore the file, or start a new search"
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
 
     # `...` is pydantic's word for "required": what SearchSettings leaves open is decided here.
     data: LocationFlag = Field(default=...)
+    trials: Trials = Field(default=...)
+    """MAX_TRIALS if only --hours ends the search."""
+
     evaluate_every: Images = Field(default=...)
+    """1 if trials have equal compute: then each has its own."""
+
     average_last: Trials = Field(default=...)
     finalists: Finalists = Field(default=...)
 
@@ -78,8 +100,8 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     @field_validator("evaluate_every")
     @classmethod
     def _require_an_evaluation(cls, evaluate_every: int, info: ValidationInfo) -> int:
-        images = info.data.get("images", evaluate_every)
-        if evaluate_every > images:
+        images = info.data.get("images")
+        if images and evaluate_every > images:
             raise ValueError(f"must not exceed --images ({images})")
         return evaluate_every
 
@@ -127,22 +149,43 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
             )
         return manifest
 
-    def warn_if_short(self, size: int) -> None:
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether only its hours end the search, not a number of trials."""
+        return self.trials == MAX_TRIALS
+
+    def budgets(self, size: int, calibration: Calibration | None = None) -> Budgets | None:
+        """What fixes the budgets of trials on images of `size` pixels; None for equal images."""
+        if self.images:
+            return None
+        if calibration:
+            return Budgets(size, calibration.compute, calibration)
+        return Budgets(size, self.compute or DEFAULT_COMPUTE)
+
+    def fix_budget(self, config: TrialConfig, budgets: Budgets | None) -> TrialConfig:
+        """A configuration with the budget of its trial."""
+        if budgets:
+            return budgets.fix(config)
+        assert self.images
+        return replace(config, budget=equal_images(config, self.images, self.evaluate_every))
+
+    def warn_if_short(self, size: int, calibration: Calibration | None = None) -> None:
         """Logs a warning if the budget leaves few generator steps on images of `size` pixels."""
         short: list[str] = []
+        budgets = self.budgets(size, calibration)
         space = ConditionalSpace(self.architectures, self.fixed_parameters)
         for name in self.architectures:
-            config = architectures.ARCHITECTURES[name].Config(
-                size=size, **space.published(name).parameters
-            )
-            steps = generator_steps(config, self.images, self.workers)
+            point = self.fix_budget(space.published(name), budgets)
+            assert point.budget
+            config = architectures.ARCHITECTURES[name].Config(size=size, **point.parameters)
+            steps = generator_steps(config, point.budget.images, self.workers)
             if steps < MIN_GENERATOR_STEPS:
                 short.append(f"{name} ({steps:,})")
         if short:
             log.warning(
-                "--images %d leaves fewer than %s generator steps to the published points of %s: "
-                "pass more images, or expect smaller batches to be better.",
-                self.images,
+                "%s leaves fewer than %s generator steps to the published points of %s: "
+                "pass more, or expect smaller batches to be better.",
+                f"--images {self.images}" if self.images else "Equal compute for every trial",
                 f"{MIN_GENERATOR_STEPS:,}",
                 ", ".join(short),
             )
@@ -220,11 +263,15 @@ def plan_from_settings(settings: SearchSettings, *, resume: bool = False) -> Sea
         return SearchPlan.load(settings.output).resumed(settings)
     if settings.data is None:
         raise SettingsError("A search needs --data, a folder written by process.py.")
-    every = settings.evaluate_every or max(settings.images // EVALUATIONS_PER_TRIAL, 1)
-    evaluations = settings.images // every
+    _require_one_budget(settings)
+    images = settings.images or EVALUATIONS_PER_TRIAL  # of equal compute, every trial has its own
+    every = settings.evaluate_every or max(images // EVALUATIONS_PER_TRIAL, 1)
+    evaluations = images // every
     has_two_objectives = settings.objective.strip().startswith(PARETO)
-    is_small = settings.trials < TRIALS_FOR_FINALISTS
+    trials = settings.trials or (MAX_TRIALS if settings.hours else DEFAULT_TRIALS)
+    is_small = trials < TRIALS_FOR_FINALISTS
     defaults = {
+        "trials": trials,
         "evaluate_every": every,
         "average_last": min(max(evaluations // 3, 1), MAX_AVERAGED),
         "finalists": 0 if has_two_objectives or is_small else DEFAULT_FINALISTS,
@@ -232,6 +279,19 @@ def plan_from_settings(settings: SearchSettings, *, resume: bool = False) -> Sea
     decided = {name: _value(settings, name) for name in SearchSettings.model_fields}
     decided |= {name: value for name, value in defaults.items() if decided[name] is None}
     return SearchPlan(**decided, id=uuid.uuid4().hex, dataset_digest="", protocol={})
+
+
+def _require_one_budget(settings: SearchSettings) -> None:
+    if settings.images and settings.compute:
+        raise SettingsError(
+            f"--images {settings.images} gives every trial equal images and --compute "
+            f"{settings.compute} equal compute: pass one of them."
+        )
+    if settings.evaluate_every and not settings.images:
+        raise SettingsError(
+            f"--evaluate-every {settings.evaluate_every} needs --images: with equal compute every "
+            f"trial has {EVALUATIONS_PER_TRIAL} evaluations."
+        )
 
 
 def _value(settings: SearchSettings, name: str) -> Any:

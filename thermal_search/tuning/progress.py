@@ -11,6 +11,7 @@ from rich.text import Text
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.summary import UNFINISHED, TrialRecord
+from thermal_search.tuning.time_left import Estimate
 
 SHOWN_TRIALS = 12
 
@@ -24,11 +25,15 @@ class Progress:
         record: SearchRecord,
         phase: Phase = "trials",
         console: Console | None = None,
+        estimate: Estimate | None = None,
     ):
         self.plan, self.record = plan, record
         self.phase: Phase = phase
         self.total = plan.finalists * plan.seeds if phase == "retrainings" else plan.trials
+        if phase == "trials" and plan.is_open_ended:
+            self.total = 0
         self.console = console or Console()
+        self.estimate = estimate
         self.started = time.monotonic()
         self.images_before = self._images()
         self.live: Live | None = None
@@ -64,7 +69,8 @@ class Progress:
         failed = sum(trial.status in ("diverged", "failed") for trial in trials)
         done = sum(trial.status not in UNFINISHED for trial in trials)
         unit = "retrainings done" if self.phase == "retrainings" else "trials done"
-        words = [f"{done}/{self.total} {unit}", f"{running} running"]
+        total = f"/{self.total}" if self.total else ""
+        words = [f"{done}{total} {unit}", f"{running} running"]
         words += [f"{stopped} stopped early"] + ([f"{failed} failed"] if failed else [])
         if best := self.record.best:
             value = self.record.objective_values(best)[0]
@@ -73,7 +79,8 @@ class Progress:
         if shown:
             speed = shown / (time.monotonic() - self.started)
             words.append(f"{speed:.1f} images/s")
-            words.append(f"at most {_duration(self._images_left() / speed)} left")
+        if self.estimate and (seconds := self.estimate()) is not None:
+            words.append(f"about {_duration(seconds)} left")
         return ", ".join(words)
 
     def _trials(self) -> Sequence[TrialRecord]:
@@ -84,14 +91,6 @@ class Progress:
 
     def _images(self) -> int:
         return sum(trial.images for trial in self._trials())
-
-    def _images_left(self) -> int:
-        """Images to show if no further trial stops early."""
-        budget = self.plan.images
-        trials = self._trials()
-        running = [t for t in trials if t.status in UNFINISHED]
-        waiting = max(self.total - len(trials), 0)
-        return waiting * budget + sum(max(budget - trial.images, 0) for trial in running)
 
     def _clock(self) -> str:
         return _duration(time.monotonic() - self.started)

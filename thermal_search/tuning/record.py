@@ -5,9 +5,11 @@ from.
     OUTPUT/baselines.json             metrics of what needs no training
     OUTPUT/trials/ID/trial.json       parameters, every evaluation, status and reason of a trial
     OUTPUT/retrainings/ID/trial.json  the same of a finalist's retraining
+    OUTPUT/time.json                  the time spent by a search with --hours
     OUTPUT/summary.json               all of it in one file, for programs; never read again
 """
 
+import contextlib
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,8 @@ from thermal_search.checkpoint import GENERATOR
 from thermal_search.errors import SearchError
 from thermal_search.evaluation.baselines import TRIVIAL_BASELINE, Baselines
 from thermal_search.storage import Location
-from thermal_search.training.trial_plan import TrialEvaluation
+from thermal_search.training.trial_plan import TrialBudget, TrialEvaluation
+from thermal_search.tuning.budgets import equal_images
 from thermal_search.tuning.final_ranking import rank_finalists
 from thermal_search.tuning.objective import pareto_front
 from thermal_search.tuning.plan import SearchPlan
@@ -33,6 +36,7 @@ from thermal_search.tuning.summary import (
     RetrainingRecord,
     Status,
     Summary,
+    TimeFile,
     TrialFile,
     TrialRecord,
 )
@@ -44,6 +48,7 @@ Also the name of the folder that holds them."""
 TRIAL_FILE = "trial.json"
 FILES: dict[Phase, type[TrialFile]] = {"trials": TrialFile, "retrainings": RetrainingFile}
 BASELINES_FILE = "baselines.json"
+TIME_FILE = "time.json"
 
 SUMMARY_INTERVAL_S = 2.0
 """Least time between two versions of summary.json."""
@@ -66,6 +71,10 @@ class SearchRecord:
         self.test_baselines: Baselines = {}
         self.trials: dict[str, TrialRecord] = {}
         self.retrainings: dict[str, RetrainingRecord] = {}
+        self.time = TimeFile(seconds=0.0)
+        self.stop_reasons: dict[str, str] = {}
+        """Why the scheduler stops a trial, until the trial has ended."""
+
         self.is_summary_current = False
         self.next_summary = 0.0
 
@@ -84,6 +93,8 @@ class SearchRecord:
             record.baselines, record.test_baselines = baselines.validation, baselines.test
         except FileNotFoundError:
             pass
+        with contextlib.suppress(FileNotFoundError):
+            record.time = TimeFile.read_or_backup(record.output / TIME_FILE)
         for trial in record._read("trials"):
             record.trials[trial.id] = trial
         for trial in record._read("retrainings"):
@@ -173,9 +184,10 @@ class SearchRecord:
 
     @property
     def has_every_trial(self) -> bool:
-        """Whether every trial of the plan has ended."""
+        """Whether every trial of the plan has ended, or every one that there was time for."""
         ended = [trial for trial in self.trials.values() if trial.status not in UNFINISHED]
-        return len(ended) >= max(self.plan.trials, len(self.trials))
+        planned = 0 if self.time.are_trials_over else self.plan.trials
+        return len(ended) >= max(planned, len(self.trials))
 
     def finalists(self) -> list[TrialRecord]:
         """The best of the completed trials, as only they compare with a full training; none until
@@ -196,7 +208,7 @@ class SearchRecord:
             if not (retraining := self.retrainings.get(_retraining_id(finalist, seed)))
             or retraining.status in UNFINISHED
         ]
-        if missing or not finalists:
+        if (missing and not self.time.are_finals_over) or not finalists:
             return None
         ended = [r for r in self.retrainings.values() if r.status not in UNFINISHED]
         return rank_finalists(ended, self.objective, self.objective_values, self.test_baselines)
@@ -245,13 +257,21 @@ class SearchRecord:
     def add(self, number: int, config: TrialConfig) -> TrialRecord:
         """A new trial of the search."""
         id = f"{number:05d}"
-        parameters = dict(config.parameters)
         trial = TrialRecord(
-            id=id, number=number, architecture=config.architecture, parameters=parameters
+            id=id,
+            number=number,
+            architecture=config.architecture,
+            parameters=dict(config.parameters),
+            budget=config.budget or self._equal_images(config),
         )
         self.trials[id] = trial
         self._save(trial)
         return trial
+
+    def _equal_images(self, config: TrialConfig) -> TrialBudget:
+        plan = self.plan
+        assert plan.images, "only a search with equal images has the same budget for every trial"
+        return equal_images(config, plan.images, plan.evaluate_every)
 
     def has_retraining(self, finalist: TrialRecord, seed: int) -> bool:
         """Whether a finalist's retraining with this seed has begun."""
@@ -264,6 +284,7 @@ class SearchRecord:
             number=finalist.number,
             architecture=finalist.architecture,
             parameters=finalist.parameters,
+            budget=finalist.budget,
             finalist=finalist.id,
             seed=seed,
         )
@@ -293,6 +314,10 @@ class SearchRecord:
             trial.test_metrics = report.test_metrics
         self._save(trial)
         return True
+
+    def save_time(self, time: TimeFile) -> None:
+        self.time = time
+        time.write_with_backup(self.output / TIME_FILE)
 
     def end(self, id: str, status: Status, reason: str) -> None:
         trial = self[id]

@@ -1,9 +1,13 @@
 """Runs a search: Optuna proposes, Ray Tune schedules, slots train, SearchRecord stores."""
 
 import logging
+import math
 import tempfile
+import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -21,18 +25,25 @@ from thermal_search.evaluation.evaluator import full_protocol
 from thermal_search.metrics import PerceptualDistance, build_extractor
 from thermal_search.storage import Location
 from thermal_search.tracking.store import require_store
+from thermal_search.training.operations import cost_of
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
+from thermal_search.tuning.budgets import DEFAULT_COMPUTE, Budgets, Calibration
+from thermal_search.tuning.calibrate import calibrate, unit_seconds
 from thermal_search.tuning.callback import SearchCallback, resume_command
+from thermal_search.tuning.hours import SearchTime, compute_for
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
-from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.plan import DEFAULT_TRIALS, SearchPlan
 from thermal_search.tuning.record import FILES, Phase, SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
+from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.slots.slot import Slot
+from thermal_search.tuning.space import ConditionalSpace
 from thermal_search.tuning.stopping import SearchStopper
+from thermal_search.tuning.time_left import TrialTimes, share_of, time_left
 from thermal_search.tuning.trial_source import (
     TrialSource,
     proposed_trials,
@@ -44,6 +55,7 @@ RAY_FOLDER = "ray"
 """The folder in the output for Ray Train's files, which every machine must reach. Never read
 again."""
 
+CALIBRATION_FILE = "calibration.json"
 SLOT_LOSSES_PER_TRIAL = 3
 """Times a trial may lose its whole slot (not only a worker) and start again in another."""
 
@@ -64,6 +76,7 @@ def search(
 
     Raises SearchError, DatasetError or WeightsUnavailable before anything starts.
     """
+    started = time.monotonic()
     manifest = plan.check()
     _check_output(plan, manifest, resume)
     require_store(plan.output)
@@ -74,24 +87,30 @@ def search(
         require_same_protocol(protocol, plan.protocol)
     else:
         plan = plan.started_on(manifest.digest, protocol)
-        plan.warn_if_short(manifest.size)
     was_connected = ray.is_initialized()
     nodes.join(address)
     stopper = SearchStopper(resume_command(plan))
     try:
         silence_libraries()
         with stopper.on_signals():
-            placement = nodes.wait_for(plan, wait, Console(highlight=False, soft_wrap=True).print)
+            say = Console(highlight=False, soft_wrap=True).print
+            placement = nodes.wait_for(plan, wait, say)
+            calibration = _calibration(plan, manifest, placement, resume, say)
+            if not resume:
+                plan.warn_if_short(manifest.size, calibration)
             # Only now: what is refused until here leaves the folder as it was.
             plan.output.make_folder()
             with stopper.on_storage_faults(), own(plan.output, stopper.report_fault):
                 plan.save()
+                if calibration:
+                    calibration.write_with_backup(plan.output / CALIBRATION_FILE)
                 _remove_unfinished(plan.output)
                 # Of an earlier run, or of the search that this one is a copy of: its placement
                 # groups are not ours.
                 (plan.output / RAY_FOLDER).delete()
                 shared = optuna_storage or open_storage(plan.output, None)
-                record = _search(plan, manifest, placement, stopper, shared)
+                run = _Run(manifest, placement, stopper, calibration, started)
+                record = _search(plan, run, shared)
                 (plan.output / RAY_FOLDER).delete()
                 return record
         stopper.raise_reason()
@@ -101,27 +120,90 @@ def search(
             ray.shutdown()
 
 
-def _search(
+@dataclass(frozen=True)
+class _Run:
+    """What one run of a search has besides its record."""
+
+    manifest: Manifest
+    placement: SlotPlacement
+    stopper: SearchStopper
+    calibration: Calibration | None
+    started: float
+    """When it began, by `time.monotonic`."""
+
+
+def _calibration(
     plan: SearchPlan,
     manifest: Manifest,
     placement: SlotPlacement,
-    stopper: SearchStopper,
-    storage: BaseStorage | None,
-) -> SearchRecord:
+    resume: bool,
+    say: Callable[[str], None],
+) -> Calibration | None:
+    """What the machines were measured at, if the budgets of trials follow from --hours."""
+    if plan.images or plan.compute or not plan.hours:
+        return None
+    if resume:
+        try:
+            return Calibration.read_or_backup(plan.output / CALIBRATION_FILE)
+        except FileNotFoundError:
+            return None  # it began without --hours
+    say("Measuring how fast each architecture trains here, for at most two minutes.")
+    calibration, _ = calibrate(plan, manifest.size, placement)
+    compute = compute_of(plan, placement.slots, calibration)
+    return calibration.model_copy(update={"compute": compute})
+
+
+def compute_of(plan: SearchPlan, slots: int, calibration: Calibration) -> float:
+    """The compute of every trial, in images of the reference."""
+    if plan.compute or not plan.hours:
+        return plan.compute or DEFAULT_COMPUTE
+    trials = DEFAULT_TRIALS if plan.is_open_ended else plan.trials
+    finals = plan.finalists * plan.seeds
+    return compute_for(plan.hours, slots, trials, finals, unit_seconds(calibration))
+
+
+def trial_seconds(
+    plan: SearchPlan, points: Mapping[str, TrialConfig], calibration: Calibration
+) -> dict[str, float]:
+    """Seconds that full trials of these settings train, by a calibration."""
+    seconds: dict[str, float] = {}
+    for name, point in points.items():
+        assert point.budget
+        cost = cost_of(name, calibration.size, point.parameters)
+        per_image = cost.per_image * calibration.seconds_per_operation(name)
+        seconds[name] = point.budget.images * per_image / plan.workers
+    return seconds
+
+
+def _search(plan: SearchPlan, run: _Run, storage: BaseStorage | None) -> SearchRecord:
     """Runs what the record lacks: trials, then the finalists with further seeds, which are
     evaluated on the test split."""
     record = SearchRecord.of(plan)
+    slots, stopper = run.placement.slots, run.stopper
+    budgets = plan.budgets(run.manifest.size, run.calibration)
+    before: dict[str, float] = {}
+    if budgets and run.calibration:
+        space = ConditionalSpace(plan.architectures, plan.fixed_parameters)
+        points = {name: budgets.fix(space.published(name)) for name in plan.architectures}
+        before = trial_seconds(plan, points, run.calibration)
+    times = TrialTimes(record, budgets.done if budgets else share_of, before)
+    clock = SearchTime(record, slots, times, started=run.started) if plan.hours else None
+    pace = Pace(budgets, times, clock)
+    if clock:
+        clock.begin("trials")
     if record.has_every_trial:
         # MLflow may have been unreachable when the last one ended.
         SearchCallback(record, "trials", stopper, storage).resend()
     else:
-        _load_and_run("trials", record, manifest, placement, stopper, storage)
+        _load_and_run("trials", record, run.manifest, run.placement, stopper, storage, pace)
     if record.finalists():
         stop_other_retrainings(record)
+        if clock:
+            clock.begin("retrainings")
         if record.final_ranking:
             SearchCallback(record, "retrainings", stopper).resend()
         else:
-            _load_and_run("retrainings", record, manifest, placement, stopper)
+            _load_and_run("retrainings", record, run.manifest, run.placement, stopper, pace=pace)
     return record
 
 
@@ -172,6 +254,26 @@ def require_same_protocol(protocol: Mapping[str, Any], first: Mapping[str, Any])
             )
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How long trials train, and how long the search has."""
+
+    budgets: Budgets | None
+    """Of a search with equal compute."""
+
+    times: TrialTimes
+    clock: SearchTime | None
+    """Of a search with --hours."""
+
+    def left(self, record: SearchRecord, slots: int, phase: Phase) -> float | None:
+        """Seconds until the search ends, as far as is known."""
+        hours = self.clock.left if self.clock else math.inf
+        if record.plan.is_open_ended and phase == "trials":
+            return max(hours, 0.0)
+        seconds = time_left(record, slots, phase, self.times)
+        return None if seconds is None else max(min(seconds, hours), 0.0)
+
+
 def _load_and_run(
     phase: Phase,
     record: SearchRecord,
@@ -179,13 +281,14 @@ def _load_and_run(
     placement: SlotPlacement,
     stopper: SearchStopper,
     storage: BaseStorage | None = None,
+    pace: Pace | None = None,
 ) -> None:
     """Trains what is left of a phase, on the dataset."""
     # Held until the phase ends: its blocks live as long as the process that loaded them. While
     # trials are compared, nothing reads the test split.
     dataset = load(manifest, with_test=phase == "retrainings")
     trainable = slot_trainable(record.plan, manifest, dataset, placement, phase)
-    run_phase(phase, record, trainable, placement.slots, stopper, storage)
+    run_phase(phase, record, trainable, placement.slots, stopper, storage, pace)
     del dataset
 
 
@@ -196,18 +299,26 @@ def run_phase(
     slots: int,
     stopper: SearchStopper,
     storage: BaseStorage | None = None,
+    pace: Pace | None = None,
 ) -> None:
     """Runs what is left of a phase through slots.
 
     Args:
         trainable: what Ray Tune starts in each slot, as `slot_trainable` makes it.
+        pace: budgets and time of a search with equal compute or with --hours.
 
     Raises SearchInterrupted or SearchStopped if the search was stopped.
     """
     is_search = phase == "trials"
     # ASHA compares by one objective: with two, every trial runs to its end.
     has_asha = is_search and not record.objective.has_two_objectives
-    trials = proposed_trials(record) if is_search else retrainings(record)
+    pace = pace or Pace(None, TrialTimes(record), None)
+    clock = pace.clock
+    trials = (
+        proposed_trials(record, pace.budgets, clock) if is_search else retrainings(record, clock)
+    )
+    stopper.is_time_over = partial(clock.is_over, phase) if clock else None
+    estimate = partial(pace.left, record, slots, phase)
     # Ray Tune's files are of this process alone: what a search resumes from is its record.
     with tempfile.TemporaryDirectory(prefix="thermal-search-") as scratch:
         tuner = tune.Tuner(
@@ -220,7 +331,7 @@ def run_phase(
             run_config=tune.RunConfig(
                 name=phase,
                 storage_path=scratch,
-                callbacks=[SearchCallback(record, phase, stopper, storage)],
+                callbacks=[SearchCallback(record, phase, stopper, storage, clock, estimate)],
                 failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
                 stop=stopper,
                 verbose=0,
@@ -261,8 +372,8 @@ def slot_trainable(
             architecture="",
             parameters={},
             folder=plan.output / phase,
-            images=plan.images,
-            evaluate_every=plan.evaluate_every,
+            images=0,
+            evaluate_every=0,
             seed=plan.seed,
             precision=plan.precision,
         ),

@@ -85,15 +85,25 @@ class SearchSettings(MetricSettings, frozen=True):
     """Parameters that are not searched, separated by commas, as in pix2pix.batch_size=8: every
     trial has this value, the published point too."""
 
-    trials: Annotated[Trials, BUDGET] = 60
-    """Number of trials, each with one configuration."""
+    trials: Annotated[Trials | None, BUDGET] = None
+    """Number of trials, each with one configuration; default: 60, or with --hours as many as there
+    is time for."""
 
-    images: Annotated[Images, BUDGET] = 200_000
-    """Training budget of a trial, in images shown, over all its workers."""
+    hours: Annotated[float | None, Field(gt=0, le=MAX_COUNT), BUDGET] = None
+    """Hours that the whole search may take, the retrainings of its finalists included. Without
+    --images and --compute it also decides the budget of a trial."""
+
+    compute: Annotated[Images | None, BUDGET] = None
+    """Training budget of every trial, in images of pix2pix at its published point: a trial shows as
+    many images as take the same number of operations; default: 200000, or what --hours leaves."""
+
+    images: Annotated[Images | None, BUDGET] = None
+    """Training budget of every trial in images shown, over all its workers, whatever they cost;
+    default: equal compute (--compute)."""
 
     evaluate_every: Annotated[Images | None, BUDGET] = None
-    """Images shown between two evaluations of a trial, after each of which the trial may be
-    stopped; default: a tenth of --images."""
+    """With --images: images shown between two evaluations of a trial, after each of which the trial
+    may be stopped; default: a tenth of the trial's budget."""
 
     reduction: Annotated[float, Field(gt=1), BUDGET] = 3.0
     """Reduction factor of ASHA: each rung keeps the best 1/reduction of an architecture's
@@ -167,6 +177,10 @@ class SearchSettings(MetricSettings, frozen=True):
 
 class LaunchSettings(Settings, frozen=True):
     """How one run of the search command starts: not a part of the search."""
+
+    dry_run: Annotated[Switch, BUDGET] = False
+    """Say what the search will train, how long it takes and what does not fit the machines, after
+    at most two minutes of measuring them. Writes nothing."""
 
     config: Annotated[Path | None, DATA, Parameter(name=CONFIG)] = None
     """A YAML file of settings named like the flags, such as evaluate_every: 20000. Flags on the

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any
 
@@ -25,6 +25,11 @@ class SearchStopper(Stopper):
         self.is_running = False
         """Whether Ray Tune runs trials, which it stops when this object says so."""
 
+        self.is_time_over: Callable[[], bool] | None = None
+        """Whether running trials are to end at their next evaluation, in a search with --hours."""
+
+        self.ended: set[str] = set()
+
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray Tune pickles it into files that are never read
 
@@ -38,7 +43,14 @@ class SearchStopper(Stopper):
         self.fault = self.fault or reason
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        if self.is_time_over and self.is_time_over():
+            self.ended.add(trial_id)
+            return True
         return False
+
+    def has_ended(self, trial_id: str) -> bool:
+        """Whether a trial was ended because the time of the search was over."""
+        return trial_id in self.ended
 
     def stop_all(self) -> bool:
         return bool(self.reason)

@@ -5,12 +5,16 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from thermal_search.documents import Document, Section
+from thermal_search.training.trial_plan import TrialBudget
 
 FILE = "summary.json"
 
 Status = Literal["running", "completed", "stopped", "diverged", "failed", "interrupted"]
-"""`completed`: trained for its whole budget. `stopped`: ended early by the scheduler.
+"""`completed`: trained for its whole budget. `stopped`: ended early by the scheduler, or by --hours.
 `interrupted`: its machine failed, not the trial; it continues when the search resumes."""
+
+OUT_OF_TIME = "the time of the search was over"
+"""The reason of a trial that --hours stopped."""
 
 UNFINISHED: set[Status] = {"running", "interrupted"}
 """What a search that resumes continues."""
@@ -38,6 +42,9 @@ class TrialRecord(Section):
 
     architecture: str
     parameters: dict[str, Any]
+    budget: TrialBudget
+    """Of a retraining, its finalist's."""
+
     history: list[EvaluationRecord] = Field(default_factory=list[EvaluationRecord])
     status: Status = "running"
     reason: str = ""
@@ -67,6 +74,16 @@ class TrialRecord(Section):
             raise ValueError("images must be those of the last evaluation")
         return self
 
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether it was stopped because the time of the search was over."""
+        return self.status == "stopped" and self.reason == OUT_OF_TIME
+
+    @property
+    def share(self) -> float:
+        """The fraction of its budget that it has shown, 0 .. 1."""
+        return min(self.images / self.budget.images, 1.0)
+
 
 class RetrainingRecord(TrialRecord):
     """A finalist's parameters, trained again with another seed."""
@@ -86,7 +103,7 @@ class TrialFile(Document):
         "restore the file, or remove the trial's folder so that a resumed search repeats the trial"
     )
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     trial: TrialRecord
 
 
@@ -94,6 +111,25 @@ class RetrainingFile(TrialFile):
     """The same of a retraining."""
 
     trial: RetrainingRecord  # pyright: ignore[reportIncompatibleVariableOverride] - never assigned
+
+
+class TimeFile(Document):
+    """OUTPUT/time.json: the time of a search with --hours."""
+
+    REMEDY: ClassVar[str] = "remove the file: the search then has all of its hours again"
+
+    version: Literal[1] = 1
+    seconds: float
+    """Spent so far, over all runs of the search."""
+
+    are_trials_over: bool = False
+    """Whether the time for trials is over, so that what has completed is ranked."""
+
+    are_finals_over: bool = False
+    """Whether the time for retrainings is over, so that those that completed are ranked."""
+
+    hours_when_over: float = 0.0
+    """What --hours was then: with more, the search continues."""
 
 
 class BaselinesFile(Document):
@@ -159,7 +195,7 @@ class Summary(Document):
 
     REMEDY: ClassVar[str] = "resume the search, which writes it again"
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     metric: str
     """The key of the Frechet distance: `fid` on Inception's features, `fd_...` on others."""
 

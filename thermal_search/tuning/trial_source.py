@@ -10,6 +10,8 @@ from ray.tune.experiment.config_parser import (
 )
 from ray.tune.search import SearchAlgorithm
 
+from thermal_search.tuning.budgets import Budgets
+from thermal_search.tuning.hours import SearchTime
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.stopping import SearchStopper
@@ -49,7 +51,7 @@ class TrialSource(SearchAlgorithm):
             return None
         self.running.add(record.id)
         seed = record.seed if isinstance(record, RetrainingRecord) else None
-        config = TrialConfig(record.architecture, record.parameters, seed)
+        config = TrialConfig(record.architecture, record.parameters, seed, record.budget)
         return _create_trial_from_spec(
             {**self.spec, "config": config.to_tune()},
             self.parser,
@@ -64,23 +66,37 @@ class TrialSource(SearchAlgorithm):
         self.running.discard(trial_id)
 
 
-def proposed_trials(record: SearchRecord) -> Iterator[TrialRecord]:
-    """The trials of the search: unfinished ones, then as many new ones as it still lacks."""
+def proposed_trials(
+    record: SearchRecord, budgets: Budgets | None = None, time: SearchTime | None = None
+) -> Iterator[TrialRecord]:
+    """The trials of the search: unfinished ones, then as many new ones as it still lacks.
+
+    `budgets`: of a search with equal compute. `time`: of a search with --hours.
+    """
     yield from _unfinished(record.trials.values())
     plan = record.plan
     study = ProposalStudy(record, plan.architectures, plan.seed)
     while len(record.trials) < plan.trials:
+        if time and not time.may_start("trials"):
+            time.close("trials")
+            return
         number, config = study.propose()
-        yield record.add(number, config)
+        yield record.add(number, plan.fix_budget(config, budgets))
 
 
-def retrainings(record: SearchRecord) -> Iterator[TrialRecord]:
-    """The retrainings of the finalists, first every finalist with the first further seed."""
+def retrainings(record: SearchRecord, time: SearchTime | None = None) -> Iterator[TrialRecord]:
+    """The retrainings of the finalists, first every finalist with the first further seed.
+
+    `time`: of a search with --hours.
+    """
     yield from _unfinished(record.retrainings.values())
     finalists = record.finalists()
     for seed in record.retraining_seeds():
         for finalist in finalists:
             if not record.has_retraining(finalist, seed):
+                if time and not time.may_start("retrainings"):
+                    time.close("retrainings")
+                    return
                 yield record.add_retraining(finalist, seed)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from thermal_search.training.trial_plan import TrialEvaluation
+from thermal_search.training.trial_plan import TrialBudget, TrialEvaluation
 
 REPORT = "report"
 """The key of a TrialReport in the results of Ray Tune."""
@@ -19,10 +19,15 @@ class TrialConfig:
     seed: int | None = None
     """The seed of a retraining; None for the search's seed."""
 
+    budget: TrialBudget | None = None
+    """None until it is fixed, which is before the trial starts."""
+
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "TrialConfig":
         """From the config of a trial of Ray Tune."""
-        return cls(config["architecture"], config["parameters"], config["seed"])
+        return cls(
+            config["architecture"], config["parameters"], config["seed"], config["budget"]
+        )
 
     def to_tune(self) -> dict[str, Any]:
         """The config of a trial of Ray Tune."""
@@ -30,6 +35,7 @@ class TrialConfig:
             "architecture": self.architecture,
             "parameters": dict(self.parameters),
             "seed": self.seed,
+            "budget": self.budget,
         }
 
 

@@ -126,12 +126,15 @@ class Slot(tune.Trainable):
         self.current = self.trial_id
         (self.placement_groups / f"{self.current}.slot").write_text(self.name)
         trial, common = TrialConfig.of(config), self.slot_config.trial_template
+        assert trial.budget
         plan = replace(
             common,
             id=self.current,
             architecture=trial.architecture,
             parameters=trial.parameters,
             folder=common.folder / self.current,
+            images=trial.budget.images,
+            evaluate_every=trial.budget.evaluate_every,
             seed=common.seed if trial.seed is None else trial.seed,
         )
         ray.get(self.mailbox.submit.remote(plan))

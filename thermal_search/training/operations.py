@@ -1,0 +1,127 @@
+"""What a setting's training costs, in operations: counted, so that it is the same on every machine.
+
+The networks and a batch are tensors without content (torch's meta device), so that a step of any
+size is counted within about a second and without memory.
+"""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from thermal_search.architectures import build
+from thermal_search.architectures.growth import GrowthConfig
+from thermal_search.architectures.translator import Translator
+from thermal_search.distributed.worker_group import WorkerGroup
+from thermal_search.images import Batch
+from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.step import train_step
+
+BUDGET = 10**6
+"""Images of the budget in whose course growth is sampled: any large number."""
+
+SAMPLES = 500
+"""Points of the budget at which growth is sampled."""
+
+META = torch.device("meta")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations of training an image of one setting."""
+
+    phases: tuple[tuple[float, float], ...]
+    """The fraction of the budget at which each phase of growth ends, increasing to 1, and operations
+    per image in it. One phase if the networks do not grow."""
+
+    @property
+    def per_image(self) -> float:
+        """The mean over the whole budget."""
+        return self.until(1.0)
+
+    @property
+    def at_full_size(self) -> float:
+        """Per image when growth is finished."""
+        return self.phases[-1][1]
+
+    def until(self, share: float) -> float:
+        """Operations up to a share (0 .. 1) of the budget, divided by the images of the whole."""
+        total = start = 0.0
+        for end, operations in self.phases:
+            total += max(min(end, share) - start, 0.0) * operations
+            start = end
+        return total
+
+    def done(self, share: float) -> float:
+        """The fraction of all operations that a share (0 .. 1) of the budget takes."""
+        return self.until(share) / self.per_image
+
+
+def cost_of(architecture: str, size: int, parameters: Mapping[str, Any]) -> Cost:
+    """The cost of a setting on images of `size` pixels, over one worker's batches.
+
+    Multiplications and additions of a whole step: every turn of every player with its backward
+    passes. Raises ValueError for unknown parameters.
+    """
+    return _cost_of(architecture, size, tuple(sorted(parameters.items())))
+
+
+@lru_cache(maxsize=4096)
+def _cost_of(architecture: str, size: int, parameters: tuple[tuple[str, Any], ...]) -> Cost:
+    with META:
+        translator = build(architecture, size, dict(parameters))
+    config = translator.config
+    if not isinstance(config, GrowthConfig):
+        # At the end of a budget: the extra critic steps that wgan begins with are few.
+        return Cost(((1.0, _operations(translator, 1, 1)),))
+    counted: dict[tuple[int, bool], float] = {}
+    phases: list[tuple[float, float]] = []
+    for sample in range(SAMPLES):
+        growth = config.schedule.at((sample + 0.5) / SAMPLES)
+        key = growth.resolution, growth.alpha < 1
+        if key not in counted:
+            images = int((sample + 0.5) / SAMPLES * BUDGET)
+            counted[key] = _operations(translator, images, BUDGET)
+        if phases and phases[-1][1] == counted[key]:
+            phases.pop()
+        phases.append(((sample + 1) / SAMPLES, counted[key]))
+    return Cost(tuple(phases))
+
+
+def _operations(translator: Translator, images: int, budget: int) -> float:
+    """Of one training step after `images` of the budget, per image."""
+    config = translator.config
+    count, size = config.batch_size_at(images / budget), config.size
+    with META:
+        batch = Batch(torch.empty(count, 3, size, size), torch.empty(count, 1, size, size))
+        translator.begin_step(images, budget)
+        with Operations() as operations:
+            train_step(
+                translator,
+                build_optimizers(translator),
+                iter(lambda: batch, None),
+                group=WorkerGroup(),
+                autocast=nullcontext(),
+            )
+    return operations.count / count
+
+
+class Operations(TorchDispatchMode):
+    """Counts by torch's formulas. Its FlopCounterMode fails on the gradient of a penalty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func._overloadpacket):
+            self.count += formula(*args, **(kwargs or {}), out_val=out)
+        return out

@@ -1,0 +1,123 @@
+"""How long each trial trains: as many images as any other, or as much compute."""
+
+from dataclasses import replace
+from statistics import median
+from typing import ClassVar, Literal
+
+import search_spaces
+from thermal_search.architectures import ARCHITECTURES
+from thermal_search.documents import Document, Section
+from thermal_search.training.operations import Cost, cost_of
+from thermal_search.training.trial_plan import TrialBudget
+from thermal_search.tuning.slots.messages import TrialConfig
+from thermal_search.tuning.summary import TrialRecord
+
+EVALUATIONS_PER_TRIAL = 10
+DEFAULT_COMPUTE = 200_000
+"""Of every trial, in images of the reference."""
+
+REFERENCE = "pix2pix"
+"""The architecture whose published point is the unit of compute."""
+
+
+class Speed(Section):
+    """What a calibration has measured of an architecture at its published point."""
+
+    seconds_per_operation: float
+    seconds_per_image: float
+    """Of training, over a whole budget, without evaluations."""
+
+    memory_bytes: int
+    """The most that training takes."""
+
+    batch_size: int
+    """Images of the batch that was measured: fewer than published if a step of those takes long.
+    Then what is said of the published batch is scaled from it."""
+
+
+class Calibration(Document):
+    """OUTPUT/calibration.json: how fast the machines of a search are. Kept, so that a search that
+    resumes gives its trials the budgets that they would have had."""
+
+    REMEDY: ClassVar[str] = "restore the file, or start a new search"
+
+    version: Literal[1] = 1
+    size: int
+    """Of the images, in pixels."""
+
+    compute: float
+    """Of every trial, in images of the reference."""
+
+    device: str
+    speeds: dict[str, Speed]
+    """By architecture. Those that do not fit the machines are missing."""
+
+    failures: dict[str, str]
+    """Why an architecture could not be measured."""
+
+    def seconds_per_operation(self, architecture: str) -> float:
+        """As measured; of an architecture that was not, the median of the others."""
+        if speed := self.speeds.get(architecture):
+            return speed.seconds_per_operation
+        return median(speed.seconds_per_operation for speed in self.speeds.values())
+
+
+def reference_cost(size: int) -> Cost:
+    """The cost of the unit of compute: one image of pix2pix's published point."""
+    return cost_of(REFERENCE, size, search_spaces.load(REFERENCE).published)
+
+
+class Budgets:
+    """The budgets of a search with equal compute.
+
+    A trial's number of images follows from what its setting costs: its operations an image, and, if
+    the search has a calibration, the seconds that an operation of its architecture takes.
+    """
+
+    def __init__(self, size: int, compute: float, calibration: Calibration | None = None) -> None:
+        """`size`: of the images, in pixels. `compute`: of every trial, in images of the reference."""
+        self.size, self.compute, self.calibration = size, compute, calibration
+
+    def fix(self, config: TrialConfig) -> TrialConfig:
+        """A configuration with its budget: of EVALUATIONS_PER_TRIAL equal parts."""
+        images = self.compute * self.unit_seconds / self._seconds(config.architecture, self.cost(config))
+        every = max(round(images / EVALUATIONS_PER_TRIAL), 1)
+        return replace(config, budget=equal_images(config, every * EVALUATIONS_PER_TRIAL, every))
+
+    def done(self, trial: TrialRecord) -> float:
+        """The fraction of a trial's operations that it has done, 0 .. 1."""
+        return cost_of(trial.architecture, self.size, trial.parameters).done(trial.share)
+
+    @property
+    def unit_seconds(self) -> float:
+        """What a unit of compute takes: seconds of training, or operations without a calibration."""
+        return self._seconds(REFERENCE, reference_cost(self.size))
+
+    def cost(self, config: TrialConfig) -> Cost:
+        return cost_of(config.architecture, self.size, config.parameters)
+
+    def _seconds(self, architecture: str, cost: Cost) -> float:
+        per_operation = 1.0
+        if self.calibration:
+            per_operation = self.calibration.seconds_per_operation(architecture)
+        return cost.per_image * per_operation
+
+
+def equal_images(config: TrialConfig, images: int, evaluate_every: int) -> TrialBudget:
+    """The budget of `images`, whatever they cost."""
+    return TrialBudget(
+        images=images,
+        evaluate_every=evaluate_every,
+        full_size_from=int(images * _growth_fraction(config)),
+    )
+
+
+def _growth_fraction(config: TrialConfig) -> float:
+    """The fraction of the budget after which the networks have their full size."""
+    architecture = ARCHITECTURES[config.architecture]
+    if not architecture.grows:
+        return 0.0
+    default: float = architecture.Config.growth_fraction
+    fraction = config.parameters.get("growth_fraction", default)
+    assert isinstance(fraction, float)
+    return fraction

@@ -1,0 +1,131 @@
+"""Measures how fast the machines of a search are, with the resources of its slots."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+
+from thermal_search.choices import Precision
+from thermal_search.errors import SearchError
+from thermal_search.tuning.budgets import REFERENCE, Budgets, Calibration, Speed
+from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.slots.config import SlotPlacement
+from thermal_search.tuning.space import ConditionalSpace
+
+SECONDS = 120.0
+"""The longest that a calibration takes."""
+
+START_SECONDS = 20.0
+"""Of these for the start of the processes, which import torch."""
+
+
+@ray.remote(max_retries=0)
+def _measure(
+    architecture: str,
+    parameters: Mapping[str, Any],
+    size: int,
+    seconds: float,
+    threads: int,
+    precision: Precision,
+) -> Any:
+    """A Measurement, or the sentence that says why there is none."""
+    from thermal_search.training.speed import measure
+
+    try:
+        return measure(
+            architecture,
+            parameters,
+            size=size,
+            seconds=seconds,
+            threads=threads,
+            precision=precision,
+        )
+    except Exception as error:
+        return _line(error)
+
+
+def calibrate(plan: SearchPlan, size: int, placement: SlotPlacement) -> tuple[Calibration, int]:
+    """Trains the published point of every architecture for a few steps on images of `size` pixels,
+    and of the reference for the unit of compute; within SECONDS.
+
+    Returns the calibration, with compute 0, and the memory of the device that one slot has, in
+    bytes. Raises SearchError if nothing could be measured.
+    """
+    points = _points(plan)
+    # The reference first: without it, the unit of compute has no time.
+    waiting = sorted(points, key=lambda name: name != REFERENCE)
+    seconds = (SECONDS - START_SECONDS) * placement.slots / len(points)
+    resources = placement.resources_per_worker
+    remote = _measure.options(
+        num_cpus=resources.get("CPU", 0.0), num_gpus=resources.get("GPU", 0.0)
+    )
+    ends = time.monotonic() + SECONDS
+    running: dict[Any, str] = {}
+    measured: dict[str, Any] = {}
+    failures: dict[str, str] = {}
+    while (waiting or running) and time.monotonic() < ends:
+        while waiting and len(running) < placement.slots:
+            name = waiting.pop(0)
+            share = min(seconds, ends - time.monotonic())
+            reference = remote.remote(
+                name, points[name], size, share, placement.threads_per_worker, plan.precision
+            )
+            running[reference] = name
+        done, _ = ray.wait(list(running), timeout=max(ends - time.monotonic(), 0.0))
+        for reference in done:
+            name = running.pop(reference)
+            try:
+                result = ray.get(reference)
+            except Exception as error:  # its process died
+                result = _line(error)
+            if isinstance(result, str):
+                failures[name] = result
+            else:
+                measured[name] = result
+    for reference in running:
+        ray.cancel(reference, force=True)
+    for name in [*running.values(), *waiting]:
+        failures[name] = f"it was not measured within {SECONDS:.0f} s"
+    if not measured:
+        raise SearchError(
+            f"The machines could not be measured ({next(iter(failures.values()))}): pass "
+            "--images, or --compute without --hours, which need no measurement."
+        )
+    first = next(iter(measured.values()))
+    calibration = Calibration(
+        size=size,
+        compute=0.0,
+        device=first.device,
+        speeds={
+            name: Speed(
+                seconds_per_operation=result.seconds_per_operation,
+                seconds_per_image=result.seconds_per_image,
+                memory_bytes=result.memory_bytes,
+                batch_size=result.batch_size,
+            )
+            for name, result in measured.items()
+        },
+        failures=failures,
+    )
+    return calibration, first.device_bytes
+
+
+def unit_seconds(calibration: Calibration) -> float:
+    """Seconds of training for one unit of compute."""
+    return Budgets(calibration.size, 1.0, calibration).unit_seconds
+
+
+def _points(plan: SearchPlan) -> dict[str, Mapping[str, Any]]:
+    """The published points by architecture, the reference's included."""
+    space = ConditionalSpace(plan.architectures, plan.fixed_parameters)
+    points = {name: space.published(name).parameters for name in plan.architectures}
+    if REFERENCE not in points:
+        points[REFERENCE] = ConditionalSpace((REFERENCE,)).published(REFERENCE).parameters
+    return points
+
+
+def _line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    is_memory = "OutOfMemory" in type(error).__name__ or "alloc" in text
+    return f"{'out of memory' if is_memory else type(error).__name__}: {text[:200]}"

@@ -1,0 +1,146 @@
+"""`search --dry-run`: what a search will train, how long it takes, and what does not fit."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import ray
+
+from thermal_search.storage import Location
+from thermal_search.tuning import nodes
+from thermal_search.tuning.budgets import Calibration
+from thermal_search.tuning.calibrate import calibrate
+from thermal_search.tuning.nodes import NodeWait
+from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.search import compute_of, trial_seconds
+from thermal_search.tuning.slots.config import SlotPlacement
+from thermal_search.tuning.slots.messages import TrialConfig
+from thermal_search.tuning.space import ConditionalSpace
+from thermal_search.tuning.time_left import TrialTimes, time_left
+
+EVALUATIONS = "Evaluations come on top: their time depends on the features and the validation pairs."
+
+
+def dry_run(plan: SearchPlan, *, address: str, wait: NodeWait) -> str:
+    """Measures the machines for at most two minutes and says what the search would do on them.
+
+    Raises what `search` raises before anything starts. Writes nothing.
+    """
+    manifest = plan.check()
+    was_connected = ray.is_initialized()
+    nodes.join(address)
+    try:
+        placement = nodes.wait_for(plan, wait, print)
+        calibration, device_bytes = calibrate(plan, manifest.size, placement)
+    finally:
+        if not was_connected:
+            ray.shutdown()
+    calibration = calibration.model_copy(
+        update={"compute": compute_of(plan, placement.slots, calibration)}
+    )
+    return forecast(plan, placement, calibration, device_bytes)
+
+
+def forecast(
+    plan: SearchPlan, placement: SlotPlacement, calibration: Calibration, device_bytes: int
+) -> str:
+    """What a dry run prints.
+
+    Args:
+        device_bytes: the memory of one slot's device.
+    """
+    uses_calibration = bool(plan.hours) and not plan.images and not plan.compute
+    budgets = plan.budgets(calibration.size, calibration if uses_calibration else None)
+    space = ConditionalSpace(plan.architectures, plan.fixed_parameters)
+    points = {
+        name: plan.fix_budget(space.published(name), budgets) for name in plan.architectures
+    }
+    seconds = trial_seconds(plan, points, calibration)
+    rows = [
+        _row(name, point, calibration, seconds[name], device_bytes)
+        for name, point in points.items()
+    ]
+    header = ("architecture", "s/image", "memory", "images a trial", "hours a trial", "")
+    lines = [
+        f"{placement.slots} slot(s) of {plan.workers} worker(s) on {calibration.device}",
+        "",
+        *_table([header, *rows]),
+        "",
+        f"First trials: the published points of {', '.join(points)}.",
+        *_totals(plan, points, seconds, placement.slots),
+        EVALUATIONS,
+    ]
+    misfits = [row[0] for row in rows if row[-1].startswith("does not fit")]
+    if misfits:
+        lines.append(
+            f"Does not fit the memory of a slot at the published point: {', '.join(misfits)}. Fix a "
+            f"smaller batch, as in --fix {misfits[0]}.batch_size=N, or leave it out."
+        )
+    return "\n".join(lines)
+
+
+def _row(
+    name: str,
+    point: TrialConfig,
+    calibration: Calibration,
+    seconds: float,
+    device_bytes: int,
+) -> tuple[str, ...]:
+    budget = point.budget
+    assert budget
+    images, hours = f"{budget.images:,}", f"{seconds / 3600:.2g}"
+    speed = calibration.speeds.get(name)
+    if not speed:
+        failure = calibration.failures.get(name, "not measured")
+        note = "does not fit: " if failure.startswith("out of memory") else "estimated: "
+        return name, f"{seconds / budget.images:.2g}", "?", images, hours, note + failure
+    note = "" if speed.memory_bytes <= device_bytes else "does not fit: " + _gib(device_bytes)
+    memory = _gib(speed.memory_bytes)
+    return name, f"{speed.seconds_per_image:.2g}", memory, images, hours, note
+
+
+def _totals(
+    plan: SearchPlan, points: Mapping[str, TrialConfig], seconds: Mapping[str, float], slots: int
+) -> list[str]:
+    """How long the whole search takes, with and without early stopping."""
+    if plan.hours and plan.is_open_ended:
+        return [f"As many trials as fit {plan.hours:g} hours, the final retrainings included."]
+    totals = [expected_seconds(plan, seconds, slots, stops=stops) / 3600 for stops in (True, False)]
+    number = f"{plan.trials} trials and {plan.finalists * plan.seeds} retrainings"
+    text = (
+        f"{number}: about {totals[0]:.3g} hours with early stopping, {totals[1]:.3g} hours if no "
+        "trial is stopped."
+    )
+    if plan.hours and totals[0] > plan.hours:
+        text += f" --hours {plan.hours:g} ends the search before all of these trials."
+    return [text]
+
+
+def expected_seconds(
+    plan: SearchPlan, seconds: Mapping[str, float], slots: int, *, stops: bool
+) -> float:
+    """Seconds of a search that has not begun, by those of full trials of each architecture."""
+    with TemporaryDirectory(prefix="thermal-search-") as scratch:
+        record = SearchRecord(plan.replace(output=Location.of(Path(scratch))))
+        total = time_left(
+            record, slots, "trials", TrialTimes(record, before=seconds), stops=stops
+        )
+    assert total is not None
+    return total
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:-1], widths[1:], strict=True)]
+            + [row[-1]]
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB"
