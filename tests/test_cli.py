@@ -349,7 +349,8 @@ class TestDefaults:
         [
             ({}, 3, 3),
             ({"trials": 7, "images": 192, "evaluate_every": 64}, 1, 0),
-            ({"evaluate_every": 33_000}, 2, 3),
+            ({"images": 200_000, "evaluate_every": 33_000}, 2, 3),
+            ({"hours": 12}, 3, 3),
             ({"objective": "pareto:fid,l1"}, 3, 0),
             ({"finalists": 2, "trials": 4}, 3, 2),
         ],
@@ -389,11 +390,13 @@ class TestResume:
             ({"trials": 3}, "--trials was 4 and is now 3, which is less"),
             ({"architectures": "gan"}, "--architectures was wgan and is now gan"),
             ({"images": 5}, "--images was 200000 and is now 5"),
+            ({"compute": 5}, "--compute was not set and is now 5"),
             ({"evaluate_every": 7}, "--evaluate-every was 20000 and is now 7"),
         ],
     )
     def test_what_the_search_computes_may_not_change(self, tmp_path, change, sentence):
         settings = {"data": tmp_path, "output": tmp_path, "architectures": "wgan", "trials": 4}
+        settings |= {"images": 200_000}
         plan_from_settings(SearchSettings(**settings)).save()
 
         assert plan_from_settings(SearchSettings(**settings), resume=True)
@@ -410,7 +413,7 @@ numbers = st.one_of(
 )
 NUMERIC = (
     "trials", "images", "evaluate_every", "reduction", "seed", "slots", "workers",
-    "gpus_per_worker", "average_last", "finalists", "seeds",
+    "gpus_per_worker", "average_last", "finalists", "seeds", "hours", "compute",
 )  # fmt: skip
 
 
@@ -424,7 +427,7 @@ def test_any_numbers_make_a_plan_or_one_sentence(values):
         sentence = str(error)
 
     if plan:
-        assert 1 <= plan.evaluate_every <= plan.images
+        assert not plan.images or 1 <= plan.evaluate_every <= plan.images
         assert plan == SearchPlan.model_validate_json(plan.model_dump_json(), strict=True)
     else:
         assert any(f"--{name.replace('_', '-')} must" in sentence for name in values)

@@ -205,7 +205,8 @@ def test_copy_continues_on_its_own(tmp_path, undisturbed):
     trials = proposed_trials(record)
     first = next(trials)
     record.add_evaluation(first.id, report_of(TrialConfig.of(
-        {"architecture": first.architecture, "parameters": first.parameters, "seed": None}
+        {"architecture": first.architecture, "parameters": first.parameters, "seed": None,
+         "budget": first.budget}
     ).to_tune(), 1))  # fmt: skip
     shutil.copytree(original, copy)
     before = {path: path.read_bytes() for path in original.rglob("*") if path.is_file()}

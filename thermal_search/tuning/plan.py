@@ -88,6 +88,9 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     average_last: Trials = Field(default=...)
     finalists: Finalists = Field(default=...)
 
+    is_calibrated: bool = False
+    """Whether the budgets of its trials follow from OUTPUT/calibration.json."""
+
     id: str
     """Finds the search's runs in MLflow again."""
 
@@ -193,7 +196,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     def mlflow_params(self) -> dict[str, Any]:
         """Parameters of the search's own MLflow run, without paths of this machine."""
         params = self.model_dump(
-            exclude={"version", "inception_weights", "lpips_weights", "protocol"}
+            exclude={"version", "is_calibrated", "inception_weights", "lpips_weights", "protocol"}
         )
         params |= {"data": self.data.name, "output": self.output.name}
         if is_file(self.features):
@@ -284,13 +287,13 @@ def plan_from_settings(settings: SearchSettings, *, resume: bool = False) -> Sea
 def _require_one_budget(settings: SearchSettings) -> None:
     if settings.images and settings.compute:
         raise SettingsError(
-            f"--images {settings.images} gives every trial equal images and --compute "
-            f"{settings.compute} equal compute: pass one of them."
+            f"--compute must not come with --images, but is {settings.compute}: trials have either "
+            "equal compute or equal images."
         )
     if settings.evaluate_every and not settings.images:
         raise SettingsError(
-            f"--evaluate-every {settings.evaluate_every} needs --images: with equal compute every "
-            f"trial has {EVALUATIONS_PER_TRIAL} evaluations."
+            f"--evaluate-every must come with --images, but is {settings.evaluate_every}: with equal "
+            f"compute every trial has {EVALUATIONS_PER_TRIAL} evaluations."
         )
 
 
@@ -306,6 +309,8 @@ def _value(settings: SearchSettings, name: str) -> Any:
 
 def _text(value: Any) -> str:
     """A setting as people write it."""
+    if value is None:
+        return "not set"
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 

@@ -97,6 +97,7 @@ def search(
             placement = nodes.wait_for(plan, wait, say)
             calibration = _calibration(plan, manifest, placement, resume, say)
             if not resume:
+                plan = plan.replace(is_calibrated=calibration is not None)
                 plan.warn_if_short(manifest.size, calibration)
             # Only now: what is refused until here leaves the folder as it was.
             plan.output.make_folder()
@@ -140,13 +141,16 @@ def _calibration(
     say: Callable[[str], None],
 ) -> Calibration | None:
     """What the machines were measured at, if the budgets of trials follow from --hours."""
-    if plan.images or plan.compute or not plan.hours:
-        return None
     if resume:
+        if not plan.is_calibrated:
+            return None
+        file = plan.output / CALIBRATION_FILE
         try:
-            return Calibration.read_or_backup(plan.output / CALIBRATION_FILE)
+            return Calibration.read_or_backup(file)
         except FileNotFoundError:
-            return None  # it began without --hours
+            raise SearchError(f"{file} is missing: {Calibration.REMEDY}.") from None
+    if not plan.hours or plan.images or plan.compute:
+        return None
     say("Measuring how fast each architecture trains here, for at most two minutes.")
     calibration, _ = calibrate(plan, manifest.size, placement)
     compute = compute_of(plan, placement.slots, calibration)

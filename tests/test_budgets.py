@@ -1,0 +1,200 @@
+"""How long each trial trains: counted costs, equal compute, and budgets that stay as they are."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from summaries import evaluate, record_of
+from tiny_settings import SIZE, TINY, random_batches
+
+import search_spaces
+from thermal_search.architectures import ARCHITECTURES, build
+from thermal_search.distributed.worker_group import WorkerGroup
+from thermal_search.errors import SearchError
+from thermal_search.training.operations import Cost, Operations, cost_of
+from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.step import train_step
+from thermal_search.training.trial_plan import TrialBudget, TrialEvaluation
+from thermal_search.tuning.budgets import Budgets, Calibration, Speed
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.rungs import Rungs
+from thermal_search.tuning.scheduler import PerArchitectureASHA
+from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
+from thermal_search.tuning.space import ConditionalSpace
+from thermal_search.tuning.trial_source import proposed_trials, retrainings
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_cost_is_that_of_a_real_step(name):
+    translator = build(name, SIZE, TINY[name])
+    translator.begin_step(1, 1)
+    with Operations() as operations:
+        train_step(
+            translator,
+            build_optimizers(translator),
+            random_batches(batch=translator.config.batch_size_at(1.0)),
+            group=WorkerGroup(),
+            autocast=torch.autocast("cpu", enabled=False),
+        )
+    cost = cost_of(name, SIZE, TINY[name])
+
+    images = translator.config.batch_size_at(1.0)
+    assert cost.at_full_size == pytest.approx(operations.count / images, rel=0.01)
+
+
+def test_growing_networks_cost_less_before_their_full_size():
+    cost = cost_of("progressive_gan", 64, TINY["progressive_gan"])
+
+    costs = [operations for _, operations in cost.phases]
+    assert len(costs) > 3
+    assert costs[-1] == max(costs) > 4 * costs[0]
+    assert cost.phases[-1][0] == 1.0
+    assert cost.done(0.3) < 0.1
+    assert cost.done(1.0) == 1.0
+
+
+def test_a_cost_adds_up_over_its_phases():
+    cost = Cost(((0.5, 2.0), (1.0, 6.0)))
+
+    assert (cost.per_image, cost.at_full_size) == (4.0, 6.0)
+    assert [cost.done(share) for share in (0.0, 0.5, 0.75, 1.0)] == [0.0, 0.25, 0.625, 1.0]
+
+
+def test_every_architecture_gets_equal_compute():
+    """The default of a search: 200,000 images of pix2pix, or what takes as many operations."""
+    budgets = Budgets(64, 200_000)
+    space = ConditionalSpace(search_spaces.names())
+    unit = cost_of("pix2pix", 64, search_spaces.load("pix2pix").published).per_image
+    for name in space.spaces:
+        config = budgets.fix(space.published(name))
+        assert config.budget
+        operations = config.budget.images * budgets.cost(config).per_image
+        assert operations == pytest.approx(200_000 * unit, rel=0.01), name
+        assert config.budget.images == 10 * config.budget.evaluate_every
+        assert bool(config.budget.full_size_from) == ARCHITECTURES[name].grows
+    assert budgets.fix(space.published("pix2pix")).budget == TrialBudget(
+        images=200_000, evaluate_every=20_000
+    )
+
+
+def test_a_slow_architecture_gets_fewer_images():
+    speeds = {
+        name: Speed(
+            seconds_per_operation=seconds, seconds_per_image=1.0, memory_bytes=1, batch_size=1
+        )
+        for name, seconds in {"pix2pix": 1e-12, "gan": 3e-12}.items()
+    }
+    calibration = Calibration(size=64, compute=1e6, device="CPU", speeds=speeds, failures={})
+    config = TrialConfig("gan", search_spaces.load("gan").published)
+    counted = Budgets(64, 1e6).fix(config).budget
+    measured = Budgets(64, 1e6, calibration).fix(config).budget
+
+    assert counted and measured
+    assert measured.images == pytest.approx(counted.images / 3, rel=0.001)
+
+
+def test_budgets_stay_as_they_are(tmp_path):
+    record = record_of(tmp_path, images=None, trials=3, architectures=("gan", "pix2pix"), seeds=1)
+    budgets = record.plan.budgets(64)
+    first, second = (trial for trial, _ in zip(proposed_trials(record, budgets), range(2)))
+    for trial in (first, second):
+        evaluate(record, trial.id, 5.0)
+        record.end(trial.id, "completed", "")
+    assert first.budget != second.budget
+    loaded = SearchRecord.load(tmp_path)
+    # Also with other budgets: those of another release, perhaps.
+    (third,) = proposed_trials(loaded, Budgets(64, 1_000))
+
+    assert [loaded[id].budget for id in ("00000", "00001")] == [first.budget, second.budget]
+    assert third.budget.images < 10_000 < second.budget.images
+
+
+def test_a_retraining_has_the_budget_of_its_finalist(tmp_path):
+    record = record_of(tmp_path, images=None, trials=1, finalists=1, seeds=2)
+    (trial,) = proposed_trials(record, Budgets(64, 777))
+    evaluate(record, trial.id, 5.0)
+    record.end(trial.id, "completed", "")
+
+    assert [again.budget for again in retrainings(record)] == [trial.budget] * 2
+
+
+def test_a_search_with_equal_images_has_one_budget(tmp_path):
+    record = record_of(tmp_path, images=300, evaluate_every=100, trials=2)
+
+    assert record.plan.budgets(64) is None
+    assert [trial.budget for trial in proposed_trials(record)] == [
+        TrialBudget(images=300, evaluate_every=100)
+    ] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"images": 5, "compute": 5}, "--compute must not come with --images"),
+        ({"images": None, "evaluate_every": 5}, "--evaluate-every must come with --images"),
+        ({"hours": 0}, "--hours must be above 0"),
+    ],
+)
+def test_contradictory_budgets_are_one_sentence(tmp_path, settings, sentence):
+    with pytest.raises(SearchError, match=sentence):
+        record_of(tmp_path, **settings)
+
+
+def test_rungs_are_shares_of_the_own_budget():
+    cheap = TrialBudget(images=100_000, evaluate_every=10_000)
+    growing = TrialBudget(images=2_000, evaluate_every=200, full_size_from=1_300)
+
+    assert Rungs.of(cheap, 3.0).shares == pytest.approx([0.1, 0.3, 0.9])
+    assert Rungs.of(growing, 3.0).shares == pytest.approx([0.7])
+
+
+def decide(scheduler, trial, evaluations, value):
+    """The decision on a trial's evaluation of this number."""
+    tune_trial = SimpleNamespace(trial_id=trial.id, config={"architecture": trial.architecture})
+    images = evaluations * trial.budget.evaluate_every
+    evaluation = TrialEvaluation(
+        images=images,
+        metrics={"fid": value},
+        losses={},
+        seconds=1.0,
+        images_per_second=1.0,
+        grid=None,
+    )
+    report = TrialReport(status="running", evaluation=evaluation)
+    scheduler.on_trial_add(None, tune_trial)
+    return scheduler.on_trial_result(
+        None, tune_trial, {"status": "running", "images": images, REPORT: report}
+    )
+
+
+def test_growing_networks_are_compared_at_full_size_first(tmp_path):
+    record = record_of(tmp_path, images=None, reduction=3.0)
+    scheduler = PerArchitectureASHA(record)
+    budget = TrialBudget(images=1000, evaluate_every=100, full_size_from=650)
+    config = replace(TrialConfig("progressive_gan", {}), budget=budget)
+    trials = [record.add(number, config) for number in range(3)]
+    for evaluations in range(1, 7):
+        for trial, value in zip(trials, (1.0, 2.0, 99.0), strict=True):
+            assert decide(scheduler, trial, evaluations, value) == "CONTINUE"
+
+    decisions = [decide(scheduler, t, 7, v) for t, v in zip(trials, (1.0, 2.0, 99.0), strict=True)]
+    assert decisions == ["CONTINUE", "STOP", "STOP"]
+
+
+def test_a_stop_says_why_in_numbers(tmp_path):
+    record = record_of(tmp_path, images=None, reduction=3.0)
+    scheduler = PerArchitectureASHA(record)
+    for number, value in enumerate((198.0, 201.0, 190.0, 212.3)):
+        # Equal shares of budgets that differ.
+        budget = TrialBudget(images=1000 * (number + 1), evaluate_every=100 * (number + 1))
+        trial = record.add(number, replace(TrialConfig("pix2pix", {}), budget=budget))
+        decision = decide(scheduler, trial, 1, value)
+
+    assert decision == "STOP"
+    assert record.stop_reasons["00003"] == (
+        "at 400 images fid 212.3 was behind the best third (195.3) of the 3 pix2pix trials "
+        "compared there"
+    )
