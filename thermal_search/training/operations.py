@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch.optim import SGD
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -19,7 +20,7 @@ from thermal_search.architectures.growth import GrowthConfig
 from thermal_search.architectures.translator import Translator
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
-from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.optimizers import PlayerOptimizer
 from thermal_search.training.step import train_step
 
 BUDGET = 10**6
@@ -97,18 +98,29 @@ def _operations(translator: Translator, images: int, budget: int) -> float:
     """Of one training step after `images` of the budget, per image."""
     config = translator.config
     count, size = config.batch_size_at(images / budget), config.size
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # a choice that is drawn is drawn again as now
+        translator.begin_step(images, budget)
     with META:
         batch = Batch(torch.empty(count, 3, size, size), torch.empty(count, 1, size, size))
-        translator.begin_step(images, budget)
         with Operations() as operations:
             train_step(
                 translator,
-                build_optimizers(translator),
+                _optimizers(translator),
                 iter(lambda: batch, None),
                 group=WorkerGroup(),
                 autocast=nullcontext(),
             )
     return operations.count / count
+
+
+def _optimizers(translator: Translator) -> dict[str, PlayerOptimizer]:
+    """Of any kind: the fused ones do not run without content, and their operations are few."""
+    optimizers: dict[str, PlayerOptimizer] = {}
+    for name, player in translator.players().items():
+        parameters = [p for network in player.networks for p in network.parameters()]
+        optimizers[name] = PlayerOptimizer(parameters, SGD(parameters, lr=0.0), player.optimizer)
+    return optimizers
 
 
 class Operations(TorchDispatchMode):

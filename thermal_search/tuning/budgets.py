@@ -86,6 +86,8 @@ class Budgets:
 
     def done(self, trial: TrialRecord) -> float:
         """The fraction of a trial's operations that it has done, 0 .. 1."""
+        if not ARCHITECTURES[trial.architecture].grows:
+            return trial.share
         return cost_of(trial.architecture, self.size, trial.parameters).done(trial.share)
 
     @property

@@ -13,7 +13,7 @@ from thermal_search.tuning.calibrate import calibrate
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.search import compute_of, trial_seconds
+from thermal_search.tuning.pace import compute_of, trial_seconds
 from thermal_search.tuning.slots.config import SlotPlacement
 from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.space import ConditionalSpace

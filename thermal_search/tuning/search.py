@@ -1,12 +1,10 @@
 """Runs a search: Optuna proposes, Ray Tune schedules, slots train, SearchRecord stores."""
 
 import logging
-import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -25,25 +23,20 @@ from thermal_search.evaluation.evaluator import full_protocol
 from thermal_search.metrics import PerceptualDistance, build_extractor
 from thermal_search.storage import Location
 from thermal_search.tracking.store import require_store
-from thermal_search.training.operations import cost_of
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
-from thermal_search.tuning.budgets import DEFAULT_COMPUTE, Budgets, Calibration
-from thermal_search.tuning.calibrate import calibrate, unit_seconds
 from thermal_search.tuning.callback import SearchCallback, resume_command
-from thermal_search.tuning.hours import SearchTime, compute_for
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
-from thermal_search.tuning.plan import DEFAULT_TRIALS, SearchPlan
+from thermal_search.tuning.pace import CALIBRATION_FILE, Pace, calibration_of
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import FILES, Phase, SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
-from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.slots.slot import Slot
-from thermal_search.tuning.space import ConditionalSpace
 from thermal_search.tuning.stopping import SearchStopper
-from thermal_search.tuning.time_left import TrialTimes, share_of, time_left
+from thermal_search.tuning.time_left import TrialTimes
 from thermal_search.tuning.trial_source import (
     TrialSource,
     proposed_trials,
@@ -55,7 +48,6 @@ RAY_FOLDER = "ray"
 """The folder in the output for Ray Train's files, which every machine must reach. Never read
 again."""
 
-CALIBRATION_FILE = "calibration.json"
 SLOT_LOSSES_PER_TRIAL = 3
 """Times a trial may lose its whole slot (not only a worker) and start again in another."""
 
@@ -95,7 +87,7 @@ def search(
         with stopper.on_signals():
             say = Console(highlight=False, soft_wrap=True).print
             placement = nodes.wait_for(plan, wait, say)
-            calibration = _calibration(plan, manifest, placement, resume, say)
+            calibration = calibration_of(plan, manifest.size, placement, resume, say)
             if not resume:
                 plan = plan.replace(is_calibrated=calibration is not None)
                 plan.warn_if_short(manifest.size, calibration)
@@ -110,8 +102,8 @@ def search(
                 # groups are not ours.
                 (plan.output / RAY_FOLDER).delete()
                 shared = optuna_storage or open_storage(plan.output, None)
-                run = _Run(manifest, placement, stopper, calibration, started)
-                record = _search(plan, run, shared)
+                pace = Pace.of(plan, manifest.size, placement.slots, calibration, started)
+                record = _search(pace, manifest, placement, stopper, shared)
                 (plan.output / RAY_FOLDER).delete()
                 return record
         stopper.raise_reason()
@@ -121,93 +113,31 @@ def search(
             ray.shutdown()
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What one run of a search has besides its record."""
-
-    manifest: Manifest
-    placement: SlotPlacement
-    stopper: SearchStopper
-    calibration: Calibration | None
-    started: float
-    """When it began, by `time.monotonic`."""
-
-
-def _calibration(
-    plan: SearchPlan,
+def _search(
+    pace: Pace,
     manifest: Manifest,
     placement: SlotPlacement,
-    resume: bool,
-    say: Callable[[str], None],
-) -> Calibration | None:
-    """What the machines were measured at, if the budgets of trials follow from --hours."""
-    if resume:
-        if not plan.is_calibrated:
-            return None
-        file = plan.output / CALIBRATION_FILE
-        try:
-            return Calibration.read_or_backup(file)
-        except FileNotFoundError:
-            raise SearchError(f"{file} is missing: {Calibration.REMEDY}.") from None
-    if not plan.hours or plan.images or plan.compute:
-        return None
-    say("Measuring how fast each architecture trains here, for at most two minutes.")
-    calibration, _ = calibrate(plan, manifest.size, placement)
-    compute = compute_of(plan, placement.slots, calibration)
-    return calibration.model_copy(update={"compute": compute})
-
-
-def compute_of(plan: SearchPlan, slots: int, calibration: Calibration) -> float:
-    """The compute of every trial, in images of the reference."""
-    if plan.compute or not plan.hours:
-        return plan.compute or DEFAULT_COMPUTE
-    trials = DEFAULT_TRIALS if plan.is_open_ended else plan.trials
-    finals = plan.finalists * plan.seeds
-    return compute_for(plan.hours, slots, trials, finals, unit_seconds(calibration))
-
-
-def trial_seconds(
-    plan: SearchPlan, points: Mapping[str, TrialConfig], calibration: Calibration
-) -> dict[str, float]:
-    """Seconds that full trials of these settings train, by a calibration."""
-    seconds: dict[str, float] = {}
-    for name, point in points.items():
-        assert point.budget
-        cost = cost_of(name, calibration.size, point.parameters)
-        per_image = cost.per_image * calibration.seconds_per_operation(name)
-        seconds[name] = point.budget.images * per_image / plan.workers
-    return seconds
-
-
-def _search(plan: SearchPlan, run: _Run, storage: BaseStorage | None) -> SearchRecord:
+    stopper: SearchStopper,
+    storage: BaseStorage | None,
+) -> SearchRecord:
     """Runs what the record lacks: trials, then the finalists with further seeds, which are
     evaluated on the test split."""
-    record = SearchRecord.of(plan)
-    slots, stopper = run.placement.slots, run.stopper
-    budgets = plan.budgets(run.manifest.size, run.calibration)
-    before: dict[str, float] = {}
-    if budgets and run.calibration:
-        space = ConditionalSpace(plan.architectures, plan.fixed_parameters)
-        points = {name: budgets.fix(space.published(name)) for name in plan.architectures}
-        before = trial_seconds(plan, points, run.calibration)
-    times = TrialTimes(record, budgets.done if budgets else share_of, before)
-    clock = SearchTime(record, slots, times, started=run.started) if plan.hours else None
-    pace = Pace(budgets, times, clock)
-    if clock:
-        clock.begin("trials")
+    record = pace.record
+    if pace.clock:
+        pace.clock.begin("trials")
     if record.has_every_trial:
         # MLflow may have been unreachable when the last one ended.
         SearchCallback(record, "trials", stopper, storage).resend()
     else:
-        _load_and_run("trials", record, run.manifest, run.placement, stopper, storage, pace)
+        _load_and_run("trials", pace, manifest, placement, stopper, storage)
     if record.finalists():
         stop_other_retrainings(record)
-        if clock:
-            clock.begin("retrainings")
+        if pace.clock:
+            pace.clock.begin("retrainings")
         if record.final_ranking:
             SearchCallback(record, "retrainings", stopper).resend()
         else:
-            _load_and_run("retrainings", record, run.manifest, run.placement, stopper, pace=pace)
+            _load_and_run("retrainings", pace, manifest, placement, stopper)
     return record
 
 
@@ -258,41 +188,20 @@ def require_same_protocol(protocol: Mapping[str, Any], first: Mapping[str, Any])
             )
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How long trials train, and how long the search has."""
-
-    budgets: Budgets | None
-    """Of a search with equal compute."""
-
-    times: TrialTimes
-    clock: SearchTime | None
-    """Of a search with --hours."""
-
-    def left(self, record: SearchRecord, slots: int, phase: Phase) -> float | None:
-        """Seconds until the search ends, as far as is known."""
-        hours = self.clock.left if self.clock else math.inf
-        if record.plan.is_open_ended and phase == "trials":
-            return max(hours, 0.0)
-        seconds = time_left(record, slots, phase, self.times)
-        return None if seconds is None else max(min(seconds, hours), 0.0)
-
-
 def _load_and_run(
     phase: Phase,
-    record: SearchRecord,
+    pace: Pace,
     manifest: Manifest,
     placement: SlotPlacement,
     stopper: SearchStopper,
     storage: BaseStorage | None = None,
-    pace: Pace | None = None,
 ) -> None:
     """Trains what is left of a phase, on the dataset."""
     # Held until the phase ends: its blocks live as long as the process that loaded them. While
     # trials are compared, nothing reads the test split.
     dataset = load(manifest, with_test=phase == "retrainings")
-    trainable = slot_trainable(record.plan, manifest, dataset, placement, phase)
-    run_phase(phase, record, trainable, placement.slots, stopper, storage, pace)
+    trainable = slot_trainable(pace.record.plan, manifest, dataset, placement, phase)
+    run_phase(phase, pace.record, trainable, placement.slots, stopper, storage, pace)
     del dataset
 
 
@@ -316,13 +225,13 @@ def run_phase(
     is_search = phase == "trials"
     # ASHA compares by one objective: with two, every trial runs to its end.
     has_asha = is_search and not record.objective.has_two_objectives
-    pace = pace or Pace(None, TrialTimes(record), None)
+    pace = pace or Pace(record, None, TrialTimes(record), None)
     clock = pace.clock
     trials = (
         proposed_trials(record, pace.budgets, clock) if is_search else retrainings(record, clock)
     )
     stopper.is_time_over = partial(clock.is_over, phase) if clock else None
-    estimate = partial(pace.left, record, slots, phase)
+    estimate = partial(pace.left, slots, phase)
     # Ray Tune's files are of this process alone: what a search resumes from is its record.
     with tempfile.TemporaryDirectory(prefix="thermal-search-") as scratch:
         tuner = tune.Tuner(
