@@ -300,7 +300,8 @@ class TestConfigFile:
 class TestSearchFile:
     @pytest.fixture
     def plan(self, tmp_path):
-        plan = plan_from_settings(SearchSettings(data=tmp_path, output=tmp_path, trials=4))
+        settings = SearchSettings(data=tmp_path, output=tmp_path, trials=4, images=200_000)
+        plan = plan_from_settings(settings)
         plan.save()
         return plan
 
@@ -311,12 +312,12 @@ class TestSearchFile:
         content = json.loads((tmp_path / "search.json").read_text())
 
         assert set(SearchSettings.model_fields) < set(content)
-        assert content["version"] == 1
+        assert content["version"] == 2
 
     @pytest.mark.parametrize(
         ("changes", "sentence"),
         [
-            ({"version": 2}, r"has version 2, but this release reads version 1"),
+            ({"version": 1}, r"has version 1, but this release reads version 2"),
             ({"trials": "four"}, r"is damaged \(trials: "),
             ({"trials": 0}, r"is damaged \(trials: "),
             ({"evaluate_every": 10**9}, r"is damaged \(evaluate_every: "),

@@ -67,7 +67,7 @@ def test_loaded_record_equals_the_one_that_was_written(tmp_path):
 
     assert json.loads(loaded.summary.model_dump_json()) == written
     assert loaded.final_ranking
-    assert written["version"] == 2
+    assert written["version"] == 3
     assert written["trials"][0]["objective"] == {"fid+2*l1": 7.0}
     assert written["trials"][0]["history"][1] == {"images": 2, "metrics": {"fid": 5.0, "l1": 2.0}}
     assert written["protocol"] == {"images": 9}
@@ -76,7 +76,7 @@ def test_loaded_record_equals_the_one_that_was_written(tmp_path):
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"version": 7}, "has version 7, but this release reads version 1"),
+        ({"version": 7}, "has version 7, but this release reads version 2"),
         ({"trial": {"id": "00000"}}, r"trial\.number: Field required"),
         ({"trial": 3}, "is damaged"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),

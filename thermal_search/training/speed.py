@@ -51,7 +51,7 @@ class Measurement:
 
     device: str
     device_bytes: int
-    """The device's memory."""
+    """The memory of the GPU, or of this machine by its threads."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,14 @@ def measure(
     seconds: float,
     threads: int,
     precision: Precision,
+    use_gpu: bool,
 ) -> Measurement:
     """Trains a setting for about so many seconds, and at least one step.
 
     Raises SearchError for unknown parameters, and torch's error if its memory does not suffice.
     """
     torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")
     ends = time.monotonic() + seconds
     config = ARCHITECTURES[architecture].Config(size=size, **parameters)
     full: int = config.batch_size
@@ -102,7 +103,7 @@ def measure(
         memory_bytes=int(steps.held + (steps.peak - steps.held) * full / batch),
         batch_size=steps.images,
         device=torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
-        device_bytes=_device_bytes(device),
+        device_bytes=_device_bytes(device, threads),
     )
 
 
@@ -194,7 +195,8 @@ def _memory(device: torch.device) -> tuple[int, int]:
     return held, peak
 
 
-def _device_bytes(device: torch.device) -> int:
+def _device_bytes(device: torch.device, threads: int) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info()[1]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(machine * min(threads / (os.cpu_count() or 1), 1.0))

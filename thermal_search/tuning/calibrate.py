@@ -28,6 +28,7 @@ def _measure(
     seconds: float,
     threads: int,
     precision: Precision,
+    use_gpu: bool,
 ) -> Any:
     """A Measurement, or the sentence that says why there is none."""
     from thermal_search.training.speed import measure
@@ -40,6 +41,7 @@ def _measure(
             seconds=seconds,
             threads=threads,
             precision=precision,
+            use_gpu=use_gpu,
         )
     except Exception as error:
         return _line(error)
@@ -56,10 +58,8 @@ def calibrate(plan: SearchPlan, size: int, placement: SlotPlacement) -> tuple[Ca
     # The reference first: without it, the unit of compute has no time.
     waiting = sorted(points, key=lambda name: name != REFERENCE)
     seconds = (SECONDS - START_SECONDS) * placement.slots / len(points)
-    resources = placement.resources_per_worker
-    remote = _measure.options(
-        num_cpus=resources.get("CPU", 0.0), num_gpus=resources.get("GPU", 0.0)
-    )
+    gpus = placement.resources_per_worker.get("GPU", 0.0)
+    remote = _measure.options(num_cpus=placement.resources_per_worker["CPU"], num_gpus=gpus)
     ends = time.monotonic() + SECONDS
     running: dict[Any, str] = {}
     measured: dict[str, Any] = {}
@@ -69,7 +69,13 @@ def calibrate(plan: SearchPlan, size: int, placement: SlotPlacement) -> tuple[Ca
             name = waiting.pop(0)
             share = min(seconds, ends - time.monotonic())
             reference = remote.remote(
-                name, points[name], size, share, placement.threads_per_worker, plan.precision
+                name,
+                points[name],
+                size,
+                share,
+                placement.threads_per_worker,
+                plan.precision,
+                gpus > 0,
             )
             running[reference] = name
         done, _ = ray.wait(list(running), timeout=max(ends - time.monotonic(), 0.0))
@@ -108,7 +114,8 @@ def calibrate(plan: SearchPlan, size: int, placement: SlotPlacement) -> tuple[Ca
         },
         failures=failures,
     )
-    return calibration, first.device_bytes
+    # Slots that share a GPU share its memory.
+    return calibration, int(first.device_bytes * (gpus if 0 < gpus < 1 else 1))
 
 
 def unit_seconds(calibration: Calibration) -> float:
