@@ -27,7 +27,7 @@ from thermal_search.tuning.trial_source import proposed_trials, retrainings
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
-@pytest.mark.parametrize("name", sorted(TINY))
+@pytest.mark.parametrize("name", ["pix2pix", "cyclegan", "progressive_gan", "wgan_gp"])
 def test_cost_is_that_of_a_real_step(name):
     translator = build(name, SIZE, TINY[name])
     translator.begin_step(1, 1)

@@ -4,7 +4,8 @@ The networks and a batch are tensors without content (torch's meta device), so t
 size is counted within about a second and without memory.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Generator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -103,7 +104,7 @@ def _operations(translator: Translator, images: int, budget: int) -> float:
         translator.begin_step(images, budget)
     with META:
         batch = Batch(torch.empty(count, 3, size, size), torch.empty(count, 1, size, size))
-        with Operations() as operations:
+        with _without_autocast(), Operations() as operations:
             train_step(
                 translator,
                 _optimizers(translator),
@@ -112,6 +113,18 @@ def _operations(translator: Translator, images: int, budget: int) -> float:
                 autocast=nullcontext(),
             )
     return operations.count / count
+
+
+@contextlib.contextmanager
+def _without_autocast() -> Generator[None]:
+    """A context without torch.autocast, which does not know tensors without content. Whatever the
+    precision, the operations are the same."""
+    autocast = torch.autocast
+    torch.autocast = lambda *_, **__: nullcontext()  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        torch.autocast = autocast
 
 
 def _optimizers(translator: Translator) -> dict[str, PlayerOptimizer]:
