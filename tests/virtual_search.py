@@ -24,7 +24,7 @@ class VirtualSearch:
     record: object
     seconds: dict
     slots: int = 2
-    budgets: object = None
+    done: object = share_of
     before: dict = field(default_factory=dict)
     started: float = 0.0
     ends_at: float = float("inf")
@@ -32,8 +32,7 @@ class VirtualSearch:
 
     def __post_init__(self):
         self.now = self.started
-        done = self.budgets.done if self.budgets else share_of
-        self.times = TrialTimes(self.record, done, self.before)
+        self.times = TrialTimes(self.record, self.done, self.before)
         self.clock = None
         if self.record.plan.hours:
             self.clock = SearchTime(
@@ -48,7 +47,7 @@ class VirtualSearch:
             if self.clock:
                 self.clock.begin(phase)
             trials = (
-                proposed_trials(self.record, self.budgets, self.clock)
+                proposed_trials(self.record, time=self.clock)
                 if phase == "trials"
                 else retrainings(self.record, self.clock)
             )
