@@ -16,7 +16,7 @@ from torch.optim import SGD
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from thermal_search.architectures import build
+from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.architectures.growth import GrowthConfig
 from thermal_search.architectures.translator import Translator
 from thermal_search.distributed.worker_group import WorkerGroup
@@ -76,7 +76,7 @@ def cost_of(architecture: str, size: int, parameters: Mapping[str, Any]) -> Cost
 @lru_cache(maxsize=4096)
 def _cost_of(architecture: str, size: int, parameters: tuple[tuple[str, Any], ...]) -> Cost:
     with META:
-        translator = build(architecture, size, dict(parameters))
+        translator = build(architecture, size, _one_microbatch(architecture, dict(parameters)))
     config = translator.config
     if not isinstance(config, GrowthConfig):
         # At the end of a budget: the extra critic steps that wgan begins with are few.
@@ -93,6 +93,18 @@ def _cost_of(architecture: str, size: int, parameters: tuple[tuple[str, Any], ..
             phases.pop()
         phases.append(((sample + 1) / SAMPLES, counted[key]))
     return Cost(tuple(phases))
+
+
+def _one_microbatch(architecture: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """A setting whose batch is a single microbatch: all of them cost the same, and what is computed
+    once a batch almost nothing."""
+    config = ARCHITECTURES[architecture].Config
+    default = getattr(config, "microbatch_size", None)
+    if default is None:
+        return parameters
+    batch = parameters.get("batch_size", config.batch_size)
+    single = min(parameters.get("microbatch_size", default), batch)
+    return parameters | {"batch_size": single, "orthogonal_regularization": False}
 
 
 def _operations(translator: Translator, images: int, budget: int) -> float:
