@@ -104,7 +104,7 @@ def test_a_trial_is_ended_at_its_evaluation():
     assert not stopper.stop_all()
 
 
-def test_full_trials_and_finals_fit_the_hours():
+def test_full_trials_and_retrainings_fit_the_hours():
     compute = compute_for(12, slots=2, trials=60, retrainings=6, seconds_per_unit=0.01)
 
     assert 0.5 < (30 + 3) * compute * 0.01 / 3600 / 12 < 0.9
@@ -132,7 +132,7 @@ def test_time_left_is_right_after_a_quarter(tmp_path, slots, trials):
     assert estimate == pytest.approx(search.now - now, rel=0.25)
 
 
-def test_time_left_of_the_finals(tmp_path):
+def test_time_left_of_the_retrainings(tmp_path):
     record = record_of(tmp_path, trials=2, finalists=1, seeds=2, images=10, evaluate_every=1)
     for value in (3.0, 2.0):
         run_trial(record, *([value] * 10))

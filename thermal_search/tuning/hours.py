@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.summary import OUT_OF_TIME, UNFINISHED, TimeFile
-from thermal_search.tuning.time_left import TrialTimes, finals_seconds
+from thermal_search.tuning.time_left import TrialTimes, retraining_seconds
 
 Clock = Callable[[], float]
 
 SAVED_EVERY_S = 30.0
 """A search that is killed forgets no more of its time than this."""
 
-FINALS_MARGIN = 1.1
+RETRAINING_MARGIN = 1.1
 """How much longer than estimated the retrainings may take."""
 
 EXPORT_SHARE, MAX_EXPORT_S = 0.02, 300.0
@@ -73,7 +73,7 @@ class SearchTime:
         """Opens a phase again if there are more hours than when it ended; else ends what is left of
         it if its time is over."""
         record, hours = self.record, self.record.plan.hours
-        was_over = record.time.are_trials_over or record.time.are_finals_over
+        was_over = record.time.are_trials_over or record.time.are_retrainings_over
         if was_over and (hours or 0.0) > record.time.hours_when_over:
             record.save_time(TimeFile(seconds=self.spent))
             for trial in [*record.trials.values(), *record.retrainings.values()]:
@@ -88,15 +88,15 @@ class SearchTime:
 
     def is_over(self, phase: Phase) -> bool:
         """Whether running trials of a phase are to end."""
-        return self.left <= (self._finals() if phase == "trials" else 0.0)
+        return self.left <= (self._for_retrainings() if phase == "trials" else 0.0)
 
     def may_start(self, phase: Phase) -> bool:
-        """Whether there is time for one more trial of the phase, and for the finals after it."""
+        """Whether there is time for one more trial of the phase, and for the retrainings after it."""
         lengths = self.times.by_architecture().values()
         longest = max(lengths, default=0.0)
         if phase == "retrainings":
-            return self.left > longest / FINALS_MARGIN
-        return self.left > self._finals() + longest
+            return self.left > longest / RETRAINING_MARGIN
+        return self.left > self._for_retrainings() + longest
 
     def close(self, phase: Phase) -> None:
         """No further trial of a phase starts: what has completed is ranked."""
@@ -106,7 +106,7 @@ class SearchTime:
             TimeFile(
                 seconds=self.spent,
                 are_trials_over=record.time.are_trials_over or not is_final,
-                are_finals_over=record.time.are_finals_over or is_final,
+                are_retrainings_over=record.time.are_retrainings_over or is_final,
                 hours_when_over=record.plan.hours or 0.0,
             )
         )
@@ -121,8 +121,8 @@ class SearchTime:
         self.saved = self.clock()
         self.record.save_time(self.record.time.model_copy(update={"seconds": self.spent}))
 
-    def _finals(self) -> float:
+    def _for_retrainings(self) -> float:
         seconds = self.times.by_architecture()
         if not seconds:
             return 0.0
-        return FINALS_MARGIN * finals_seconds(self.record, self.slots, seconds)
+        return RETRAINING_MARGIN * retraining_seconds(self.record, self.slots, seconds)

@@ -91,8 +91,8 @@ def compute_of(plan: SearchPlan, slots: int, calibration: Calibration) -> float:
     if plan.compute or not plan.hours:
         return plan.compute or DEFAULT_COMPUTE
     trials = DEFAULT_TRIALS if plan.is_open_ended else plan.trials
-    finals = plan.finalists * plan.seeds
-    return compute_for(plan.hours, slots, trials, finals, unit_seconds(calibration))
+    retrainings = plan.finalists * plan.seeds
+    return compute_for(plan.hours, slots, trials, retrainings, unit_seconds(calibration))
 
 
 def trial_seconds(

@@ -208,7 +208,7 @@ class SearchRecord:
             if not (retraining := self.retrainings.get(_retraining_id(finalist, seed)))
             or retraining.status in UNFINISHED
         ]
-        if (missing and not self.time.are_finals_over) or not finalists:
+        if (missing and not self.time.are_retrainings_over) or not finalists:
             return None
         ended = [r for r in self.retrainings.values() if r.status not in UNFINISHED]
         return rank_finalists(ended, self.objective, self.objective_values, self.test_baselines)

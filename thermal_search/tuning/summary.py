@@ -125,7 +125,7 @@ class TimeFile(Document):
     are_trials_over: bool = False
     """Whether the time for trials is over, so that what has completed is ranked."""
 
-    are_finals_over: bool = False
+    are_retrainings_over: bool = False
     """Whether the time for retrainings is over, so that those that completed are ranked."""
 
     hours_when_over: float = 0.0

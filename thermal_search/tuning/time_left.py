@@ -73,7 +73,7 @@ class TrialTimes:
 def time_left(
     record: SearchRecord, slots: int, phase: Phase, times: TrialTimes, *, stops: bool = True
 ) -> float | None:
-    """Seconds until the search ends, its finals included; None before anything is measured.
+    """Seconds until the search ends, the retrainings included; None before anything is measured.
 
     Args:
         stops: whether trials are stopped early.
@@ -81,14 +81,14 @@ def time_left(
     seconds = times.by_architecture()
     if not seconds:
         return None
-    finals = finals_seconds(record, slots, seconds)
+    retraining_time = retraining_seconds(record, slots, seconds)
     if phase == "retrainings":
         begun = record.retrainings.values()
         lengths = [times.left(trial, seconds) for trial in begun if trial.status in UNFINISHED]
         missing = record.plan.finalists * record.plan.seeds - len(begun)
         lengths += [_mean(_finalist_seconds(record, seconds))] * max(missing, 0)
         return makespan(lengths, slots)
-    ladders = Ladders.of(record, stops=stops and not record.objective.has_two_objectives)
+    stops_model = Ladders.of(record, stops=stops and not record.objective.has_two_objectives)
     running = [trial for trial in record.trials.values() if trial.status in UNFINISHED]
     waiting = max(record.plan.trials - len(record.trials), 0)
     names, weights = _mix(record, seconds)
@@ -96,20 +96,20 @@ def time_left(
     totals: list[float] = []
     for repetition in range(repetitions):
         draw = random.Random(repetition)
-        counts = ladders.counts()
+        counts = stops_model.counts()
         lengths = [
             times.left(trial, seconds)
-            * _left_of(trial.share, ladders.end(trial.architecture, counts, draw, trial.share))
+            * _left_of(trial.share, stops_model.end(trial.architecture, counts, draw, trial.share))
             for trial in running
         ]
         untried = [n for n in record.plan.architectures if n not in _tried(record)][:waiting]
         for name in untried + draw.choices(names, weights, k=waiting - len(untried)):
-            lengths.append(seconds[name] * ladders.end(name, counts, draw))
+            lengths.append(seconds[name] * stops_model.end(name, counts, draw))
         totals.append(makespan(lengths, slots))
-    return fmean(totals) + finals
+    return fmean(totals) + retraining_time
 
 
-def finals_seconds(
+def retraining_seconds(
     record: SearchRecord, slots: int, by_architecture: Mapping[str, float]
 ) -> float:
     """Seconds of the finalists' retrainings, each once with every further seed."""
