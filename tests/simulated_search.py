@@ -30,7 +30,7 @@ from thermal_search.tuning import nodes
 from thermal_search.tuning.ownership import own
 from thermal_search.tuning.plan import SearchPlan, plan_from_settings
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.search import run_phase, silence_libraries
+from thermal_search.tuning.search import SLOT_RESOURCES, run_phase, silence_libraries
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 from thermal_search.tuning.stopping import SearchStopper
@@ -122,7 +122,7 @@ def search(output: Path, trials: int, images: int, every: int, *, slots: int = 1
         slot = tune.with_parameters(
             SimulatedSlot, plan=plan, slow_s=float(os.environ.get("SLOW_S", 0))
         )
-        trainable = tune.with_resources(slot, {nodes.resource_of_this_node(): 0.001})
+        trainable = tune.with_resources(slot, SLOT_RESOURCES)
         run_phase("trials", record, trainable, slots, stopper)
         stop_other_retrainings(record)
         run_phase("retrainings", record, trainable, slots, stopper)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 from object_store import CREDENTIALS, object_store
+from summaries import small
 
 from thermal_search.errors import SearchError
 from thermal_search.generator import load
@@ -47,9 +48,10 @@ def test_search_in_a_bucket_survives_its_driver(store, dataset, tmp_path):
         path = bucket / "data" / file.local.relative_to(dataset)
         path.write_bytes(file.read_bytes())
     output = bucket / "searches" / "first"
-    flags = ["--data", bucket / "data", "--output", output, "--architectures", "pix2pix"]
+    flags = ["--data", bucket / "data", "--output", output, "--architectures", "dcgan"]
     flags += ["--trials", TRIALS, "--images", IMAGES, "--evaluate-every", EVERY, "--slots", 1]
     flags += ["--features", "efficientnet-lite0", "--objective", "pareto:fid,l1"]
+    flags += ["--fix", ",".join(small("dcgan"))]
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     log = tmp_path / "log"
 

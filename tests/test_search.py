@@ -14,7 +14,7 @@ import torch
 import torchvision
 from mlflow.tracking import MlflowClient
 from PIL import Image
-from summaries import assert_is_complete
+from summaries import assert_is_complete, small
 
 from thermal_search.architectures import ARCHITECTURES
 from thermal_search.errors import SearchError
@@ -56,7 +56,9 @@ def searched(dataset, tmp_path_factory):
     torch.manual_seed(0)
     layers = torchvision.models.alexnet(weights=None).features
     torch.save(layers.state_dict(prefix="features."), output.parent / "alexnet.pth")
-    flags = ["--data", dataset, "--output", output, "--architectures", "pix2pix,cyclegan,wgan"]
+    names = ("pix2pix", "cyclegan", "wgan")
+    flags = ["--data", dataset, "--output", output, "--architectures", ",".join(names)]
+    flags += ["--fix", ",".join(small(*names))]
     flags += ["--trials", TRIALS, "--images", IMAGES, "--evaluate-every", EVERY, "--slots", 1]
     flags += ["--features", "efficientnet-lite0", "--objective", "fid+0.1*l1"]
     flags += ["--finalists", 1, "--seeds", 1, "--lpips-weights", output.parent / "alexnet.pth"]

@@ -138,12 +138,3 @@ def present() -> list[Node]:
 def _total(nodes: list[Node]) -> str:
     totals = {name: sum(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
     return ", ".join(f"{total:g} {name}s" for name, total in totals.items() if total) or "no CPUs"
-
-
-def resource_of_this_node() -> str:
-    """The resource that Ray gives the node of this process, 1.0 of it."""
-    here = ray.get_runtime_context().get_node_id()
-    (resources,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
-    return next(
-        name for name in resources if name.startswith("node:") and not name.endswith("head__")
-    )

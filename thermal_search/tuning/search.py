@@ -44,8 +44,13 @@ RAY_FOLDER = "ray"
 """The folder in the output for Ray Train's files, which every machine must reach. Never read
 again."""
 
-SLOT_LOSSES_PER_TRIAL = 3
-"""Times a trial may lose its whole slot (not only a worker) and start again in another."""
+SLOT_LOSSES_PER_TRIAL = 10
+"""Times a trial may lose its whole slot (not only a worker) and start again in another. A slot is
+lost with the machine that its own process runs on, which is no fault of the trial."""
+
+SLOT_RESOURCES = {"CPU": 0.001}
+"""Of a slot's own processes, which only wait: any node that has CPUs. In a cluster whose head has
+none, they cost the head no memory."""
 
 
 def search(
@@ -267,11 +272,7 @@ def slot_trainable(
             precision=plan.precision,
         ),
     )
-    # The slot's own process only waits; its workers hold the resources. It runs on this node, whose
-    # loss ends the search anyway, and where Ray Tune's files are: any other node may leave at any
-    # time, and takes only workers with it, which Ray Train restarts elsewhere.
-    resources = {nodes.resource_of_this_node(): 0.001}
-    return tune.with_resources(tune.with_parameters(Slot, slot=slot), resources)
+    return tune.with_resources(tune.with_parameters(Slot, slot=slot), SLOT_RESOURCES)
 
 
 def silence_libraries() -> None:

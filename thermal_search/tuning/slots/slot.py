@@ -4,8 +4,9 @@ A worker group takes most of a minute to start, because each of its processes im
 group per trial costs that minute every time, and a trial that is stopped early leaves its resources
 reserved. A slot starts its group once; the next trial begins a fraction of a second after the last.
 
-Three processes of each slot only wait: Ray Tune's end, the mailbox and Ray Train's controller. What
-they import does not import torch, without which each takes a sixth of the memory.
+Some processes of each slot only wait: Ray Tune's end, the mailbox and Ray Train's controller. What
+they import does not import torch, without which each takes a sixth of the memory. They may run on
+any node that has CPUs, and if that node is lost, the slot starts again on another.
 """
 
 import contextlib
