@@ -50,6 +50,9 @@ from thermal_search.metrics import (
 )
 from thermal_search.storage import Location
 
+MAX_WORKERS = 256
+"""More is a typing error."""
+
 REPORT_FILE, ERROR_FILE, STORE_FILE = "report.json", "error.txt", "store"
 """Files of the worker processes, in a temporary folder."""
 
@@ -113,8 +116,10 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
     or WeightsUnavailable if the request cannot be met.
     """
     metric_name(request.features)
-    if request.workers < 1:
-        raise SettingsError(f"--workers must be at least 1, but is {request.workers}.")
+    if not 1 <= request.workers <= MAX_WORKERS:
+        raise SettingsError(
+            f"--workers must be from 1 to {MAX_WORKERS}, but is {request.workers:.20g}."
+        )
     manifest = read_manifest(request.data)
     count = manifest.count("pairs", request.split)
     if count < 2:
