@@ -181,8 +181,8 @@ def _run_worker(
 ) -> None:
     torch.set_num_threads(max((os.cpu_count() or 1) // request.workers, 1))
     keep_to_loopback()
-    store = f"file://{folder / STORE_FILE}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=request.workers)
+    store = dist.FileStore(str(folder / STORE_FILE), request.workers)  # pyright: ignore[reportPrivateImportUsage] - documented there
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=request.workers)
     try:
         _evaluate(request, folder, counter, rank=rank)
     except ThermalSearchError as error:
