@@ -24,7 +24,7 @@ from ray import tune
 
 from thermal_search import local_ray
 from thermal_search.errors import SearchError, SearchInterrupted
-from thermal_search.storage import Location
+from thermal_search.storage import Location, describe_fault
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning import nodes
 from thermal_search.tuning.ownership import own
@@ -60,7 +60,12 @@ class SimulatedSlot(tune.Trainable):
         self.images = min(self.images + plan.evaluate_every, plan.images)
         fid = 100 * self.quality + 1000 / self.images
         if self.images > self.trained:
-            self.state.write_text(str(self.images))
+            try:
+                self.state.write_text(str(self.images))
+            except OSError as error:  # as the loop of a slot's workers
+                fault = describe_fault(error)
+                report = TrialReport(status="interrupted", reason=fault, stops_search=True)
+                return {"status": report.status, "done": True, REPORT: report}
         is_last = self.images >= plan.images
         report = TrialReport(
             status="completed" if is_last else "running",

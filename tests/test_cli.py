@@ -382,6 +382,15 @@ class TestResume:
 
         assert resumed == plan.replace(slots=2, gpus_per_worker=0.5, workers=2)
 
+    def test_another_number_of_workers_is_said_to_change_the_numbers(self, tmp_path, caplog):
+        plan_from_settings(SearchSettings(data=tmp_path, output=tmp_path, workers=2)).save()
+
+        plan_from_settings(SearchSettings(output=tmp_path, workers=2, slots=3), resume=True)
+        assert not caplog.messages
+        plan_from_settings(SearchSettings(output=tmp_path, workers=4), resume=True)
+        (sentence,) = caplog.messages
+        assert sentence.startswith("--workers was 2 and is now 4, which changes a trial's numbers")
+
     @pytest.mark.parametrize(
         ("change", "sentence"),
         [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from thermal_search import local_ray
 from thermal_search.choices import EvaluationSplit
 from thermal_search.command_line import LocationFlag, Switch, WholeNumber, create_app, run
 from thermal_search.errors import SearchError, printable
@@ -59,6 +60,7 @@ def demo(*, output: Path = Path("demo")) -> None:
     output
         An empty folder to write to.
     """
+    local_ray.hide_warnings()
     from thermal_search.demo.tour import tour
 
     tour(output)
@@ -76,6 +78,7 @@ def run_search(settings: SearchSettings, launch: LaunchSettings, *, default_addr
     Args:
         default_address: the Ray cluster to join if neither --address nor RAY_ADDRESS names one.
     """
+    local_ray.hide_warnings()
     from thermal_search.tuning.nodes import NodeWait
     from thermal_search.tuning.plan import plan_from_settings
     from thermal_search.tuning.ranking_text import describe

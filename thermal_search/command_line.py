@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails
 from thermal_search.documents import Section
 from thermal_search.errors import SearchInterrupted, SettingsError, ThermalSearchError, printable
 from thermal_search.storage import Location, StorageError
+from thermal_search.storage import describe_fault as describe_os_error
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 """Exit codes. USAGE: the command line or a file of settings is wrong, and nothing was started."""
@@ -188,6 +189,9 @@ def run(
         # The reader of our output has ended (`| head`); Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        fault = describe_os_error(error)
+        sys.exit(printable(f"{app.name[0]}: {fault}: fix it, then run the same command again."))
 
 
 def read_config(app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:

@@ -135,7 +135,8 @@ class Location:
     def uri(self) -> str:
         if not self.scheme:
             return Path(self.path).absolute().as_uri()
-        return f"{self.scheme}://{self.path}" + (f"?{self.options}" if self.options else "")
+        path = self.path.replace("%", "%25").replace("?", "%3F")
+        return f"{self.scheme}://{path}" + (f"?{self.options}" if self.options else "")
 
     @property
     def name(self) -> str:
@@ -289,7 +290,8 @@ def _open_regular(path: Path) -> BinaryIO:
 def _parse(address: str) -> Location:
     # No message repeats an address before it is known to hold no password.
     try:
-        parts = urlsplit(address)
+        # A `#` is a part of a name, in buckets and on disks.
+        parts = urlsplit(address, allow_fragments=False)
         _ = parts.port
     except ValueError:
         raise StorageError(
@@ -302,6 +304,11 @@ def _parse(address: str) -> Location:
             "AWS_SECRET_ACCESS_KEY; GOOGLE_APPLICATION_CREDENTIALS)."
         )
     if parts.scheme == "file":
+        if parts.query or parts.netloc not in ("", "localhost") or parts.path[:1] != "/":
+            raise StorageError(
+                "A file:// address must have the form file:///folder, with a ? as %3F: pass the "
+                "path itself instead."
+            )
         return Location(unquote(parts.path))
     if parts.scheme not in OPTIONS:
         raise StorageError(
@@ -315,7 +322,7 @@ def _parse(address: str) -> Location:
                 f"A {parts.scheme}:// address must not have {name}= after its ?: known are "
                 f"{', '.join(sorted(OPTIONS[parts.scheme]))}."
             )
-    if not parts.netloc:
+    if not parts.netloc or parts.path[:1] not in ("", "/"):
         raise StorageError(
             f"{parts.scheme}:// needs a bucket, such as {parts.scheme}://bucket/folder."
         )

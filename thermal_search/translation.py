@@ -15,13 +15,14 @@ from torch import Generator, Tensor
 from thermal_search import generator
 from thermal_search.architectures.translator import Translator
 from thermal_search.atomic_file import replacing
-from thermal_search.errors import DatasetError
+from thermal_search.errors import DatasetError, SettingsError
 from thermal_search.image_files import SUFFIXES, Unusable, find_images, read_image
 from thermal_search.images import to_network_range, to_pixels
 from thermal_search.preparation.resizing import resize_square
 from thermal_search.storage import Location
 
 BATCH = 16
+MAX_SEED = 2**32 - 1
 
 OWN_TEXT = ("Software", "thermal-search translate")
 """The text in every PNG that a translation writes: only such files are replaced."""
@@ -59,6 +60,8 @@ def translate_folder(
     Images have the size of their RGB image, or the generator's own with `square`. The same seed
     draws the same latents. Unreadable images are left out and listed in the result.
     """
+    if not 0 <= seed <= MAX_SEED:
+        raise SettingsError(f"--seed must be from 0 to {MAX_SEED}, but is {seed:.20g}.")
     translator = generator.load(model)
     temperatures = generator.load_config(model).temperatures
     if celsius and temperatures is None:

@@ -50,6 +50,9 @@ from thermal_search.metrics import (
 )
 from thermal_search.storage import Location
 
+MAX_WORKERS = 256
+"""More is a typing error."""
+
 REPORT_FILE, ERROR_FILE, STORE_FILE = "report.json", "error.txt", "store"
 """Files of the worker processes, in a temporary folder."""
 
@@ -113,8 +116,10 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
     or WeightsUnavailable if the request cannot be met.
     """
     metric_name(request.features)
-    if request.workers < 1:
-        raise SettingsError(f"--workers must be at least 1, but is {request.workers}.")
+    if not 1 <= request.workers <= MAX_WORKERS:
+        raise SettingsError(
+            f"--workers must be from 1 to {MAX_WORKERS}, but is {request.workers:.20g}."
+        )
     manifest = read_manifest(request.data)
     count = manifest.count("pairs", request.split)
     if count < 2:
@@ -176,8 +181,8 @@ def _run_worker(
 ) -> None:
     torch.set_num_threads(max((os.cpu_count() or 1) // request.workers, 1))
     keep_to_loopback()
-    store = f"file://{folder / STORE_FILE}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=request.workers)
+    store = dist.FileStore(str(folder / STORE_FILE), request.workers)  # pyright: ignore[reportPrivateImportUsage] - documented there
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=request.workers)
     try:
         _evaluate(request, folder, counter, rank=rank)
     except ThermalSearchError as error:

@@ -22,6 +22,7 @@ from thermal_search.tuning.progress import Progress
 from thermal_search.tuning.ranking_text import compare_trial
 from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.shared_study import SharedStudy
+from thermal_search.tuning.slots.mailbox import stop_slots
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
 from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE
 from thermal_search.tuning.stopping import SearchStopper
@@ -29,6 +30,9 @@ from thermal_search.tuning.summary import RetrainingRecord, Status, TrialRecord
 
 TIMEOUT_S = 120.0
 """How long the end of a search waits for an MLflow server that is unreachable."""
+
+STOP_TIMEOUT_S = 10.0
+"""The same if the search is stopped: what it misses is logged when the search resumes."""
 
 
 def resume_command(plan: SearchPlan) -> str:
@@ -62,6 +66,8 @@ class SearchCallback(tune.Callback):
         self.has_evaluated = False
         """Whether a slot of this run has evaluated a trial."""
 
+        self.are_slots_stopped = False
+
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
@@ -89,6 +95,9 @@ class SearchCallback(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         with self.stopper.on_storage_faults():
             self.record.write_summary()
+        if self.stopper.reason and not self.are_slots_stopped:
+            self.are_slots_stopped = True
+            stop_slots()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         id = trial.trial_id
@@ -180,9 +189,10 @@ class SearchCallback(tune.Callback):
         if ranking := self.record.final_ranking:
             values, tags = mlflow_summary(ranking)
             self._log(lambda: self.logger.log_summary(values, tags))
-        if left := self.log_queue.close(TIMEOUT_S):
+        timeout_s = STOP_TIMEOUT_S if self.stopper.reason else TIMEOUT_S
+        if left := self.log_queue.close(timeout_s):
             self.progress.warn(
-                f"MLflow has been unreachable for {TIMEOUT_S:.0f} s: the last {left} entries are "
+                f"MLflow has been unreachable for {timeout_s:.0f} s: the last {left} entries are "
                 "not logged. Nothing else is lost. When the server is back, run "
                 f"{resume_command(self.plan)} to log them."
             )

@@ -200,7 +200,16 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
                     + (", which is less" if name in GROWING else "")
                     + ": leave it out, or start a new search in another --output folder."
                 )
-        return self.replace(**passed)
+        resumed = self.replace(**passed)
+        if resumed.workers != self.workers:
+            log.warning(
+                "--workers was %d and is now %d, which changes a trial's numbers: each step trains "
+                "on one batch per worker, so that trials compare best with those of as many "
+                "workers.",
+                self.workers,
+                resumed.workers,
+            )
+        return resumed
 
 
 def generator_steps(config: Config, images: int, workers: int) -> int:

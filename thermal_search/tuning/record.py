@@ -8,6 +8,7 @@ from.
     OUTPUT/summary.json               all of it in one file, for programs; never read again
 """
 
+import errno
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import Literal
 
 from thermal_search.checkpoint import GENERATOR
+from thermal_search.documents import backup_of
 from thermal_search.errors import SearchError
 from thermal_search.evaluation.baselines import TRIVIAL_BASELINE, Baselines
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.final_ranking import rank_finalists
 from thermal_search.tuning.objective import pareto_front
+from thermal_search.tuning.ownership import gone
+from thermal_search.tuning.plan import FILE as PLAN_FILE
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.slots.messages import TrialConfig, TrialReport
 from thermal_search.tuning.summary import (
@@ -140,6 +144,7 @@ class SearchRecord:
         if self.is_summary_current:
             return
         began = time.monotonic()
+        self._require_output()
         self.summary.write(self.output / FILE)
         self.is_summary_current = True
         ended = time.monotonic()
@@ -307,8 +312,15 @@ class SearchRecord:
 
     def _save(self, trial: TrialRecord) -> None:
         self.is_summary_current = False
+        self._require_output()
         file = RetrainingFile(trial=trial) if isinstance(trial, RetrainingRecord) else None
         (file or TrialFile(trial=trial)).write_with_backup(self._folder(trial) / TRIAL_FILE)
+
+    def _require_output(self) -> None:
+        """OSError if the output folder is gone, in whose place a write would make another one."""
+        plan = self.output / PLAN_FILE
+        if self.output.local and not plan.exists() and not backup_of(plan).exists():
+            raise OSError(errno.ENOENT, gone(self.output))
 
     def _keep_baselines(self, report: TrialReport) -> None:
         baselines = report.baselines or self.baselines

@@ -231,7 +231,7 @@ def run_phase(
                 verbose=0,
             ),
         )
-        with stopper.while_trials_run():
+        with stopper.while_trials_run(), nodes.watch_this_node(stopper.report_fault):
             tuner.fit()
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import ray
 import torch
 from ray import train
+from ray.exceptions import RayError
 from ray.train.torch import get_device
 
 from thermal_search.choices import EvaluationSplit
@@ -165,17 +166,24 @@ def _train(plan: TrialPlan, worker: _Worker, mailbox: Any) -> None:
         raise  # a new group resumes the trial
     except Exception as error:
         # From whichever worker it is, and before anything else, so that it is not retried.
-        ray.get(mailbox.end.remote(plan.id, _failure(error)))
+        ray.get(mailbox.end.remote(plan.id, failure_of(error)))
         if group.size > 1:
             # The others may be waiting for this one in a collective: only a new group is safe.
             raise
 
 
-def _failure(error: Exception) -> TrialReport:
-    """Training has no files or connections of its own: an error of these is the machine's."""
+def failure_of(error: Exception) -> TrialReport:
+    """How a trial ends by an error.
+
+    Training has no files or connections of its own: an error of these is the machine's. So is
+    one of Ray, such as a process that was killed because the machine's memory ran out.
+    """
     if isinstance(error, (OSError, StorageError)):
         where = f"{socket.gethostname()}: {describe_fault(error)}"
         return TrialReport(status="interrupted", reason=where, stops_search=True)
+    if isinstance(error, RayError):
+        where = f"{socket.gethostname()}: {_describe(error)}"
+        return TrialReport(status="interrupted", reason=where)
     return TrialReport(status="failed", reason=_describe(error))
 
 
