@@ -18,17 +18,21 @@ from thermal_search.architectures.translator import Translator
 from thermal_search.checkpoint import GeneratorDescription
 from thermal_search.documents import Document
 from thermal_search.errors import SearchError
+from thermal_search.generator_shape import byte_count, first_difference, generator_shape
 from thermal_search.storage import Location
 
 WEIGHTS_FILE, CONFIG_FILE = "generator.safetensors", "config.json"
 
+MAX_HEADER_BYTES = 2**24
+"""What a file of weights may have beside its numbers."""
+
 
 class GeneratorConfig(GeneratorDescription, Document):
-    """MODEL/config.json. Version 3: the names of weights differ from those of earlier versions."""
+    """MODEL/config.json. Version 4 says how the training pairs were aligned."""
 
     REMEDY: ClassVar[str] = "export it again"
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     trial: str
     """The id of the trial or retraining that trained it."""
 
@@ -57,8 +61,10 @@ def load(model: Location | Path) -> Translator:
     """
     model = Location.of(model)
     config = load_config(model)
+    shape = _shape_of(config, model / CONFIG_FILE, config.REMEDY)
     try:
-        weights = parse_weights((model / WEIGHTS_FILE).read_bytes())
+        content = (model / WEIGHTS_FILE).read_bytes(byte_count(shape) + MAX_HEADER_BYTES)
+        weights = parse_weights(content)
     except (FileNotFoundError, NotADirectoryError):
         raise _absent(model) from None
     except (OSError, SafetensorError) as error:
@@ -89,15 +95,8 @@ def assemble(
     Raises SearchError if the description cannot be built or the weights do not fit it: the sentence
     names `source` and ends with `remedy`.
     """
-    try:
-        translator = architectures.build(
-            description.architecture, description.size, description.parameters
-        )
-    except Exception as error:  # any, from an architecture with such parameters
-        raise SearchError(
-            f"{source} describes a generator that cannot be built ({_one_line(error)}): {remedy}."
-        ) from None
-    if fault := _first_difference(translator.generator.state_dict(), weights):
+    shape = _shape_of(description, source, remedy)
+    if fault := first_difference(shape, weights):
         raise SearchError(
             f"{source} does not describe the weights that came with it ({fault}): {remedy}."
         )
@@ -107,20 +106,23 @@ def assemble(
                 f"The weights that came with {source} must be finite numbers, but some of {name} "
                 f"are not: {remedy}."
             )
+    translator = architectures.build(
+        description.architecture, description.size, description.parameters
+    )
     translator.generator.load_state_dict(weights)
     return translator.eval()
 
 
-def _first_difference(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """The first difference in names or shapes; empty if there is none."""
-    for name in [*expected, *weights]:
-        if name not in weights:
-            return f"{name} is missing"
-        if name not in expected:
-            return f"{name} is unknown"
-        if weights[name].shape != expected[name].shape:
-            return f"{name} has shape {[*weights[name].shape]}, not {[*expected[name].shape]}"
-    return ""
+def _shape_of(
+    description: GeneratorDescription, source: Location, remedy: str
+) -> Mapping[str, Tensor]:
+    """The tensors that the weights must have; SearchError if there can be no such generator."""
+    try:
+        return generator_shape(description)
+    except Exception as error:  # any, from an architecture with such parameters
+        raise SearchError(
+            f"{source} describes a generator that cannot be built ({_one_line(error)}): {remedy}."
+        ) from None
 
 
 def _absent(model: Location) -> SearchError:

@@ -222,12 +222,18 @@ class Location:
             elif kind == "File":
                 self._call(lambda store: store.delete_file(self.path))
 
-    def read_bytes(self) -> bytes:
-        """Raises FileNotFoundError if there is no such file."""
+    def read_bytes(self, max_bytes: int | None = None) -> bytes:
+        """Raises FileNotFoundError if there is no such file, OSError if it has more bytes than
+        `max_bytes`."""
+        limit = None if max_bytes is None else max_bytes + 1
         if local := self.local:
             with _open_regular(local) as file:
-                return file.read()
-        return self._call(lambda store: _read(store, self.path))
+                content = file.read(limit)
+        else:
+            content = self._call(lambda store: _read(store, self.path, limit))
+        if max_bytes is not None and len(content) > max_bytes:
+            raise OSError(errno.EFBIG, f"larger than {max_bytes / 2**20:.0f} MiB", str(self))
+        return content
 
     def read_text(self) -> str:
         return self.read_bytes().decode()
@@ -378,16 +384,17 @@ def _brief(error: OSError) -> str:
     return match[1] if match else " ".join(str(error).split())[:200]
 
 
-def _read(store: "FileSystem", path: str) -> bytes:
-    """The file as of one moment, unless it is replaced twice while it is read.
+def _read(store: "FileSystem", path: str, limit: int | None) -> bytes:
+    """The file as of one moment, unless it is replaced twice while it is read; of a file with more
+    than `limit` bytes only so many.
 
     A stream first requests the size and then that many bytes. If the file has grown meanwhile, the
     content is truncated; if it has shrunk, other bytes follow it.
     """
     while True:
         with store.open_input_stream(path) as stream:
-            content = stream.read()
-        if store.get_file_info(path).size == len(content):
+            content = stream.read(limit)
+        if len(content) in (limit, store.get_file_info(path).size):
             return content
 
 
