@@ -2,10 +2,10 @@
 
     python benchmarks/small_recording.py ROADSCENE [--rounds 3] [--size 256]
 
-Each row is a whole command: seconds from its start to its end, and seconds of processor time of all
-its processes. If the first are more than the second, other programs had the processors, or it waited
-for a disk. `import` is what any preparation imports; the rest of a row beyond it is work, and with
-more workers their start, each of which imports the same again.
+Each row is a whole command: seconds from its start to its end, and seconds of processor time of
+all its processes. If the first are more than the second, other programs had the processors, or it
+waited for a disk. `import` is what any preparation imports; the rest of a row beyond it is work,
+and with more workers their start, each of which imports the same again.
 """
 
 import argparse
@@ -44,7 +44,9 @@ def main() -> None:
     print("|---|---|---|")
     for name, rounds in figures.items():
         print(f"| {name} | " + " | ".join(map(described, zip(*rounds, strict=True))) + " |")
-    print(f"load of the machine (1 minute): {os.getloadavg()[0]:.2f} of {os.cpu_count()} processors")
+    print(
+        f"load of the machine (1 minute): {os.getloadavg()[0]:.2f} of {os.cpu_count()} processors"
+    )
 
 
 def timed(command: Sequence[str]) -> tuple[float, float]:

@@ -196,10 +196,9 @@ def worker_processes(command):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_killed_worker_is_a_sentence(model, dataset, tmp_path, rank):
     (tmp_path / "temporary").mkdir()
-    arguments = ["evaluate", model, "--data", dataset, "--workers", "2"]
+    flags = ["--workers", "2", "--features", "efficientnet-lite0"]
     command = subprocess.Popen(
-        [sys.executable, "-m", "thermal_search.cli", *map(str, arguments)]
-        + ["--features", "efficientnet-lite0"],
+        [sys.executable, "-m", "thermal_search.cli", "evaluate", model, "--data", dataset, *flags],
         env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

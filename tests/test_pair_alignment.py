@@ -60,7 +60,7 @@ ALIGNMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("one", "other"), itertools.combinations(ALIGNMENTS, 2))
+@pytest.mark.parametrize(("one", "other"), [*itertools.combinations(ALIGNMENTS, 2)])
 def test_different_alignments_do_not_compare_and_read_differently(one, other):
     assert not one.compares_with(other)
     assert not other.compares_with(one)

@@ -38,7 +38,7 @@ STATE = "state-"
 KEPT_STATES = 2
 """A disk may damage the latest state."""
 
-MAX_DESCRIPTION = 2**24
+MAX_DESCRIPTION = 2**20
 """Bytes of the JSON that describes a generator or a state."""
 
 FILE_NAME = re.compile(r"[\w-]+\.pt")

@@ -10,21 +10,18 @@ from typing import ClassVar, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_weights
+from safetensors.torch import load_file as map_weights
 from safetensors.torch import save as serialize_weights
 from torch import Tensor
 
-from thermal_search import architectures
 from thermal_search.architectures.translator import Translator
 from thermal_search.checkpoint import GeneratorDescription
 from thermal_search.documents import Document
 from thermal_search.errors import SearchError
-from thermal_search.generator_shape import byte_count, first_difference, generator_shape
+from thermal_search.generator_shape import build_for, first_difference
 from thermal_search.storage import Location
 
 WEIGHTS_FILE, CONFIG_FILE = "generator.safetensors", "config.json"
-
-MAX_HEADER_BYTES = 2**24
-"""What a file of weights may have beside its numbers."""
 
 
 class GeneratorConfig(GeneratorDescription, Document):
@@ -61,10 +58,8 @@ def load(model: Location | Path) -> Translator:
     """
     model = Location.of(model)
     config = load_config(model)
-    shape = _shape_of(config, model / CONFIG_FILE, config.REMEDY)
     try:
-        content = (model / WEIGHTS_FILE).read_bytes(byte_count(shape) + MAX_HEADER_BYTES)
-        weights = parse_weights(content)
+        weights = _read_weights(model / WEIGHTS_FILE)
     except (FileNotFoundError, NotADirectoryError):
         raise _absent(model) from None
     except (OSError, SafetensorError) as error:
@@ -95,8 +90,13 @@ def assemble(
     Raises SearchError if the description cannot be built or the weights do not fit it: the sentence
     names `source` and ends with `remedy`.
     """
-    shape = _shape_of(description, source, remedy)
-    if fault := first_difference(shape, weights):
+    try:
+        translator = build_for(description, weights)
+    except Exception as error:  # any, from an architecture with such parameters
+        raise SearchError(
+            f"{source} describes a generator that cannot be built ({_one_line(error)}): {remedy}."
+        ) from None
+    if fault := first_difference(translator.generator.state_dict(), weights):
         raise SearchError(
             f"{source} does not describe the weights that came with it ({fault}): {remedy}."
         )
@@ -106,23 +106,16 @@ def assemble(
                 f"The weights that came with {source} must be finite numbers, but some of {name} "
                 f"are not: {remedy}."
             )
-    translator = architectures.build(
-        description.architecture, description.size, description.parameters
-    )
     translator.generator.load_state_dict(weights)
     return translator.eval()
 
 
-def _shape_of(
-    description: GeneratorDescription, source: Location, remedy: str
-) -> Mapping[str, Tensor]:
-    """The tensors that the weights must have; SearchError if there can be no such generator."""
-    try:
-        return generator_shape(description)
-    except Exception as error:  # any, from an architecture with such parameters
-        raise SearchError(
-            f"{source} describes a generator that cannot be built ({_one_line(error)}): {remedy}."
-        ) from None
+def _read_weights(path: Location) -> Mapping[str, Tensor]:
+    with path.open_input() as file:  # refuses what is no regular file
+        if path.local:
+            # Mapped, not read: a file may be larger than the memory.
+            return map_weights(path.local)
+        return parse_weights(file.read())
 
 
 def _absent(model: Location) -> SearchError:

@@ -1,25 +1,24 @@
-"""Whether a description fits the weights that came with it, found out without any memory.
+"""Builds the network that a description and its weights belong to, and no other.
 
 A config.json is easily edited: one number in it may describe a network that takes all memory, or
-minutes to build. So the network is first built on torch's meta device, where tensors have shapes
-but no numbers.
+minutes to build. The weights tell how large it can be.
 """
 
 import contextlib
 from collections.abc import Generator, Mapping
 
-import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from thermal_search import architectures
+from thermal_search.architectures.translator import Translator
 from thermal_search.checkpoint import GeneratorDescription
 
-MAX_PARAMETERS = 20_000
-"""Tensors of all networks of an architecture: the deepest of the search spaces have hundreds."""
-
-MAX_ELEMENTS = 2**34
-"""Numbers in all of these tensors, while nothing is known of the weights."""
+MAX_TENSORS = 3_000
+"""Parameters and buffers of all networks of an architecture: the deepest of the search spaces have hundreds."""
 
 MAX_RATIO, FREE_ELEMENTS = 4, 2**26
 """A translator may have so many times the numbers of its generator, and so many more: it has
@@ -27,28 +26,20 @@ discriminators too, which an export does not hold."""
 
 
 class TooLarge(ValueError):
-    """A description of a network that nobody has trained."""
+    """A description of a network that is out of proportion to its weights."""
 
 
-def generator_shape(description: GeneratorDescription) -> Mapping[str, Tensor]:
-    """The tensors of a generator by name, on the meta device.
+def build_for(description: GeneratorDescription, weights: Mapping[str, Tensor]) -> Translator:
+    """The translator of a description; its generator may still differ from the weights.
 
-    TooLarge if the whole translator is out of proportion; any error of the architecture if it
+    TooLarge if it has far more parameters than the weights; any error of the architecture if it
     cannot be built.
     """
-    with torch.device("meta"), _bounded():
-        translator = architectures.build(
+    elements = sum(value.numel() for value in weights.values())
+    with _bounded(MAX_RATIO * elements + FREE_ELEMENTS):
+        return architectures.build(
             description.architecture, description.size, description.parameters
         )
-    shape = translator.generator.state_dict()
-    elements = sum(value.numel() for value in translator.state_dict().values())
-    if elements > MAX_RATIO * sum(v.numel() for v in shape.values()) + FREE_ELEMENTS:
-        raise TooLarge(f"its networks have {elements:,} parameters")
-    return shape
-
-
-def byte_count(tensors: Mapping[str, Tensor]) -> int:
-    return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
 def first_difference(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
@@ -66,19 +57,29 @@ def first_difference(expected: Mapping[str, Tensor], weights: Mapping[str, Tenso
 
 
 @contextlib.contextmanager
-def _bounded() -> Generator[None]:
-    """A context in which modules with too many parameters in total raise TooLarge."""
+def _bounded(max_elements: int) -> Generator[None]:
+    """A context in which modules with more parameters and buffers in total raise TooLarge.
+
+    A layer registers a parameter before it initializes it: until then, the system has given it no
+    memory.
+    """
     tensors = elements = 0
 
-    def count(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
+    def count(_module: nn.Module, _name: str, tensor: Tensor | None) -> None:
         nonlocal tensors, elements
-        if parameter is not None:
-            tensors, elements = tensors + 1, elements + parameter.numel()
-        if tensors > MAX_PARAMETERS or elements > MAX_ELEMENTS:
-            raise TooLarge(f"its networks have more than {elements - 1:,} parameters")
+        if tensor is not None:
+            tensors, elements = tensors + 1, elements + tensor.numel()
+        if tensors > MAX_TENSORS or elements > max_elements:
+            raise TooLarge(
+                f"its networks have more than {MAX_TENSORS:,} tensors or {max_elements:,} numbers"
+            )
 
-    hook = register_module_parameter_registration_hook(count)
+    hooks = (
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+    )
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()

@@ -48,7 +48,7 @@ MAX_COLORED = 0.1
 """Fraction of colored pixels above which an image is not gray: a drawn box or a logo is less."""
 
 MAX_PAGES = 32
-"""Pages of a TIFF that are counted: a small file may claim millions, and a pyramid has about ten."""
+"""Pages of a TIFF that are counted: a small file may claim millions, a pyramid has about ten."""
 
 ORIENTATION, PHOTOMETRIC, BITS, SUBFILE_TYPE = 274, 262, 258, 254
 """Numbers of TIFF's tags."""

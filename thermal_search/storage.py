@@ -228,11 +228,13 @@ class Location:
         limit = None if max_bytes is None else max_bytes + 1
         if local := self.local:
             with _open_regular(local) as file:
-                content = file.read(limit)
+                size = os.fstat(file.fileno()).st_size
+                content = b"" if limit and size >= limit else file.read()
         else:
             content = self._call(lambda store: _read(store, self.path, limit))
-        if max_bytes is not None and len(content) > max_bytes:
-            raise OSError(errno.EFBIG, f"larger than {max_bytes / 2**20:.0f} MiB", str(self))
+            size = len(content)
+        if limit and size >= limit:
+            raise OSError(errno.EFBIG, f"larger than {(limit - 1) / 2**20:.0f} MiB", str(self))
         return content
 
     def read_text(self) -> str:

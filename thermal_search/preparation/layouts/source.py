@@ -153,7 +153,8 @@ class Source:
 
     def read_text(self, path: Path, max_bytes: int = MAX_LIST_BYTES) -> str:
         # The map of FLIR ADAS v2 may be next to the recording.
-        if not self.holds(path) and path.resolve().parent != self.real_root.parent:
+        real = Path(os.path.realpath(path))  # unlike `resolve`, of a loop of links too
+        if not self.holds(path) and real.parent != self.real_root.parent:
             raise DatasetError(f"{path} must be in the recording, but is {LEADS_OUT}.")
         try:
             if path.stat().st_size > max_bytes:
