@@ -16,7 +16,7 @@ from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.ownership import Claim, require_free
 from thermal_search.tuning.plan import plan_from_settings
-from thermal_search.tuning.ranking_text import describe
+from thermal_search.tuning.ranking_text import compare_trial, describe
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.settings import SearchSettings
@@ -120,7 +120,11 @@ def test_metric_that_one_evaluation_lacks_is_left_out(copy):
     changed(copy / TRIAL, lambda c: c["trial"]["history"][0]["metrics"].pop("l1"))
     changed(copy / "search.json", lambda c: c.update(average_last=2))
 
-    assert "L1" not in describe(SearchRecord.load(copy)).split("Final ranking")[0]
+    record = SearchRecord.load(copy)
+
+    (comparison,) = compare_trial(record, record["00001"])
+    assert comparison.measures == "distance"
+    assert "L1" not in comparison.sentence()
 
 
 def test_edited_claim_of_an_owner_is_read_or_refused_in_a_sentence(tmp_path):
