@@ -6,6 +6,7 @@ from tiny_settings import SIZE, TINY
 from thermal_search import generator
 from thermal_search.architectures import build
 from thermal_search.generator import GeneratorConfig
+from thermal_search.pair_alignment import PairAlignment
 from thermal_search.storage import Location
 
 PROTOCOL = {"features": "f", "weights": "w", "images": 7, "resize": "r", "precision": "fp32"}
@@ -20,6 +21,7 @@ def save_untrained(folder, architecture="pix2pix", size=SIZE):
         parameters=TINY[architecture],
         size=size,
         temperatures=None,
+        alignment=PairAlignment(method="none", layout="flir-v2"),
         images=1,
         metrics={"fid": 1.0},
         protocol=PROTOCOL,

@@ -1,8 +1,14 @@
 """`thermal-search evaluate` computes the metrics of a search, with any number of workers."""
 
 import itertools
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from generator_helpers import PROTOCOL, save_untrained
@@ -13,10 +19,11 @@ from thermal_search.data.frames import EVALUATION_BATCH
 from thermal_search.data.manifest import read_manifest
 from thermal_search.data.parquet import read_pairs
 from thermal_search.errors import MetricError, SearchError
-from thermal_search.evaluation.command import EvaluationRequest, evaluate
+from thermal_search.evaluation.command import STORE_FILE, EvaluationRequest, evaluate
 from thermal_search.evaluation.report import EvaluationReport, print_report
 from thermal_search.images import Temperatures, to_network_range, to_pixels
 from thermal_search.metrics import ssim
+from thermal_search.pair_alignment import PairAlignment
 from thermal_search.storage import Location
 
 FAST = {"features": "efficientnet-lite0"}
@@ -86,6 +93,28 @@ def test_data_whose_pixels_have_another_meaning_is_refused(model, dataset):
     generator.save(Location.of(model), radiometric, weights)
     with pytest.raises(SearchError, match=r"from -20 to 60 degrees Celsius, but .* has 8-bit"):
         evaluate(EvaluationRequest(model=model, data=dataset, **FAST))
+
+
+@pytest.mark.parametrize(
+    ("trained", "sentence"),
+    [
+        ({"method": "none", "layout": "flir-v2"}, ""),
+        ({"method": "none", "layout": "flir-v1"}, "as the layout flir-v1 has them (--align none)"),
+        (
+            {"method": "center", "layout": "flir-v2", "fields_of_view": (45.0, 52.8)},
+            "aligned by --align center --fields-of-view 45,52.8, but prepared has pairs as the "
+            "layout flir-v2 has them (--align none)",
+        ),
+    ],
+)
+def test_report_says_that_the_pairs_are_aligned_in_another_way(model, dataset, trained, sentence):
+    config = generator.load_config(model)
+    config = config.model_copy(update={"alignment": PairAlignment(**trained)})
+    generator.save(Location.of(model), config, generator.load(model).generator.state_dict())
+    report = evaluate(EvaluationRequest(model=model, data=dataset, **FAST))
+
+    assert len(report.notes) == bool(sentence)
+    assert all(sentence in note and "do not compare" in note for note in report.notes)
 
 
 def test_progress_counts_what_is_not_cached(model, uncached, monkeypatch, capsys):
@@ -158,6 +187,38 @@ def test_error_in_a_worker_process_is_the_same_sentence(model, dataset, tmp_path
         )
 
 
+def worker_processes(command):
+    """The ids of the workers that a running command has started."""
+    children = Path(f"/proc/{command}/task/{command}/children").read_text().split()
+    return [int(id) for id in children if "spawn_main" in Path(f"/proc/{id}/cmdline").read_text()]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_killed_worker_is_a_sentence(model, dataset, tmp_path, rank):
+    (tmp_path / "temporary").mkdir()
+    flags = ["--workers", "2", "--features", "efficientnet-lite0"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "thermal_search.cli", "evaluate", model, "--data", dataset, *flags],
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not [*tmp_path.glob(f"temporary/*/{STORE_FILE}")]:  # the workers look for each other
+            assert command.poll() is None
+            time.sleep(0.05)
+        os.kill(worker_processes(command.pid)[rank], signal.SIGKILL)
+        _, printed = command.communicate(timeout=120)
+    finally:
+        command.kill()
+
+    assert command.returncode == 1
+    assert "killed, perhaps because memory ran out" in printed.replace("\n", " ")
+    assert "Traceback" not in printed
+    assert not [*tmp_path.glob("temporary/*")]
+
+
 @pytest.mark.parametrize(
     ("gray", "message"),
     [
@@ -178,9 +239,11 @@ def test_printed_report_says_what_beats_what_in_which_measure(gray, message, cap
             baselines={"inverted_grey": {"fid": gray, "l1": 4.25, "images": 7}},
             beats_inverted_grey=gray > 9.0,
             better_than={},
+            notes=["It is [bold] to compare."],
         )
     )
     printed = capsys.readouterr().out
 
     assert message in printed
+    assert "Note: It is [bold] to compare." in printed
     assert ("sharp edges" in printed) == (gray == 9.0)

@@ -15,6 +15,7 @@ from thermal_search.data.batches import PairedBatches
 from thermal_search.data.frames import Frames
 from thermal_search.errors import DatasetError
 from thermal_search.images import Temperatures
+from thermal_search.pair_alignment import PairAlignment
 from thermal_search.translation import translate_folder
 
 WARM = Temperatures(low=-20.0, high=60.0)
@@ -72,6 +73,7 @@ def exported(folder, temperatures):
         parameters=TINY["pix2pix"],
         size=32,
         temperatures=temperatures,
+        alignment=PairAlignment(method="none", layout="folders"),
         images=1,
         metrics={"fid": 1.0},
         protocol={"features": "inception"},

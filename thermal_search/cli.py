@@ -30,6 +30,9 @@ NAME = "thermal-search"
 CLUSTER_WAIT_MINUTES = 15.0
 """Default wait for the machines of a cluster: what a cloud takes to start one and install on it."""
 
+MAX_REPORT_BYTES = 2**24
+"""A larger file is no report of `evaluate`."""
+
 SearchFlags = Annotated[SearchSettings, Parameter(name="*")]
 LaunchFlags = Annotated[LaunchSettings, Parameter(name="*")]
 FeatureFlags = Annotated[FeatureSettings, Parameter(name="*")]
@@ -257,7 +260,7 @@ def _refuse_foreign_report(path: Path) -> None:
     if not os.path.lexists(path):
         return
     try:
-        content = loads(path.read_bytes()) if path.is_file() else None
+        content = loads(Location.of(path).read_bytes(MAX_REPORT_BYTES))
     except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or not {"model", "metrics", "baselines"} <= content.keys():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thermal_search import checkpoint, generator
 from thermal_search.architectures.translator import Translator
+from thermal_search.documents import MAX_BYTES
 from thermal_search.errors import ExportMismatch, SearchError
 from thermal_search.generator import CONFIG_FILE, GeneratorConfig
 from thermal_search.storage import Location
@@ -86,7 +87,7 @@ def _is_empty_or_export(folder: Location) -> bool:
     if not folder.list():
         return not folder.is_file()
     try:
-        _AnyVersion.model_validate_json((folder / CONFIG_FILE).read_bytes())
+        _AnyVersion.model_validate_json((folder / CONFIG_FILE).read_bytes(MAX_BYTES))
     except (OSError, ValidationError):
         return False
     return True

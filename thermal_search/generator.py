@@ -10,25 +10,26 @@ from typing import ClassVar, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_weights
+from safetensors.torch import load_file as map_weights
 from safetensors.torch import save as serialize_weights
 from torch import Tensor
 
-from thermal_search import architectures
 from thermal_search.architectures.translator import Translator
 from thermal_search.checkpoint import GeneratorDescription
 from thermal_search.documents import Document
 from thermal_search.errors import SearchError
+from thermal_search.generator_shape import build_for, first_difference
 from thermal_search.storage import Location
 
 WEIGHTS_FILE, CONFIG_FILE = "generator.safetensors", "config.json"
 
 
 class GeneratorConfig(GeneratorDescription, Document):
-    """MODEL/config.json. Version 3: the names of weights differ from those of earlier versions."""
+    """MODEL/config.json. Version 4 says how the training pairs were aligned."""
 
     REMEDY: ClassVar[str] = "export it again"
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     trial: str
     """The id of the trial or retraining that trained it."""
 
@@ -58,7 +59,7 @@ def load(model: Location | Path) -> Translator:
     model = Location.of(model)
     config = load_config(model)
     try:
-        weights = parse_weights((model / WEIGHTS_FILE).read_bytes())
+        weights = _read_weights(model / WEIGHTS_FILE)
     except (FileNotFoundError, NotADirectoryError):
         raise _absent(model) from None
     except (OSError, SafetensorError) as error:
@@ -90,14 +91,12 @@ def assemble(
     names `source` and ends with `remedy`.
     """
     try:
-        translator = architectures.build(
-            description.architecture, description.size, description.parameters
-        )
+        translator = build_for(description, weights)
     except Exception as error:  # any, from an architecture with such parameters
         raise SearchError(
             f"{source} describes a generator that cannot be built ({_one_line(error)}): {remedy}."
         ) from None
-    if fault := _first_difference(translator.generator.state_dict(), weights):
+    if fault := first_difference(translator.generator.state_dict(), weights):
         raise SearchError(
             f"{source} does not describe the weights that came with it ({fault}): {remedy}."
         )
@@ -111,16 +110,12 @@ def assemble(
     return translator.eval()
 
 
-def _first_difference(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """The first difference in names or shapes; empty if there is none."""
-    for name in [*expected, *weights]:
-        if name not in weights:
-            return f"{name} is missing"
-        if name not in expected:
-            return f"{name} is unknown"
-        if weights[name].shape != expected[name].shape:
-            return f"{name} has shape {[*weights[name].shape]}, not {[*expected[name].shape]}"
-    return ""
+def _read_weights(path: Location) -> Mapping[str, Tensor]:
+    with path.open_input() as file:  # refuses what is no regular file
+        if path.local:
+            # Mapped, not read: a file may be larger than the memory.
+            return map_weights(path.local)
+        return parse_weights(file.read())
 
 
 def _absent(model: Location) -> SearchError:

@@ -223,12 +223,20 @@ class Location:
             elif kind == "File":
                 self._call(lambda store: store.delete_file(self.path))
 
-    def read_bytes(self) -> bytes:
-        """Raises FileNotFoundError if there is no such file."""
+    def read_bytes(self, max_bytes: int | None = None) -> bytes:
+        """Raises FileNotFoundError if there is no such file, OSError if it has more bytes than
+        `max_bytes`."""
+        limit = None if max_bytes is None else max_bytes + 1
         if local := self.local:
             with _open_regular(local) as file:
-                return file.read()
-        return self._call(lambda store: _read(store, self.path))
+                size = os.fstat(file.fileno()).st_size
+                content = b"" if limit and size >= limit else file.read()
+        else:
+            content = self._call(lambda store: _read(store, self.path, limit))
+            size = len(content)
+        if limit and size >= limit:
+            raise OSError(errno.EFBIG, f"larger than {(limit - 1) / 2**20:.0f} MiB", str(self))
+        return content
 
     def read_text(self) -> str:
         return self.read_bytes().decode()
@@ -385,16 +393,17 @@ def _brief(error: OSError) -> str:
     return match[1] if match else " ".join(str(error).split())[:200]
 
 
-def _read(store: "FileSystem", path: str) -> bytes:
-    """The file as of one moment, unless it is replaced twice while it is read.
+def _read(store: "FileSystem", path: str, limit: int | None) -> bytes:
+    """The file as of one moment, unless it is replaced twice while it is read; of a file with more
+    than `limit` bytes only so many.
 
     A stream first requests the size and then that many bytes. If the file has grown meanwhile, the
     content is truncated; if it has shrunk, other bytes follow it.
     """
     while True:
         with store.open_input_stream(path) as stream:
-            content = stream.read()
-        if store.get_file_info(path).size == len(content):
+            content = stream.read(limit)
+        if len(content) in (limit, store.get_file_info(path).size):
             return content
 
 

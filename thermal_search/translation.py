@@ -76,7 +76,8 @@ def translate_folder(
     paths, ignored = find_images(source)
     if not paths:
         suffixes = ", ".join(sorted(SUFFIXES))
-        raise DatasetError(f"{source} must hold RGB images ({suffixes}), but holds none.")
+        found = f" ({ignored[0][0].name}: {ignored[0][1]})" if ignored else ""
+        raise DatasetError(f"{source} must hold RGB images ({suffixes}), but holds none{found}.")
     _refuse_equal_stems(paths)
     _refuse_foreign_files(source, output, [f"{path.stem}.png" for path in paths])
     output.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,6 @@ from thermal_search.distributed.worker_group import WorkerGroup, WorkerLost, kee
 from thermal_search.errors import (
     DatasetError,
     MetricError,
-    SearchError,
     SettingsError,
     ThermalSearchError,
     TrialDiverged,
@@ -35,11 +34,11 @@ from thermal_search.evaluation.baselines import (
     load_cached_baselines,
     measure_and_cache_baselines,
 )
+from thermal_search.evaluation.comparability import note_other_alignment, require_equal_pixels
 from thermal_search.evaluation.comparison import compare
 from thermal_search.evaluation.evaluator import Evaluator, full_protocol
 from thermal_search.evaluation.real_statistics import measure_real_statistics
 from thermal_search.evaluation.report import EvaluationReport
-from thermal_search.images import Temperatures
 from thermal_search.metrics import (
     FeaturesPrecision,
     PerceptualDistance,
@@ -127,19 +126,8 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
             f"A Frechet distance needs at least 2 pairs, but the {request.split} split of "
             f"{request.data} has {count}: pass another --split."
         )
-    size = generator.load(request.model).config.size
-    trained = generator.load_config(request.model).temperatures
-    if (generated := _range(trained)) != (found := _range(manifest.temperatures)):
-        raise SearchError(
-            f"{request.model} generates {generated}, but {request.data} has {found}, so that equal "
-            "pixels have other meanings: prepare it with the --thermal and --celsius of the "
-            "training data."
-        )
-    if size != manifest.size:
-        raise SearchError(
-            f"{request.model} generates images of {size} pixels a side, but {request.data} has "
-            f"{manifest.size}: prepare it with --size {size}."
-        )
+    generator.load(request.model)  # refuses what the workers would refuse
+    require_equal_pixels(request.model, generator.load_config(request.model), manifest)
     with tempfile.TemporaryDirectory() as name:
         folder, counter = Path(name), _ProgressCounter()
         with _ProgressBar(counter):
@@ -148,13 +136,6 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
             else:
                 _evaluate_in_processes(request, folder, counter)
         return EvaluationReport.model_validate_json((folder / REPORT_FILE).read_bytes())
-
-
-def _range(temperatures: Temperatures | None) -> str:
-    """What the pixels of thermal images mean, in words."""
-    if temperatures is None:
-        return "8-bit thermal images"
-    return f"temperatures from {temperatures.low:g} to {temperatures.high:g} degrees Celsius"
 
 
 def _evaluate_in_processes(
@@ -256,6 +237,7 @@ def _evaluate(
                 comparison.baseline: list(comparison.better)
                 for comparison in compare(metrics, baselines, metric)
             },
+            notes=note_other_alignment(config, manifest),
         )
         (folder / REPORT_FILE).write_text(report.model_dump_json())
 

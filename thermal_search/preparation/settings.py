@@ -5,12 +5,12 @@ This module is the only place that declares them. It imports neither torch nor R
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Group, Parameter
 from pydantic import BeforeValidator, Field, field_validator
 
-from thermal_search.choices import Split
+from thermal_search.choices import HOMOGRAPHY_PREFIX, FixedAlignment, Split
 from thermal_search.command_line import Settings, Switch
 
 LayoutName = Literal[
@@ -32,8 +32,7 @@ LayoutName = Literal[
 ResizeFilter = Literal["bicubic", "bilinear", "lanczos", "box"]
 ThermalDepth = Literal["8bit", "16bit"]
 
-HOMOGRAPHY_PREFIX = "homography:"
-ALIGN_MODES = ("none", "center", "table", "auto")
+ALIGN_MODES: tuple[FixedAlignment, ...] = get_args(FixedAlignment)
 """The values of --align beside a homography file."""
 
 FLIR_V2_DEGREES = (45.0, 52.8)

@@ -78,7 +78,7 @@ class Trial:
         torch.backends.cudnn.benchmark = use_cudnn_benchmark(self.translator, device)
         self.translator.workers = group.size
         self.batches = _batches(self.translator, plan, data, group, device)
-        self.temperatures = data.temperatures
+        self.temperatures, self.alignment = data.temperatures, data.alignment
         self.frames, thermal = data.paired if self.translator.needs_pairs else data.unpaired
         self.translator.init_from_data(
             Batch(rgb=self._spread(self.frames), thermal=self._spread(thermal))
@@ -253,6 +253,7 @@ class Trial:
             parameters=dict(self.plan.parameters),
             size=self.translator.config.size,
             temperatures=self.temperatures,
+            alignment=self.alignment,
             images=self.progress.images,
             metrics=self.progress.history[-1].metrics,
             protocol=self.evaluator.full_protocol,

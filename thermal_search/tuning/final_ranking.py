@@ -81,6 +81,7 @@ def _rank(
         test_metrics={
             key: _mean_and_std([metrics[key] for metrics in tested])
             for key in (tested[0] if tested else ())
+            if all(key in metrics for metrics in tested)
         },
     )
 

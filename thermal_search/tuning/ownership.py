@@ -16,7 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from thermal_search.documents import Document
 from thermal_search.errors import SearchError
@@ -31,6 +33,10 @@ ATTEMPTS = 3
 """Tries of two processes that begin at the same moment and see each other."""
 
 
+Seconds = Annotated[float, Field(ge=0, lt=1e11)]
+"""Since the epoch."""
+
+
 class Claim(Document):
     """OUTPUT/owner-TOKEN.json."""
 
@@ -41,12 +47,12 @@ class Claim(Document):
     boot: str
     """Identifies the host's current run: process ids begin anew after a reboot."""
 
-    process: int
-    began: float
-    """When the process claimed the folder: seconds since the epoch."""
+    process: Annotated[int, Field(ge=1, lt=2**31)]
+    began: Seconds
+    """When the process claimed the folder."""
 
-    renewed: float
-    """When it last did: seconds since the epoch."""
+    renewed: Seconds
+    """When it last did."""
 
     @classmethod
     def new(cls) -> "Claim":

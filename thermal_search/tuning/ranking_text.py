@@ -69,7 +69,7 @@ def _ranking(record: SearchRecord) -> Iterator[str]:
 
 def compare_trial(record: SearchRecord, trial: TrialRecord) -> list[Comparison]:
     """A trial beside the baselines, by the means over the evaluations of its objective."""
-    means = {key: record.metric_mean(trial, key) for key in trial.history[-1].metrics}
+    means = {key: record.metric_mean(trial, key) for key in record.averaged_metrics(trial)}
     return compare(means, record.baselines, record.metric)
 
 

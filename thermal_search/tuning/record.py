@@ -26,6 +26,12 @@ from thermal_search.tuning.objective import pareto_front
 from thermal_search.tuning.ownership import gone
 from thermal_search.tuning.plan import FILE as PLAN_FILE
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.record_faults import (
+    fault_of,
+    fault_of_baselines,
+    retraining_id,
+    trial_id,
+)
 from thermal_search.tuning.slots.messages import TrialConfig, TrialReport
 from thermal_search.tuning.summary import (
     FILE,
@@ -85,6 +91,12 @@ class SearchRecord:
         record = cls(plan)
         try:
             baselines = BaselinesFile.read_or_backup(record.output / BASELINES_FILE)
+            for split in (baselines.validation, baselines.test):
+                if fault := fault_of_baselines(split, record.objective):
+                    raise SearchError(
+                        f"{record.output / BASELINES_FILE} is damaged ({fault}): "
+                        f"{BaselinesFile.REMEDY}."
+                    )
             record.baselines, record.test_baselines = baselines.validation, baselines.test
         except FileNotFoundError:
             pass
@@ -105,10 +117,8 @@ class SearchRecord:
                 trial = FILES[phase].read_or_backup(file).trial
             except FileNotFoundError:
                 return None
-            if trial.id != folder.name:
-                raise SearchError(
-                    f"{file} is damaged (it is the file of {trial.id!r:.40}): {TrialFile.REMEDY}."
-                )
+            if fault := fault_of(trial, folder.name, self.objective, self.metric):
+                raise SearchError(f"{file} is damaged ({fault}): {TrialFile.REMEDY}.")
             return trial
 
         with ThreadPoolExecutor(READERS) as threads:
@@ -198,7 +208,7 @@ class SearchRecord:
             retraining
             for finalist in finalists
             for seed in self.retraining_seeds()
-            if not (retraining := self.retrainings.get(_retraining_id(finalist, seed)))
+            if not (retraining := self.retrainings.get(retraining_id(finalist.id, seed)))
             or retraining.status in UNFINISHED
         ]
         if missing or not finalists:
@@ -242,6 +252,11 @@ class SearchRecord:
         metrics = [item.metrics for item in before[max(len(before) + 1 - average_last, 0) :]]
         return self.objective.mean_of_last([*metrics, evaluation.metrics], average_last)
 
+    def averaged_metrics(self, trial: TrialRecord) -> list[str]:
+        """The metrics that all evaluations have that count for the objective."""
+        recent = trial.history[-self.plan.average_last :]
+        return [key for key in recent[-1].metrics if all(key in item.metrics for item in recent)]
+
     def metric_mean(self, trial: TrialRecord, key: str) -> float:
         """The mean of a metric over the evaluations that count for the objective."""
         recent = [item.metrics[key] for item in trial.history[-self.plan.average_last :]]
@@ -249,7 +264,7 @@ class SearchRecord:
 
     def add(self, number: int, config: TrialConfig) -> TrialRecord:
         """A new trial of the search."""
-        id = f"{number:05d}"
+        id = trial_id(number)
         parameters = dict(config.parameters)
         trial = TrialRecord(
             id=id, number=number, architecture=config.architecture, parameters=parameters
@@ -260,12 +275,12 @@ class SearchRecord:
 
     def has_retraining(self, finalist: TrialRecord, seed: int) -> bool:
         """Whether a finalist's retraining with this seed has begun."""
-        return _retraining_id(finalist, seed) in self.retrainings
+        return retraining_id(finalist.id, seed) in self.retrainings
 
     def add_retraining(self, finalist: TrialRecord, seed: int) -> RetrainingRecord:
         """A new retraining of a finalist with another seed."""
         trial = RetrainingRecord(
-            id=_retraining_id(finalist, seed),
+            id=retraining_id(finalist.id, seed),
             number=finalist.number,
             architecture=finalist.architecture,
             parameters=finalist.parameters,
@@ -335,10 +350,6 @@ class SearchRecord:
             return None
         baseline = self.objective.values(self.baselines[TRIVIAL_BASELINE])
         return self.objective_values(trial)[0] < baseline[0]
-
-
-def _retraining_id(finalist: TrialRecord, seed: int) -> str:
-    return f"{finalist.id}-seed-{seed}"
 
 
 def checkpoint_of(trial: TrialRecord) -> str:

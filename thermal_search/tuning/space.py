@@ -130,7 +130,7 @@ def _parse(text: str, value: str, distribution: BaseDistribution) -> Any:
 def _contains(distribution: BaseDistribution, value: Any) -> bool:
     try:
         return distribution._contains(distribution.to_internal_repr(value))  # pyright: ignore[reportPrivateUsage]
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return False
 
 
