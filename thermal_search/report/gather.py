@@ -1,0 +1,407 @@
+"""The record of a search as the tables and texts of the page."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import search_spaces
+from thermal_search.evaluation.baselines import Baselines
+from thermal_search.evaluation.comparison import (
+    EDGES_NOTE,
+    Comparison,
+    compare,
+    display_name,
+    needs_edges_note,
+)
+from thermal_search.report.charts import number, seconds
+from thermal_search.report.results import Results
+from thermal_search.tuning.ranking_text import compare_trial
+from thermal_search.tuning.summary import (
+    UNFINISHED,
+    MeanAndStd,
+    RankedFinalist,
+    TrialRecord,
+)
+
+MEASURES = ("kid", "l1", "psnr", "ssim", "lpips")
+"""Metrics that tables show beside the Frechet distance and the objective, if they are measured."""
+
+SHADES = 4
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of texts. The first column names the row."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    trials: Sequence[int | None] = ()
+    """The trial of each row, which the page highlights everywhere; or nothing."""
+
+    folded: int = 0
+    """From this row on, rows are shown on request; 0 for all."""
+
+    numbers: frozenset[int] = frozenset()
+    """Columns that are aligned as numbers."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number that a reader sees first."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    shade: int
+    """0 .. SHADES: the share of the row's trials."""
+
+
+@dataclass(frozen=True)
+class Endings:
+    """How many trials of each architecture ended when."""
+
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+
+
+FOLD_AFTER = 12
+
+
+def tiles(results: Results) -> list[Tile]:
+    record, best = results.record, results.best
+    trials = record.trials.values()
+    ended = sum(trial.status not in UNFINISHED for trial in trials)
+    states = Counter(trial.status for trial in trials)
+    found: list[Tile] = []
+    if final := results.final_ranking:
+        found.append(
+            Tile(
+                f"Winner, {final.objective}",
+                mean_and_std(final.winner.objective),
+                f"{final.architecture}, trial {final.finalist}, "
+                f"mean of {len(final.winner.seeds)} further seeds",
+            )
+        )
+    if best:
+        for axis, value in zip(results.axes, results.values[best.id], strict=True):
+            found.append(
+                Tile(f"Best trial, {axis}", number(value), f"{best.architecture}, trial {best.id}")
+            )
+        if comparisons := compare_trial(record, best):
+            grey = comparisons[0]
+            better, total = len(grey.better), len(grey.better) + len(grey.not_better)
+            found.append(
+                Tile(
+                    f"Against {display_name(grey.baseline)}",
+                    f"{better} of {total}",
+                    f"measures better: {grey.measures}",
+                )
+            )
+    counts = ", ".join(f"{count} {status}" for status, count in states.most_common())
+    found.append(Tile("Trials", f"{ended} of {results.plan.trials}", counts or "none has begun"))
+    total = sum(t.seconds for t in (*trials, *record.retrainings.values()))
+    found.append(Tile("Training time", seconds(total), "the sum over trials and retrainings"))
+    return found
+
+
+def metric_columns(results: Results) -> list[str]:
+    """Keys of the metrics in tables: the axes of the objective come first, under their names."""
+    metric = results.record.metric
+    suffix = metric.removeprefix("fid").removeprefix("fd")
+    wanted = [metric, f"kid{suffix}", *MEASURES[1:]]
+    best = results.best
+    measured = best.history[-1].metrics if best else {}
+    return [key for key in wanted if key in measured and key not in results.axes]
+
+
+def ranking(results: Results) -> Table:
+    """Every evaluated trial, best first, with the measures in which it beats each baseline."""
+    record, keys = results.record, metric_columns(results)
+    baselines = [c.baseline for c in _comparisons(results, results.best)]
+    columns = ["", *results.axes, *keys, "architecture", "trial", "images", "time", "status"]
+    columns += [f"beats {display_name(name)} in" for name in baselines]
+    published = {name: _published(results, name) for name in results.best_of_each}
+    rows: list[list[str]] = []
+    for rank, trial in enumerate(results.ranking, start=1):
+        by_name = {c.baseline: c for c in _comparisons(results, trial)}
+        remarks: list[str] = [trial.status]
+        if trial.id in results.pareto_front:
+            remarks.append("Pareto front")
+        if trial.parameters == published[trial.architecture]:
+            remarks.append("published point")
+        rows.append(
+            [
+                str(rank),
+                *map(number, results.values[trial.id]),
+                *(number(record.metric_mean(trial, key)) for key in keys),
+                trial.architecture,
+                trial.id,
+                f"{trial.images:,}",
+                seconds(trial.seconds),
+                ", ".join(remarks),
+                *(by_name[name].measures if name in by_name else "" for name in baselines),
+            ]
+        )
+    count = len(results.axes) + len(keys)
+    return Table(
+        columns,
+        rows,
+        [trial.number for trial in results.ranking],
+        FOLD_AFTER,
+        frozenset({0, *range(1, count + 1), count + 3, count + 4}),
+    )
+
+
+def _published(results: Results, architecture: str) -> Mapping[str, object]:
+    space = search_spaces.load(architecture)
+    point = {**space.published, **results.plan.fixed_parameters.get(architecture, {})}
+    return {name: value for name, value in point.items() if space.is_active(name, point)}
+
+
+def _comparisons(results: Results, trial: TrialRecord | None) -> list[Comparison]:
+    return compare_trial(results.record, trial) if trial else []
+
+
+def best_trial(results: Results) -> list[str]:
+    """Sentences on what the best trial beats, measure by measure."""
+    comparisons = _comparisons(results, results.best)
+    note = [EDGES_NOTE] if needs_edges_note(comparisons) else []
+    return [*(comparison.sentence() for comparison in comparisons), *note]
+
+
+def without_evaluation(results: Results) -> Table:
+    """Trials that ended, or are, before their first evaluation."""
+    trials = [trial for trial in results.record.trials.values() if not trial.history]
+    rows = [[t.id, t.architecture, t.status, t.reason] for t in trials]
+    return Table(
+        ["trial", "architecture", "status", "reason"],
+        rows,
+        [trial.number for trial in trials],
+        FOLD_AFTER,
+    )
+
+
+def baseline_table(results: Results, baselines: Baselines) -> Table:
+    """The metrics of what needs no training."""
+    metric = results.record.metric
+    suffix = metric.removeprefix("fid").removeprefix("fd")
+    keys = [
+        key
+        for key in (metric, f"kid{suffix}", *MEASURES[1:], "images")
+        if any(key in metrics for metrics in baselines.values())
+    ]
+    rows = [
+        [display_name(name), *(_metric(metrics, key) for key in keys)]
+        for name, metrics in baselines.items()
+    ]
+    return Table(["baseline", *keys], rows, numbers=frozenset(range(1, len(keys) + 1)))
+
+
+def _metric(metrics: Mapping[str, float], key: str) -> str:
+    if key not in metrics:
+        return ""
+    return f"{metrics[key]:,.0f}" if key == "images" else number(metrics[key])
+
+
+def mean_and_std(value: MeanAndStd) -> str:
+    return number(value.mean) + ("" if value.std is None else f" ± {number(value.std)}")
+
+
+def finalists(results: Results) -> Table | None:
+    """The final ranking; None before it."""
+    if not (final := results.final_ranking):
+        return None
+    keys = [
+        key
+        for key in (results.record.metric, *metric_columns(results), *_other_axes(results))
+        if key in final.winner.test_metrics
+    ]
+    keys = list(dict.fromkeys(keys))
+
+    def row(rank: int, entry: RankedFinalist) -> list[str]:
+        seeds = f"{len(entry.seeds)}" + (f", {entry.failed} failed" if entry.failed else "")
+        tested = [
+            mean_and_std(entry.test_metrics[key]) if key in entry.test_metrics else ""
+            for key in keys
+        ]
+        values = ", ".join(number(value) for value in entry.values)
+        return [
+            str(rank),
+            mean_and_std(entry.objective),
+            entry.architecture,
+            entry.finalist,
+            seeds,
+            values,
+            *tested,
+        ]
+
+    columns = ["", f"{final.objective}, mean ± std", "architecture", "trial", "seeds", "each seed"]
+    columns += [f"test {key}" for key in keys]
+    rows = [row(rank, entry) for rank, entry in enumerate(final.ranking, start=1)]
+    trials = [results.record[entry.finalist].number for entry in final.ranking]
+    return Table(columns, rows, trials, numbers=frozenset({0, 1, *range(6, 6 + len(keys))}))
+
+
+def _other_axes(results: Results) -> Sequence[str]:
+    return [key for axis in results.objective.axes for key in sorted(axis.keys)]
+
+
+def winner_on_test(results: Results) -> list[str]:
+    """Sentences on what the winner's generator beats on the test split."""
+    final = results.final_ranking
+    generator = results.record.retrainings.get(final.generator) if final else None
+    tested = generator.test_metrics if generator else {}
+    comparisons = compare(tested, results.record.test_baselines, results.record.metric)
+    return [comparison.sentence() for comparison in comparisons]
+
+
+def retrainings_note(results: Results) -> str:
+    """Why there is no final ranking, in a sentence; empty if there is one."""
+    record = results.record
+    if results.final_ranking:
+        return ""
+    if not results.plan.finalists:
+        return "This search retrains no finalists (--finalists 0)."
+    ended = [r for r in record.retrainings.values() if r.status not in UNFINISHED]
+    failed = [r for r in ended if r.status in ("failed", "diverged")]
+    if record.retrainings and len(failed) == len(record.retrainings):
+        return f"All {len(failed)} retrainings failed, the first one because of {failed[0].reason}."
+    if not record.has_every_trial:
+        return f"The best {results.plan.finalists} are retrained when every trial has ended."
+    return f"{len(ended)} retrainings of the finalists have ended; the others have not."
+
+
+def endings(results: Results) -> Endings:
+    """How many trials of each architecture completed, stopped at each evaluation, and so on."""
+    trials = results.record.trials.values()
+    stops = sorted({trial.images for trial in trials if trial.status == "stopped"})
+    present = {trial.status for trial in trials}
+    others = [
+        status for status in ("diverged", "failed", "interrupted", "running") if status in present
+    ]
+    columns = ["trials", "completed", *(f"stopped at {images:,}" for images in stops), *others]
+    rows: list[tuple[str, Sequence[Cell]]] = []
+    for architecture in results.plan.architectures:
+        mine = [trial for trial in trials if trial.architecture == architecture]
+        counts = [sum(trial.status == "completed" for trial in mine)]
+        counts += [sum(t.status == "stopped" and t.images == at for t in mine) for at in stops]
+        counts += [sum(trial.status == status for trial in mine) for status in others]
+        cells = [Cell(str(len(mine)), 0)]
+        for count in counts:
+            shade = -(-SHADES * count // len(mine)) if mine else 0
+            cells.append(Cell(str(count) if count else "", shade))
+        rows.append((architecture, cells))
+    return Endings(columns, rows)
+
+
+def ended_early(results: Results) -> Table:
+    """Trials that did not train for their whole budget: when, at which objective, and why."""
+    record = results.record
+    best_at: dict[tuple[str, int], float] = {}
+    for trial in results.ranking:
+        for count, evaluation in enumerate(trial.history, start=1):
+            value = record.objective_after(trial, count)[0]
+            key = trial.architecture, evaluation.images
+            best_at[key] = min(value, best_at.get(key, value))
+    ended = [
+        trial for trial in record.trials.values() if trial.status not in ("completed", "running")
+    ]
+    ended.sort(key=lambda trial: (trial.architecture, trial.images, trial.number))
+    rows = [
+        [
+            trial.id,
+            trial.architecture,
+            trial.status,
+            f"{trial.images:,}",
+            seconds(trial.seconds),
+            number(results.values[trial.id][0]) if trial.history else "",
+            number(best_at[trial.architecture, trial.images]) if trial.history else "",
+            trial.reason,
+        ]
+        for trial in ended
+    ]
+    axis = results.axes[0]
+    columns = ["trial", "architecture", "status", "images", "after", axis]
+    columns += ["best then", "reason"]
+    return Table(
+        columns, rows, [trial.number for trial in ended], FOLD_AFTER, frozenset({3, 4, 5, 6})
+    )
+
+
+def cost(results: Results) -> Table:
+    """Trials, images and seconds by architecture, and of all."""
+    record = results.record
+    rows: list[list[str]] = []
+    everything = [*record.trials.values(), *record.retrainings.values()]
+    total = sum(trial.seconds for trial in everything)
+
+    def row(name: str, trials: Sequence[TrialRecord]) -> list[str]:
+        time, images = _sums(trials)
+        share = f"{100 * time / total:.0f} %" if total else ""
+        speed = number(images / time) if time else ""
+        return [name, f"{len(trials)}", f"{images:,}", seconds(time), share, speed]
+
+    for architecture in results.plan.architectures:
+        mine = [t for t in record.trials.values() if t.architecture == architecture]
+        rows.append(row(architecture, mine))
+    if record.retrainings:
+        rows.append(row("retrainings", list(record.retrainings.values())))
+    rows.append(row("all", everything))
+    columns = ["", "trials", "images shown", "time", "share", "images/s"]
+    return Table(columns, rows, numbers=frozenset({1, 2, 3, 4, 5}))
+
+
+def _sums(trials: Iterable[TrialRecord]) -> tuple[float, int]:
+    pairs = [(trial.seconds, trial.images) for trial in trials]
+    return sum(time for time, _ in pairs), sum(images for _, images in pairs)
+
+
+def cost_notes(results: Results) -> list[str]:
+    """Sentences on machine-hours, and on what early stopping saved."""
+    record, plan = results.record, results.plan
+    time, _ = _sums([*record.trials.values(), *record.retrainings.values()])
+    hours = time / 3600
+    text = f"{number(hours)} hours of one slot"
+    if plan.workers > 1:
+        text += f", {number(hours * plan.workers)} hours of its {plan.workers} workers"
+    if plan.gpus_per_worker:
+        text += f", {number(hours * plan.workers * plan.gpus_per_worker)} GPU-hours"
+    notes = [
+        f"Machine time: {text}. Training and evaluation until the last evaluation of each trial "
+        "count; starting the machines and what was trained after that do not."
+    ]
+    stopped = [trial for trial in record.trials.values() if trial.status == "stopped"]
+    if stopped:
+        shown = sum(trial.images for trial in stopped)
+        full = plan.images * len(stopped)
+        notes.append(
+            f"Early stopping ended {len(stopped)} trials after {shown:,} of their {full:,} images: "
+            f"{100 * (1 - shown / full):.0f} % of their training was saved."
+        )
+    return notes
+
+
+def settings(results: Results) -> Table:
+    """How the search was set up and how its metrics are measured."""
+    plan = results.plan
+    values: dict[str, object] = {
+        "objective": plan.objective,
+        "averaged": f"last {plan.average_last} evaluations",
+        "architectures": ", ".join(plan.architectures),
+        "trials": plan.trials,
+        "images of a trial": f"{plan.images:,}",
+        "images between evaluations": f"{plan.evaluate_every:,}",
+        "ASHA's reduction factor": plan.reduction,
+        "seed": plan.seed,
+        "finalists": f"{plan.finalists}, {plan.seeds} further seeds each" if plan.finalists else 0,
+        "fixed": ", ".join(plan.fix),
+        "dataset": f"{plan.data.name}, digest {plan.dataset_digest[:12]}",
+        **{f"protocol: {name}": value for name, value in plan.protocol.items()},
+    }
+    rows = [[name, str(value)] for name, value in values.items() if value != ""]
+    return Table(["setting", "value"], rows)
