@@ -44,10 +44,14 @@ def searched(
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
     draw = random.Random(seed)
+    record._save = lambda trial: None  # a file for each evaluation would take longer than a report
     for number in range(trials):
         published = number < len(architectures)
         config = space.published(architectures[number]) if published else space.suggest(study.ask())
         _train(record, number, config, draw)
+    del record._save
+    for trial in record.trials.values():
+        record._save(trial)
     return record
 
 

@@ -113,10 +113,13 @@ def _linear_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
-    """Powers of ten and, if there are few, 2 and 5 times them; empty if none is in the range."""
+    """Powers of ten, every second or third if they are many, with 2 and 5 times them if they are
+    few; empty if fewer than two are in the range."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks: list[float] = []
-    for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+    ticks = [10.0**d for d in decades if low <= 10.0**d <= high]
+    if len(ticks) > count + 2:
+        return ticks[:: -(-len(ticks) // (count + 1))]
+    for factors in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
         inside = [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d <= high]
         if len(inside) > count + 2:
             break

@@ -1,7 +1,7 @@
 """The record of a search as charts."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from thermal_search.evaluation.baselines import Baselines
 from thermal_search.evaluation.comparison import COMPARED, display_name
@@ -11,16 +11,12 @@ from thermal_search.report.charts import (
     Label,
     Line,
     Scale,
-    Tick,
     number,
     polyline,
-    range_scale,
     scale_of,
-    short,
     spread_labels,
 )
 from thermal_search.report.results import Results
-from thermal_search.tuning.analysis import Parameter
 from thermal_search.tuning.summary import EvaluationRecord, TrialRecord
 
 Abscissa = Literal["images", "minutes"]
@@ -29,15 +25,8 @@ COLORS = 7
 """Colors of the palette in page.css (Okabe and Ito's, which the color-blind tell apart); more lines
 have dashes too."""
 
-RANKS = 5
-"""Shades of completed trials in parallel coordinates, from the best fifth to the worst."""
-
-MAX_AXES = 9
-"""Axes of parallel coordinates: more cannot be read."""
-
 SMALL_WIDTH, SMALL_HEIGHT = 340.0, 220.0
 WIDTH, HEIGHT = 460.0, 330.0
-SLICE_WIDTH, SLICE_HEIGHT = 230.0, 170.0
 
 
 def color_of(architecture: str, architectures: Sequence[str]) -> str:
@@ -161,7 +150,7 @@ def best_so_far(results: Results) -> Chart | None:
     steps: list[tuple[float, float]] = []
     best = None
     for trial in trials:
-        chart.dots.append(_dot(x(trial.number), y(values[trial.number]), trial, results))
+        chart.dots.append(dot(x(trial.number), y(values[trial.number]), trial, results))
         if trial.status == "completed" and (best is None or values[trial.number] < best):
             if best is not None:
                 steps.append((x(trial.number), y(best)))
@@ -200,143 +189,12 @@ def pareto_chart(results: Results) -> Chart | None:
             steps.append((point[0], steps[-1][1]))
         steps.append(point)
     chart.lines.append(Line(polyline(steps), "step"))
-    chart.dots += [_dot(x(values[t.id][0]), y(values[t.id][1]), t, results) for t in ranking]
+    chart.dots += [dot(x(values[t.id][0]), y(values[t.id][1]), t, results) for t in ranking]
     return chart
 
 
-def slices(results: Results, architecture: str) -> list[Chart]:
-    """One chart for each parameter: the objective of every trial by its value."""
-    trials = _analyzed(results, architecture)
-    return [
-        _slice(results, parameter, trials)
-        for parameter in results.analyses[architecture].parameters
-    ]
-
-
-def _slice(results: Results, parameter: Parameter, trials: Sequence[TrialRecord]) -> Chart:
-    name = results.axes[0]
-    chart = Chart(
-        title=f"{name} of {len(parameter.values)} trials by {parameter.name}",
-        width=SLICE_WIDTH,
-        height=SLICE_HEIGHT,
-        x_label="",
-        y_label=name,
-        bottom=22.0,
-        top=16.0,
-        caption=parameter.name,
-    )
-    values = {trial.id: results.values[trial.id][0] for trial in trials}
-    y = scale_of(values.values(), chart.y_start, chart.y_end)
-    position, ticks = _position(parameter, chart.x_start + 8, chart.x_end - 8, 4)
-    chart.y_ticks, chart.x_ticks = y.ticks(4), ticks
-    width = (chart.x_end - chart.x_start) / max(len(parameter.choices), 1)
-    for trial in reversed(trials):
-        if trial.id in parameter.values:
-            x = position(parameter.values[trial.id])
-            if parameter.choices:  # equal values side by side, in the same place at every time
-                x += round((trial.number * 0.618034 % 1 - 0.5) * 0.5 * width, 1)
-            chart.dots.append(_dot(x, y(values[trial.id]), trial, results))
-    return chart
-
-
-def _position(
-    parameter: Parameter, start: float, end: float, ticks: int
-) -> tuple[Callable[[Any], float], list[Tick]]:
-    """Where a parameter's values are drawn, and its ticks."""
-    if not parameter.choices:
-        scale = range_scale(parameter.low, parameter.high, start, end, parameter.is_log)
-        return scale, scale.ticks(ticks)
-    places = range_scale(-0.5, len(parameter.choices) - 0.5, start, end, False)
-    by_text = {str(choice): places(index) for index, choice in enumerate(parameter.choices)}
-    return (
-        lambda value: by_text[str(value)],
-        [
-            Tick(at, _choice_text(choice))
-            for choice, at in zip(parameter.choices, by_text.values(), strict=True)
-        ],
-    )
-
-
-def _choice_text(choice: Any) -> str:
-    if isinstance(choice, bool) or choice is None:
-        return {True: "on", False: "off", None: "none"}[choice]
-    return short(choice) if isinstance(choice, (int, float)) else str(choice)
-
-
-def parallel_coordinates(results: Results, architecture: str) -> Chart | None:
-    """Every trial as a line over the parameters; None if fewer than two trials or parameters."""
-    trials = _analyzed(results, architecture)
-    parameters = results.analyses[architecture].parameters[:MAX_AXES]
-    if len(trials) < 2 or len(parameters) < 2:
-        return None
-    name = results.axes[0]
-    chart = Chart(
-        title=f"{len(trials)} {architecture} trials over {len(parameters)} parameters and {name}",
-        width=max(118.0 * (len(parameters) + 1), 480.0),
-        height=330.0,
-        x_label="",
-        y_label="",
-        left=52.0,
-        right=64.0,
-        top=52.0,
-        bottom=34.0,
-        kind="parallel",
-    )
-    values = {trial.id: results.values[trial.id][0] for trial in trials}
-    objective = scale_of(values.values(), chart.y_start, chart.y_end)
-    axes = [_position(p, chart.y_start, chart.y_end, 4) for p in parameters]
-    step = (chart.x_end - chart.x_start) / len(parameters)
-    places = [round(chart.x_start + index * step, 1) for index in range(len(parameters) + 1)]
-    for x, title, ticks in zip(
-        places,
-        [*(p.name for p in parameters), name],
-        [*(ticks for _, ticks in axes), objective.ticks(5)],
-        strict=True,
-    ):
-        chart.lines.append(Line(polyline([(x, chart.y_start), (x, chart.y_end)]), "axis"))
-        chart.labels += [Label(x - 4, tick.at + 3, tick.text, "tick", "end") for tick in ticks]
-        chart.labels += _wrapped(title, x, chart.top - 10)
-    off = chart.height - 12  # where a parameter does not apply
-    if any(len(p.values) < len(trials) for p in parameters):
-        chart.labels.append(Label(places[0] - 8, off + 3, "not used", "tick", "end"))
-    ranks = {id: rank for rank, id in enumerate(_completed(trials))}
-    for trial in reversed(trials):
-        points = [
-            (x, position(p.values[trial.id]) if trial.id in p.values else off)
-            for x, p, (position, _) in zip(places, parameters, axes, strict=False)
-        ]
-        points.append((places[-1], objective(values[trial.id])))
-        style = f"rank{RANKS * ranks[trial.id] // len(ranks)}" if trial.id in ranks else "faint"
-        chart.lines.append(Line(polyline(points), f"curve {style}", trial.number))
-    return chart
-
-
-def _completed(trials: Iterable[TrialRecord]) -> list[str]:
-    return [trial.id for trial in trials if trial.status == "completed"]
-
-
-def _analyzed(results: Results, architecture: str) -> list[TrialRecord]:
-    """The trials with values, best first."""
-    parameters = results.analyses[architecture].parameters
-    known = {id for parameter in parameters for id in parameter.values}
-    return [trial for trial in results.by_architecture[architecture] if trial.id in known]
-
-
-def _wrapped(text: str, x: float, bottom: float) -> list[Label]:
-    """A name over up to three lines, broken at underscores."""
-    lines = [""]
-    for word in text.split("_"):
-        if lines[-1] and len(lines[-1]) + len(word) > 11:
-            lines.append("")
-        lines[-1] += ("_" if lines[-1] or len(lines) > 1 else "") + word
-    first = bottom - 12.0 * (len(lines) - 1)
-    return [
-        Label(x, first + 12.0 * index, line, "axis-title", "middle")
-        for index, line in enumerate(lines)
-    ]
-
-
-def _dot(x: float, y: float, trial: TrialRecord, results: Results) -> Dot:
+def dot(x: float, y: float, trial: TrialRecord, results: Results) -> Dot:
+    """A trial in a chart of all trials."""
     style = "best" if trial is results.best else trial.status
     return Dot(x, y, style, trial.number)
 

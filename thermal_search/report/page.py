@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from thermal_search.command_line import version
 from thermal_search.errors import SearchError, printable
-from thermal_search.report import figures, gather
+from thermal_search.report import budget, figures, gather, parameter_figures
 from thermal_search.report.charts import Chart, number
 from thermal_search.report.gallery import Source, galleries
 from thermal_search.report.results import Results
@@ -130,14 +130,14 @@ def render(record: SearchRecord) -> str:
             for chart in (figures.best_so_far(results), figures.pareto_chart(results))
             if chart
         ],
-        endings=gather.endings(results),
-        ended_early=gather.ended_early(results),
+        endings=budget.endings(results),
+        ended_early=budget.ended_early(results),
         analyses=[_analysis(results, name) for name in results.best_of_each],
         shown_slices=SHOWN_SLICES,
-        cost=gather.cost(results),
-        cost_notes=gather.cost_notes(results),
+        cost=budget.cost(results),
+        cost_notes=budget.cost_notes(results),
         suggestions=suggest(record, results.analyses, is_running=is_running),
-        settings=gather.settings(results),
+        settings=budget.settings(results),
     )
 
 
@@ -206,9 +206,9 @@ def _analysis(results: Results, architecture: str) -> dict[str, Any]:
             for p in analysis.parameters
             if p.importance is not None
         ],
-        "parallel": figures.parallel_coordinates(results, architecture),
-        "axes": min(len(analysis.parameters), figures.MAX_AXES),
-        "slices": figures.slices(results, architecture),
+        "parallel": parameter_figures.parallel_coordinates(results, architecture),
+        "axes": min(len(analysis.parameters), parameter_figures.MAX_AXES),
+        "slices": parameter_figures.slices(results, architecture),
     }
 
 
