@@ -1,4 +1,4 @@
-"""Where the budget of a search went, as tables: what was stopped, when and why, and what it cost."""
+"""Where the budget of a search went: what was stopped, when and why, and what it cost."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -24,8 +24,8 @@ from thermal_search.tuning.summary import (
     TrialRecord,
 )
 
-MEASURES = ("kid", "l1", "psnr", "ssim", "lpips")
-"""Metrics that tables show beside the Frechet distance and the objective, if they are measured."""
+MEASURES = ("l1", "psnr", "ssim", "lpips")
+"""Metrics that tables show after the Frechet distance and KID, if they are measured."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def metric_columns(results: Results) -> list[str]:
     """Keys of the metrics in tables: the axes of the objective come first, under their names."""
     metric = results.record.metric
     suffix = metric.removeprefix("fid").removeprefix("fd")
-    wanted = [metric, f"kid{suffix}", *MEASURES[1:]]
+    wanted = [metric, f"kid{suffix}", *MEASURES]
     best = results.best
     measured = best.history[-1].metrics if best else {}
     return [key for key in wanted if key in measured and key not in results.axes]
@@ -157,7 +157,7 @@ def baseline_table(results: Results, baselines: Baselines) -> Table:
     suffix = metric.removeprefix("fid").removeprefix("fd")
     keys = [
         key
-        for key in (metric, f"kid{suffix}", *MEASURES[1:], "images")
+        for key in (metric, f"kid{suffix}", *MEASURES, "images")
         if any(key in metrics for metrics in baselines.values())
     ]
     rows = [
