@@ -58,7 +58,8 @@ def searched(
 def quality(config: TrialConfig, draw: random.Random) -> float:
     """Lower is better: the learning rate matters most, then the batch size."""
     p = config.parameters
-    rate = next(v for k, v in p.items() if k.endswith("lr") and isinstance(v, float))
+    rates = [v for k, v in p.items() if k.endswith("lr") and isinstance(v, float)]
+    rate = rates[0] if rates else 3e-4
     size = p.get("batch_size", 4)
     name = sum(map(ord, config.architecture)) % 7
     return 1 + 0.12 * name + abs(np.log10(rate / 3e-4)) + 0.05 * np.log2(size) + draw.gauss(0, 0.08)
@@ -73,7 +74,7 @@ def _train(record: SearchRecord, number: int, config: TrialConfig, draw: random.
         return
     speed = SPEEDS.get(config.architecture, 30.0) * draw.uniform(0.8, 1.2)
     evaluations = plan.images // plan.evaluate_every
-    rungs = {1: 1.75, 3: 1.5, 9: 1.2}
+    rungs = {1: 2.1, 3: 1.8, 9: 1.5}
     for count in range(1, evaluations + 1):
         fid = 40 * level * (1 + 4 * count**-1.1) * draw.uniform(0.95, 1.05)
         metrics = {

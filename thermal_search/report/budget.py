@@ -79,7 +79,12 @@ def ended_early(results: Results) -> Table:
     columns = ["trial", "architecture", "status", "images", "after", axis]
     columns += ["best then", "reason"]
     return Table(
-        columns, rows, [trial.number for trial in ended], FOLD_AFTER, frozenset({3, 4, 5, 6})
+        columns,
+        rows,
+        [trial.number for trial in ended],
+        FOLD_AFTER,
+        frozenset({3, 4, 5, 6}),
+        wraps=True,
     )
 
 
@@ -154,4 +159,4 @@ def settings(results: Results) -> Table:
         **{f"protocol: {name}": value for name, value in plan.protocol.items()},
     }
     rows = [[name, str(value)] for name, value in values.items() if value != ""]
-    return Table(["setting", "value"], rows)
+    return Table(["setting", "value"], rows, wraps=True)

@@ -14,8 +14,8 @@ LOG_RATIO = 6.0
 OUTLIER_RATIO = 5.0
 """Values this many times above the 95th percentile are drawn at the edge of the chart."""
 
-CHARACTER = 6.2
-"""Approximate width of a character of a label."""
+MIN_VALUES = 20
+"""Among fewer, none is an outlier."""
 
 
 def number(value: float) -> str:
@@ -24,13 +24,13 @@ def number(value: float) -> str:
         return "0"
     if abs(value) >= 1e6 or abs(value) < 1e-3:
         return f"{value:.2e}"
-    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
+    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:#.3g}"
 
 
 def short(value: float) -> str:
     """As few characters as an axis needs: 0.5, 20k, 1e-05."""
     if value and abs(value) < 1e-3:
-        return f"{value:.0e}".replace("e-0", "e-")
+        return f"{value:.2g}".replace("e-0", "e-")
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"
@@ -77,13 +77,19 @@ class Scale:
 
 
 def scale_of(
-    values: Iterable[float], start: float, end: float, *, from_zero: bool = False
+    values: Iterable[float],
+    start: float,
+    end: float,
+    *,
+    from_zero: bool = False,
+    robust: bool = False,
 ) -> Scale:
-    """A scale that shows these values, logarithmic if they differ much."""
+    """A scale that shows these values, logarithmic if they differ much; with `robust`, extreme ones
+    at its end."""
     ordered = sorted(values)
     if not ordered:
         return Scale(0.0, 1.0, start, end)
-    low, high = ordered[0], _robust_maximum(ordered)
+    low, high = ordered[0], _robust_maximum(ordered) if robust else ordered[-1]
     if from_zero:
         return Scale(0.0, high if high > 0 else 1.0, start, end)
     if low > 0 and high / low > LOG_RATIO:
@@ -99,7 +105,7 @@ def range_scale(low: float, high: float, start: float, end: float, is_log: bool)
 
 def _robust_maximum(ordered: Sequence[float]) -> float:
     typical = ordered[int(0.95 * (len(ordered) - 1))]
-    if typical > 0 and ordered[-1] > OUTLIER_RATIO * typical:
+    if len(ordered) >= MIN_VALUES and typical > 0 and ordered[-1] > OUTLIER_RATIO * typical:
         return typical * 1.5
     return ordered[-1]
 
@@ -165,7 +171,7 @@ class Chart:
     y_label: str
     left: float = 44.0
     right: float = 10.0
-    top: float = 12.0
+    top: float = 20.0
     bottom: float = 34.0
     caption: str = ""
     kind: str = ""

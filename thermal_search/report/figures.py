@@ -66,7 +66,7 @@ def overview(results: Results, axis: int, across: Abscissa) -> Chart:
     value = value_of(results, axis)
     lines = baseline_values(results, results.record.baselines, axis)
     shown = [value(e) for trial in best.values() for e in trial.history]
-    y = scale_of(shown + _near(lines.values(), shown), chart.y_start, chart.y_end)
+    y = scale_of(shown + _near(lines.values(), shown), chart.y_start, chart.y_end, robust=True)
     x = _x_scale(best.values(), across, chart)
     _add_axes(chart, x, y)
     _add_baselines(chart, y, lines)
@@ -103,7 +103,7 @@ def learning_curves(
     value = value_of(results, axis)
     # One range of values for all architectures, so that their charts compare.
     everything = [value(e) for trial in results.ranking for e in trial.history]
-    y = scale_of(everything, chart.y_start, chart.y_end)
+    y = scale_of(everything, chart.y_start, chart.y_end, robust=True)
     x = _x_scale(results.ranking if across == "images" else trials, across, chart)
     _add_axes(chart, x, y)
     _add_baselines(chart, y, baseline_values(results, results.record.baselines, axis))
@@ -143,7 +143,7 @@ def best_so_far(results: Results) -> Chart | None:
     )
     trials = sorted(ranking, key=lambda trial: trial.number)
     values = {trial.number: results.values[trial.id][0] for trial in trials}
-    y = scale_of(values.values(), chart.y_start, chart.y_end)
+    y = scale_of(values.values(), chart.y_start, chart.y_end, robust=True)
     last = max(trials[-1].number, 1)
     x = Scale(-0.03 * last, last * 1.03, chart.x_start, chart.x_end)
     _add_axes(chart, x, y, first_tick=0)
@@ -179,8 +179,8 @@ def pareto_chart(results: Results) -> Chart | None:
         caption="Pareto front: no trial lies below and left of the line",
     )
     values = results.values
-    x = scale_of((v[0] for v in values.values()), chart.x_start, chart.x_end)
-    y = scale_of((v[1] for v in values.values()), chart.y_start, chart.y_end)
+    x = scale_of((v[0] for v in values.values()), chart.x_start, chart.x_end, robust=True)
+    y = scale_of((v[1] for v in values.values()), chart.y_start, chart.y_end, robust=True)
     _add_axes(chart, x, y)
     steps: list[tuple[float, float]] = []
     for id in pareto_front:

@@ -109,7 +109,7 @@ def ranking(results: Results) -> Table:
                 f"{trial.images:,}",
                 seconds(trial.seconds),
                 ", ".join(remarks),
-                *(by_name[name].measures if name in by_name else "" for name in baselines),
+                *(_measures(by_name[name]) if name in by_name else "" for name in baselines),
             ]
         )
     count = len(results.axes) + len(keys)
@@ -120,6 +120,11 @@ def ranking(results: Results) -> Table:
         FOLD_AFTER,
         frozenset({0, *range(1, count + 1), count + 3, count + 4}),
     )
+
+
+def _measures(comparison: Comparison) -> str:
+    count = len(comparison.better)
+    return f"all {count}" if count > 1 and not comparison.not_better else comparison.measures
 
 
 def _published(results: Results, architecture: str) -> Mapping[str, object]:
@@ -148,6 +153,7 @@ def without_evaluation(results: Results) -> Table:
         rows,
         [trial.number for trial in trials],
         FOLD_AFTER,
+        wraps=True,
     )
 
 

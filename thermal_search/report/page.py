@@ -25,6 +25,7 @@ from thermal_search.report.results import Results
 from thermal_search.report.suggestions import suggest
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import grid_name
+from thermal_search.tuning.analysis import Analysis
 from thermal_search.tuning.ownership import require_free
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.summary import TrialRecord
@@ -34,7 +35,8 @@ FORMAT = "thermal-search report 1"
 """In the first bytes of every report: what writes the next one finds it there."""
 
 MAGIC_BYTES = 400
-SHOWN_SLICES = 6
+SHOWN_SLICES = 10
+SHOWN_IMPORTANCES = 10
 """Slice plots that are shown at once, of the most important parameters."""
 
 
@@ -134,6 +136,7 @@ def render(record: SearchRecord) -> str:
         ended_early=budget.ended_early(results),
         analyses=[_analysis(results, name) for name in results.best_of_each],
         shown_slices=SHOWN_SLICES,
+        shown_importances=SHOWN_IMPORTANCES,
         cost=budget.cost(results),
         cost_notes=budget.cost_notes(results),
         suggestions=suggest(record, results.analyses, is_running=is_running),
@@ -201,15 +204,18 @@ def _analysis(results: Results, architecture: str) -> dict[str, Any]:
     return {
         "architecture": architecture,
         "analysis": analysis,
-        "importances": [
-            (p.name, round(100 * p.importance, 1))
-            for p in analysis.parameters
-            if p.importance is not None
-        ],
+        "importances": _importances(analysis),
         "parallel": parameter_figures.parallel_coordinates(results, architecture),
         "axes": min(len(analysis.parameters), parameter_figures.MAX_AXES),
         "slices": parameter_figures.slices(results, architecture),
     }
+
+
+def _importances(analysis: Analysis) -> list[tuple[str, str, float]]:
+    """Each parameter's share, in percent, and the length of its bar, of 100."""
+    known = [(p.name, p.importance) for p in analysis.parameters if p.importance is not None]
+    largest = max((share for _, share in known), default=1.0) or 1.0
+    return [(name, f"{100 * share:.1f}", round(100 * share / largest, 1)) for name, share in known]
 
 
 def _trial_data(results: Results) -> str:

@@ -45,11 +45,11 @@ def _slice(results: Results, parameter: Parameter, trials: Sequence[TrialRecord]
         x_label="",
         y_label=name,
         bottom=22.0,
-        top=16.0,
+        top=20.0,
         caption=parameter.name,
     )
     values = {trial.id: results.values[trial.id][0] for trial in trials}
-    y = scale_of(values.values(), chart.y_start, chart.y_end)
+    y = scale_of(values.values(), chart.y_start, chart.y_end, robust=True)
     position, ticks = _position(parameter, chart.x_start + 8, chart.x_end - 8, 4)
     chart.y_ticks, chart.x_ticks = y.ticks(4), ticks
     width = (chart.x_end - chart.x_start) / max(len(parameter.choices), 1)
@@ -99,14 +99,14 @@ def parallel_coordinates(results: Results, architecture: str) -> Chart | None:
         height=330.0,
         x_label="",
         y_label="",
-        left=52.0,
+        left=62.0,
         right=64.0,
         top=52.0,
         bottom=34.0,
         kind="parallel",
     )
     values = {trial.id: results.values[trial.id][0] for trial in trials}
-    objective = scale_of(values.values(), chart.y_start, chart.y_end)
+    objective = scale_of(values.values(), chart.y_start, chart.y_end, robust=True)
     axes = [_position(p, chart.y_start, chart.y_end, 4) for p in parameters]
     step = (chart.x_end - chart.x_start) / len(parameters)
     places = [round(chart.x_start + index * step, 1) for index in range(len(parameters) + 1)]

@@ -21,3 +21,6 @@ class Table:
 
     numbers: frozenset[int] = frozenset()
     """Columns that are aligned as numbers."""
+
+    wraps: bool = False
+    """Whether the last column holds sentences."""

@@ -167,6 +167,8 @@ def _importances(study: Study) -> dict[str, float]:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
+        # That it finds what makes an objective low, as is wanted here.
+        warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")
         importances = get_param_importances(
             study,
             evaluator=PedAnovaImportanceEvaluator(target_quantile=fraction),
