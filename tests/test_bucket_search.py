@@ -99,6 +99,7 @@ def test_search_in_a_bucket_survives_its_driver(store, dataset, tmp_path):
     assert after["best"] == after["pareto_front"][0]
     assert resumed.stdout.count("on the Pareto front") == len(after["pareto_front"])
     assert (output / "pareto_front.png").read_bytes().startswith(b"\x89PNG")
+    assert 'alt="inverted grey, scene 1"' in (output / "report.html").read_text()
     client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     tagged = client.search_runs([experiment], "tags.on_pareto_front = 'true'")

@@ -20,7 +20,7 @@ from thermal_search.tuning.plan import SearchPlan, plan_from_settings
 from thermal_search.tuning.settings import LaunchSettings, SearchSettings
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("demo", "search", "ui", "export", "translate", "evaluate", "fid")
+COMMANDS = ("demo", "search", "ui", "report", "export", "translate", "evaluate", "fid")
 
 
 def parse(*arguments: object) -> tuple[SearchSettings, LaunchSettings]:
@@ -158,7 +158,7 @@ class TestFlags:
             (["serch"], "unknown command serch: did you mean search?"),
             (["search", "--outpt", "x"], "unknown flag --outpt: did you mean --output?"),
             (["search", "--outpt=x"], "unknown flag --outpt=x: did you mean --output?"),
-            (["xyz"], "unknown command xyz: known are demo, search, ui, export,"),
+            (["xyz"], "unknown command xyz: known are demo, search, ui, report, export,"),
             (["search"], "--output is required: see --help."),
             (["ui"], "OUTPUT is required: see --help."),
             (["ui", "gs://"], "OUTPUT: gs:// needs a bucket"),

@@ -69,7 +69,9 @@ def test_loaded_record_equals_the_one_that_was_written(tmp_path):
     assert loaded.final_ranking
     assert written["version"] == 2
     assert written["trials"][0]["objective"] == {"fid+2*l1": 7.0}
-    assert written["trials"][0]["history"][1] == {"images": 2, "metrics": {"fid": 5.0, "l1": 2.0}}
+    assert written["trials"][0]["history"][1] == {
+        "images": 2, "metrics": {"fid": 5.0, "l1": 2.0}, "seconds": 1.0,
+    }  # fmt: skip
     assert written["protocol"] == {"images": 9}
 
 

@@ -199,6 +199,15 @@ class TestSearch:
         assert f"thermal-search export {output}" in printed
         assert printed.count("completed") >= 1
 
+    def test_report_is_written_with_the_images_of_the_search(self, searched):
+        output, _, printed = searched
+        html = (output / "report.html").read_text()
+
+        assert f"The report is in {output / 'report.html'}." in printed
+        (winner,) = summary_of(output)["retrainings"]
+        assert html.count('alt="winner, scene 1"') == 2  # on the validation and the test split
+        assert winner["id"] in html
+
     def test_best_generator_is_exported_and_translates(self, searched, recording, tmp_path):
         output, _, _ = searched
         exported = run("export", output, "--to", tmp_path / "model")

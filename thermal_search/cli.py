@@ -1,4 +1,4 @@
-"""The commands of thermal-search: demo, search, ui, export, translate, evaluate, fid."""
+"""The commands of thermal-search: demo, search, ui, report, export, translate, evaluate, fid."""
 
 import os
 import sys
@@ -82,6 +82,7 @@ def run_search(settings: SearchSettings, launch: LaunchSettings, *, default_addr
         default_address: the Ray cluster to join if neither --address nor RAY_ADDRESS names one.
     """
     local_ray.hide_warnings()
+    from thermal_search.report.page import write_after_search
     from thermal_search.tuning.nodes import NodeWait
     from thermal_search.tuning.plan import plan_from_settings
     from thermal_search.tuning.ranking_text import describe
@@ -95,6 +96,7 @@ def run_search(settings: SearchSettings, launch: LaunchSettings, *, default_addr
     wait = NodeWait(launch.wait_for_nodes, minutes)
     record = search(plan, address=address, resume=launch.resume, storage=launch.storage, wait=wait)
     print(describe(record))
+    write_after_search(record)
     record.require_results()
 
 
@@ -116,6 +118,22 @@ def ui(output: LocationFlag, /, *, port: WholeNumber = 5000, host: str = "127.0.
 
     SearchPlan.load(output)
     serve_ui(output, host=host, port=port)
+
+
+@app.command
+def report(output: LocationFlag, /, *, to: LocationFlag | None = None) -> None:
+    """Write the results of a search, as they are now, as one HTML file that needs no network.
+
+    Parameters
+    ----------
+    output
+        The --output folder of the search; it may be running.
+    to
+        File to write; default: report.html in OUTPUT.
+    """
+    from thermal_search.report.page import write_report
+
+    print(f"The report is in {write_report(output, to)}; open it in a browser.")
 
 
 @app.command

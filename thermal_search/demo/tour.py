@@ -14,6 +14,7 @@ from thermal_search.evaluation.comparison import compare, display_name
 from thermal_search.export import export
 from thermal_search.preparation.prepare import prepare
 from thermal_search.preparation.settings import PreparationSettings
+from thermal_search.report.page import write_after_search
 from thermal_search.storage import Location
 from thermal_search.translation import translate_folder
 from thermal_search.tuning.plan import plan_from_settings
@@ -73,6 +74,7 @@ def tour(output: Path) -> None:
     )
     record = _search(dataset, searched)
     print(_ranking(record), flush=True)
+    write_after_search(record)
     _print_command(f"thermal-search export {searched}")
     model = export(searched)
     _print_command(f"thermal-search translate {model} {rgb} {generated}")

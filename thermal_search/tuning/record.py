@@ -304,7 +304,11 @@ class SearchRecord:
         if evaluation is None or evaluation.images <= trial.images:
             return False
         self._keep_baselines(report)
-        trial.history.append(EvaluationRecord(images=evaluation.images, metrics=evaluation.metrics))
+        trial.history.append(
+            EvaluationRecord(
+                images=evaluation.images, metrics=evaluation.metrics, seconds=evaluation.seconds
+            )
+        )
         trial.images, trial.seconds = evaluation.images, evaluation.seconds
         trial.checkpoint = checkpoint_of(trial)
         trial.objective = self.objective.by_axis(self.objective_values(trial))

@@ -26,6 +26,8 @@ class EvaluationRecord(Section):
     """Images shown until then."""
 
     metrics: Metrics
+    seconds: float | None = None
+    """Seconds the trial trained and was evaluated until then; None in older records."""
 
 
 class TrialRecord(Section):
