@@ -13,3 +13,6 @@ Precision = Literal["auto", "bf16", "fp32"]
 
 Split = Literal["train", "val", "test"]
 EvaluationSplit = Literal["val", "test"]
+
+ExportFormat = Literal["safetensors", "pt2", "onnx"]
+"""Files of an exported generator: weights for this package, a program of torch.export, ONNX."""
