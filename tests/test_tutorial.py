@@ -26,7 +26,12 @@ def test_notebook_runs(tmp_path):
     script = tmp_path / "notebook.py"
     script.write_text("\n\n".join(code_cells()))
     ended = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
+        [sys.executable, script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
 
     assert ended.returncode == 0, ended.stderr[-3000:]

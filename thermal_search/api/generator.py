@@ -88,7 +88,7 @@ class LoadedGenerator:
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise _unusable("uint8 [height, width, 3]", f"{image.dtype} {[*image.shape]}")
             return self._from_array(image, seed)
-        if isinstance(image, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check types
+        if isinstance(image, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance] - of untyped code
             return self._from_tensor(image, seed)
         raise _unusable("a PIL image, a numpy array or a tensor", type(image).__name__)
 

@@ -130,8 +130,8 @@ class _NoiseDropout(nn.Module):
 def _compute_parametrizations(network: nn.Module) -> None:
     """Replaces normalized weights by their values.
 
-    `parametrize.remove_parametrizations` would also remove them from the network that this is a copy
-    of: both have the same class, which it changes.
+    `parametrize.remove_parametrizations` would also remove them from the network that this is a
+    copy of: both have the same class, which it changes.
     """
     for module in list(network.modules()):
         if not parametrize.is_parametrized(module):

@@ -41,8 +41,8 @@ def start_from(network: nn.Module, start: StartingPoint) -> TakenOver:
 def take_over(network: nn.Module, weights: Mapping[str, Tensor]) -> TakenOver:
     """Copies the tensors of equal names and shapes into a network.
 
-    How far a progressive network has grown is copied only between networks of equal tensors: another
-    size has other stages.
+    How far a progressive network has grown is copied only between networks of equal tensors:
+    another size has other stages.
     """
     own = network.state_dict()
     extra = {name for name in own if name.endswith(EXTRA_STATE)}
