@@ -12,11 +12,8 @@ from thermal_search.storage import Location
 PROTOCOL = {"features": "f", "weights": "w", "images": 7, "resize": "r", "precision": "fp32"}
 
 
-def save_untrained(folder, architecture="pix2pix", size=SIZE):
-    """Writes what `thermal-search export` writes, and returns the folder."""
-    torch.manual_seed(0)
-    translator = build(architecture, size, TINY[architecture])
-    config = GeneratorConfig(
+def config_of(architecture, size=SIZE):
+    return GeneratorConfig(
         architecture=architecture,
         parameters=TINY[architecture],
         size=size,
@@ -29,5 +26,12 @@ def save_untrained(folder, architecture="pix2pix", size=SIZE):
         objective={"fid": 1.0},
         test_metrics={},
     )
-    generator.save(Location.of(folder), config, translator.generator.state_dict())
+
+
+def save_untrained(folder, architecture="pix2pix", size=SIZE):
+    """Writes what `thermal-search export` writes, and returns the folder."""
+    torch.manual_seed(0)
+    translator = build(architecture, size, TINY[architecture])
+    weights = translator.generator.state_dict()
+    generator.save(Location.of(folder), config_of(architecture, size), weights)
     return folder

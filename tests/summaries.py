@@ -17,7 +17,7 @@ KEYS = {
 }  # fmt: skip
 TRIAL_KEYS = {
     "id", "number", "architecture", "parameters", "history", "status", "reason", "images",
-    "seconds", "checkpoint", "objective", "beats_inverted_grey",
+    "seconds", "checkpoint", "objective", "beats_inverted_grey", "start",
 }  # fmt: skip
 
 SMALL = {

@@ -3,13 +3,13 @@
 (test_cli has the same of search.)
 """
 
-import process
 import pytest
 from generator_helpers import save_untrained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from recordings import folders, image
 
+import process
 from thermal_search.cli import main
 from thermal_search.preparation.settings import PreparationSettings
 
@@ -24,7 +24,17 @@ WORDS = st.one_of(
     st.sampled_from(
         [
             *("", " ", "-", "--", ".", "..", "/", "/dev/null", "~", "a,b", "1,2,3", "nan", "-inf"),
-            *("x" * 300, "\udcff", "\x1b[2J", "a\nb", "s3://", "gs://x?y=1", "file:///", "%s", "{}"),
+            *(
+                "x" * 300,
+                "\udcff",
+                "\x1b[2J",
+                "a\nb",
+                "s3://",
+                "gs://x?y=1",
+                "file:///",
+                "%s",
+                "{}",
+            ),
         ]
     ),
     # A command line has no null character.

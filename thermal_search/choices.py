@@ -19,3 +19,5 @@ FixedAlignment = Literal["none", "center", "table", "auto"]
 
 HOMOGRAPHY_PREFIX = "homography:"
 """The start of an --align that names a file of homographies."""
+ExportFormat = Literal["safetensors", "pt2", "onnx"]
+"""Files of an exported generator: weights for this package, a program of torch.export, ONNX."""

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 # Commands import what they run: torch, Ray and MLflow take seconds, and --help should not.
 
 NAME = "thermal-search"
-CLUSTER_WAIT_MINUTES = 15.0
-"""Default wait for the machines of a cluster: what a cloud takes to start one and install on it."""
-
 MAX_REPORT_BYTES = 2**24
 """A larger file is no report of `evaluate`."""
 
@@ -83,18 +80,10 @@ def run_search(settings: SearchSettings, launch: LaunchSettings, *, default_addr
     """
     local_ray.hide_warnings()
     from thermal_search.report.page import write_after_search
-    from thermal_search.tuning.nodes import NodeWait
-    from thermal_search.tuning.plan import plan_from_settings
+    from thermal_search.tuning.launch import launch as run_launch
     from thermal_search.tuning.ranking_text import describe
-    from thermal_search.tuning.search import search
 
-    plan = plan_from_settings(settings, resume=launch.resume)
-    address = launch.address or os.environ.get("RAY_ADDRESS", default_address)
-    minutes = launch.wait_minutes
-    if minutes is None:
-        minutes = 0.0 if address == "local" else CLUSTER_WAIT_MINUTES
-    wait = NodeWait(launch.wait_for_nodes, minutes)
-    record = search(plan, address=address, resume=launch.resume, storage=launch.storage, wait=wait)
+    record = run_launch(settings, launch, default_address=default_address)
     print(describe(record))
     write_after_search(record)
     record.require_results()
@@ -137,20 +126,33 @@ def report(output: LocationFlag, /, *, to: LocationFlag | None = None) -> None:
 
 
 @app.command
-def export(output: LocationFlag, /, *, to: LocationFlag | None = None) -> None:
-    """Write the best generator of a search as safetensors with its configuration.
+def export(
+    output: LocationFlag,
+    /,
+    *,
+    trial: str | None = None,
+    format: str = "safetensors",
+    to: LocationFlag | None = None,
+) -> None:
+    """Write the best generator of a search, with its configuration and a model card.
 
     Parameters
     ----------
     output
         The --output folder of the search.
+    trial
+        The id of a trial or retraining; default: the winner of the final ranking, or the best
+        trial.
+    format
+        Files to write: safetensors (always, for this package), pt2 (torch.export) and onnx,
+        separated by commas.
     to
         Folder to write to; default: the folder generator in OUTPUT.
     """
-    from thermal_search.export import export
+    from thermal_search.export import describe_export, export, parse_formats
 
-    folder = export(output, to)
-    print(f"The best generator is in {folder}; it generates the same images as the trained one.")
+    folder = export(output, to, trial=trial, formats=parse_formats(format))
+    print(describe_export(folder))
 
 
 @app.command

@@ -84,6 +84,16 @@ def read_image(path: Path, mode: Mode, *, min_side: int = 0, max_bits: int = 16)
         raise Unusable(f"unreadable ({error.strerror or error})") from None
 
 
+def rgb_of(image: Image.Image) -> Pixels:
+    """[height, width, 3] of an image that Pillow has opened, as `read_image` reads it. Raises
+    Unusable."""
+    if image.mode == "F":
+        raise Unusable("floating-point pixels; integers of up to 16 bits are read")
+    # Loaded before it is turned: Pillow itself turns a TIFF.
+    pixels = _opaque(image)
+    return _with_mode(_upright(pixels, _orientation(image)), "RGB")
+
+
 def find_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
     """The images in a folder, sorted, and what else in it looks like images, with the reason why it
     is not read."""

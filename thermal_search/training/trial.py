@@ -29,6 +29,7 @@ from thermal_search.training.hardware import (
 from thermal_search.training.loss_meter import LossMeter
 from thermal_search.training.moving_average import MovingAverage, recompute_batch_norm
 from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.starting_weights import start_from
 from thermal_search.training.trial_plan import TrialEvaluation, TrialPlan, grid_name
 
 INIT_IMAGES = 64
@@ -70,6 +71,7 @@ class Trial:
         device: torch.device,
     ) -> None:
         self.plan, self.evaluator, self.group, self.device = plan, evaluator, group, device
+        start = plan.applicable_start
         # All workers build the same networks; afterwards their random draws differ.
         torch.manual_seed(plan.seed)
         self.translator = _build(plan, data.size).to(device)
@@ -83,6 +85,8 @@ class Trial:
         self.translator.init_from_data(
             Batch(rgb=self._spread(self.frames), thermal=self._spread(thermal))
         )
+        # After it: an exported generator's constants belong to its weights.
+        self.taken_over = start_from(self.translator.generator, start) if start else None
         group.broadcast_parameters(self.translator)
         self.optimizers = build_optimizers(self.translator)
         self.average = MovingAverage.of(self.translator)
@@ -270,6 +274,7 @@ class Trial:
             "parameters": dict(plan.parameters),
             "seed": plan.seed,
             "images": plan.images,
+            **({"start": start.digest} if (start := plan.applicable_start) else {}),
         }
 
     def _restore(self, folder: Location) -> None:

@@ -7,6 +7,16 @@ from thermal_search.choices import Precision
 from thermal_search.storage import Location
 
 
+@dataclass(frozen=True)
+class StartingPoint:
+    """The exported generator that trials of its architecture begin from."""
+
+    model: Location
+    architecture: str
+    digest: str
+    """`generator.Weights.digest` of its weights when the search began."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialPlan:
     """What one trial trains, for how long, and where it saves its state."""
@@ -27,6 +37,13 @@ class TrialPlan:
 
     seed: int = 0
     precision: Precision = "auto"
+    start_from: StartingPoint | None = None
+
+    @property
+    def applicable_start(self) -> StartingPoint | None:
+        """What this trial starts from; None if that is a generator of another architecture."""
+        start = self.start_from
+        return start if start and start.architecture == self.architecture else None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", Location.of(self.folder))

@@ -85,7 +85,9 @@ def own(output: Location, report_loss: Callable[[str], None]) -> Generator[None]
             with contextlib.suppress(OSError, StorageError):  # tried again; trials report faults
                 if not file.exists():
                     taken = bool(_others(output))
-                    report_loss(f"another process has taken over {output}" if taken else gone(output))
+                    report_loss(
+                        f"another process has taken over {output}" if taken else gone(output)
+                    )
                     return
                 claim.model_copy(update={"renewed": time.time()}).write(file)
 

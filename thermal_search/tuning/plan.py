@@ -39,6 +39,7 @@ CHANGEABLE = {
     "placement",
     "inception_weights",
     "lpips_weights",
+    "start_from",
     "data",
     "output",
     "finalists",
@@ -74,6 +75,9 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
 
     protocol: dict[str, str | int]
     """How every metric of the search is computed; empty until the search starts."""
+
+    start_digest: str = ""
+    """SHA-256 of the weights of `start_from`; empty without, and until the search starts."""
 
     @field_validator("evaluate_every")
     @classmethod
@@ -153,6 +157,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
             exclude={"version", "inception_weights", "lpips_weights", "protocol"}
         )
         params |= {"data": self.data.name, "output": self.output.name}
+        params["start_from"] = self.start_from.name if self.start_from else None
         if is_file(self.features):
             params["features"] = Path(self.features).name
         return params | {f"protocol.{name}": value for name, value in self.protocol.items()}
@@ -161,9 +166,12 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         """This plan with some fields changed, and checked again."""
         return SearchPlan(**dict(self) | changes)
 
-    def started_on(self, digest: str, protocol: dict[str, str | int]) -> "SearchPlan":
-        """This plan, bound to the dataset and the protocol of its first run."""
-        return self.replace(dataset_digest=digest, protocol=protocol)
+    def started_on(
+        self, digest: str, protocol: dict[str, str | int], start_digest: str = ""
+    ) -> "SearchPlan":
+        """This plan, bound to the dataset, the protocol and the starting weights of its first
+        run."""
+        return self.replace(dataset_digest=digest, protocol=protocol, start_digest=start_digest)
 
     def with_finalists(self, count: int) -> "SearchPlan":
         """This plan with another number of finalists."""

@@ -53,6 +53,8 @@ def _ranking(record: SearchRecord) -> Iterator[str]:
         remarks = [trial.status]
         if trial.id in pareto_front:
             remarks.append("on the Pareto front")
+        if start := trial.start:
+            remarks.append(f"started with {start.taken_over} tensors, {start.left_out} left out")
         remarks += [
             f"beats {display_name(comparison.baseline)} in {comparison.measures}"
             for comparison in compare_trial(record, trial)

@@ -41,6 +41,7 @@ from thermal_search.tuning.summary import (
     FinalRanking,
     RetrainingFile,
     RetrainingRecord,
+    StartRecord,
     Status,
     Summary,
     TrialFile,
@@ -313,6 +314,9 @@ class SearchRecord:
         trial.checkpoint = checkpoint_of(trial)
         trial.objective = self.objective.by_axis(self.objective_values(trial))
         trial.beats_inverted_grey = self._beats_inverted_grey(trial)
+        if report.start:
+            taken_over, left_out = report.start
+            trial.start = StartRecord(taken_over=taken_over, left_out=left_out)
         if isinstance(trial, RetrainingRecord) and report.test_metrics:
             trial.test_metrics = report.test_metrics
         self._save(trial)

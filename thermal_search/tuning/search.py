@@ -32,6 +32,12 @@ from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
 from thermal_search.tuning.slots.slot import Slot
+from thermal_search.tuning.starting_point import (
+    describe_start,
+    recorded_start,
+    require_same_start,
+    starting_point,
+)
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.trial_source import (
     TrialSource,
@@ -75,10 +81,12 @@ def search(
     optuna_storage = open_storage(plan.output, storage) if storage else None
     # Before any machine is requested: a missing weights file is an error now.
     protocol = protocol_of(plan, manifest)
+    start = starting_point(plan)
     if resume:
         require_same_protocol(protocol, plan.protocol)
+        require_same_start(plan, start)
     else:
-        plan = plan.started_on(manifest.digest, protocol)
+        plan = plan.started_on(manifest.digest, protocol, start.digest if start else "")
         plan.warn_if_short(manifest.size)
     was_connected = ray.is_initialized()
     nodes.join(address)
@@ -89,6 +97,8 @@ def search(
             placement = nodes.wait_for(plan, wait, Console(highlight=False, soft_wrap=True).print)
             # Only now: what is refused until here leaves the folder as it was.
             plan.output.make_folder()
+            if start:
+                print(describe_start(plan, start, manifest.size), flush=True)
             with stopper.on_storage_faults(), own(plan.output, stopper.report_fault):
                 plan.save()
                 _remove_unfinished(plan.output)
@@ -270,6 +280,7 @@ def slot_trainable(
             evaluate_every=plan.evaluate_every,
             seed=plan.seed,
             precision=plan.precision,
+            start_from=recorded_start(plan),
         ),
     )
     return tune.with_resources(tune.with_parameters(Slot, slot=slot), SLOT_RESOURCES)

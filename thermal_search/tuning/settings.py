@@ -85,6 +85,10 @@ class SearchSettings(MetricSettings, frozen=True):
     """Parameters that are not searched, separated by commas, as in pix2pix.batch_size=8: every
     trial has this value, the published point too."""
 
+    start_from: Annotated[LocationFlag | None, BUDGET] = None
+    """A folder written by export: trials of its architecture begin with its generator's weights
+    where names and shapes agree."""
+
     trials: Annotated[Trials, BUDGET] = 60
     """Number of trials, each with one configuration."""
 
@@ -134,7 +138,7 @@ class SearchSettings(MetricSettings, frozen=True):
     seeds: Annotated[Count, OBJECTIVE] = 2
     """Number of further seeds of each finalist."""
 
-    @field_validator("data", "output")
+    @field_validator("data", "output", "start_from")
     @classmethod
     def _make_locations_absolute(cls, location: Location | None) -> Location | None:
         return location.absolute() if location else None

@@ -194,10 +194,16 @@ def _deliver(mailbox: Any, trial: str, number: int, report: TrialReport) -> bool
 
 def _report(trial: Trial, evaluation: TrialEvaluation, worker: _Worker) -> TrialReport:
     baselines = worker.validation.baselines
-    if evaluation.images < trial.plan.images:
-        return TrialReport(status="running", evaluation=evaluation, baselines=baselines)
-    if not worker.test:
-        return TrialReport(status="completed", evaluation=evaluation, baselines=baselines)
+    taken = trial.taken_over
+    start = (taken.taken_over, taken.left_out) if taken else None
+    if evaluation.images < trial.plan.images or not worker.test:
+        is_done = evaluation.images >= trial.plan.images
+        return TrialReport(
+            status="completed" if is_done else "running",
+            evaluation=evaluation,
+            baselines=baselines,
+            start=start,
+        )
     # Once, when no choice can depend on it any more.
     tested = trial.evaluate_on(worker.test.evaluator, trial.plan.folder / "test.png")
     return TrialReport(
@@ -206,6 +212,7 @@ def _report(trial: Trial, evaluation: TrialEvaluation, worker: _Worker) -> Trial
         baselines=baselines,
         test_metrics=tested.metrics,
         test_baselines=worker.test.baselines,
+        start=start,
     )
 
 
