@@ -8,7 +8,13 @@ from thermal_search.architectures import build
 from thermal_search.generator import GeneratorConfig
 from thermal_search.storage import Location
 
-PROTOCOL = {"features": "f", "weights": "w", "images": 7, "resize": "r", "precision": "fp32"}
+PROTOCOL = {
+    "features": "efficientnet-lite0",
+    "weights": "w",
+    "images": 7,
+    "resize": "r",
+    "precision": "fp32",
+}
 
 
 def save_untrained(folder, architecture="pix2pix", size=SIZE):
