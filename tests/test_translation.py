@@ -237,7 +237,8 @@ class TestResuming:
         assert [path.name for path in again.written] == ["1.png", "2.png"]
         assert [path.name for path in again.kept] == ["0.png"]
         assert (out / "0.png").stat().st_mtime_ns == times["0.png"]
-        assert np.array_equal(pixels(out / "2.png"), pixels(out / "0.png"))
+        difference = pixels(out / "2.png") - pixels(out / "0.png").astype(int)
+        assert np.abs(difference).max() <= 1
         main(["translate", str(model), str(photos), str(out)])
         assert capsys.readouterr().out == f"3 thermal images in {out} (3 of an earlier run).\n"
 
@@ -257,16 +258,17 @@ class TestResuming:
         monkeypatch.setenv("TTY_COMPATIBLE", "1")
         translate(model, photos, tmp_path / "thermal")
 
-        assert re.search(r"Translating .* 3/3 .*\d:\d\d:\d\d", capsys.readouterr().err)
+        assert re.search(r"Translating.*3/3.*\d:\d\d:\d\d", capsys.readouterr().err)
 
 
 def film(path, frames=6, shape=(48, 64), fps=20.0, codec="mp4v"):
-    """A video that becomes brighter from frame to frame."""
+    """A video of coarse random images."""
     writer = cv2.VideoWriter(
         str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, shape[::-1]
     )
     for number in range(frames):
-        writer.write(np.full((*shape, 3), 40 * number, np.uint8))
+        blocks = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
+        writer.write(cv2.resize(blocks, shape[::-1]))
     writer.release()
     return path
 
@@ -297,20 +299,23 @@ class TestVideo:
         for number in (0, 5, 39):
             Image.fromarray(rgb[number][..., ::-1].copy()).save(tmp_path / "frame.png")
             translate(model, tmp_path / "frame.png", tmp_path / "image.png")
-            difference = frames[number][..., 0] - pixels(tmp_path / "image.png").astype(float)
-            assert np.abs(difference).mean() < 4
-            (tmp_path / "image.png").unlink()
+            image = pixels(tmp_path / "image.png").astype(float)
+            distances = np.abs(frames[..., 0] - image).mean((1, 2))
+            assert distances.argmin() == number
+            assert distances[number] < 8
 
         assert translate(model, tmp_path / "drive.mp4", target).kept == [Location.of(target)]
         again = translate(model, tmp_path / "drive.mp4", target, TranslationSettings(seed=1))
         assert again.frames == 40
 
     def test_odd_sides_and_colors(self, model, tmp_path):
-        film(tmp_path / "drive.avi", codec="FFV1", shape=(47, 65))
-        settings = TranslationSettings(colormap="inferno", side_by_side=True)
+        film(tmp_path / "drive.avi", codec="FFV1", shape=(46, 64))
+        settings = TranslationSettings(
+            size="generator", fit="pad", colormap="inferno", side_by_side=True
+        )  # 23 x 64 pixels
         translate(model, tmp_path / "drive.avi", tmp_path / "out", settings)
 
-        assert frames_of(tmp_path / "out" / "drive.avi")[1].shape == (6, 48, 130, 3)
+        assert frames_of(tmp_path / "out" / "drive.avi")[1].shape == (6, 24, 2 * SIZE, 3)
 
     def test_videos_that_cannot_be_are_one_sentence(self, model, tmp_path):
         drive, out = film(tmp_path / "drive.mp4"), tmp_path / "out"

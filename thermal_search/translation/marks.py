@@ -77,8 +77,9 @@ def existing_digests(targets: list[Location]) -> dict[Location, str]:
 
     Raises DatasetError, before anything is written, if one of them is not of a translation.
     """
-    existing = [target for target in targets if _exists(target)]
     with ThreadPoolExecutor(REQUESTS) as pool:
+        found = pool.map(_exists, targets)
+        existing = [target for target, exists in zip(targets, found, strict=True) if exists]
         marks = list(pool.map(_mark, existing))
     for target, mark in zip(existing, marks, strict=True):
         if mark is None:

@@ -34,6 +34,10 @@ MIN_READ = 0.98
 """A smaller fraction of the announced frames is a damaged video: headers are not exact."""
 
 
+# FFmpeg would print what it thinks of a damaged video beside our one sentence.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
 @dataclass(frozen=True)
 class VideoResult:
     """What became of a video."""

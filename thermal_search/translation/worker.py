@@ -67,8 +67,8 @@ class Outcome:
 class Frame:
     """An image on its way through a worker."""
 
-    rgb: Pixels
-    """[height, width, 3]."""
+    rgb: Pixels | None
+    """[height, width, 3], if it is shown beside the thermal image."""
 
     patches: geometry.Patches
 
@@ -115,7 +115,8 @@ class Worker:
     def cut(self, rgb: Pixels) -> Frame:
         """An image [height, width, 3] with its patches for the generator."""
         multiple = self.translator.size_multiple
-        return Frame(rgb, geometry.cut(rgb, self.size, self.settings, multiple))
+        patches = geometry.cut(rgb, self.size, self.settings, multiple)
+        return Frame(rgb if self.settings.side_by_side else None, patches)
 
     def generate(
         self, items: Iterable[tuple[Item, Sequence[Tensor]]]
