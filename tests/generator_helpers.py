@@ -9,7 +9,13 @@ from thermal_search.generator import GeneratorConfig
 from thermal_search.pair_alignment import PairAlignment
 from thermal_search.storage import Location
 
-PROTOCOL = {"features": "f", "weights": "w", "images": 7, "resize": "r", "precision": "fp32"}
+PROTOCOL = {
+    "features": "efficientnet-lite0",
+    "weights": "w",
+    "images": 7,
+    "resize": "r",
+    "precision": "fp32",
+}
 
 
 def config_of(architecture, size=SIZE):

@@ -1,4 +1,4 @@
-"""Any value of any setting of process.py, evaluate and translate gives success or one sentence, soon.
+"""Any value of any setting of process.py, evaluate and translate gives success or one sentence.
 
 (test_cli has the same of search.)
 """
@@ -41,7 +41,8 @@ WORDS = st.one_of(
     st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=12),
 )
 NUMBERS = st.one_of(
-    st.integers(-3, 3), st.integers(-(10**30), 10**30), st.sampled_from([2**31, 2**32, 2**63, 2**64]),
+    st.integers(-3, 3), st.integers(-(10**30), 10**30),
+    st.sampled_from([2**31, 2**32, 2**63, 2**64]),
     st.floats(), st.floats(-5, 5),
 ).map(str)  # fmt: skip
 VALUES = st.one_of(NUMBERS, WORDS)
@@ -54,7 +55,7 @@ def ends_well(capsys, call, *words):
         call([*map(str, words)])
     except SystemExit as exit:
         captured = capsys.readouterr()
-        assert exit.code not in (0, None), words
+        assert exit.code not in (0, None), words  # noqa: PT017
         sentence = exit.code if isinstance(exit.code, str) else captured.err
     capsys.readouterr()
     if not sentence:
@@ -127,7 +128,8 @@ def test_any_source_and_output_of_process(raw, elsewhere, capsys):
 
 
 EVALUATE_FLAGS = (
-    "split", "workers", "features", "features-precision", "inception-weights", "lpips-weights", "json",
+    "split", "workers", "features", "features-precision", "inception-weights", "lpips-weights",
+    "json",
 )  # fmt: skip
 
 
@@ -165,14 +167,14 @@ def test_any_setting_of_translate(model, elsewhere, capsys):
     succeeded = []
 
     @SOON
-    @given(st.sampled_from(["--seed", "--celsius", "--square", "source", "target"]), VALUES)
+    @given(st.sampled_from(["--seed", "--celsius", "--tiles", "source", "target"]), VALUES)
     def holds(what, value):
         source, target = elsewhere / "rgb", elsewhere / "thermal"
         flags = []
         match what:
             case "--seed":
                 flags = [f"--seed={value}"]
-            case "--celsius" | "--square":
+            case "--celsius" | "--tiles":
                 flags = [what]
             case "source":
                 source = f"no-such-{value}"

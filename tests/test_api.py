@@ -18,7 +18,7 @@ from thermal_search import generator
 from thermal_search.errors import SearchError, SettingsError
 from thermal_search.images import Temperatures
 from thermal_search.storage import Location
-from thermal_search.translation import translate_folder
+from thermal_search.translation.command import translate
 from thermal_search.tuning.slots.messages import TrialConfig
 
 HEIGHT, WIDTH = 40, 60
@@ -91,7 +91,7 @@ class TestLoadedGenerator:
         square = Image.fromarray(pixels).resize((SIZE, SIZE))
         (tmp_path / "rgb").mkdir()
         square.save(tmp_path / "rgb" / "a.png")
-        translate_folder(model, tmp_path / "rgb", tmp_path / "thermal")
+        translate(model, tmp_path / "rgb", tmp_path / "thermal")
 
         with Image.open(tmp_path / "thermal" / "a.png") as written:
             assert np.array_equal(np.array(written), np.array(loaded(square)))

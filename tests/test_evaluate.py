@@ -45,8 +45,8 @@ def uncached(dataset, tmp_path):
 
 def test_command_prints_and_writes_all_metrics(model, dataset, tmp_path, capsys):
     file = tmp_path / "report.json"
-    arguments = [str(model), "--data", str(dataset), "--features", "efficientnet-lite0"]
-    main(["evaluate", *arguments, "--json", str(file)])
+    # The features are those of the generator's search.
+    main(["evaluate", str(model), "--data", str(dataset), "--json", str(file)])
     printed = capsys.readouterr().out
     report = EvaluationReport.model_validate_json(file.read_text(), strict=True)
     metric, metrics, baselines = report.metric, report.metrics, report.baselines
@@ -159,7 +159,11 @@ def test_inverting_generator_has_the_ssim_of_inverted_images(model, dataset, mon
     [
         (["--features", "vgg"], "Unknown features 'vgg'"),
         (["--workers", "0"], "--workers must be at least 1, but is 0"),
-        (["--inception-weights", "absent.pth"], "--inception-weights must be"),
+        (["--features", "efficientnet-lite"], "did you mean efficientnet-lite0?"),
+        (
+            ["--inception-weights", "absent.pth", "--features", "inception"],
+            "--inception-weights must be",
+        ),
         (
             ["--lpips-weights", "absent.pth", "--features", "efficientnet-lite0"],
             "--lpips-weights must",
@@ -171,6 +175,15 @@ def test_invalid_request_is_one_sentence(model, dataset, arguments, message, cap
         main(["evaluate", str(model), "--data", str(dataset), *arguments])
     # A wrong command line prints its sentence and exits with 2; other errors exit with theirs.
     assert message in f"{exited.value}{capsys.readouterr().err}"
+
+
+def test_features_of_a_file_must_be_passed(model, dataset):
+    weights = generator.load(model).generator.state_dict()
+    config = generator.load_config(model)
+    protocol = config.protocol | {"features": "dinov2"}
+    generator.save(Location.of(model), config.model_copy(update={"protocol": protocol}), weights)
+    with pytest.raises(SearchError, match=r"'dinov2' of an encoder's file, .* as --features"):
+        evaluate(EvaluationRequest(model=model, data=dataset))
 
 
 def test_generator_of_another_size_is_refused(dataset, tmp_path):

@@ -81,7 +81,7 @@ def test_slot_does_not_wait_for_the_next_evaluation_of_a_search_that_stops():
 
 
 def test_trial_whose_workers_are_killed_again_and_again_is_interrupted():
-    """As by Ray's memory monitor: it is the machine's fault, and `--resume` tries the trial again."""
+    """As by Ray's memory monitor: it is the machine's fault, and `--resume` tries it again."""
 
     async def scenario(mailbox):
         report = await waiting(mailbox.next_report("trial"))

@@ -1,6 +1,7 @@
 """Whole searches, killed and stopped. Their slots report learning curves instead of training; Ray,
 Ray Tune, MLflow and the files are real. `pytest -m faults` kills one forty times."""
 
+import contextlib
 import json
 import os
 import random
@@ -145,7 +146,7 @@ def test_full_disk_stops_the_search_with_a_sentence_and_it_resumes(disk):
     output, filler = disk / "output", disk / "filler"
     process = start(output, SLOW_S="0.3")
     wait_for_evaluation(process, output)
-    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as file:
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
     printed = finish(process, 1)

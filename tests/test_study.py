@@ -119,7 +119,9 @@ def test_fixed_parameters_are_those_of_every_trial_and_the_others_are_searched(t
     [
         ("batch_size=8", "must name a parameter of pix2pix, wgan, as in pix2pix.batch_size=8"),
         ("unit.batch_size=8", "must name a parameter of pix2pix, wgan"),
-        ("pix2pix.size=8", "pix2pix has no parameter 'size'. Available: generator_lr"),
+        ("pix2pi.batch_size=8", "did you mean pix2pix.batch_size"),
+        ("pix2pix.size=8", "pix2pix has no parameter 'size': known are generator_lr"),
+        ("pix2pix.batchsize=8", "did you mean batch_size"),
         ("pix2pix.batch_size=7", "must be one of 1, 2, 4, 8, 16"),
         ("pix2pix.dropout=much", "must be a number from 0.0 to 0.6"),
         ("wgan.n_critic=0.5", "must be a number from 1 to 10"),

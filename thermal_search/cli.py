@@ -11,13 +11,14 @@ from cyclopts import Parameter
 
 from thermal_search import local_ray
 from thermal_search.choices import EvaluationSplit
-from thermal_search.command_line import LocationFlag, Switch, WholeNumber, create_app, run
+from thermal_search.command_line import LocationFlag, WholeNumber, create_app, run
 from thermal_search.errors import SearchError, printable
 from thermal_search.storage import Location
+from thermal_search.translation.settings import TranslationSettings
 from thermal_search.tuning.settings import (
+    EvaluationSettings,
     FeatureSettings,
     LaunchSettings,
-    MetricSettings,
     SearchSettings,
 )
 
@@ -33,10 +34,12 @@ MAX_REPORT_BYTES = 2**24
 SearchFlags = Annotated[SearchSettings, Parameter(name="*")]
 LaunchFlags = Annotated[LaunchSettings, Parameter(name="*")]
 FeatureFlags = Annotated[FeatureSettings, Parameter(name="*")]
-MetricFlags = Annotated[MetricSettings, Parameter(name="*")]
+EvaluationFlags = Annotated[EvaluationSettings, Parameter(name="*")]
+TranslationFlags = Annotated[TranslationSettings, Parameter(name="*")]
 """Settings as flags of a command, without a prefix."""
 
-LAUNCH, FEATURES, METRICS = LaunchSettings(), FeatureSettings(), MetricSettings()
+LAUNCH, FEATURES, METRICS = LaunchSettings(), FeatureSettings(), EvaluationSettings()
+TRANSLATION = TranslationSettings()
 """The defaults."""
 
 app = create_app(
@@ -158,37 +161,35 @@ def export(
 @app.command
 def translate(
     model: LocationFlag,
-    source: Path,
-    target: Path,
+    source: LocationFlag,
+    target: LocationFlag,
     /,
     *,
-    square: Switch = False,
-    celsius: Switch = False,
-    seed: WholeNumber = 0,
+    settings: TranslationFlags = TRANSLATION,
 ) -> None:
-    """Translate a folder of RGB images to thermal images.
+    """Translate RGB images or a video to thermal ones.
 
     Parameters
     ----------
     model
         A folder written by export.
     source
-        The folder of RGB images.
+        An image, a folder with its subfolders, a pattern in quotes ("photos/*.jpg"), or a video;
+        may be in a bucket.
     target
-        The folder to write thermal images to.
-    square
-        Write images of the generator's own size, not of the RGB image's size.
-    celsius
-        Write 16-bit PNG in units of 0.01 K; needs a generator trained on 16-bit thermal images.
-    seed
-        Seed of the latents.
+        The folder to write to, or for one image or video the file.
     """
-    from thermal_search.translation import translate_folder
+    from thermal_search.translation.command import translate as run_translation
 
-    result = translate_folder(model, source, target, square=square, celsius=celsius, seed=seed)
-    for path, reason in result.left_out:
-        print(printable(f"Left out {path.name}: {reason}"), file=sys.stderr)
-    print(f"{len(result.written)} thermal images are in {target}.")
+    result = run_translation(model, source, target, settings)
+    for name, reason in result.left_out:
+        print(printable(f"Left out {name}: {reason}"), file=sys.stderr)
+    if result.frames:
+        print(printable(f"{result.written[0]} has {result.frames} thermal frames, and no sound."))
+    else:
+        kept = f" ({len(result.kept)} of an earlier run)" if result.kept else ""
+        count = len(result.written) + len(result.kept)
+        print(printable(f"{count} thermal image{'' if count == 1 else 's'} in {target}{kept}."))
 
 
 @app.command
@@ -200,7 +201,7 @@ def evaluate(
     split: EvaluationSplit = "val",
     workers: WholeNumber = 1,
     json: Path | None = None,
-    metrics: MetricFlags = METRICS,
+    metrics: EvaluationFlags = METRICS,
 ) -> None:
     """Evaluate an exported generator on a dataset with every metric.
 

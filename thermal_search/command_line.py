@@ -1,6 +1,5 @@
 """Command lines from typed settings: flags, files of settings, and errors of one sentence."""
 
-import difflib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,13 @@ from pydantic import ModelWrapValidatorHandler, ValidationError, ValidationInfo,
 from pydantic_core import ErrorDetails
 
 from thermal_search.documents import Section
-from thermal_search.errors import SearchInterrupted, SettingsError, ThermalSearchError, printable
+from thermal_search.errors import (
+    SearchInterrupted,
+    SettingsError,
+    ThermalSearchError,
+    nearest,
+    printable,
+)
 from thermal_search.storage import Location, StorageError
 from thermal_search.storage import describe_fault as describe_os_error
 
@@ -212,7 +217,7 @@ def read_config(app: App, commands: Sequence[str], arguments: ArgumentCollection
         key = str(name).replace("-", "_")
         if key not in known:
             raise SettingsError(
-                f"{CONFIG} {path}: unknown setting {_shorten(name)}: {_suggest(key, list(known))}"
+                f"{CONFIG} {path}: unknown setting {_shorten(name)}: {nearest(key, list(known))}"
             )
         if key in names:
             raise SettingsError(f"{CONFIG} {path}: {key} is given twice: leave one out.")
@@ -267,7 +272,7 @@ def describe_usage(error: CycloptsError) -> str:
             )
         case UnknownCommandError():
             known = [name for name in error.app or () if not name.startswith("-")]
-            return f"unknown command {_shorten(unused[0])}: {_suggest(unused[0], known)}"
+            return f"unknown command {_shorten(unused[0])}: {nearest(unused[0], known)}"
         case MissingArgumentError():
             return _describe_missing(error)
         case RepeatArgumentError():
@@ -315,7 +320,7 @@ def _describe_missing(error: MissingArgumentError) -> str:
 
 def _describe_unknown_flag(flag: str, arguments: ArgumentCollection) -> str:
     known = [known for argument in arguments for known in _flags(argument)]
-    return f"unknown flag {_shorten(flag)}: {_suggest(flag.split('=')[0], known)}"
+    return f"unknown flag {_shorten(flag)}: {nearest(flag.split('=')[0], known)}"
 
 
 def _name_file(flag: str, sentence: str) -> str:
@@ -340,13 +345,6 @@ def _split_pairs(words: Sequence[str], pairs: Sequence[str]) -> list[str]:
 
 def _flag_of(fault: ErrorDetails) -> str:
     return "--" + str(next(iter(fault["loc"]), "settings")).replace("_", "-")
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    """The end of a sentence: the known name that `name` is nearest to, or all of them."""
-    if near := difflib.get_close_matches(name, known, n=1):
-        return f"did you mean {near[0]}?"
-    return f"known are {', '.join(known)}."
 
 
 def _flags(argument: Argument) -> list[str]:

@@ -73,13 +73,18 @@ def read_image(path: Path, mode: Mode, *, min_side: int = 0, max_bits: int = 16)
     both sides keep at least that many pixels: libjpeg then skips detail that a resize would drop.
     Raises Unusable.
     """
+    return decode(read_content(path), mode, min_side=min_side, max_bits=max_bits)
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of an image's file. Raises Unusable."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise Unusable("not a file")
         if status.st_size > MAX_FILE_BYTES:
             raise Unusable(f"a file of {status.st_size / 2**20:.0f} MiB; up to 512 are read")
-        return decode(path.read_bytes(), mode, min_side=min_side, max_bits=max_bits)
+        return path.read_bytes()
     except OSError as error:
         raise Unusable(f"unreadable ({error.strerror or error})") from None
 

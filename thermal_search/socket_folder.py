@@ -1,5 +1,5 @@
-"""Where sockets can be: the system limits their paths to about a hundred characters, and a temporary
-folder (TMPDIR) may be longer than that."""
+"""Where sockets can be: the system limits their paths to about a hundred characters, and the name
+of a temporary folder (TMPDIR) may be longer than that."""
 
 import contextlib
 import os

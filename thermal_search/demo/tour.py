@@ -16,7 +16,7 @@ from thermal_search.preparation.prepare import prepare
 from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.report.page import write_after_search
 from thermal_search.storage import Location
-from thermal_search.translation import translate_folder
+from thermal_search.translation.command import translate
 from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.ranking_text import describe
 from thermal_search.tuning.record import SearchRecord
@@ -78,8 +78,8 @@ def tour(output: Path) -> None:
     _print_command(f"thermal-search export {searched}")
     model = export(searched)
     _print_command(f"thermal-search translate {model} {rgb} {generated}")
-    translated = translate_folder(model, rgb, generated)
-    grid = _draw_grid(rgb, translated.written, output / "translated.png")
+    translated = translate(model, rgb, generated)
+    grid = _draw_grid(rgb, [Path(file) for file in translated.written], output / "translated.png")
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
     print(f"\nDone in {minutes}:{seconds:02}. Look at:")
     for path in (_enlarged_evaluation(record, output / "best.png"), *_images(manifest, grid)):

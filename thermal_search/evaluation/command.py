@@ -5,8 +5,8 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -40,6 +40,7 @@ from thermal_search.evaluation.evaluator import Evaluator, full_protocol
 from thermal_search.evaluation.real_statistics import measure_real_statistics
 from thermal_search.evaluation.report import EvaluationReport
 from thermal_search.metrics import (
+    EXTRACTORS,
     FeaturesPrecision,
     PerceptualDistance,
     build_extractor,
@@ -68,9 +69,13 @@ class EvaluationRequest:
 
     split: Split = "val"
     workers: int = 1
-    features: str = "inception"
+    features: str | None = None
+    """None: those of the generator's search."""
+
     inception_weights: Path | None = None
-    features_precision: FeaturesPrecision = "fp32"
+    features_precision: FeaturesPrecision | None = None
+    """None: that of the generator's search, or fp32 for other features."""
+
     lpips_weights: Path | None = None
 
 
@@ -114,11 +119,15 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
     The number of workers does not change the metrics. Raises SearchError, DatasetError, MetricError
     or WeightsUnavailable if the request cannot be met.
     """
-    metric_name(request.features)
+    if request.features:
+        metric_name(request.features)
     if not 1 <= request.workers <= MAX_WORKERS:
         raise SettingsError(
             f"--workers must be from 1 to {MAX_WORKERS}, but is {request.workers:.20g}."
         )
+    config = generator.load_config(request.model)
+    features, precision = _features(request, config.protocol)
+    request = replace(request, features=features, features_precision=precision)
     manifest = read_manifest(request.data)
     count = manifest.count("pairs", request.split)
     if count < 2:
@@ -127,7 +136,7 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
             f"{request.data} has {count}: pass another --split."
         )
     generator.load(request.model)  # refuses what the workers would refuse
-    require_equal_pixels(request.model, generator.load_config(request.model), manifest)
+    require_equal_pixels(request.model, config, manifest)
     with tempfile.TemporaryDirectory() as name:
         folder, counter = Path(name), _ProgressCounter()
         with _ProgressBar(counter):
@@ -136,6 +145,22 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
             else:
                 _evaluate_in_processes(request, folder, counter)
         return EvaluationReport.model_validate_json((folder / REPORT_FILE).read_bytes())
+
+
+def _features(
+    request: EvaluationRequest, protocol: Mapping[str, str | int]
+) -> tuple[str, FeaturesPrecision]:
+    """The features and their precision: those of the request, or else of the search's protocol."""
+    if request.features:
+        return request.features, request.features_precision or "fp32"
+    features, precision = protocol.get("features"), protocol.get("precision")
+    if features not in EXTRACTORS:
+        raise SettingsError(
+            f"{request.model} comes from a search on the features {features!r} of an encoder's "
+            "file, which is not part of it: pass the file as --features."
+        )
+    is_bf16 = (request.features_precision or precision) == "bf16"
+    return str(features), "bf16" if is_bf16 else "fp32"
 
 
 def _evaluate_in_processes(
@@ -184,6 +209,8 @@ def _evaluate(
     group = WorkerGroup()
     config = generator.load_config(request.model)
     translator = generator.load(request.model).to(device)
+    assert request.features
+    assert request.features_precision
     extractor = build_extractor(
         request.features,
         inception_weights=request.inception_weights,

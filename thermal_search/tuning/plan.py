@@ -13,7 +13,7 @@ from thermal_search.architectures.translator import Config
 from thermal_search.command_line import LocationFlag
 from thermal_search.data.manifest import Manifest, read_manifest
 from thermal_search.documents import Document
-from thermal_search.errors import SearchError, SettingsError
+from thermal_search.errors import SearchError, SettingsError, nearest
 from thermal_search.metrics import is_file, metric_name
 from thermal_search.storage import Location
 from thermal_search.tuning.objective import PARETO, Objective, parse_objective
@@ -107,9 +107,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         known = sorted(set(architectures.ARCHITECTURES) & set(search_spaces.names()))
         for name in self.architectures:
             if name not in known:
-                raise SettingsError(
-                    f"Unknown architecture {name!r}. Available: {', '.join(known)}."
-                )
+                raise SettingsError(f"Unknown architecture {name!r}: {nearest(name, known)}")
         parse_fixed(self.fix, self.architectures)
         objective = self.parsed_objective
         if "lpips" in objective.keys and not self.lpips_weights:

@@ -65,6 +65,18 @@ class MetricSettings(FeatureSettings, frozen=True):
     """torchvision's weights of AlexNet or VGG-16; with them LPIPS is computed too."""
 
 
+class EvaluationSettings(MetricSettings, frozen=True):
+    """The networks behind all metrics of an exported generator; None: as its search had them."""
+
+    features: Annotated[str | None, EVALUATION] = None  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
+    """Features of the Frechet distance: inception (the distance is then FID), efficientnet-lite0,
+    or the path of an encoder (.pt2 or .onnx); default: those of the generator's search."""
+
+    features_precision: Annotated[FeaturesPrecision | None, EVALUATION] = None  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
+    """Precision of the feature network; default: that of the generator's search, or fp32 for other
+    features."""
+
+
 class SearchSettings(MetricSettings, frozen=True):
     """What to search for, on what, and with how much of it.
 

@@ -1,5 +1,6 @@
 """The space of a search: first the architecture, then the parameters of that one."""
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from optuna.distributions import (
 
 import search_spaces
 from search_spaces import SearchSpace
-from thermal_search.errors import SettingsError
+from thermal_search.errors import SettingsError, nearest
 from thermal_search.tuning.slots.messages import TrialConfig
 
 Fixed = dict[str, dict[str, Any]]
@@ -95,6 +96,8 @@ def parse_fixed(texts: Sequence[str], architectures: Sequence[str]) -> Fixed:
         name, _, value = text.partition("=")
         architecture, _, parameter = name.partition(".")
         if architecture not in architectures:
+            if near := difflib.get_close_matches(architecture, architectures, n=1):
+                raise SettingsError(f"--fix {text!r}: did you mean {near[0]}.{parameter}?")
             raise SettingsError(
                 f"--fix must name a parameter of {', '.join(architectures)}, as in "
                 f"pix2pix.batch_size=8, but is {text!r}."
@@ -102,8 +105,8 @@ def parse_fixed(texts: Sequence[str], architectures: Sequence[str]) -> Fixed:
         space = search_spaces.load(architecture).space
         if parameter not in space:
             raise SettingsError(
-                f"--fix {text!r}: {architecture} has no parameter {parameter!r}. "
-                f"Available: {', '.join(space)}."
+                f"--fix {text!r}: {architecture} has no parameter {parameter!r}: "
+                f"{nearest(parameter, list(space))}"
             )
         fixed.setdefault(architecture, {})[parameter] = _parse(text, value, space[parameter])
     return fixed
