@@ -106,14 +106,17 @@ def ui(output: LocationFlag, /, *, port: WholeNumber = 5000, host: str = "127.0.
         Address that the server listens on; 127.0.0.1 is this machine only.
     """
     from thermal_search.tracking.server import serve_ui
+    from thermal_search.tuning.logged_metrics import search_view
     from thermal_search.tuning.plan import SearchPlan
 
-    SearchPlan.load(output)
-    serve_ui(output, host=host, port=port)
+    view = search_view(SearchPlan.load(output))
+    serve_ui(output, view, host=host, port=port)
 
 
 @app.command
-def export(output: LocationFlag, /, *, to: LocationFlag | None = None) -> None:
+def export(
+    output: LocationFlag, /, *, to: LocationFlag | None = None, register: str | None = None
+) -> None:
     """Write the best generator of a search as safetensors with its configuration.
 
     Parameters
@@ -122,11 +125,21 @@ def export(output: LocationFlag, /, *, to: LocationFlag | None = None) -> None:
         The --output folder of the search.
     to
         Folder to write to; default: the folder generator in OUTPUT.
+    register
+        Name of a registered model in MLflow, of which the generator becomes the newest version,
+        with the alias champion.
     """
     from thermal_search.export import export
 
+    if register is not None:
+        from thermal_search.tracking import registry
+        from thermal_search.tuning.plan import SearchPlan
+
+        registry.require_model_name(register)
     folder = export(output, to)
     print(f"The best generator is in {folder}; it generates the same images as the trained one.")
+    if register is not None:
+        print(registry.register(output, SearchPlan.load(output).id, folder, register))
 
 
 @app.command

@@ -7,6 +7,7 @@ from typing import Any
 from thermal_search.errors import SearchError
 
 ANSWER_TIMEOUT_S = 10.0
+MODE = "RAY_AUTH_MODE"
 EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 """A frame of HTTP/2: no content, type SETTINGS."""
 
@@ -20,6 +21,7 @@ def start(**settings: Any) -> None:
     import ray
     from ray._private import ray_constants
 
+    _require_token()
     switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     before = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(switch)
     ray_constants.ENABLE_RAY_CLUSTER, os.environ[switch] = False, "0"
@@ -31,6 +33,21 @@ def start(**settings: Any) -> None:
             del os.environ[switch]
         else:
             os.environ[switch] = before[1]
+
+
+def _require_token() -> None:
+    """Lets only processes with this user's token use the cluster, unless RAY_AUTH_MODE decides.
+
+    Ray would do the same by itself, and warn of it each time. It writes the token to
+    ~/.ray/auth_token if there is none.
+    """
+    if MODE in os.environ:
+        return
+    from ray._raylet import Config  # pyright: ignore[reportMissingModuleSource] - compiled
+
+    os.environ[MODE] = "token"
+    # Ray has read its environment when it was imported.
+    Config.initialize("")
 
 
 def connect(address: str, **settings: Any) -> None:
