@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings(
 )  # MLflow's database layer warns of its own affairs
 
 
-VIEW = SearchView("a-search", "", order_by="fid", metrics=["fid"], images="grid", groups=[])
+VIEW = SearchView("a-search", "", order_by="fid", metrics=["fid"], images="grid")
 
 
 def log_trial(output):

@@ -5,14 +5,16 @@ import base64
 import importlib.metadata
 import io
 import logging
+import os
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
-from mlflow.entities import LoggedModelOutput, Run
+from mlflow.entities import LoggedModel, LoggedModelOutput, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.tracking import MlflowClient
@@ -68,8 +70,9 @@ def register(output: Location, search_id: str, model: Location, name: str) -> st
     require_model_name(name)
     store, config = store_of(output), load_config(model)
     prepare_database(output, print)
-    # It advises to add what this model has no use for.
+    # MLflow advises to add what this model has no use for.
     logging.getLogger("mlflow").setLevel(logging.ERROR)
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         client = client_of(store)
         run = _run_of(client, search_id, config.trial)
@@ -78,8 +81,8 @@ def register(output: Location, search_id: str, model: Location, name: str) -> st
                 f"MLflow at {without_password(store)} has no run of trial {config.trial}: resume "
                 "the search, which logs it, or set MLFLOW_TRACKING_URI to the server that has it."
             )
-        model_id = _log(client, run, model, step=config.images)
-        version = _register(client, run, model_id, name)
+        logged = _log(client, run, model, step=config.images)
+        version = _register(client, logged, name)
     except (MlflowException, OSError) as error:
         reason = without_password((str(error).splitlines() or [""])[0])
         raise SearchError(
@@ -109,8 +112,8 @@ def _run_of(client: MlflowClient, search_id: str, trial: str) -> Run | None:
     return runs[0] if runs else None
 
 
-def _log(client: MlflowClient, run: Run, model: Location, *, step: int) -> str:
-    """Logs the generator as a model of its run; returns the model's id."""
+def _log(client: MlflowClient, run: Run, model: Location, *, step: int) -> LoggedModel:
+    """Logs the generator as a model of its run."""
     # By the client alone: MLflow's shorter way sets the store of this whole process.
     logged = client.create_logged_model(
         run.info.experiment_id,
@@ -124,30 +127,37 @@ def _log(client: MlflowClient, run: Run, model: Location, *, step: int) -> str:
         copy.mkdir()
         for file in (WEIGHTS_FILE, CONFIG_FILE):
             (copy / file).write_bytes((model / file).read_bytes())
-        mlflow.pyfunc.save_model(
-            saved,
-            mlflow_model=Model(
-                artifact_path=logged.artifact_location,
-                model_uuid=logged.model_id,
-                model_id=logged.model_id,
-                run_id=run.info.run_id,
-            ),
-            python_model=str(MODEL_CODE),
-            artifacts={ARTIFACT: str(copy)},
-            signature=SIGNATURE,
-            input_example=_example(),
-            code_paths=[str(Path(thermal_search.__file__).parent)],
-            pip_requirements=_requirements(),
-        )
+        _save(saved, logged, copy)
         for cache in saved.rglob("__pycache__"):
             shutil.rmtree(cache, ignore_errors=True)
         client.log_model_artifacts(logged.model_id, str(saved))
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run.info.run_id, [LoggedModelOutput(logged.model_id, step)])
-    return logged.model_id
+    return logged
 
 
-def _register(client: MlflowClient, run: Run, model_id: str, name: str) -> str:
+def _save(folder: Path, logged: LoggedModel, export: Path) -> None:
+    """Writes an MLflow model of an export to a folder."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's hints on type hints
+        mlflow.pyfunc.save_model(
+            folder,
+            mlflow_model=Model(
+                artifact_path=logged.artifact_location,
+                model_uuid=logged.model_id,
+                model_id=logged.model_id,
+                run_id=logged.source_run_id,
+            ),
+            python_model=str(MODEL_CODE),
+            artifacts={ARTIFACT: str(export)},
+            signature=SIGNATURE,
+            input_example=_example(),
+            code_paths=[str(Path(thermal_search.__file__).parent)],
+            pip_requirements=_requirements(),
+        )
+
+
+def _register(client: MlflowClient, logged: LoggedModel, name: str) -> str:
     """Adds a version to the registered model, which it creates if there is none; returns its
     number."""
     try:
@@ -156,7 +166,7 @@ def _register(client: MlflowClient, run: Run, model_id: str, name: str) -> str:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     version = client.create_model_version(
-        name, f"models:/{model_id}", run.info.run_id, model_id=model_id
+        name, logged.artifact_location, logged.source_run_id, model_id=logged.model_id
     )
     client.set_registered_model_alias(name, ALIAS, version.version)
     return str(version.version)

@@ -6,7 +6,7 @@ search's id as a tag, so that a resumed search continues in the same runs.
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ SEARCH_TAG = "thermal_search.search"
 TRIAL_TAG = "thermal_search.trial"
 NOTE_TAG = "mlflow.note.content"
 """MLflow's description of a run, in Markdown."""
+
+SYSTEM_GROUP = "system"
+"""MLflow shows the metrics `system/...` apart from all others."""
 
 GRID = "rgb_real_generated"
 """The key of the image grids."""
@@ -69,6 +72,8 @@ class SearchLogger:
         self.client = client_of(store_of(output))
         self.output, self.search_id, self.settings = output, search_id, settings
         self.dataset, self.view = dataset, view
+        self.groups: frozenset[str] = frozenset()
+        self.is_view_saved = False
         self.times: dict[tuple[object, ...], int] = {}
 
     def begin(self) -> None:
@@ -79,8 +84,7 @@ class SearchLogger:
     def open(self) -> None:
         """Finds the search's runs in the store, or creates the parent run. Comes first."""
         self.experiment_id = self._experiment(self.output)
-        if self.view:
-            self.view.save(self.client, self.experiment_id)
+        self._save_view()
         found = self._find(f"tags.`{SEARCH_TAG}` = '{self.search_id}'")
         self.runs = {r.data.tags[TRIAL_TAG]: r for r in found if TRIAL_TAG in r.data.tags}
         parents = [run for run in found if TRIAL_TAG not in run.data.tags]
@@ -135,6 +139,7 @@ class SearchLogger:
         now = self._time_of(id, images)
         metrics = [Metric(name, float(value), now, images) for name, value in values.items()]
         self.client.log_batch(run_id, metrics=metrics)
+        self._save_view(name.rpartition("/")[0] for name in values)
         if grid is not None:
             self.log_grid(id, images if grid_step is None else grid_step, grid)
 
@@ -212,6 +217,13 @@ class SearchLogger:
             copy = Path(folder) / file.name
             copy.write_bytes(file.read_bytes())
             self.client.log_artifact(run_id, str(copy))
+
+    def _save_view(self, groups: Iterable[str] = ()) -> None:
+        """Saves the view, again if there are new groups of metrics."""
+        new = set(groups) - self.groups - {"", SYSTEM_GROUP}
+        if self.view and (new or not self.is_view_saved):
+            self.groups = self.view.save(self.client, self.experiment_id, self.groups | new)
+            self.is_view_saved = True
 
     def _time_of(self, *entry: object) -> int:
         """One time per entry: if it is sent twice, because an answer was lost, it is one point."""

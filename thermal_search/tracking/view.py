@@ -5,7 +5,7 @@ the view. The names in that state are those of MLflow's own page.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -37,16 +37,25 @@ class SearchView:
     images: str
     """The key of the image grids."""
 
-    groups: Sequence[str]
-    """Groups of metrics that follow the metrics without a group."""
+    def save(
+        self, client: MlflowClient, experiment_id: str, groups: Collection[str] = ()
+    ) -> frozenset[str]:
+        """Saves the view in an experiment, unless it is there already.
 
-    def save(self, client: MlflowClient, experiment_id: str) -> None:
-        """Saves the view in an experiment, unless it is there already."""
+        Args:
+            groups: groups of metrics, which follow the metrics without a group. MLflow would show
+                a group without metrics as an empty section.
+
+        Returns these groups and those that were in the view before.
+        """
         tags: Mapping[str, str] = client.get_experiment(experiment_id).tags
-        wanted = {KIND_TAG: KIND, f"{VIEW_TAG}{self.search_id}": json.dumps(self._state())}
-        for name, value in wanted.items():
-            if tags.get(name) != value:
-                client.set_experiment_tag(experiment_id, name, value)
+        name = f"{VIEW_TAG}{self.search_id}"
+        known = frozenset(groups) | _groups_in(tags.get(name))
+        wanted = {KIND_TAG: KIND, name: json.dumps(self._state(sorted(known)))}
+        for key, value in wanted.items():
+            if tags.get(key) != value:
+                client.set_experiment_tag(experiment_id, key, value)
+        return known
 
     def address(self, server: str, experiment_id: str) -> str:
         """The address of the view on a server."""
@@ -54,11 +63,11 @@ class SearchView:
         query = f"workflowType=machine_learning&viewStateShareKey={quote(self.search_id)}"
         return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs?{query}"
 
-    def _state(self) -> dict[str, Any]:
+    def _state(self, groups: Sequence[str]) -> dict[str, Any]:
         columns = [f"metrics.`{name}`" for name in self.metrics]
         columns += [f"tags.`{name}`" for name in ("status", "stopped_at")]
         columns += [f"attributes.`{name}`" for name in ("Models", "Dataset", "Source")]
-        sections = [MODEL_SECTION, *self.groups, SYSTEM_SECTION]
+        sections = [MODEL_SECTION, *groups, SYSTEM_SECTION]
         return {
             "searchFilter": self.condition,
             "orderByKey": f"metrics.`{self.order_by}`",
@@ -112,3 +121,12 @@ class SearchView:
             "isGenerated": True,
             "deleted": False,
         }
+
+
+def _groups_in(state: str | None) -> frozenset[str]:
+    """The groups of metrics in a saved view; none if it is no view of this package."""
+    try:
+        names = {section["name"] for section in json.loads(state or "{}")["compareRunSections"]}
+    except (ValueError, KeyError, TypeError):
+        return frozenset()
+    return frozenset(names - {MODEL_SECTION, SYSTEM_SECTION})

@@ -8,9 +8,6 @@ from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.summary import RetrainingRecord, TrialRecord
 
-LOSS_GROUPS = ("loss/generator", "loss/discriminator")
-"""The groups of losses that most architectures have, in the order in which they are shown."""
-
 
 def objective_keys(objective: Objective, average_last: int) -> list[str]:
     """The key of each axis. A metric that is minimized itself has its own key, so that no number
@@ -90,5 +87,4 @@ def search_view(plan: SearchPlan) -> SearchView:
         order_by=keys[0],
         metrics=metrics,
         images=GRID,
-        groups=LOSS_GROUPS,
     )
