@@ -202,7 +202,7 @@ def test_there_is_no_final_ranking_before_every_retraining_has_ended(tmp_path):
 
     record.end(unfinished.id, "failed", "")
     values, tags = mlflow_summary(record.final_ranking)
-    assert values == {"winner_mean": 5.0}
+    assert values == {"result/winner_mean": 5.0}
     assert tags["winner_generator"] == "00000-seed-1"
     assert "no test split" in describe(record)
 

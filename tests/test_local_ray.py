@@ -1,4 +1,4 @@
-"""Ray on this machine, in unusual surroundings."""
+"""Ray on this machine, in unusual surroundings and with a token of its own."""
 
 import os
 import stat
@@ -75,3 +75,31 @@ def test_ray_starts_with_a_long_temporary_folder_and_writes_no_token(tmp_path, h
 
     for file in home.rglob("*"):
         assert file.name != "auth_token" or stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+REFUSED = """
+import os, subprocess, sys
+import ray
+from thermal_search import local_ray
+local_ray.start(include_dashboard=False, num_cpus=1, log_to_driver=False, logging_level="warning")
+address = ray.get_runtime_context().gcs_address
+stranger = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+code = f"import ray; ray.init(address={address!r}, logging_level='fatal'); print('joined')"
+done = subprocess.run(
+    [sys.executable, "-c", code], env=stranger, capture_output=True, text=True, timeout=120
+)
+print("joined" in done.stdout, "Authentication" in done.stderr)
+"""
+
+
+@pytest.mark.ray
+def test_process_with_another_token_does_not_join(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    environment["HOME"] = str(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+    assert done.stdout.split() == ["False", "True"], done.stdout + done.stderr
+    assert "token" not in done.stderr.lower()

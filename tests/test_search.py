@@ -25,6 +25,8 @@ from thermal_search.tuning.settings import SearchSettings
 
 ROOT = Path(__file__).parents[1]
 TRIALS, IMAGES, EVERY = 5, 64, 32
+OBJECTIVE = "objective_fd_efficientnet_lite0_plus_0.1_l1"
+"""The key of fid+0.1*l1 in MLflow."""
 
 
 def command(*arguments):
@@ -155,7 +157,7 @@ class TestSearch:
                 for item in trial["history"]
             ]
             assert client.list_artifacts(run.info.run_id, "images")
-            objective = client.get_metric_history(run.info.run_id, "objective")
+            objective = client.get_metric_history(run.info.run_id, OBJECTIVE)
             assert objective[-1].value == pytest.approx(next(iter(trial["objective"].values())))
             assert run.data.tags.get("finalist") == trial.get("finalist")
         assert children == {}

@@ -106,10 +106,11 @@ def ui(output: LocationFlag, /, *, port: WholeNumber = 5000, host: str = "127.0.
         Address that the server listens on; 127.0.0.1 is this machine only.
     """
     from thermal_search.tracking.server import serve_ui
+    from thermal_search.tuning.logged_metrics import search_view
     from thermal_search.tuning.plan import SearchPlan
 
-    SearchPlan.load(output)
-    serve_ui(output, host=host, port=port)
+    view = search_view(SearchPlan.load(output))
+    serve_ui(output, view, host=host, port=port)
 
 
 @app.command
@@ -136,6 +137,7 @@ def export(
     trial: str | None = None,
     format: str = "safetensors",
     to: LocationFlag | None = None,
+    register: str | None = None,
 ) -> None:
     """Write the best generator of a search, with its configuration and a model card.
 
@@ -151,11 +153,21 @@ def export(
         separated by commas.
     to
         Folder to write to; default: the folder generator in OUTPUT.
+    register
+        Name of a registered model in MLflow, of which the generator becomes the newest version,
+        with the alias champion.
     """
     from thermal_search.export import describe_export, export, parse_formats
 
+    if register is not None:
+        from thermal_search.tracking import registry
+        from thermal_search.tuning.plan import SearchPlan
+
+        registry.require_model_name(register)
     folder = export(output, to, trial=trial, formats=parse_formats(format))
     print(describe_export(folder))
+    if register is not None:
+        print(registry.register(output, SearchPlan.load(output).id, folder, register))
 
 
 @app.command

@@ -20,6 +20,7 @@ SLOTS_START_PROCESSES = "worker processes have been started on node"
 """From a warning of Ray's that many actors run at once: those of the slots, which only wait."""
 
 ANSWER_TIMEOUT_S = 10.0
+MODE = "RAY_AUTH_MODE"
 EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 """A frame of HTTP/2: no content, type SETTINGS."""
 
@@ -38,6 +39,7 @@ def start(**settings: Any) -> None:
     """
     import ray
     from ray._private import ray_constants
+    from ray._raylet import Config  # pyright: ignore[reportMissingModuleSource] - compiled
 
     switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     before = ray_constants.ENABLE_RAY_CLUSTER
@@ -45,7 +47,11 @@ def start(**settings: Any) -> None:
     if "RAY_TMPDIR" not in os.environ and (folder := short_folder_for(SESSION_SOCKET)):
         settings = {"_temp_dir": tempfile.mkdtemp(prefix="ray-", dir=folder)} | settings
     try:
-        with _environment({switch: "0"} | _token()):
+        mode = {MODE: os.environ.get(MODE, "token")}
+        with _environment({switch: "0"} | mode | _token()):
+            # Ray has read its environment when it was imported. By itself it would require a token
+            # too, and warn of it each time.
+            Config.initialize("")
             ray.init(address="local", **settings)
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
@@ -66,8 +72,8 @@ def _token() -> Mapping[str, str]:
 
 @contextlib.contextmanager
 def _environment(variables: Mapping[str, str]) -> Generator[None]:
-    """A context in which the environment has these variables too, and that undoes what Ray sets."""
-    before = {name: os.environ.get(name) for name in (*variables, "RAY_AUTH_MODE")}
+    """A context in which the environment has these variables too."""
+    before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
         yield

@@ -30,6 +30,7 @@ from thermal_search.training.loss_meter import LossMeter
 from thermal_search.training.moving_average import MovingAverage, recompute_batch_norm
 from thermal_search.training.optimizers import build_optimizers
 from thermal_search.training.starting_weights import start_from
+from thermal_search.training.system_metrics import SystemMeter
 from thermal_search.training.trial_plan import TrialEvaluation, TrialPlan, grid_name
 
 INIT_IMAGES = 64
@@ -113,7 +114,12 @@ class Trial:
         return self.progress.images >= self.plan.images
 
     def evaluations(self) -> Iterator[TrialEvaluation]:
-        """Trains to the end of the budget and yields each evaluation after saving the state."""
+        """Trains to the end of the budget and yields each evaluation after saving the state.
+
+        Before the first step it writes the image grid of the untrained generator.
+        """
+        if not self.progress.images:
+            self._write_untrained_grid()
         while not self.is_done:
             yield self._train_to_next_evaluation()
 
@@ -127,7 +133,7 @@ class Trial:
         plan, progress = self.plan, self.progress
         started, images_before = time.monotonic(), progress.images
         goal = min((progress.images // plan.evaluate_every + 1) * plan.evaluate_every, plan.images)
-        meter = LossMeter(self.device)
+        meter, system = LossMeter(self.device), SystemMeter(self.group, self.device)
         self.translator.train()
         try:
             while progress.images < goal:
@@ -135,7 +141,7 @@ class Trial:
             losses = meter.means()
         except TrialDiverged as divergence:
             raise TrialDiverged(f"{divergence} after {progress.images:,} images") from None
-        trained = time.monotonic() - started
+        trained, used = time.monotonic() - started, system.read()
         self.group.average_running_stats(self.translator)
         with self.averaged_weights():
             result = self.evaluator.evaluate(
@@ -152,10 +158,16 @@ class Trial:
             seconds=round(progress.seconds, 3),
             images_per_second=round((progress.images - images_before) / trained, 3),
             grid=result.grid,
+            system=used,
         )
         progress.history.append(evaluation)
         self._save()
         return evaluation
+
+    def _write_untrained_grid(self) -> None:
+        """Only an image: neither the weights nor the random numbers of the training change."""
+        if self.group.is_rank_zero:
+            self.evaluator.write_grid(self.translator, self.plan.folder / grid_name(0))
 
     def step(self) -> dict[str, Tensor]:
         """Runs one training step; returns its loss terms, averaged over the workers."""

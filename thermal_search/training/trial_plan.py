@@ -1,7 +1,7 @@
 """What a trial trains, and what an evaluation finds: plain data, for processes without torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from thermal_search.choices import Precision
 from thermal_search.storage import Location
@@ -75,3 +75,6 @@ class TrialEvaluation:
 
     grid: str | None
     """The image grid's file name in the trial's folder."""
+
+    system: dict[str, float] = field(default_factory=dict[str, float])
+    """What the workers have used since the previous evaluation, as `SystemMeter` measures it."""
