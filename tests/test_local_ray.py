@@ -80,10 +80,11 @@ def test_ray_starts_with_a_long_temporary_folder_and_writes_no_token(tmp_path, h
 REFUSED = """
 import os, subprocess, sys
 import ray
+from ray._private.ray_constants import ENABLE_RAY_CLUSTERS_ENV_VAR as SWITCH  # 0: loopback
 from thermal_search import local_ray
 local_ray.start(include_dashboard=False, num_cpus=1, log_to_driver=False, logging_level="warning")
 address = ray.get_runtime_context().gcs_address
-stranger = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+stranger = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64, SWITCH: "0"}
 code = f"import ray; ray.init(address={address!r}, logging_level='fatal'); print('joined')"
 done = subprocess.run(
     [sys.executable, "-c", code], env=stranger, capture_output=True, text=True, timeout=120

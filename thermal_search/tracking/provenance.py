@@ -11,7 +11,6 @@ from pathlib import Path
 
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
-import thermal_search
 from thermal_search.storage import Location
 
 SOURCE = "thermal-search search"
@@ -27,7 +26,7 @@ def source_tags() -> Mapping[str, str]:
     tags = {"mlflow.source.type": "LOCAL", "mlflow.source.name": SOURCE}
     with contextlib.suppress(OSError, KeyError, ImportError):  # a user without a name
         tags["mlflow.user"] = getpass.getuser()
-    if commit := _git_commit(Path(thermal_search.__file__).parent):
+    if commit := _git_commit(Path(__file__).parent):
         tags["mlflow.source.git.commit"] = commit
     return tags
 

@@ -22,7 +22,6 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 from PIL import Image
 
-import thermal_search
 from thermal_search.errors import SearchError
 from thermal_search.generator import CONFIG_FILE, WEIGHTS_FILE, load_config
 from thermal_search.storage import Location
@@ -152,7 +151,7 @@ def _save(folder: Path, logged: LoggedModel, export: Path) -> None:
             artifacts={ARTIFACT: str(export)},
             signature=SIGNATURE,
             input_example=_example(),
-            code_paths=[str(Path(thermal_search.__file__).parent)],
+            code_paths=[str(Path(__file__).parents[1])],
             pip_requirements=_requirements(),
         )
 
