@@ -36,9 +36,10 @@ from thermal_search.portable.priors import prior_of
 from thermal_search.storage import Location
 
 RESNET = {"generator_network": "resnet", "blocks": 1}
-TRACED = ("stylegan", "unit")
-"""Both formats of these are written here: layers that growth left behind, and any size. pix2pix,
-with dropout and per-image statistics, is exported as a whole. ALL_FORMATS=1 writes them all."""
+TRACED = ("biggan", "stylegan", "unit")
+"""Both formats of these are written here: attention and spectral normalization, layers that growth
+left behind, and any size. pix2pix, with dropout and per-image statistics, is exported as a whole.
+ALL_FORMATS=1 writes every architecture."""
 if os.environ.get("ALL_FORMATS"):
     TRACED = tuple(sorted(ARCHITECTURES))
 
