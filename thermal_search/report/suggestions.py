@@ -247,8 +247,10 @@ def _widen_ranges(record: SearchRecord, analyses: Mapping[str, Analysis]) -> Ite
 
 def _edge(parameter: Parameter, trials: Sequence[str]) -> str:
     """The end of the range that all these trials are at, if it could be moved; else empty."""
+    if parameter.choices:
+        return ""
     positions = [_position(parameter, parameter.values[t]) for t in trials if t in parameter.values]
-    if parameter.choices or len(positions) < MIN_AT_EDGE:
+    if len(positions) < MIN_AT_EDGE:
         return ""
     # Counts end at 1, and fractions at 0 and 1.
     if parameter.is_log and all(position <= EDGE for position in positions):
