@@ -302,7 +302,7 @@ class TestEveryState:
         record = searched(tmp_path, ("pix2pix",), 3)
         record["00001"].parameters["l1_weight"] = -1.0
 
-        assert "1 trials are left out" in page_of(record).text("parameters")
+        assert "not in today's search space: 1 trial." in page_of(record).text("parameters")
         assert analyze(record, "pix2pix").left_out == 1
 
     def test_thousand_trials_take_seconds_and_stay_readable(self, tmp_path):

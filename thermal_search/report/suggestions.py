@@ -230,29 +230,34 @@ def _widen_ranges(record: SearchRecord, analyses: Mapping[str, Analysis]) -> Ite
     if best is None or best.architecture not in analyses:
         return
     ranked = [t.id for t in record.ranking() if t.architecture == best.architecture]
-    top = ranked[: max(MIN_AT_EDGE, len(ranked) // 5)]
     if len(ranked) < 2 * MIN_AT_EDGE:
         return
+    count = max(MIN_AT_EDGE, len(ranked) // 5)
     for parameter in analyses[best.architecture].parameters:
-        if parameter.choices:
-            continue
-        positions = [
-            _position(parameter, parameter.values[id]) for id in top if id in parameter.values
-        ]
-        if len(positions) < MIN_AT_EDGE:
-            continue
-        for edge, inside in (
-            ("lower", all(p <= EDGE for p in positions)),
-            ("upper", all(p >= 1 - EDGE for p in positions)),
-        ):
-            if inside:
-                yield Suggestion(
-                    f"Widen the range of {parameter.name} of {best.architecture}",
-                    f"The {len(positions)} best trials all have it in the {edge} tenth of its "
-                    f"range, {parameter.low:g} to {parameter.high:g}: better values may lie "
-                    f"outside. Change search_spaces/{best.architecture}.py, and start a new "
-                    "search.",
-                )
+        edge = _edge(parameter, ranked[:count])
+        # If the others are there too, the best say nothing.
+        if edge and _edge(parameter, ranked[count:]) != edge:
+            yield Suggestion(
+                f"Widen the range of {parameter.name} of {best.architecture}",
+                f"The {count} best trials have it in the {edge} tenth of its range, "
+                f"{parameter.low:g} to {parameter.high:g}: better values may lie outside. Change "
+                f"search_spaces/{best.architecture}.py, and start a new search.",
+            )
+
+
+def _edge(parameter: Parameter, trials: Sequence[str]) -> str:
+    """The end of the range that all these trials are at, if it could be moved; else empty."""
+    if parameter.choices:
+        return ""
+    positions = [_position(parameter, parameter.values[t]) for t in trials if t in parameter.values]
+    if len(positions) < MIN_AT_EDGE:
+        return ""
+    # Counts end at 1, and fractions at 0 and 1.
+    if parameter.is_log and all(position <= EDGE for position in positions):
+        return "lower"
+    if parameter.high != 1 and all(position >= 1 - EDGE for position in positions):
+        return "upper"
+    return ""
 
 
 def _position(parameter: Parameter, value: float) -> float:

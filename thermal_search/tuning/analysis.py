@@ -157,12 +157,11 @@ def _importances(study: Study) -> dict[str, float]:
     trials = study.get_trials(deepcopy=False)
     fraction = min(max(GOOD_FRACTION, GOOD_TRIALS / len(trials)), MAX_GOOD_FRACTION)
     # Only what varies in these trials can be seen to matter.
-    varying = {
-        name
-        for trial in trials
-        for name, distribution in trial.distributions.items()
-        if not distribution.single()
-    }
+    tried: dict[str, set[Any]] = {}
+    for trial in trials:
+        for name, value in trial.params.items():
+            tried.setdefault(name, set()).add(value)
+    varying = {name for name, values in tried.items() if len(values) > 1}
     if not varying:
         return {}
     with warnings.catch_warnings():
