@@ -17,7 +17,14 @@ from thermal_search.errors import SearchError, SettingsError
 from thermal_search.metrics import is_file, metric_name
 from thermal_search.storage import Location
 from thermal_search.tuning.objective import PARETO, Objective, parse_objective
-from thermal_search.tuning.settings import ALL, Finalists, Images, SearchSettings, Trials
+from thermal_search.tuning.settings import (
+    ALL,
+    Finalists,
+    Images,
+    Scheduler,
+    SearchSettings,
+    Trials,
+)
 from thermal_search.tuning.space import ConditionalSpace, Fixed, parse_fixed
 
 FILE = "search.json"
@@ -65,6 +72,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     evaluate_every: Images = Field(default=...)
     average_last: Trials = Field(default=...)
     finalists: Finalists = Field(default=...)
+    scheduler: Scheduler = "asha"
 
     id: str
     """Finds the search's runs in MLflow again."""
@@ -117,6 +125,11 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
             raise SearchError(
                 f"--finalists {self.finalists} needs one objective to rank by, but "
                 f"{self.objective} has two: pass --finalists 0, or a weighted sum."
+            )
+        if objective.has_two_objectives and self.scheduler != "none":
+            raise SearchError(
+                f"--scheduler {self.scheduler} compares trials by one objective, but "
+                f"{self.objective} has two: pass --scheduler none, or a weighted sum."
             )
         manifest = read_manifest(self.data)
         paired = [n for n in self.architectures if architectures.ARCHITECTURES[n].needs_pairs]
@@ -228,6 +241,7 @@ def plan_from_settings(settings: SearchSettings, *, resume: bool = False) -> Sea
         "evaluate_every": every,
         "average_last": min(max(evaluations // 3, 1), MAX_AVERAGED),
         "finalists": 0 if has_two_objectives or is_small else DEFAULT_FINALISTS,
+        "scheduler": "none" if has_two_objectives else "asha",
     }
     decided = {name: _value(settings, name) for name in SearchSettings.model_fields}
     decided |= {name: value for name, value in defaults.items() if decided[name] is None}

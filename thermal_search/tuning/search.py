@@ -28,7 +28,7 @@ from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import FILES, Phase, SearchRecord
-from thermal_search.tuning.scheduler import PerArchitectureASHA
+from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
 from thermal_search.tuning.slots.slot import Slot
@@ -205,8 +205,8 @@ def run_phase(
     Raises SearchInterrupted or SearchStopped if the search was stopped.
     """
     is_search = phase == "trials"
-    # ASHA compares by one objective: with two, every trial runs to its end.
-    has_asha = is_search and not record.objective.has_two_objectives
+    scheduler = build_scheduler(record) if is_search else FIFOScheduler()
+    stop_reasons = getattr(scheduler, "stop_reasons", {})
     trials = proposed_trials(record) if is_search else retrainings(record)
     # Ray Tune's files are of this process alone: what a search resumes from is its record.
     with tempfile.TemporaryDirectory(prefix="thermal-search-") as scratch:
@@ -214,13 +214,13 @@ def run_phase(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=TrialSource(trials, slots, stopper),
-                scheduler=PerArchitectureASHA(record) if has_asha else FIFOScheduler(),
+                scheduler=scheduler,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name=phase,
                 storage_path=scratch,
-                callbacks=[SearchCallback(record, phase, stopper, storage)],
+                callbacks=[SearchCallback(record, phase, stopper, storage, stop_reasons)],
                 failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
                 stop=stopper,
                 verbose=0,

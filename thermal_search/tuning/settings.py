@@ -37,6 +37,9 @@ Trials = Annotated[int, Field(ge=1, le=MAX_TRIALS)]
 Images = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 Finalists = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Placement = Literal["pack", "spread"]
+Scheduler = Literal["asha", "hyperband", "median", "none"]
+Sampler = Literal["tpe", "random", "gp", "cmaes"]
+StartupTrials = Annotated[int, Field(ge=0, le=MAX_TRIALS)]
 
 
 class FeatureSettings(Settings, frozen=True):
@@ -95,9 +98,14 @@ class SearchSettings(MetricSettings, frozen=True):
     """Images shown between two evaluations of a trial, after each of which the trial may be
     stopped; default: a tenth of --images."""
 
+    scheduler: Annotated[Scheduler | None, BUDGET] = None
+    """Which trials stop early, compared with others of the same architecture: asha (successive
+    halving), hyperband (the same in several brackets, some of which begin later), median (worse
+    than the median of the others) or none; default: asha, but none with two objectives."""
+
     reduction: Annotated[float, Field(gt=1), BUDGET] = 3.0
-    """Reduction factor of ASHA: each rung keeps the best 1/reduction of an architecture's
-    trials."""
+    """Reduction factor of asha and hyperband: each rung keeps the best 1/reduction of an
+    architecture's trials."""
 
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), BUDGET] = 0
     """Seed of the sampler and of every trial."""
