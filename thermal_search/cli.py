@@ -21,6 +21,7 @@ from thermal_search.tuning.settings import (
 )
 
 if TYPE_CHECKING:
+    from thermal_search.architectures.from_file import SourceFile
     from thermal_search.evaluation.report import EvaluationReport
 
 # Commands import what they run: torch, Ray and MLflow take seconds, and --help should not.
@@ -34,6 +35,9 @@ LaunchFlags = Annotated[LaunchSettings, Parameter(name="*")]
 FeatureFlags = Annotated[FeatureSettings, Parameter(name="*")]
 MetricFlags = Annotated[MetricSettings, Parameter(name="*")]
 """Settings as flags of a command, without a prefix."""
+
+ArchitectureFiles = tuple[Path, ...]
+"""Files of architectures of one's own, each registered before the command builds any."""
 
 LAUNCH, FEATURES, METRICS = LaunchSettings(), FeatureSettings(), MetricSettings()
 """The defaults."""
@@ -113,7 +117,13 @@ def ui(output: LocationFlag, /, *, port: WholeNumber = 5000, host: str = "127.0.
 
 
 @app.command
-def export(output: LocationFlag, /, *, to: LocationFlag | None = None) -> None:
+def export(
+    output: LocationFlag,
+    /,
+    *,
+    to: LocationFlag | None = None,
+    architecture_file: ArchitectureFiles = (),
+) -> None:
     """Write the best generator of a search as safetensors with its configuration.
 
     Parameters
@@ -122,9 +132,12 @@ def export(output: LocationFlag, /, *, to: LocationFlag | None = None) -> None:
         The --output folder of the search.
     to
         Folder to write to; default: the folder generator in OUTPUT.
+    architecture_file
+        Python files of architectures of one's own, which are run.
     """
     from thermal_search.export import export
 
+    _register(architecture_file)
     folder = export(output, to)
     print(f"The best generator is in {folder}; it generates the same images as the trained one.")
 
@@ -139,6 +152,7 @@ def translate(
     square: Switch = False,
     celsius: Switch = False,
     seed: WholeNumber = 0,
+    architecture_file: ArchitectureFiles = (),
 ) -> None:
     """Translate a folder of RGB images to thermal images.
 
@@ -156,9 +170,12 @@ def translate(
         Write 16-bit PNG in units of 0.01 K; needs a generator trained on 16-bit thermal images.
     seed
         Seed of the latents.
+    architecture_file
+        Python files of architectures of one's own, which are run.
     """
     from thermal_search.translation import translate_folder
 
+    _register(architecture_file)
     result = translate_folder(model, source, target, square=square, celsius=celsius, seed=seed)
     for path, reason in result.left_out:
         print(printable(f"Left out {path.name}: {reason}"), file=sys.stderr)
@@ -174,6 +191,7 @@ def evaluate(
     split: EvaluationSplit = "val",
     workers: WholeNumber = 1,
     json: Path | None = None,
+    architecture_file: ArchitectureFiles = (),
     metrics: MetricFlags = METRICS,
 ) -> None:
     """Evaluate an exported generator on a dataset with every metric.
@@ -190,6 +208,8 @@ def evaluate(
         Number of processes.
     json
         A file to write the metrics to as well.
+    architecture_file
+        Python files of architectures of one's own, which are run.
     """
     from thermal_search.evaluation.command import EvaluationRequest
     from thermal_search.evaluation.command import evaluate as run_evaluation
@@ -207,6 +227,7 @@ def evaluate(
             inception_weights=metrics.inception_weights,
             features_precision=metrics.features_precision,
             lpips_weights=metrics.lpips_weights,
+            own_architectures=_register(architecture_file),
         )
     )
     print_report(report)
@@ -247,6 +268,15 @@ def fid(
     )
     note = "" if precision == "fp32" else f" (features in {precision})"
     print(f"{metric} {distance:.6f}{note}")
+
+
+def _register(files: Sequence[Path]) -> "tuple[SourceFile, ...]":
+    """Adds architectures of one's own to the table, without loading torch if there are none."""
+    if not files:
+        return ()
+    from thermal_search.architectures.from_file import read_and_register
+
+    return tuple(read_and_register(file) for file in files)
 
 
 def _refuse_foreign_report(path: Path) -> None:

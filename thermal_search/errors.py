@@ -1,6 +1,8 @@
 """Errors meant for people. Every message says what must hold, what came, and what to do."""
 
+import difflib
 import signal
+from collections.abc import Iterable
 
 
 class ThermalSearchError(Exception):
@@ -54,3 +56,10 @@ def printable(text: str) -> str:
         letter if letter.isprintable() else letter.encode("unicode-escape").decode()
         for letter in text
     )
+
+
+def known_names(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known ones, and the nearest of them."""
+    names = [*known]
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"Available: {', '.join(names)}." + (f" Did you mean {near[0]}?" if near else "")

@@ -14,6 +14,7 @@ from thermal_search.architectures.translator import Translator
 from thermal_search.errors import ExportMismatch, SearchError
 from thermal_search.generator import CONFIG_FILE, GeneratorConfig
 from thermal_search.storage import Location
+from thermal_search.tuning.own_code import require_code
 from thermal_search.tuning.record import SearchRecord, checkpoint_of
 from thermal_search.tuning.summary import RetrainingRecord, TrialRecord
 
@@ -37,6 +38,8 @@ def best_trial(output: Location | Path) -> BestTrial:
             f"{output}: no trial has been evaluated yet, so there is no best generator. "
             "Let the search reach its first evaluation."
         )
+    if digest := search.plan.own_architectures.get(best.architecture):
+        require_code({best.architecture: digest})
     return BestTrial(best, search.output / checkpoint_of(best))
 
 

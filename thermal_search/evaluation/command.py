@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
+from thermal_search.architectures.from_file import SourceFile, register
 from thermal_search import generator
 from thermal_search.data.frames import EVALUATION_BATCH, EvaluationPairs, Frames
 from thermal_search.data.manifest import Manifest, Split, read_manifest
@@ -70,6 +71,8 @@ class EvaluationRequest:
     inception_weights: Path | None = None
     features_precision: FeaturesPrecision = "fp32"
     lpips_weights: Path | None = None
+    own_architectures: tuple[SourceFile, ...] = ()
+    """The files of architectures that are not in the package."""
 
 
 class _ProgressCounter:
@@ -191,6 +194,8 @@ def _evaluate(
     request: EvaluationRequest, folder: Path, counter: _ProgressCounter, *, rank: int
 ) -> None:
     """Evaluates together with the other workers; rank 0 writes the report to `folder`."""
+    for file in request.own_architectures:
+        register(file)  # each process has a table of its own
     manifest = read_manifest(request.data)
     device = torch.device("cpu")
     if torch.cuda.is_available():

@@ -18,13 +18,20 @@ from optuna.trial import TrialState, create_trial
 
 from search_spaces import SearchSpace
 from thermal_search.errors import SearchError
+from thermal_search.tuning.learned import LearnedTrial
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.settings import Sampler
 from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.space import ConditionalSpace, suggest_value
+from thermal_search.tuning.space_flags import middle
 from thermal_search.tuning.summary import UNFINISHED, TrialRecord
 
 ARCHITECTURE = "architecture"
+
+Told = tuple[dict[str, Any], list[float] | None]
+"""The setting of a trial, with every parameter of the static space, and its objective on each axis:
+None while it runs."""
 
 
 def seed_of(seed: int, number: int, of: str = "") -> int:
@@ -33,9 +40,9 @@ def seed_of(seed: int, number: int, of: str = "") -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-def joint_sampler(plan: SearchPlan, number: int) -> BaseSampler:
+def joint_sampler(plan: SearchPlan, seed: int, number: int) -> BaseSampler:
     """Optuna's sampler of the architecture and its parameters together, for one proposal."""
-    seed = seed_of(plan.seed, number)
+    seed = seed_of(seed, number)
     if plan.sampler == "random":
         return RandomSampler(seed=seed)
     return _tpe(plan, seed)
@@ -63,32 +70,33 @@ class PerArchitectureSampler(ABC):
     """
 
     def __init__(
-        self, record: SearchRecord, space: ConditionalSpace, learned: Sequence["LearnedTrial"]
+        self, record: SearchRecord, space: ConditionalSpace, learned: Sequence[LearnedTrial]
     ) -> None:
         self.record, self.plan, self.space, self.learned = record, record.plan, space, learned
         self.directions = [StudyDirection.MINIMIZE] * len(record.objective.axes)
 
     def propose(self, number: int) -> TrialConfig:
         """The setting of trial `number`, which is not in the record yet."""
-        architecture = self._choose_architecture(number)
+        told = self._told()
+        architecture = self._choose_architecture(told, number)
         space = self.space.spaces[architecture]
-        points = self.sample(architecture, static_space(space), number)
-        return TrialConfig(architecture, active(space, points))
+        point = self.sample(told[architecture], static_space(space), number)
+        return TrialConfig(architecture, active(space, point))
 
     @abstractmethod
     def sample(
-        self, architecture: str, space: Mapping[str, BaseDistribution], number: int
+        self, told: Sequence[Told], space: Mapping[str, BaseDistribution], number: int
     ) -> dict[str, Any]:
-        """A value for every parameter of an architecture."""
+        """A value for every parameter of an architecture's static space."""
 
-    def _choose_architecture(self, number: int) -> str:
+    def _choose_architecture(self, told: Mapping[str, Sequence[Told]], number: int) -> str:
         study = optuna.create_study(
             directions=self.directions,
             sampler=_tpe(self.plan, seed_of(self.plan.seed, number, " architecture")),
         )
         distribution = self.space.architecture
         for architecture in distribution.choices:
-            for _, values in self.told(str(architecture)):
+            for _, values in told[str(architecture)]:
                 study.add_trial(
                     create_trial(
                         state=TrialState.COMPLETE if values else TrialState.RUNNING,
@@ -100,21 +108,18 @@ class PerArchitectureSampler(ABC):
         choice = study.ask().suggest_categorical(ARCHITECTURE, distribution.choices)
         return str(choice)
 
-    def told(self, architecture: str) -> list[tuple[dict[str, Any], list[float] | None]]:
-        """The settings of an architecture's trials, with every parameter of the static space, and
-        their objective: None while they run."""
-        space = self.space.spaces[architecture]
-        told: list[tuple[dict[str, Any], list[float] | None]] = [
-            (filled(space, trial.parameters), trial.values)
-            for trial in self.learned
-            if trial.architecture == architecture
-        ]
-        trials = sorted(self.record.trials.values(), key=lambda trial: trial.number)
-        worst = self._worst()
-        for trial in trials:
-            config = TrialConfig(trial.architecture, trial.parameters)
-            if trial.architecture == architecture and self.space.flatten(config):
-                told.append((filled(space, trial.parameters), self._values(trial, worst)))
+    def _told(self) -> dict[str, list[Told]]:
+        """What a sampler is told, by architecture."""
+        spaces, worst = self.space.spaces, self._worst()
+        told: dict[str, list[Told]] = {name: [] for name in spaces}
+        for trial in self.learned:
+            if self.space.flatten(trial.config):
+                point = filled(spaces[trial.architecture], trial.parameters)
+                told[trial.architecture].append((point, trial.values))
+        for trial in sorted(self.record.trials.values(), key=lambda trial: trial.number):
+            if self.space.flatten(TrialConfig(trial.architecture, trial.parameters)):
+                point = filled(spaces[trial.architecture], trial.parameters)
+                told[trial.architecture].append((point, self._values(trial, worst)))
         return told
 
     def _values(self, trial: TrialRecord, worst: list[float]) -> list[float] | None:
@@ -139,13 +144,13 @@ class PerArchitectureGP(PerArchitectureSampler):
     """Optuna's Gaussian process."""
 
     def sample(
-        self, architecture: str, space: Mapping[str, BaseDistribution], number: int
+        self, told: Sequence[Told], space: Mapping[str, BaseDistribution], number: int
     ) -> dict[str, Any]:
         sampler = GPSampler(
             seed=seed_of(self.plan.seed, number), n_startup_trials=self.plan.startup_trials
         )
         study = optuna.create_study(directions=self.directions, sampler=sampler)
-        for parameters, values in self.told(architecture):
+        for parameters, values in told:
             study.add_trial(
                 create_trial(
                     state=TrialState.COMPLETE if values else TrialState.RUNNING,
@@ -167,13 +172,13 @@ class PerArchitectureCMAES(PerArchitectureSampler):
     """
 
     def sample(
-        self, architecture: str, space: Mapping[str, BaseDistribution], number: int
+        self, told: Sequence[Told], space: Mapping[str, BaseDistribution], number: int
     ) -> dict[str, Any]:
         sampler = CmaEsSampler(
             seed=self.plan.seed, n_startup_trials=self.plan.startup_trials
         )
         study = optuna.create_study(directions=self.directions, sampler=sampler)
-        for parameters, values in self.told(architecture):
+        for parameters, values in told:
             if values:
                 study.enqueue_trial(parameters)
                 study.tell(_ask(study, space)[0], values)
@@ -190,6 +195,13 @@ def _ask(
 ) -> tuple[optuna.Trial, dict[str, Any]]:
     trial = study.ask()
     return trial, {name: suggest_value(trial, name, space[name]) for name in space}
+
+
+PER_ARCHITECTURE: dict[Sampler, type[PerArchitectureSampler]] = {
+    "gp": PerArchitectureGP,
+    "cmaes": PerArchitectureCMAES,
+}
+"""The samplers that do not propose the architecture and its parameters together."""
 
 
 def static_space(space: SearchSpace) -> dict[str, BaseDistribution]:
@@ -214,7 +226,7 @@ def filled(space: SearchSpace, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """A value for every parameter of the static space: its own, the published one, or the middle of
     the range."""
     return {
-        name: parameters.get(name, space.published.get(name, _middle(distribution)))
+        name: parameters.get(name, space.published.get(name, middle(distribution)))
         for name, distribution in static_space(space).items()
     }
 
@@ -223,23 +235,36 @@ def active(space: SearchSpace, point: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a point of the static space that apply."""
     chosen: dict[str, Any] = {}
     for name in space.space:
-        if name in point and is_active(space, name, chosen):
+        if name in point and space.is_active(name, chosen):
             chosen[name] = point[name]
     return chosen
 
 
-def is_active(space: SearchSpace, name: str, chosen: Mapping[str, Any]) -> bool:
-    """As `SearchSpace.is_active`; not, if the parameter that it depends on does not apply."""
-    other = space.conditions.get(name, (None,))[0]
-    return (other is None or other in chosen) and space.is_active(name, chosen)
-
-
-def _middle(distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[0]
-    low, high = distribution.low, distribution.high  # pyright: ignore[reportAttributeAccessIssue]
-    middle = (low * high) ** 0.5 if distribution.log else (low + high) / 2  # pyright: ignore[reportAttributeAccessIssue]
-    # Onto the steps of the range, if it has any.
-    step = distribution.step  # pyright: ignore[reportAttributeAccessIssue]
-    value = low + round((middle - low) / step) * step if step else middle
-    return type(low)(value)
+def require_sampler(plan: SearchPlan) -> None:
+    """SearchError if Optuna does not offer the plan's sampler for its space."""
+    if plan.sampler != "cmaes":
+        return
+    if importlib.util.find_spec("cmaes") is None:
+        raise SearchError(
+            "--sampler cmaes needs the package cmaes: install thermal-search[cmaes], or choose "
+            "another sampler."
+        )
+    if plan.parsed_objective.has_two_objectives:
+        raise SearchError(
+            f"--sampler cmaes minimizes one objective, but {plan.objective} has two: choose "
+            "another sampler, or a weighted sum."
+        )
+    for architecture, space in plan.search_space().spaces.items():
+        searched = {n: d for n, d in static_space(space).items() if not d.single()}
+        choices = [n for n, d in searched.items() if isinstance(d, CategoricalDistribution)]
+        if choices:
+            raise SearchError(
+                f"--sampler cmaes searches numbers, but {architecture} has choices "
+                f"({', '.join(choices)}): fix them, as in --fix {architecture}.{choices[0]}="
+                f"{space.space[choices[0]].choices[0]}, or choose another sampler."  # pyright: ignore[reportAttributeAccessIssue]
+            )
+        if len(searched) < 2:
+            raise SearchError(
+                f"--sampler cmaes needs two or more numbers to search, but {architecture} has "
+                f"{len(searched)}: fix fewer parameters, or choose another sampler."
+            )

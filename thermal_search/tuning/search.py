@@ -13,6 +13,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
+from thermal_search.architectures import from_file
 from thermal_search.atomic_file import remove_unfinished
 from thermal_search.data.manifest import Manifest
 from thermal_search.data.ray_dataset import LoadedDataset, load
@@ -24,10 +25,13 @@ from thermal_search.tracking.store import require_store
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
 from thermal_search.tuning.callback import SearchCallback, resume_command
+from thermal_search.tuning.learned import FILE as LEARNED_FILE
+from thermal_search.tuning.learned import learn
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import FILES, Phase, SearchRecord
+from thermal_search.tuning.samplers import require_sampler
 from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
@@ -65,6 +69,7 @@ def search(
     Raises SearchError, DatasetError or WeightsUnavailable before anything starts.
     """
     manifest = plan.check()
+    require_sampler(plan)
     _check_output(plan, manifest, resume)
     require_store(plan.output)
     optuna_storage = open_storage(plan.output, storage) if storage else None
@@ -75,6 +80,9 @@ def search(
     else:
         plan = plan.started_on(manifest.digest, protocol)
         plan.warn_if_short(manifest.size)
+    learned = None if resume else learn(plan)
+    if learned:
+        plan = plan.replace(learned_digest=learned.digest)
     was_connected = ray.is_initialized()
     nodes.join(address)
     stopper = SearchStopper(resume_command(plan))
@@ -85,6 +93,8 @@ def search(
             # Only now: what is refused until here leaves the folder as it was.
             plan.output.make_folder()
             with stopper.on_storage_faults(), own(plan.output, stopper.report_fault):
+                if learned:
+                    learned.write_with_backup(plan.output / LEARNED_FILE)
                 plan.save()
                 _remove_unfinished(plan.output)
                 # Of an earlier run, or of the search that this one is a copy of: its placement
@@ -250,6 +260,7 @@ def slot_trainable(
         lpips_weights=plan.lpips_weights,
         protocol=plan.protocol,
         threads=placement.threads_per_worker,
+        own_architectures=tuple(from_file.registered[name] for name in plan.own_architectures),
     )
     slot = SlotConfig(
         plan=ray.put(slot_plan),
