@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from summaries import evaluate, record_of, started_plan
+from test_cli import parse
 
 from thermal_search.architectures import ARCHITECTURES, from_file
+from thermal_search.cli import main
 from thermal_search.errors import SearchError, SettingsError
 from thermal_search.tuning.first_settings import read_first
 from thermal_search.tuning.learned import FILE as LEARNED_FILE
@@ -121,7 +123,7 @@ def test_first_settings_are_tried_before_the_published_points(tmp_path):
         tmp_path,
         "first.yaml",
         "- architecture: wgan\n"
-        "- {architecture: pix2pix, parameters: {r1: true, l1_weight: 50, batch_size: 8}}\n",
+        "- {architecture: pix2pix, parameters: {r1: true, l1_weight: 5e1, batch_size: 8}}\n",
     )
     settings = SearchSettings(
         data="data", output=tmp_path / "o", architectures=("pix2pix", "wgan"), first=path
@@ -158,6 +160,8 @@ def test_first_settings_are_tried_before_the_published_points(tmp_path):
             "[{architecture: pix2pix, parameters: {beta1: 5}}]",
             "beta1 must be a number from 0.0 to 0.9, but is 5",
         ),
+        ("[{architecture: pix2pix, parameters: {beta1: true}}]", "beta1 must be a number from"),
+        ("[{architecture: pix2pix, parameters: {r1: 1}}]", "r1 must be one of False, True, but is"),
         ("[{architecture: pix2pix, parameters: {norm: 5}}]", "norm must be one of batch, instance"),
         ("[{architecture: pix2pix, parameters: {r1_gamma: 5}}]", "applies only if r1 is True"),
         ("[{architecture: pix2pix}, {architecture: pix2pix}]", "the same as setting 1"),
@@ -266,7 +270,7 @@ def test_architecture_of_ones_own_is_searched_and_named_again_on_resume(tmp_path
     assert plan_from_settings(again, resume=True).architectures == names
     del ARCHITECTURES["small_gan"], from_file.registered["small_gan"]
     Path(path).write_text(SMALL_GAN.read_text() + "\n")
-    with pytest.raises(SearchError, match="space of small_gan is not the one|is not the file that"):
+    with pytest.raises(SearchError, match="small_gan.py is not the file that the search began wit"):
         plan_from_settings(again, resume=True)
 
 
@@ -422,3 +426,30 @@ def test_changed_lessons_are_refused(tmp_path):
     with pytest.raises(SearchError, match="learned.json is missing"):
         load_learned(plan)
 
+
+
+# --config
+
+
+def test_files_of_settings_steer_a_search_but_name_no_code(tmp_path, capsys):
+    text = "narrow: pix2pix.scales=1:2\nfirst: first.yaml\nsampler: gp\nno_published: true\n"
+    text += "scheduler: median\nstartup_trials: 3\nlearn_from: searches/first\n"
+    config = file_of(tmp_path, "search.yaml", text)
+    settings, _ = parse("--output", tmp_path / "o", "--config", config)
+
+    assert settings.narrow == ("pix2pix.scales=1:2",)
+    assert (settings.sampler, settings.scheduler, settings.startup_trials) == ("gp", "median", 3)
+    assert (settings.no_published, settings.first) == (True, Path("first.yaml").absolute())
+    assert settings.learn_from.name == "first"
+    for name in ("space", "architecture_file"):
+        config.write_text(f"{name}: pix2pix.py\n")
+        with pytest.raises(SystemExit):
+            main(["search", "--output", str(tmp_path / "o"), "--config", str(config)])
+        assert f"{name} names files whose code is run: pass --" in capsys.readouterr().err
+
+
+def test_flags_name_files_of_code():
+    settings, _ = parse("--output", "o", "--architecture-file", "a.py,b.py", "--space", "p=c.py")
+
+    assert settings.architecture_file == (Path("a.py"), Path("b.py"))
+    assert settings.space == ("p=c.py",)

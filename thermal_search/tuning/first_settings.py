@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 
 from search_spaces import SearchSpace
 from thermal_search.architectures import ARCHITECTURES
@@ -88,17 +89,19 @@ def _complete(
     if not isinstance(given, Mapping):
         raise SettingsError(f"{where}: parameters must be names with values.")
     space = spaces[architecture]
+    chosen: dict[str, Any] = {}
     for name, value in given.items():
         if name not in space.space:
             raise SettingsError(
                 f"{where}: {architecture} has no parameter {_short(name)}. "
                 + known_names(str(name), space.space)
             )
-        distribution = space.space[name]
-        if isinstance(value, str) != _has_text(distribution) or not contains(distribution, value):
+        parsed = _parse(value, space.space[name])
+        if parsed is None:
             raise SettingsError(
-                f"{where}: {name} must be {describe(distribution)}, but is {_short(value)}."
+                f"{where}: {name} must be {describe(space.space[name])}, but is {_short(value)}."
             )
+        chosen[name] = parsed
     parameters: dict[str, Any] = {}
     defaults = {item.name: item.default for item in fields(ARCHITECTURES[architecture].Config)}
     for name, distribution in space.space.items():
@@ -110,17 +113,35 @@ def _complete(
                     f"{' or '.join(str(value) for value in values)}."
                 )
             continue
-        value = given.get(name, space.published.get(name, defaults.get(name)))
+        value = chosen.get(name, space.published.get(name, defaults.get(name)))
         if not contains(distribution, value):
             raise SettingsError(
                 f"{where} must have {name}, {describe(distribution)}: it has no published value."
             )
-        parameters[name] = distribution.to_external_repr(distribution.to_internal_repr(value))
+        parameters[name] = value
     return Setting(architecture=architecture, parameters=parameters)
 
 
-def _has_text(distribution: Any) -> bool:
-    return any(isinstance(choice, str) for choice in getattr(distribution, "choices", ()))
+def _parse(value: Any, distribution: BaseDistribution) -> Any:
+    """A value of a file as a distribution has it; None if it is not in there."""
+    if isinstance(distribution, CategoricalDistribution):
+        # In Python, True equals 1.
+        same = [c for c in distribution.choices if (c == value and type(c) is type(value))]
+        same = same or [c for c in distribution.choices if c == value and not _is_bool(c, value)]
+        return same[0] if same else None
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)  # YAML takes 1e-4 for a text
+    except (TypeError, ValueError):
+        return None
+    if not contains(distribution, number):
+        return None
+    return int(number) if isinstance(distribution, IntDistribution) else number
+
+
+def _is_bool(*values: Any) -> bool:
+    return any(isinstance(value, bool) for value in values)
 
 
 def _short(value: object) -> str:

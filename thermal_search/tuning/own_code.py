@@ -6,7 +6,7 @@ again.
 """
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -80,10 +80,13 @@ class OwnCode:
     """By architecture."""
 
 
-def read_own_code(spaces: Sequence[str], architecture_files: Sequence[Path]) -> OwnCode:
+def read_own_code(
+    spaces: Sequence[str], architecture_files: Sequence[Path], kept: Collection[str] = ()
+) -> OwnCode:
     """Runs the files of --architecture-file and --space, and registers their architectures.
 
-    A file of an architecture may hold its space too. Raises SettingsError with one sentence for a
+    A file of an architecture may hold its space too; it needs none if the search has `kept` one.
+    Raises SettingsError with one sentence for a
     file that is not what it must be.
     """
     own = OwnCode()
@@ -105,7 +108,7 @@ def read_own_code(spaces: Sequence[str], architecture_files: Sequence[Path]) -> 
         space = space_of(file.run(SPACE_FLAG), file.name, f"{SPACE_FLAG} {path}")
         own.spaces[file.name] = OwnSpace.of(space, file.digest)
     for name in own.architectures:
-        if name not in own.spaces:
+        if name not in own.spaces and name not in kept:
             raise SettingsError(
                 f"{FLAG} {name}.py has no search space: define SPACE and PUBLISHED in it, or pass "
                 f"{SPACE_FLAG} {name}=FILE.py."

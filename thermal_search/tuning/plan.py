@@ -238,7 +238,8 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         output = Location.of(output).absolute()
         try:
             # A search may have been moved or copied: what it wrote is where the plan is.
-            return cls.read_or_backup(output / FILE).replace(output=output)
+            plan = cls.read_or_backup(output / FILE)
+            return plan.replace(output=output, space=(), architecture_file=(), first=None)
         except FileNotFoundError:
             raise SearchError(
                 f"{output} holds no search ({FILE} is missing): pass the --output folder of one."
@@ -246,7 +247,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
 
     def resumed(self, settings: SearchSettings) -> "SearchPlan":
         """This plan with the settings that were passed; SearchError if one changes the search."""
-        code = read_own_code(settings.space, settings.architecture_file)
+        code = read_own_code(settings.space, settings.architecture_file, self.own_spaces)
         passed = {
             name: _value(settings, name, code) for name in settings.model_fields_set - FILES
         }
@@ -277,6 +278,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     def _with_code(self, code: OwnCode, had: Sequence[str]) -> "SearchPlan":
         """This plan with the code of files, which must be what it was for architectures that the
         search had."""
+        require_code({n: d for n, d in self.own_architectures.items() if n in code.architectures})
         for name, space in code.spaces.items():
             before = self.own_spaces.get(name)
             if name in had and (before is None or before.digest != space.digest):
@@ -350,6 +352,8 @@ def _value(settings: SearchSettings, name: str, code: OwnCode) -> Any:
 
 def _text(value: Any) -> str:
     """A setting as people write it."""
+    if value is None:
+        return "not given"
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 

@@ -137,6 +137,7 @@ class PerArchitectureSampler(ABC):
             for trial in self.record.trials.values()
             if trial.status in ("completed", "stopped") and trial.history
         ]
+        ended += [trial.values for trial in self.learned]
         return [max(axis) for axis in zip(*ended, strict=True)] or [0.0] * len(self.directions)
 
 

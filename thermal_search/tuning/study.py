@@ -126,4 +126,8 @@ class ProposalStudy:
 
 def _key(config: TrialConfig) -> str:
     """Equal for equal settings."""
-    return json.dumps([config.architecture, sorted(config.parameters.items())])
+    values = {
+        name: float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        for name, value in config.parameters.items()
+    }
+    return json.dumps([config.architecture, sorted(values.items())])
