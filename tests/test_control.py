@@ -2,6 +2,7 @@
 --architecture-file, --learn-from. No Ray."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,12 @@ SPACE = {
 CONDITIONS = {"r1_gamma": ("r1", (True,))}
 PUBLISHED = {"generator_lr": 2e-4, "r1": False}
 """
+
+
+@pytest.fixture(autouse=True)
+def quick_writes(monkeypatch):
+    """Nothing here is about a machine that loses power."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(autouse=True)

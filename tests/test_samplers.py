@@ -1,6 +1,8 @@
 """What each sampler proposes: a function of the record, the seed and the number. No Ray."""
 
 import itertools
+import math
+import os
 import re
 
 import optuna
@@ -17,6 +19,12 @@ from thermal_search.tuning.study import ProposalStudy
 # Optuna calls grouped, multivariate TPE experimental.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 ARCHITECTURES = ("pix2pix", "wgan")
+
+
+@pytest.fixture(autouse=True)
+def quick_writes(monkeypatch):
+    """Nothing here is about a machine that loses power."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def numbers_only(architecture):
@@ -98,8 +106,6 @@ def test_model_of_an_architecture_prefers_what_was_good(tmp_path, sampler):
 
 def position(distribution, value):
     """Where in its logarithmic range a value is, from 0 to 1."""
-    import math
-
     low, high = math.log(distribution.low), math.log(distribution.high)
     return (math.log(value) - low) / (high - low)
 

@@ -2,6 +2,7 @@
 Ray processes."""
 
 import itertools
+import os
 import random
 from types import SimpleNamespace
 
@@ -18,7 +19,13 @@ from thermal_search.tuning.schedulers import SCHEDULERS, build_scheduler
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 
-STOP, IMAGES = TrialScheduler.STOP, 9
+STOP, IMAGES, TRIALS = TrialScheduler.STOP, 9, 14
+
+
+@pytest.fixture(autouse=True)
+def quick_writes(monkeypatch):
+    """Nothing here is about a machine that loses power."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 class Loop:
@@ -87,7 +94,7 @@ class Loop:
 
 
 def begin(folder, scheduler, **changes):
-    settings = {"trials": 24, "images": IMAGES, "evaluate_every": 1, "average_last": 2}
+    settings = {"trials": TRIALS, "images": IMAGES, "evaluate_every": 1, "average_last": 2}
     settings |= {"architectures": ("pix2pix", "wgan"), "scheduler": scheduler}
     return record_of(folder, **settings | changes)
 
@@ -102,7 +109,7 @@ def test_resumed_search_stops_what_an_undisturbed_one_does(tmp_path, scheduler):
     Loop(whole, slots=1).run(None)
     parts = begin(tmp_path / "parts", scheduler)
     Loop(parts, slots=1).run(7)
-    while any(t.status == "running" for t in parts.trials.values()) or len(parts.trials) < 24:
+    while any(t.status == "running" for t in parts.trials.values()) or len(parts.trials) < TRIALS:
         parts = SearchRecord.load(tmp_path / "parts")
         # Each part replays what its unfinished trial has, and goes on for 5 more.
         Loop(parts, slots=1).run(5 + IMAGES)
@@ -117,14 +124,15 @@ def test_rules_filled_from_the_record_hold_what_the_running_ones_held(tmp_path, 
     """Three trials at once, some of them unfinished."""
     record = begin(tmp_path, scheduler)
     loop = Loop(record)
-    loop.run(60)
+    loop.run(28)
+    assert any(trial.status == "running" for trial in record.trials.values())
     again = Loop(SearchRecord.load(tmp_path))
     # The unfinished trials report again what they had, and are decided about in the same way.
     while any(not again._is_new(id) for id in again.running) or not again.running:
         again.run(1)
 
     assert contents(again.scheduler) == contents(loop.scheduler)
-    assert any(len(trials) > 3 for trials in contents(loop.scheduler).values())
+    assert any(len(trials) > 2 for trials in contents(loop.scheduler).values())
 
 
 def contents(scheduler: PerArchitectureScheduler):
