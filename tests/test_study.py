@@ -6,7 +6,8 @@ from summaries import evaluate, record_of, run_trial
 
 from thermal_search.errors import SettingsError
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.space import parse_fixed
+from thermal_search.tuning.space import load_spaces
+from thermal_search.tuning.space_flags import parse_fixed
 from thermal_search.tuning.study import ProposalStudy
 
 # Optuna calls grouped, multivariate TPE experimental.
@@ -129,4 +130,4 @@ def test_fixed_parameters_are_those_of_every_trial_and_the_others_are_searched(t
 )
 def test_value_outside_the_search_space_is_one_sentence(text, message):
     with pytest.raises(SettingsError, match=message):
-        parse_fixed([text], ARCHITECTURES)
+        parse_fixed([text], load_spaces(ARCHITECTURES))

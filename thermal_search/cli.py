@@ -23,6 +23,7 @@ from thermal_search.tuning.settings import (
 )
 
 if TYPE_CHECKING:
+    from thermal_search.architectures.from_file import SourceFile
     from thermal_search.evaluation.report import EvaluationReport
 
 # Commands import what they run: torch, Ray and MLflow take seconds, and --help should not.
@@ -37,6 +38,9 @@ FeatureFlags = Annotated[FeatureSettings, Parameter(name="*")]
 EvaluationFlags = Annotated[EvaluationSettings, Parameter(name="*")]
 TranslationFlags = Annotated[TranslationSettings, Parameter(name="*")]
 """Settings as flags of a command, without a prefix."""
+
+ArchitectureFiles = tuple[Path, ...]
+"""Files of architectures of one's own, each registered before the command builds any."""
 
 LAUNCH, FEATURES, METRICS = LaunchSettings(), FeatureSettings(), EvaluationSettings()
 TRANSLATION = TranslationSettings()
@@ -138,6 +142,7 @@ def export(
     format: str = "safetensors",
     to: LocationFlag | None = None,
     register: str | None = None,
+    architecture_file: ArchitectureFiles = (),
 ) -> None:
     """Write the best generator of a search, with its configuration and a model card.
 
@@ -156,9 +161,12 @@ def export(
     register
         Name of a registered model in MLflow, of which the generator becomes the newest version,
         with the alias champion.
+    architecture_file
+        Python files of architectures of one's own, which are run.
     """
     from thermal_search.export import describe_export, export, parse_formats
 
+    _register(architecture_file)
     if register is not None:
         from thermal_search.tracking import registry
         from thermal_search.tuning.plan import SearchPlan
@@ -177,6 +185,7 @@ def translate(
     target: LocationFlag,
     /,
     *,
+    architecture_file: ArchitectureFiles = (),
     settings: TranslationFlags = TRANSLATION,
 ) -> None:
     """Translate RGB images or a video to thermal ones.
@@ -190,9 +199,12 @@ def translate(
         may be in a bucket.
     target
         The folder to write to, or for one image or video the file.
+    architecture_file
+        Python files of architectures of one's own, which are run.
     """
     from thermal_search.translation.command import translate as run_translation
 
+    _register(architecture_file)
     result = run_translation(model, source, target, settings)
     for name, reason in result.left_out:
         print(printable(f"Left out {name}: {reason}"), file=sys.stderr)
@@ -213,6 +225,7 @@ def evaluate(
     split: EvaluationSplit = "val",
     workers: WholeNumber = 1,
     json: Path | None = None,
+    architecture_file: ArchitectureFiles = (),
     metrics: EvaluationFlags = METRICS,
 ) -> None:
     """Evaluate an exported generator on a dataset with every metric.
@@ -229,6 +242,8 @@ def evaluate(
         Number of processes.
     json
         A file to write the metrics to as well.
+    architecture_file
+        Python files of architectures of one's own, which are run.
     """
     from thermal_search.evaluation.command import EvaluationRequest
     from thermal_search.evaluation.command import evaluate as run_evaluation
@@ -246,6 +261,7 @@ def evaluate(
             inception_weights=metrics.inception_weights,
             features_precision=metrics.features_precision,
             lpips_weights=metrics.lpips_weights,
+            own_architectures=_register(architecture_file),
         )
     )
     print_report(report)
@@ -286,6 +302,15 @@ def fid(
     )
     note = "" if precision == "fp32" else f" (features in {precision})"
     print(f"{metric} {distance:.6f}{note}")
+
+
+def _register(files: Sequence[Path]) -> "tuple[SourceFile, ...]":
+    """Adds architectures of one's own to the table, without loading torch if there are none."""
+    if not files:
+        return ()
+    from thermal_search.architectures.from_file import read_and_register
+
+    return tuple(read_and_register(file) for file in files)
 
 
 def _refuse_foreign_report(path: Path) -> None:

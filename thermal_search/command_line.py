@@ -37,6 +37,9 @@ USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 """Exit codes. USAGE: the command line or a file of settings is wrong, and nothing was started."""
 
 CONFIG = "--config"
+CODE = {"--space", "--architecture-file"}
+"""Flags whose files are run. A file of settings, which may come from someone else, has none."""
+
 OPTIONS_LAST = 100
 """Sort key in --help of flags without a group of their own."""
 
@@ -222,6 +225,11 @@ def read_config(app: App, commands: Sequence[str], arguments: ArgumentCollection
         if key in names:
             raise SettingsError(f"{CONFIG} {path}: {key} is given twice: leave one out.")
         names.add(key)
+        if known[key] in CODE:
+            raise SettingsError(
+                f"{CONFIG} {path}: {key} names files whose code is run: pass {known[key]} on the "
+                "command line."
+            )
         argument = flags[known[key]]
         tokens, takes_any_number = argument.token_count()
         if isinstance(value, dict):

@@ -2,7 +2,7 @@
 
 import difflib
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class ThermalSearchError(Exception):
@@ -64,3 +64,10 @@ def nearest(name: str, known: Sequence[str], *, otherwise: str = "") -> str:
     if near := difflib.get_close_matches(name, known, n=1):
         return f"did you mean {near[0]}?"
     return f"known are {otherwise or ', '.join(known)}."
+
+
+def known_names(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known ones, and the nearest of them."""
+    names = [*known]
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"Available: {', '.join(names)}." + (f" Did you mean {near[0]}?" if near else "")

@@ -21,6 +21,7 @@ from thermal_search.portable.comparison import comparison_images
 from thermal_search.portable.files import ONNX_FILE, PT2_FILE, write_formats
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import grid_name
+from thermal_search.tuning.own_code import require_code
 from thermal_search.tuning.record import SearchRecord, checkpoint_of
 from thermal_search.tuning.summary import RetrainingRecord, TrialRecord
 
@@ -50,6 +51,8 @@ def best_of(search: SearchRecord) -> BestTrial:
             f"{search.output}: no trial has been evaluated yet, so there is no best generator. "
             "Let the search reach its first evaluation."
         )
+    if digest := search.plan.own_architectures.get(best.architecture):
+        require_code({best.architecture: digest})
     return BestTrial(best, search.output / checkpoint_of(best))
 
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from thermal_search import generator
+from thermal_search.architectures.from_file import SourceFile, register
 from thermal_search.data.frames import EVALUATION_BATCH, EvaluationPairs, Frames
 from thermal_search.data.manifest import Manifest, Split, read_manifest
 from thermal_search.data.parquet import read_pairs, read_thermal
@@ -77,6 +78,8 @@ class EvaluationRequest:
     """None: that of the generator's search, or fp32 for other features."""
 
     lpips_weights: Path | None = None
+    own_architectures: tuple[SourceFile, ...] = ()
+    """The files of architectures that are not in the package."""
 
 
 class _ProgressCounter:
@@ -202,6 +205,8 @@ def _evaluate(
     request: EvaluationRequest, folder: Path, counter: _ProgressCounter, *, rank: int
 ) -> None:
     """Evaluates together with the other workers; rank 0 writes the report to `folder`."""
+    for file in request.own_architectures:
+        register(file)  # each process has a table of its own
     manifest = read_manifest(request.data)
     device = torch.device("cpu")
     if torch.cuda.is_available():

@@ -65,8 +65,14 @@ class SearchCallback(tune.Callback):
         phase: Phase,
         stopper: SearchStopper,
         storage: BaseStorage | None = None,
+        stop_reasons: Mapping[str, str] | None = None,
     ) -> None:
-        """`storage`: Optuna's, for the study that others open; None for no such study."""
+        """
+        Args:
+            storage: Optuna's, for the study that others open; None for no such study.
+            stop_reasons: why the scheduler stops a trial, by id; it is filled while trials run.
+        """
+        self.stop_reasons = {} if stop_reasons is None else stop_reasons
         self.record, self.plan, self.stopper = record, record.plan, stopper
         self.phase: Phase = phase
         self.storage = storage
@@ -161,11 +167,8 @@ class SearchCallback(tune.Callback):
         status: Status = report.status if report else "running"
         reason = report.reason if report else ""
         if status == "running":
-            record, status = self.record[trial.trial_id], "stopped"
-            reason = (
-                f"at {record.images:,} images it was not among the best of the "
-                f"{record.architecture} trials"
-            )
+            images, status = self.record[trial.trial_id].images, "stopped"
+            reason = self.stop_reasons.get(trial.trial_id, f"at {images:,} images")
         self._end(trial.trial_id, status, reason)
         if report and report.stops_search:
             self.stopper.report_fault(reason)

@@ -13,6 +13,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
+from thermal_search.architectures import from_file
 from thermal_search.atomic_file import remove_unfinished
 from thermal_search.data.manifest import Manifest
 from thermal_search.data.ray_dataset import LoadedDataset, load
@@ -24,11 +25,14 @@ from thermal_search.tracking.store import require_store
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
 from thermal_search.tuning.callback import SearchCallback, resume_command
+from thermal_search.tuning.learned import FILE as LEARNED_FILE
+from thermal_search.tuning.learned import learn
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import FILES, Phase, SearchRecord
-from thermal_search.tuning.scheduler import PerArchitectureASHA
+from thermal_search.tuning.samplers import require_sampler
+from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
 from thermal_search.tuning.slots.slot import Slot
@@ -76,6 +80,7 @@ def search(
     Raises SearchError, DatasetError or WeightsUnavailable before anything starts.
     """
     manifest = plan.check()
+    require_sampler(plan)
     _check_output(plan, manifest, resume)
     require_store(plan.output)
     optuna_storage = open_storage(plan.output, storage) if storage else None
@@ -88,6 +93,9 @@ def search(
     else:
         plan = plan.started_on(manifest.digest, protocol, start.digest if start else "")
         plan.warn_if_short(manifest.size)
+    learned = None if resume else learn(plan)
+    if learned:
+        plan = plan.replace(learned_digest=learned.digest)
     was_connected = ray.is_initialized()
     nodes.join(address)
     stopper = SearchStopper(resume_command(plan))
@@ -100,6 +108,8 @@ def search(
             if start:
                 print(describe_start(plan, start, manifest.size), flush=True)
             with stopper.on_storage_faults(), own(plan.output, stopper.report_fault):
+                if learned:
+                    learned.write_with_backup(plan.output / LEARNED_FILE)
                 plan.save()
                 _remove_unfinished(plan.output)
                 # Of an earlier run, or of the search that this one is a copy of: its placement
@@ -220,8 +230,8 @@ def run_phase(
     Raises SearchInterrupted or SearchStopped if the search was stopped.
     """
     is_search = phase == "trials"
-    # ASHA compares by one objective: with two, every trial runs to its end.
-    has_asha = is_search and not record.objective.has_two_objectives
+    scheduler = build_scheduler(record) if is_search else FIFOScheduler()
+    stop_reasons = getattr(scheduler, "stop_reasons", {})
     trials = proposed_trials(record) if is_search else retrainings(record)
     # Ray Tune's files are of this process alone: what a search resumes from is its record.
     with tempfile.TemporaryDirectory(prefix="thermal-search-") as scratch:
@@ -229,13 +239,13 @@ def run_phase(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=TrialSource(trials, slots, stopper),
-                scheduler=PerArchitectureASHA(record) if has_asha else FIFOScheduler(),
+                scheduler=scheduler,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name=phase,
                 storage_path=scratch,
-                callbacks=[SearchCallback(record, phase, stopper, storage)],
+                callbacks=[SearchCallback(record, phase, stopper, storage, stop_reasons)],
                 failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
                 stop=stopper,
                 verbose=0,
@@ -265,6 +275,7 @@ def slot_trainable(
         lpips_weights=plan.lpips_weights,
         protocol=plan.protocol,
         threads=placement.threads_per_worker,
+        own_architectures=tuple(from_file.registered[name] for name in plan.own_architectures),
     )
     slot = SlotConfig(
         plan=ray.put(slot_plan),

@@ -37,6 +37,9 @@ Trials = Annotated[int, Field(ge=1, le=MAX_TRIALS)]
 Images = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 Finalists = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Placement = Literal["pack", "spread"]
+Scheduler = Literal["asha", "hyperband", "median", "none"]
+Sampler = Literal["tpe", "random", "gp", "cmaes"]
+StartupTrials = Annotated[int, Field(ge=0, le=MAX_TRIALS)]
 
 
 class FeatureSettings(Settings, frozen=True):
@@ -100,6 +103,40 @@ class SearchSettings(MetricSettings, frozen=True):
     start_from: Annotated[LocationFlag | None, BUDGET] = None
     """A folder written by export: trials of its architecture begin with its generator's weights
     where names and shapes agree."""
+    narrow: Annotated[tuple[str, ...], BUDGET, NAMES] = ()
+    """Parts of the search space, separated by commas: a range within the parameter's own, as in
+    pix2pix.generator_lr=1e-5:1e-3, or some of its choices, as in pix2pix.norm=batch|instance. A
+    published value outside moves to the nearest one inside."""
+
+    space: Annotated[tuple[str, ...], BUDGET, NAMES] = ()
+    """Python files with search spaces of one's own, separated by commas: like those in
+    search_spaces/, named NAME.py or given as NAME=FILE.py. They are run, and therefore named on the
+    command line only."""
+
+    architecture_file: Annotated[tuple[Path, ...], BUDGET, Parameter(show_default=False)] = ()
+    """Python files NAME.py, each with an architecture of one's own and its SPACE and PUBLISHED,
+    separated by commas. They are run, and therefore named on the command line only, when the search
+    resumes too."""
+
+    first: Annotated[Path | None, BUDGET] = None
+    """A YAML or JSON file of settings to try first: a list of {architecture, parameters}. Missing
+    parameters have their published value."""
+
+    no_published: Annotated[Switch, BUDGET] = False
+    """Do not try the published point of each architecture first."""
+
+    learn_from: Annotated[LocationFlag | None, BUDGET] = None
+    """The --output folder of an earlier search. If its trials compare with those of this search
+    (dataset, protocol and --images are the same), the sampler is told them; otherwise its best
+    setting of each architecture is tried first."""
+
+    sampler: Annotated[Sampler, BUDGET] = "tpe"
+    """Optuna's sampler: tpe, random, gp (a Gaussian process for each architecture) or cmaes
+    (CMA-ES, for spaces without choices)."""
+
+    startup_trials: Annotated[StartupTrials, BUDGET] = 10
+    """Trials before the sampler's model is used, until when settings are random: of all
+    architectures together for tpe, of each for gp and cmaes."""
 
     trials: Annotated[Trials, BUDGET] = 60
     """Number of trials, each with one configuration."""
@@ -111,9 +148,14 @@ class SearchSettings(MetricSettings, frozen=True):
     """Images shown between two evaluations of a trial, after each of which the trial may be
     stopped; default: a tenth of --images."""
 
+    scheduler: Annotated[Scheduler | None, BUDGET] = None
+    """Which trials stop early, compared with others of the same architecture: asha (successive
+    halving), hyperband (the same in several brackets, some of which begin later), median (worse
+    than the median of the others) or none; default: asha, but none with two objectives."""
+
     reduction: Annotated[float, Field(gt=1), BUDGET] = 3.0
-    """Reduction factor of ASHA: each rung keeps the best 1/reduction of an architecture's
-    trials."""
+    """Reduction factor of asha and hyperband: each rung keeps the best 1/reduction of an
+    architecture's trials."""
 
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), BUDGET] = 0
     """Seed of the sampler and of every trial."""
@@ -150,16 +192,23 @@ class SearchSettings(MetricSettings, frozen=True):
     seeds: Annotated[Count, OBJECTIVE] = 2
     """Number of further seeds of each finalist."""
 
-    @field_validator("data", "output", "start_from")
+    @field_validator("data", "output", "start_from", "learn_from")
     @classmethod
     def _make_locations_absolute(cls, location: Location | None) -> Location | None:
         return location.absolute() if location else None
 
-    @field_validator("architectures", "fix", mode="before")
+    @field_validator("first")
+    @classmethod
+    def _make_first_absolute(cls, file: Path | None) -> Path | None:
+        return file.absolute() if file else None
+
+    @field_validator("architectures", "fix", "narrow", "space", "architecture_file", mode="before")
     @classmethod
     def _split_names(cls, names: Any) -> Any:
         """Names separated by commas, as flags and files have them."""
         texts = [names] if isinstance(names, str) else names
+        if isinstance(texts, (list, tuple)):
+            texts = [str(text) if isinstance(text, Path) else text for text in texts]
         if not isinstance(texts, (list, tuple)) or not all(isinstance(t, str) for t in texts):
             return names
         return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())

@@ -13,6 +13,7 @@ from ray import train
 from ray.exceptions import RayError
 from ray.train.torch import get_device
 
+from thermal_search.architectures import from_file
 from thermal_search.choices import EvaluationSplit
 from thermal_search.data.frames import WorkerFrames
 from thermal_search.data.ray_dataset import open_worker_shard
@@ -83,6 +84,8 @@ def worker_loop(config: WorkerConfig) -> None:
 
 
 def _prepare_worker(plan: SlotPlan, group: WorkerGroup) -> _Worker:
+    for file in plan.own_architectures:
+        from_file.register(file)
     torch.set_num_threads(plan.threads)
     device = _device()
     data = open_worker_shard(plan.shards[train.get_context().get_world_rank()])
