@@ -4,6 +4,7 @@ python process.py SOURCE OUTPUT --size 256
 python process.py --verify DATASET
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,9 +83,11 @@ def verify_dataset(folder: "Location") -> None:
     print(f"{describe(manifest, str(folder))}\nEvery shard has the checksum of its manifest.")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command. Invalid input ends with one sentence and exit code 1 or 2."""
     run(
         app,
+        arguments,
         interrupted="interrupted; the same command resumes the preparation.",
         pairs=["--celsius"],
     )

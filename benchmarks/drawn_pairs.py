@@ -16,6 +16,7 @@ from PIL import Image
 
 from thermal_search.data.frames import EvaluationPairs, Frames, WorkerFrames
 from thermal_search.demo.scenes import draw_drive
+from thermal_search.pair_alignment import PairAlignment
 
 ENLARGED = 1.28
 """Height of the drawn RGB image for each pixel of the size; the thermal image has 0.8 of it."""
@@ -61,7 +62,12 @@ def drawn_frames(
         np.empty((0, 3, size, size), np.uint8), np.empty((0, 1, size, size), np.uint8)
     )
     return WorkerFrames(
-        size, training, training, EvaluationPairs(*validated, 0), EvaluationPairs(*nothing, 0)
+        size,
+        training,
+        training,
+        EvaluationPairs(*validated, 0),
+        EvaluationPairs(*nothing, 0),
+        PairAlignment(method="none", layout="drawn"),
     )
 
 

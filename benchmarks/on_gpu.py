@@ -167,7 +167,7 @@ def frames_of(args: argparse.Namespace) -> WorkerFrames:
     training = read_pairs(manifest, "train")
     nothing = EvaluationPairs(training[0].slice(0, 0), training[1].slice(0, 0), 0)
     validation = EvaluationPairs(*read_pairs(manifest, "val"), 0)
-    return WorkerFrames(args.size, training, training, validation, nothing)
+    return WorkerFrames(args.size, training, training, validation, nothing, manifest.pair_alignment)
 
 
 def evaluator_of(data: WorkerFrames, device: torch.device) -> Evaluator:

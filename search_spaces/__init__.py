@@ -21,11 +21,12 @@ class SearchSpace:
     """For each conditional parameter: the one it depends on, and the values that activate it."""
 
     def is_active(self, parameter: str, chosen: Mapping[str, object]) -> bool:
-        """Whether `parameter` applies, given the values `chosen` so far."""
+        """Whether `parameter` applies, given the values `chosen` so far. Not, if the parameter that
+        it depends on does not apply."""
         if parameter not in self.conditions:
             return True
         other, values = self.conditions[parameter]
-        return chosen[other] in values
+        return other in chosen and chosen[other] in values
 
 
 def names() -> list[str]:

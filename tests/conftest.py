@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 # Before any import of this project: no test may join a running cluster or log to a server.
 os.environ.pop("RAY_ADDRESS", None)
@@ -43,6 +44,36 @@ class RaySerialScheduling(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.split("::")[0]).name
         return "ray" if file in WITH_RAY else nodeid
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--architecture-file",
+        metavar="FILE.py",
+        type=Path,
+        help="run the contract tests in tests/test_architectures.py on the architecture in a file",
+    )
+
+
+def pytest_configure(config):
+    """An architecture from a file, in the tables that the contract tests read."""
+    if file := config.getoption("--architecture-file"):
+        import tiny_settings
+        from own_architecture import add
+
+        config.own_architecture = add(file, tiny_settings.TINY)
+
+
+def pytest_collection_modifyitems(config, items):
+    """With --architecture-file: only the tests of that architecture."""
+    if name := getattr(config, "own_architecture", None):
+        own = [
+            i
+            for i in items
+            if name in getattr(i, "callspec", SimpleNamespace(params={})).params.values()
+        ]
+        config.hook.pytest_deselected(items=[item for item in items if item not in own])
+        items[:] = own
 
 
 def pytest_xdist_make_scheduler(config, log):

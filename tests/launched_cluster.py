@@ -48,7 +48,9 @@ class LaunchedCluster:
             checkout.symlink_to(ROOT)
             (self.desk.home / ".ssh").mkdir()
             shutil.copy(hosts.key, self.desk.home / ".ssh" / "id_ed25519")
-            generated = self.desk.run("ray get-auth-token --generate >/dev/null")
+            generated = self.desk.run(
+                "ray get-auth-token --generate >/dev/null && chmod 600 ~/.ray/auth_token"
+            )
             assert generated.returncode == 0, generated.stderr
 
     def up(self, *flags: str, folder: Path = ROOT) -> "subprocess.CompletedProcess[str]":

@@ -24,13 +24,13 @@ from ray import tune
 
 from thermal_search import local_ray
 from thermal_search.errors import SearchError, SearchInterrupted
-from thermal_search.storage import Location
+from thermal_search.storage import Location, describe_fault
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning import nodes
 from thermal_search.tuning.ownership import own
 from thermal_search.tuning.plan import SearchPlan, plan_from_settings
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.search import run_phase, silence_libraries
+from thermal_search.tuning.search import SLOT_RESOURCES, run_phase, silence_libraries
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 from thermal_search.tuning.stopping import SearchStopper
@@ -60,7 +60,12 @@ class SimulatedSlot(tune.Trainable):
         self.images = min(self.images + plan.evaluate_every, plan.images)
         fid = 100 * self.quality + 1000 / self.images
         if self.images > self.trained:
-            self.state.write_text(str(self.images))
+            try:
+                self.state.write_text(str(self.images))
+            except OSError as error:  # as the loop of a slot's workers
+                fault = describe_fault(error)
+                report = TrialReport(status="interrupted", reason=fault, stops_search=True)
+                return {"status": report.status, "done": True, REPORT: report}
         is_last = self.images >= plan.images
         report = TrialReport(
             status="completed" if is_last else "running",
@@ -122,7 +127,7 @@ def search(output: Path, trials: int, images: int, every: int, *, slots: int = 1
         slot = tune.with_parameters(
             SimulatedSlot, plan=plan, slow_s=float(os.environ.get("SLOW_S", 0))
         )
-        trainable = tune.with_resources(slot, {nodes.resource_of_this_node(): 0.001})
+        trainable = tune.with_resources(slot, SLOT_RESOURCES)
         run_phase("trials", record, trainable, slots, stopper)
         stop_other_retrainings(record)
         run_phase("retrainings", record, trainable, slots, stopper)

@@ -17,8 +17,22 @@ KEYS = {
 }  # fmt: skip
 TRIAL_KEYS = {
     "id", "number", "architecture", "parameters", "history", "status", "reason", "images",
-    "seconds", "checkpoint", "objective", "beats_inverted_grey", "budget",
+    "seconds", "checkpoint", "objective", "beats_inverted_grey", "budget", "start",
 }  # fmt: skip
+
+SMALL = {
+    "pix2pix": ("generator_width=32", "discriminator_width=32"),
+    "cyclegan": ("generator_width=32", "discriminator_width=32", "blocks=3"),
+    "dcgan": ("width=32", "max_width_multiplier=8", "batch_size=32"),
+    "cgan": ("width=32",),
+    "wgan": ("width=32",),
+}
+"""The smallest networks of some search spaces: training, states and uploads take less time."""
+
+
+def small(*architectures: str) -> tuple[str, ...]:
+    """--fix for searches of small networks."""
+    return tuple(f"{name}.{value}" for name in architectures for value in SMALL[name])
 
 
 def assert_is_complete(summary: dict[str, Any], *, trials: int, images: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 from object_store import CREDENTIALS, object_store
+from summaries import small
 
 from thermal_search.errors import SearchError
 from thermal_search.generator import load
@@ -47,9 +48,10 @@ def test_search_in_a_bucket_survives_its_driver(store, dataset, tmp_path):
         path = bucket / "data" / file.local.relative_to(dataset)
         path.write_bytes(file.read_bytes())
     output = bucket / "searches" / "first"
-    flags = ["--data", bucket / "data", "--output", output, "--architectures", "pix2pix"]
+    flags = ["--data", bucket / "data", "--output", output, "--architectures", "dcgan"]
     flags += ["--trials", TRIALS, "--images", IMAGES, "--evaluate-every", EVERY, "--slots", 1]
     flags += ["--features", "efficientnet-lite0", "--objective", "pareto:fid,l1"]
+    flags += ["--fix", ",".join(small("dcgan"))]
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
     log = tmp_path / "log"
 
@@ -97,6 +99,7 @@ def test_search_in_a_bucket_survives_its_driver(store, dataset, tmp_path):
     assert after["best"] == after["pareto_front"][0]
     assert resumed.stdout.count("on the Pareto front") == len(after["pareto_front"])
     assert (output / "pareto_front.png").read_bytes().startswith(b"\x89PNG")
+    assert 'alt="inverted grey, scene 1"' in (output / "report.html").read_text()
     client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     tagged = client.search_runs([experiment], "tags.on_pareto_front = 'true'")

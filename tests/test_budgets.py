@@ -194,7 +194,7 @@ def test_a_stop_says_why_in_numbers(tmp_path):
         decision = decide(scheduler, trial, 1, value)
 
     assert decision == "STOP"
-    assert record.stop_reasons["00003"] == (
-        "at 400 images fid 212.3 was behind the best third (195.3) of the 3 pix2pix trials "
-        "compared there"
+    assert scheduler.stop_reasons["00003"] == (
+        "at 400 images its fid of 212.3 is behind 195.3, the best third of the 3 pix2pix trials "
+        "that came so far"
     )

@@ -20,7 +20,7 @@ from thermal_search.tuning.plan import SearchPlan, plan_from_settings
 from thermal_search.tuning.settings import LaunchSettings, SearchSettings
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("demo", "search", "ui", "export", "translate", "evaluate", "fid")
+COMMANDS = ("demo", "search", "ui", "report", "export", "translate", "evaluate", "fid")
 
 
 def parse(*arguments: object) -> tuple[SearchSettings, LaunchSettings]:
@@ -158,7 +158,7 @@ class TestFlags:
             (["serch"], "unknown command serch: did you mean search?"),
             (["search", "--outpt", "x"], "unknown flag --outpt: did you mean --output?"),
             (["search", "--outpt=x"], "unknown flag --outpt=x: did you mean --output?"),
-            (["xyz"], "unknown command xyz: known are demo, search, ui, export,"),
+            (["xyz"], "unknown command xyz: known are demo, search, ui, report, export,"),
             (["search"], "--output is required: see --help."),
             (["ui"], "OUTPUT is required: see --help."),
             (["ui", "gs://"], "OUTPUT: gs:// needs a bucket"),
@@ -383,6 +383,15 @@ class TestResume:
         resumed = plan_from_settings(changed, resume=True)
 
         assert resumed == plan.replace(slots=2, gpus_per_worker=0.5, workers=2)
+
+    def test_another_number_of_workers_is_said_to_change_the_numbers(self, tmp_path, caplog):
+        plan_from_settings(SearchSettings(data=tmp_path, output=tmp_path, workers=2)).save()
+
+        plan_from_settings(SearchSettings(output=tmp_path, workers=2, slots=3), resume=True)
+        assert not caplog.messages
+        plan_from_settings(SearchSettings(output=tmp_path, workers=4), resume=True)
+        (sentence,) = caplog.messages
+        assert sentence.startswith("--workers was 2 and is now 4, which changes a trial's numbers")
 
     @pytest.mark.parametrize(
         ("change", "sentence"),

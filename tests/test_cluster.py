@@ -20,7 +20,7 @@ from launched_cluster import (
     serve_mlflow,
     wait_for_server,
 )
-from summaries import assert_is_complete
+from summaries import assert_is_complete, small
 
 pytestmark = [
     pytest.mark.cluster,
@@ -82,6 +82,7 @@ def submitted(cluster, bucket):
     output = bucket("by submit")
     flags = ["--data", bucket("data"), "--output", output, *FLAGS]
     flags += ["--architectures", "dcgan,wgan", "--trials", 4, "--slots", 2, "--workers", 2]
+    flags += ["--fix", ",".join(small("dcgan", "wgan"))]
     flags += ["--placement", "spread", "--wait-for-nodes", 3]
     log = cluster.hosts.folder / "submit.log"
     max_workers = dict.fromkeys(NODES, 0)
@@ -146,6 +147,7 @@ def test_ray_job_runs_the_same_search_command(cluster, bucket):
     tunnel = cluster.desk.start(TUNNEL, cluster.hosts.folder / "tunnel.log")
     flags = f"--data '{bucket('data')}' --output '{bucket('by job')}' "
     flags += " ".join(map(str, FLAGS)) + " --architectures wgan --trials 1 --slots 1"
+    flags += f" --fix {','.join(small('wgan'))}"
     job_command = "ray job submit --address http://127.0.0.1:8265 -- thermal-search search"
     try:
         with timed("ray job submit"):

@@ -1,6 +1,5 @@
 """Files from others, damaged or malicious: every reader ends in one sentence, and soon."""
 
-import copy
 import json
 import os
 import struct
@@ -10,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from generator_helpers import save_untrained
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from json_edits import FAST, VALUES, edits, ends_in_a_sentence
 from recordings import folders
 
 from thermal_search import checkpoint, generator
@@ -26,19 +26,6 @@ from thermal_search.preparation.prepare import prepare
 from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.storage import Location
 
-FAST = settings(
-    deadline=10_000,
-    max_examples=40,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-VALUES = st.sampled_from(
-    [
-        *(None, True, -1, 0, 1.5, 2**31, 10**30, 10**400, float("nan"), float("inf"), -1e308),
-        *("", "x", "../../x", "\x1b[2J", "\ud800", [], {}, [[]], {"a": {"b": 1}}, [1] * 100),
-    ]
-)
 DEEP = "[" * 100_000
 
 
@@ -55,52 +42,14 @@ def prepared(tmp_path_factory):
     return folder / "data"
 
 
-@st.composite
-def edits(draw, content):
-    """JSON text with one value replaced, removed or added, or damaged as bytes."""
-    edited = copy.deepcopy(content)
-    parent, key = edited, draw(st.sampled_from(sorted(edited)))
-    while isinstance(parent[key], (dict, list)) and parent[key] and draw(st.booleans()):
-        parent = parent[key]
-        key = draw(
-            st.sampled_from(sorted(parent) if isinstance(parent, dict) else range(len(parent)))
-        )
-    match draw(st.sampled_from(["replace", "remove", "add", "cut"])):
-        case "replace":
-            parent[key] = draw(VALUES)
-        case "remove":
-            del parent[key]
-        case "add":
-            edited[draw(st.text(max_size=5))] = draw(VALUES)
-        case "cut":
-            text = json.dumps(edited)
-            return text[: draw(st.integers(0, len(text)))]
-    return json.dumps(edited)
-
-
-def sentence_of(call):
-    """What a call is refused with; empty if it is not."""
-    try:
-        call()
-    except ThermalSearchError as refused:
-        return str(refused)
-    return ""
-
-
-def ends_in_a_sentence(call):
-    sentence = sentence_of(call)
-    assert "\n" not in sentence
-    assert "weights_only" not in sentence
-
-
 def test_edited_config_of_a_generator_is_one_sentence(model, tmp_path):
     content = json.loads((model / "config.json").read_text())
     (tmp_path / "generator.safetensors").symlink_to(model / "generator.safetensors")
 
     @FAST
     @given(edits(content))
-    def holds(text):
-        (tmp_path / "config.json").write_text(text)
+    def holds(content):
+        (tmp_path / "config.json").write_bytes(content)
         ends_in_a_sentence(lambda: generator.load(tmp_path))
 
     holds()
@@ -140,8 +89,8 @@ def test_edited_manifest_is_one_sentence(prepared, tmp_path):
 
     @FAST
     @given(edits(content))
-    def holds(text):
-        (tmp_path / "manifest.json").write_text(text)
+    def holds(content):
+        (tmp_path / "manifest.json").write_bytes(content)
         ends_in_a_sentence(lambda: read_pairs(read_manifest(tmp_path), "train"))
 
     holds()

@@ -4,7 +4,8 @@ import pytest
 from summaries import record_of, run_trial
 
 from thermal_search.demo import tour
-from thermal_search.tuning.space import parse_fixed
+from thermal_search.tuning.space import load_spaces
+from thermal_search.tuning.space_flags import parse_fixed
 
 BASELINES = {
     "inverted_grey": {"fid": 90.0, "l1": 100.0},
@@ -30,6 +31,6 @@ def test_last_lines_say_what_is_good_and_what_is_not(tmp_path, l1, is_good):
 
 
 def test_fixed_parameters_of_the_demo_are_in_its_search_spaces():
-    fixed = parse_fixed(tour.FIXED, tour.ARCHITECTURES)
+    fixed = parse_fixed(tour.FIXED, load_spaces(tour.ARCHITECTURES))
 
     assert set(fixed) == set(tour.ARCHITECTURES)

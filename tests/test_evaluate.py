@@ -1,8 +1,14 @@
 """`thermal-search evaluate` computes the metrics of a search, with any number of workers."""
 
 import itertools
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 from generator_helpers import PROTOCOL, save_untrained
@@ -13,10 +19,11 @@ from thermal_search.data.frames import EVALUATION_BATCH
 from thermal_search.data.manifest import read_manifest
 from thermal_search.data.parquet import read_pairs
 from thermal_search.errors import MetricError, SearchError
-from thermal_search.evaluation.command import EvaluationRequest, evaluate
+from thermal_search.evaluation.command import STORE_FILE, EvaluationRequest, evaluate
 from thermal_search.evaluation.report import EvaluationReport, print_report
 from thermal_search.images import Temperatures, to_network_range, to_pixels
 from thermal_search.metrics import ssim
+from thermal_search.pair_alignment import PairAlignment
 from thermal_search.storage import Location
 
 FAST = {"features": "efficientnet-lite0"}
@@ -38,8 +45,8 @@ def uncached(dataset, tmp_path):
 
 def test_command_prints_and_writes_all_metrics(model, dataset, tmp_path, capsys):
     file = tmp_path / "report.json"
-    arguments = [str(model), "--data", str(dataset), "--features", "efficientnet-lite0"]
-    main(["evaluate", *arguments, "--json", str(file)])
+    # The features are those of the generator's search.
+    main(["evaluate", str(model), "--data", str(dataset), "--json", str(file)])
     printed = capsys.readouterr().out
     report = EvaluationReport.model_validate_json(file.read_text(), strict=True)
     metric, metrics, baselines = report.metric, report.metrics, report.baselines
@@ -88,6 +95,28 @@ def test_data_whose_pixels_have_another_meaning_is_refused(model, dataset):
         evaluate(EvaluationRequest(model=model, data=dataset, **FAST))
 
 
+@pytest.mark.parametrize(
+    ("trained", "sentence"),
+    [
+        ({"method": "none", "layout": "flir-v2"}, ""),
+        ({"method": "none", "layout": "flir-v1"}, "as the layout flir-v1 has them (--align none)"),
+        (
+            {"method": "center", "layout": "flir-v2", "fields_of_view": (45.0, 52.8)},
+            "aligned by --align center --fields-of-view 45,52.8, but prepared has pairs as the "
+            "layout flir-v2 has them (--align none)",
+        ),
+    ],
+)
+def test_report_says_that_the_pairs_are_aligned_in_another_way(model, dataset, trained, sentence):
+    config = generator.load_config(model)
+    config = config.model_copy(update={"alignment": PairAlignment(**trained)})
+    generator.save(Location.of(model), config, generator.load(model).generator.state_dict())
+    report = evaluate(EvaluationRequest(model=model, data=dataset, **FAST))
+
+    assert len(report.notes) == bool(sentence)
+    assert all(sentence in note and "do not compare" in note for note in report.notes)
+
+
 def test_progress_counts_what_is_not_cached(model, uncached, monkeypatch, capsys):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     data = uncached()
@@ -130,7 +159,11 @@ def test_inverting_generator_has_the_ssim_of_inverted_images(model, dataset, mon
     [
         (["--features", "vgg"], "Unknown features 'vgg'"),
         (["--workers", "0"], "--workers must be at least 1, but is 0"),
-        (["--inception-weights", "absent.pth"], "--inception-weights must be"),
+        (["--features", "efficientnet-lite"], "did you mean efficientnet-lite0?"),
+        (
+            ["--inception-weights", "absent.pth", "--features", "inception"],
+            "--inception-weights must be",
+        ),
         (
             ["--lpips-weights", "absent.pth", "--features", "efficientnet-lite0"],
             "--lpips-weights must",
@@ -142,6 +175,15 @@ def test_invalid_request_is_one_sentence(model, dataset, arguments, message, cap
         main(["evaluate", str(model), "--data", str(dataset), *arguments])
     # A wrong command line prints its sentence and exits with 2; other errors exit with theirs.
     assert message in f"{exited.value}{capsys.readouterr().err}"
+
+
+def test_features_of_a_file_must_be_passed(model, dataset):
+    weights = generator.load(model).generator.state_dict()
+    config = generator.load_config(model)
+    protocol = config.protocol | {"features": "dinov2"}
+    generator.save(Location.of(model), config.model_copy(update={"protocol": protocol}), weights)
+    with pytest.raises(SearchError, match=r"'dinov2' of an encoder's file, .* as --features"):
+        evaluate(EvaluationRequest(model=model, data=dataset))
 
 
 def test_generator_of_another_size_is_refused(dataset, tmp_path):
@@ -156,6 +198,38 @@ def test_error_in_a_worker_process_is_the_same_sentence(model, dataset, tmp_path
         evaluate(
             EvaluationRequest(model=model, data=dataset, workers=2, lpips_weights=absent, **FAST)
         )
+
+
+def worker_processes(command):
+    """The ids of the workers that a running command has started."""
+    children = Path(f"/proc/{command}/task/{command}/children").read_text().split()
+    return [int(id) for id in children if "spawn_main" in Path(f"/proc/{id}/cmdline").read_text()]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_killed_worker_is_a_sentence(model, dataset, tmp_path, rank):
+    (tmp_path / "temporary").mkdir()
+    flags = ["--workers", "2", "--features", "efficientnet-lite0"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "thermal_search.cli", "evaluate", model, "--data", dataset, *flags],
+        env=os.environ | {"TMPDIR": str(tmp_path / "temporary")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not [*tmp_path.glob(f"temporary/*/{STORE_FILE}")]:  # the workers look for each other
+            assert command.poll() is None
+            time.sleep(0.05)
+        os.kill(worker_processes(command.pid)[rank], signal.SIGKILL)
+        _, printed = command.communicate(timeout=120)
+    finally:
+        command.kill()
+
+    assert command.returncode == 1
+    assert "killed, perhaps because memory ran out" in printed.replace("\n", " ")
+    assert "Traceback" not in printed
+    assert not [*tmp_path.glob("temporary/*")]
 
 
 @pytest.mark.parametrize(
@@ -178,9 +252,11 @@ def test_printed_report_says_what_beats_what_in_which_measure(gray, message, cap
             baselines={"inverted_grey": {"fid": gray, "l1": 4.25, "images": 7}},
             beats_inverted_grey=gray > 9.0,
             better_than={},
+            notes=["It is [bold] to compare."],
         )
     )
     printed = capsys.readouterr().out
 
     assert message in printed
+    assert "Note: It is [bold] to compare." in printed
     assert ("sharp edges" in printed) == (gray == 9.0)

@@ -19,6 +19,7 @@ from launched_cluster import (
     serve_mlflow,
     wait_for_server,
 )
+from summaries import small
 
 pytestmark = [
     pytest.mark.faults,
@@ -40,6 +41,7 @@ class RunningSearch:
         self.log, self.mirror = folder / f"{name}.log", folder / f"{name}.json"
         self.evaluations, self.last_read = evaluations, dict[str, list[Any]]()
         flags = ["--data", bucket_on(cluster.hosts["bucket"], "data"), "--output", self.output]
+        flags += ["--fix", ",".join(small("cgan", "wgan"))]
         flags += ["--architectures", "cgan,wgan", "--trials", 2, "--slots", 2, "--reduction", 100]
         flags += ["--images", EVERY * evaluations, "--evaluate-every", EVERY]
         flags += ["--features", "efficientnet-lite0"]

@@ -69,7 +69,9 @@ def test_loaded_record_equals_the_one_that_was_written(tmp_path):
     assert loaded.final_ranking
     assert written["version"] == 3
     assert written["trials"][0]["objective"] == {"fid+2*l1": 7.0}
-    assert written["trials"][0]["history"][1] == {"images": 2, "metrics": {"fid": 5.0, "l1": 2.0}}
+    assert written["trials"][0]["history"][1] == {
+        "images": 2, "metrics": {"fid": 5.0, "l1": 2.0}, "seconds": 1.0,
+    }  # fmt: skip
     assert written["protocol"] == {"images": 9}
 
 
@@ -200,7 +202,7 @@ def test_there_is_no_final_ranking_before_every_retraining_has_ended(tmp_path):
 
     record.end(unfinished.id, "failed", "")
     values, tags = mlflow_summary(record.final_ranking)
-    assert values == {"winner_mean": 5.0}
+    assert values == {"result/winner_mean": 5.0}
     assert tags["winner_generator"] == "00000-seed-1"
     assert "no test split" in describe(record)
 

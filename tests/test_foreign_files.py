@@ -16,7 +16,8 @@ from thermal_search.preparation.prepare import prepare
 from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.preparation.staging import scratch_folder
 from thermal_search.storage import Location
-from thermal_search.translation import translate_folder
+from thermal_search.translation.command import translate
+from thermal_search.translation.settings import TranslationSettings
 
 SETTINGS = PreparationSettings(size=32, workers=1)
 SOURCE, OUTPUT = Location.of("s3://bucket/raw"), Location.of("s3://bucket/data")
@@ -146,7 +147,7 @@ class TestTranslation:
         (tmp_path / "link").symlink_to(photos)
         before = contents(photos)
         with pytest.raises(DatasetError, match="must not be the folder of the RGB images"):
-            translate_folder(model, photos, tmp_path / target)
+            translate(model, photos, tmp_path / target)
 
         assert contents(photos) == before
 
@@ -162,13 +163,13 @@ class TestTranslation:
             target.symlink_to(photos / "a.png" if kind == "link" else tmp_path / "absent")
         before = contents(tmp_path)
         with pytest.raises(DatasetError, match=r"b\.png exists and was not written by translate"):
-            translate_folder(model, photos, target.parent)
+            translate(model, photos, target.parent)
 
         assert contents(tmp_path) == before
 
     def test_earlier_translation_is_replaced(self, model, photos, tmp_path):
         for seed in (0, 1):
-            translate_folder(model, photos, tmp_path / "thermal", seed=seed)
+            translate(model, photos, tmp_path / "thermal", TranslationSettings(seed=seed))
         with Image.open(tmp_path / "thermal" / "a.png") as written:
             assert written.info["Software"] == "thermal-search translate"
 

@@ -13,10 +13,14 @@ from thermal_search.storage import Location
 from thermal_search.tracking.runs import SearchLogger
 from thermal_search.tracking.server import serve_ui
 from thermal_search.tracking.store import client_of, prepare_database, store_of, tracking_server
+from thermal_search.tracking.view import SearchView
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore"
 )  # MLflow's database layer warns of its own affairs
+
+
+VIEW = SearchView("a-search", "", order_by="fid", metrics=["fid"], images="grid")
 
 
 def log_trial(output):
@@ -94,7 +98,7 @@ def test_port_in_use_is_said_before_the_address(tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(SearchError, match=rf"port {port} .*in use.*another --port"):
-            serve_ui(Location.of(tmp_path), host="127.0.0.1", port=port)
+            serve_ui(Location.of(tmp_path), VIEW, host="127.0.0.1", port=port)
     with pytest.raises(SearchError, match="--port must be from 1 to 65535, but is 99999"):
-        serve_ui(Location.of(tmp_path), host="127.0.0.1", port=99999)
+        serve_ui(Location.of(tmp_path), VIEW, host="127.0.0.1", port=99999)
     assert capsys.readouterr().out == ""

@@ -1,5 +1,6 @@
 """One search at a time in an output folder."""
 
+import queue
 import subprocess
 import sys
 import threading
@@ -94,10 +95,19 @@ def test_of_many_that_begin_at_once_no_two_hold(tmp_path):
     assert set(most) <= {1}
 
 
-def test_search_that_was_taken_over_is_told(tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_search_that_loses_its_folder_is_told_why(tmp_path, monkeypatch, is_taken):
     monkeypatch.setattr(ownership, "HEARTBEAT_S", 0.05)
-    output, told = Location.of(tmp_path), threading.Event()
-    with own(output, lambda sentence: told.set()):
+    output, told = Location.of(tmp_path / "output"), queue.Queue()
+    output.make_folder()
+    with own(output, told.put):
         (file,) = output.list()
-        file.delete()
-        assert told.wait(10)
+        if is_taken:
+            Claim.new().write(output / "owner-new.json")
+            file.delete()
+        else:
+            Path(output).rename(tmp_path / "renamed")
+        reason = told.get(timeout=10)
+
+    assert ("has taken over" in reason, "it was renamed" in reason) == (is_taken, not is_taken)
+    assert Path(output).exists() == is_taken

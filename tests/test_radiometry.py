@@ -15,7 +15,9 @@ from thermal_search.data.batches import PairedBatches
 from thermal_search.data.frames import Frames
 from thermal_search.errors import DatasetError
 from thermal_search.images import Temperatures
-from thermal_search.translation import translate_folder
+from thermal_search.pair_alignment import PairAlignment
+from thermal_search.translation.command import translate
+from thermal_search.translation.settings import TranslationSettings
 
 WARM = Temperatures(low=-20.0, high=60.0)
 
@@ -72,6 +74,7 @@ def exported(folder, temperatures):
         parameters=TINY["pix2pix"],
         size=32,
         temperatures=temperatures,
+        alignment=PairAlignment(method="none", layout="folders"),
         images=1,
         metrics={"fid": 1.0},
         protocol={"features": "inception"},
@@ -88,8 +91,8 @@ def test_generator_of_16_bit_thermal_writes_degrees(tmp_path):
     (tmp_path / "rgb").mkdir()
     random = np.random.default_rng(0)
     Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / "rgb" / "a.png")
-    translate_folder(model, tmp_path / "rgb", tmp_path / "degrees", celsius=True)
-    translate_folder(model, tmp_path / "rgb", tmp_path / "gray")
+    translate(model, tmp_path / "rgb", tmp_path / "degrees", TranslationSettings(celsius=True))
+    translate(model, tmp_path / "rgb", tmp_path / "gray")
     with Image.open(tmp_path / "degrees" / "a.png") as image:
         scale = float(image.text["kelvin_per_count"]), float(image.text["celsius_at_zero"])
         celsius = np.asarray(image).astype(float) * scale[0] + scale[1]
@@ -105,4 +108,4 @@ def test_generator_of_16_bit_thermal_writes_degrees(tmp_path):
 def test_8_bit_generator_cannot_write_degrees(tmp_path):
     model = exported(tmp_path / "search", None)
     with pytest.raises(DatasetError, match="8-bit thermal images, which hold no temperatures"):
-        translate_folder(model, tmp_path, tmp_path / "degrees", celsius=True)
+        translate(model, tmp_path, tmp_path / "degrees", TranslationSettings(celsius=True))

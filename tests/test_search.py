@@ -14,7 +14,7 @@ import torch
 import torchvision
 from mlflow.tracking import MlflowClient
 from PIL import Image
-from summaries import assert_is_complete
+from summaries import assert_is_complete, small
 
 from thermal_search.architectures import ARCHITECTURES
 from thermal_search.errors import SearchError
@@ -25,6 +25,8 @@ from thermal_search.tuning.settings import SearchSettings
 
 ROOT = Path(__file__).parents[1]
 TRIALS, IMAGES, EVERY = 5, 64, 32
+OBJECTIVE = "objective_fd_efficientnet_lite0_plus_0.1_l1"
+"""The key of fid+0.1*l1 in MLflow."""
 
 
 def command(*arguments):
@@ -56,7 +58,9 @@ def searched(dataset, tmp_path_factory):
     torch.manual_seed(0)
     layers = torchvision.models.alexnet(weights=None).features
     torch.save(layers.state_dict(prefix="features."), output.parent / "alexnet.pth")
-    flags = ["--data", dataset, "--output", output, "--architectures", "pix2pix,cyclegan,wgan"]
+    names = ("pix2pix", "cyclegan", "wgan")
+    flags = ["--data", dataset, "--output", output, "--architectures", ",".join(names)]
+    flags += ["--fix", ",".join(small(*names))]
     flags += ["--trials", TRIALS, "--images", IMAGES, "--evaluate-every", EVERY, "--slots", 1]
     flags += ["--features", "efficientnet-lite0", "--objective", "fid+0.1*l1"]
     flags += ["--finalists", 1, "--seeds", 1, "--lpips-weights", output.parent / "alexnet.pth"]
@@ -153,7 +157,7 @@ class TestSearch:
                 for item in trial["history"]
             ]
             assert client.list_artifacts(run.info.run_id, "images")
-            objective = client.get_metric_history(run.info.run_id, "objective")
+            objective = client.get_metric_history(run.info.run_id, OBJECTIVE)
             assert objective[-1].value == pytest.approx(next(iter(trial["objective"].values())))
             assert run.data.tags.get("finalist") == trial.get("finalist")
         assert children == {}
@@ -196,6 +200,15 @@ class TestSearch:
 
         assert f"thermal-search export {output}" in printed
         assert printed.count("completed") >= 1
+
+    def test_report_is_written_with_the_images_of_the_search(self, searched):
+        output, _, printed = searched
+        html = (output / "report.html").read_text()
+
+        assert f"The report is in {output / 'report.html'}." in printed
+        (winner,) = summary_of(output)["retrainings"]
+        assert html.count('alt="winner, scene 1"') == 2  # on the validation and the test split
+        assert winner["id"] in html
 
     def test_best_generator_is_exported_and_translates(self, searched, recording, tmp_path):
         output, _, _ = searched
@@ -258,7 +271,7 @@ class TestSearch:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ({"architectures": ("pixpix",)}, "Unknown architecture 'pixpix'.*biggan, cgan, cyclegan"),
+        ({"architectures": ("pixpix",)}, "Unknown architecture 'pixpix': did you mean pix2pix"),
         ({"trials": 0}, "--trials must be at least 1, but is 0"),
         (
             {"evaluate_every": 100, "images": 10},

@@ -1,6 +1,7 @@
 """Whole searches, killed and stopped. Their slots report learning curves instead of training; Ray,
 Ray Tune, MLflow and the files are real. `pytest -m faults` kills one forty times."""
 
+import contextlib
 import json
 import os
 import random
@@ -105,11 +106,7 @@ def test_search_killed_at_forty_moments_ends_as_an_undisturbed_one(undisturbed, 
 def test_signal_stops_the_search_tidily(tmp_path, number, code):
     output = tmp_path / "output"
     process = start(output, SLOW_S="0.5")
-    deadline = time.monotonic() + 120
-    while not (output / "states").is_dir():  # a slot has begun to report
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for_evaluation(process, output)
     process.send_signal(number)
     printed = finish(process, code)
 
@@ -124,9 +121,87 @@ def test_signal_stops_the_search_tidily(tmp_path, number, code):
     assert "KILLED" in {run.info.status for run in runs if TRIAL_TAG not in run.data.tags}
 
 
-def test_full_disk_stops_the_search_with_a_sentence(tmp_path):
-    output = tmp_path / "output"
-    printed = finish(start(output, FULL_AFTER="40"), 1)
+def wait_for_evaluation(process, output):
+    """Waits until a trial of the search in `output` is in training."""
+    deadline = time.monotonic() + 120
+    while not (output / "states").is_dir() or not any((output / "states").iterdir()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 16 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "none", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root may mount a disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], capture_output=True)
+
+
+def test_full_disk_stops_the_search_with_a_sentence_and_it_resumes(disk):
+    output, filler = disk / "output", disk / "filler"
+    process = start(output, SLOW_S="0.3")
+    wait_for_evaluation(process, output)
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    printed = finish(process, 1)
 
     assert re.search(r"has stopped, because No space left on device .*output", printed)
     assert "Traceback" not in printed
+    filler.unlink()
+    finish(start(output))
+    assert [trial["status"] for trial in results(output)["trials"]].count("interrupted") == 0
+    assert_mlflow_has_each_trial_once(output)
+
+
+def test_renamed_folder_stops_the_search_with_a_sentence(tmp_path):
+    output, renamed = tmp_path / "output", tmp_path / "renamed"
+    process = start(output, SLOW_S="0.3")
+    wait_for_evaluation(process, output)
+    output.rename(renamed)
+    stopped = time.monotonic()
+    printed = finish(process, 1)
+
+    assert time.monotonic() - stopped < 60
+    assert f"{output} is no longer the folder it began in" in printed
+    assert "Traceback" not in printed
+    assert not (output / "trials").exists()
+    assert (renamed / "search.json").is_file()
+
+
+@pytest.mark.faults
+def test_disk_that_is_gone_stops_the_search_with_a_sentence(disk):
+    output = disk / "output"
+    process = start(output, SLOW_S="0.3")
+    wait_for_evaluation(process, output)
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+    printed = finish(process, 1)
+
+    assert f"{output} is no longer the folder it began in" in printed
+    assert "Traceback" not in printed
+    assert not (output / "trials").exists()
+
+
+def test_killed_raylet_stops_the_search_with_a_sentence(tmp_path):
+    output = tmp_path / "output"
+    process = start(output, SLOW_S="0.3")
+    wait_for_evaluation(process, output)
+    (raylet,) = [pid for pid in children(process.pid) if command(pid).endswith("/raylet/raylet")]
+    os.kill(raylet, signal.SIGKILL)
+    printed = finish(process, 1)
+
+    assert "Ray" in printed
+    assert "Traceback" not in printed
+
+
+def children(pid):
+    return map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def command(pid):
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[0]

@@ -128,6 +128,14 @@ def test_local_addresses_are_paths(tmp_path):
     assert Location.of("relative/file").local.as_posix() == "relative/file"
 
 
+@pytest.mark.parametrize("name", ["a b", "a#b", "a?b", "100%", "%41", "x&y=z", "ü", "a+b"])
+def test_any_name_is_the_same_after_it_was_written_as_an_address(name, tmp_path):
+    for folder in (Location("bucket/x", "s3", "region=eu-central-1"), Location(str(tmp_path))):
+        assert Location.of((folder / name).uri) == folder / name
+        assert Location.of(str(folder / name)) == folder / name
+    assert Location.of("s3://bucket/run#1").path == "bucket/run#1"
+
+
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [
@@ -136,6 +144,9 @@ def test_local_addresses_are_paths(tmp_path):
         ("s3://bucket/x?secret_key=geheim", "must not have secret_key="),
         ("s3:///x", "needs a bucket"),
         ("s3://bucket/../geheim", "must not hold '..'"),
+        ("s3://bucket#x", "needs a bucket"),
+        ("file:///x?y", "must have the form file:///folder"),
+        ("file://folder/x", "must have the form file:///folder"),
         ("ftp://host/x", "ftp:// is not a known storage"),
         ("s3://bucket:geheim/x", "cannot be understood"),
     ],

@@ -6,7 +6,8 @@ from summaries import evaluate, record_of, run_trial
 
 from thermal_search.errors import SettingsError
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.space import parse_fixed
+from thermal_search.tuning.space import load_spaces
+from thermal_search.tuning.space_flags import parse_fixed
 from thermal_search.tuning.study import ProposalStudy
 
 # Optuna calls grouped, multivariate TPE experimental.
@@ -119,7 +120,9 @@ def test_fixed_parameters_are_those_of_every_trial_and_the_others_are_searched(t
     [
         ("batch_size=8", "must name a parameter of pix2pix, wgan, as in pix2pix.batch_size=8"),
         ("unit.batch_size=8", "must name a parameter of pix2pix, wgan"),
-        ("pix2pix.size=8", "pix2pix has no parameter 'size'. Available: generator_lr"),
+        ("pix2pi.batch_size=8", "did you mean pix2pix.batch_size"),
+        ("pix2pix.size=8", "pix2pix has no parameter 'size': known are generator_lr"),
+        ("pix2pix.batchsize=8", "did you mean batch_size"),
         ("pix2pix.batch_size=7", "must be one of 1, 2, 4, 8, 16"),
         ("pix2pix.dropout=much", "must be a number from 0.0 to 0.6"),
         ("wgan.n_critic=0.5", "must be a number from 1 to 10"),
@@ -127,4 +130,4 @@ def test_fixed_parameters_are_those_of_every_trial_and_the_others_are_searched(t
 )
 def test_value_outside_the_search_space_is_one_sentence(text, message):
     with pytest.raises(SettingsError, match=message):
-        parse_fixed([text], ARCHITECTURES)
+        parse_fixed([text], load_spaces(ARCHITECTURES))

@@ -1,5 +1,6 @@
 """A tracking server that goes away and comes back: nothing is lost, repeated or out of order."""
 
+import json
 import os
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from thermal_search.errors import SearchError
 from thermal_search.storage import Location
 from thermal_search.tracking.log_queue import LogQueue
 from thermal_search.tracking.runs import SearchLogger
+from thermal_search.tracking.server import serve_ui
 from thermal_search.tracking.store import require_store
+from thermal_search.tracking.view import SearchView
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
@@ -137,13 +140,31 @@ def test_baselines_are_logged_to_the_parent_run(server, monkeypatch, tmp_path):
     assert callback.log_queue.close(60) == 0
     callback.progress.close()
 
-    parent = callback.logger.client.get_run(callback.logger.parent.info.run_id)
-    logged = {
-        f"baseline_{name}/{key}": v
-        for name, baseline in baselines.items()
-        for key, v in baseline.items()
-    }
-    assert parent.data.metrics == logged
+    client, run_id = callback.logger.client, callback.logger.parent.info.run_id
+    parent = client.get_run(run_id)
+    assert parent.data.metrics == {}  # each would be a chart with a single bar
+    assert "| inverted grey | 9.5 | 4 |" in parent.data.tags["mlflow.note.content"]
+    assert "baselines.json" in [file.path for file in client.list_artifacts(run_id)]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_ui_of_a_search_on_a_server_prints_its_address_there(server, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.port}")
+    view = SearchView("d-search", "", order_by="fid", metrics=["fid"], images="grid")
+    log = SearchLogger(Location.of(tmp_path), "d-search", {}, view=view)
+    log.open()
+    log.start_trial("trial-1", "pix2pix", {})
+    log.log_evaluation("trial-1", 10, {"fid": 9.0, "loss/generator/l1": 1.0, "system/a": 2.0})
+    serve_ui(log.output, view, host="127.0.0.1", port=1)  # which it does not use
+    address = f"http://127.0.0.1:{server.port}/#/experiments/{log.experiment_id}/runs?"
+    assert capsys.readouterr().out.startswith(address)
+
+    # The view keeps the groups of metrics, which the second opening does not know.
+    tags = log.client.get_experiment(log.experiment_id).tags
+    state = json.loads(tags["mlflow.sharedViewState.d-search"])
+    names = [section["name"] for section in state["compareRunSections"]]
+    assert names == ["Model metrics", "loss/generator", "System metrics"]
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_warning_about_the_server_hides_its_password(monkeypatch, tmp_path):

@@ -197,6 +197,41 @@ def test_each_evaluation_draws_an_image_grid(tmp_path):
         assert (tmp_path / evaluation.grid).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_image_grid_of_the_untrained_generator_changes_no_result(tmp_path, architecture):
+    with_grid = trial_of(plan_of(tmp_path / "with", architecture, images=8))
+    without = trial_of(plan_of(tmp_path / "without", architecture, images=8))
+
+    assert results(with_grid.evaluations()) == results([without._train_to_next_evaluation()])
+    grids = sorted(path.name for path in (tmp_path / "with").glob("*.png"))
+    assert grids == ["images-00000000.png", "images-00000008.png"]
+    before, after = ((tmp_path / "with" / name).read_bytes() for name in grids)
+    assert before != after
+    for a, b in zip(
+        with_grid.translator.parameters(), without.translator.parameters(), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_resumed_trial_does_not_repeat_the_untrained_grid(tmp_path):
+    first = trial_of(plan_of(tmp_path))
+    next(first.evaluations())
+    grid = tmp_path / "images-00000000.png"
+    grid.write_bytes(b"as it was")
+    list(trial_of(plan_of(tmp_path)).evaluations())
+
+    assert grid.read_bytes() == b"as it was"
+
+
+def test_evaluation_says_what_the_worker_has_used(tmp_path):
+    first, second, _ = trial_of(plan_of(tmp_path)).evaluations()
+
+    for evaluation in (first, second):
+        assert set(evaluation.system) == {"worker_cpu_percent", "worker_memory_megabytes"}
+        assert 0 < evaluation.system["worker_cpu_percent"] < 10_000
+        assert 50 < evaluation.system["worker_memory_megabytes"] < 100_000
+
+
 def test_initialization_sees_different_frames_from_the_whole_shard(tmp_path):
     trial = trial_of(plan_of(tmp_path, "improved_gan"))
     rgb, _ = data_of().paired

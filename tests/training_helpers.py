@@ -9,6 +9,7 @@ from thermal_search.data.frames import EvaluationPairs, Frames, WorkerFrames
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.evaluation.evaluator import Evaluator
 from thermal_search.metrics import Extractor, Statistics
+from thermal_search.pair_alignment import PairAlignment
 from thermal_search.training.trial import Trial, TrialPlan
 
 CPU = torch.device("cpu")
@@ -48,7 +49,8 @@ def data_of(rank=0, workers=1, validation_shards=((0, 16), (16, 40))):
     evaluated = tuple(copied(frames, *shard) for frames in validation)
     no_test = EvaluationPairs(random_frames(0, 3, 0), random_frames(0, 1, 0), 0)
     validation_pairs = EvaluationPairs(*evaluated, shard[0])
-    return WorkerFrames(SIZE, train_pairs, train_pairs, validation_pairs, no_test)
+    alignment = PairAlignment(method="none", layout="random")
+    return WorkerFrames(SIZE, train_pairs, train_pairs, validation_pairs, no_test, alignment)
 
 
 def evaluator_of(data, group):

@@ -119,7 +119,7 @@ class VirtualSearch:
         elif is_over:
             self.record.end(trial.id, "stopped", OUT_OF_TIME)
         elif decision == "STOP":
-            self.record.end(trial.id, "stopped", self.record.stop_reasons.pop(trial.id, ""))
+            self.record.end(trial.id, "stopped", scheduler.stop_reasons[trial.id])
         left = time_left(self.record, self.slots, phase, self.times)
         self.estimates.append((self.now, left))
         return is_last or is_over or decision == "STOP"

@@ -11,11 +11,13 @@ are kept. Everything is tensors and plain values, so that loading never runs cod
 
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any, BinaryIO
+from zipfile import ZipFile
 
 import torch
 from pydantic import Field
@@ -24,6 +26,7 @@ from torch import Tensor
 from thermal_search.documents import Section
 from thermal_search.errors import SearchError
 from thermal_search.images import Temperatures
+from thermal_search.pair_alignment import PairAlignment
 from thermal_search.storage import Location, StorageError
 
 log = logging.getLogger(__name__)
@@ -35,7 +38,13 @@ STATE = "state-"
 KEPT_STATES = 2
 """A disk may damage the latest state."""
 
+MAX_DESCRIPTION = 2**20
+"""Bytes of the JSON that describes a generator or a state."""
+
 FILE_NAME = re.compile(r"[\w-]+\.pt")
+GENERATOR_VERSION = 2
+"""Of generator.pt. Files without a version are of releases that did not record the alignment."""
+
 GENERATOR_REMEDY = "restore the file, or search again"
 """The end of a sentence about a generator.pt that cannot be used."""
 
@@ -52,6 +61,9 @@ class GeneratorDescription(Section):
 
     temperatures: Temperatures | None
     """What its images are in degrees Celsius; None if it was trained on 8-bit thermal."""
+
+    alignment: PairAlignment
+    """How the pairs that it was trained on were aligned."""
 
     images: int
     """Images shown in training until its last evaluation."""
@@ -99,7 +111,21 @@ def save(state: State, path: Location) -> None:
 def load(path: Location | Path, device: torch.device | str = "cpu") -> State:
     """The content of one file, with its tensors on `device`."""
     with Location.of(path).open_input() as file:
+        _require_stored(file)
         return torch.load(file, map_location=device, weights_only=True)
+
+
+def _require_stored(file: BinaryIO) -> None:
+    """ValueError if a record is not as large as its bytes in the file.
+
+    torch.save compresses nothing. A compressed record of a small file may claim any memory.
+    """
+    with ZipFile(file) as archive:
+        records = archive.infolist()
+    size = file.seek(0, os.SEEK_END)
+    if any(record.compress_type for record in records) or size < sum(r.file_size for r in records):
+        raise ValueError("its records are compressed")
+    file.seek(0)
 
 
 def pending(trial: Location, images: int) -> Location:
@@ -149,7 +175,7 @@ def _committed(trial: Location) -> list[Location]:
 
 def files_of(folder: Location) -> list[str]:
     """The names of a committed state's files; all others in its folder are left over."""
-    names: Any = json.loads((folder / COMMIT).read_text())
+    names: Any = json.loads((folder / COMMIT).read_bytes(MAX_DESCRIPTION))
     if not isinstance(names, list) or not all(FILE_NAME.fullmatch(str(name)) for name in names):
         raise ValueError(f"{COMMIT} must be a list of file names")
     return names
@@ -159,7 +185,8 @@ def save_generator(
     description: GeneratorDescription, weights: Mapping[str, Tensor], trial: Location
 ) -> None:
     """Writes TRIAL/generator.pt: what `load_generator` reads."""
-    save(description.model_dump() | {"generator": dict(weights)}, trial / GENERATOR)
+    content = description.model_dump() | {"generator": dict(weights)}
+    save({"version": GENERATOR_VERSION} | content, trial / GENERATOR)
 
 
 def load_generator(path: Location) -> tuple[GeneratorDescription, dict[str, Tensor]]:
@@ -169,10 +196,12 @@ def load_generator(path: Location) -> tuple[GeneratorDescription, dict[str, Tens
     """
     try:
         content = load(path)
+        if (version := content.pop("version", None)) != GENERATOR_VERSION:
+            raise ValueError(f"version {version!r:.40}, but this release reads {GENERATOR_VERSION}")
         weights = content.pop("generator")
-        if not all(isinstance(value, Tensor) for value in weights.values()):
-            raise TypeError("its weights are not tensors")
-        description = GeneratorDescription.model_validate_json(json.dumps(content), strict=True)
+        if not all(_is_plain(value) for value in weights.values()):
+            raise TypeError("its weights are not plain tensors")
+        description = GeneratorDescription.model_validate_json(_as_json(content), strict=True)
     except (FileNotFoundError, NotADirectoryError):
         raise SearchError(
             f"{path} is missing, so the search's folder is incomplete: {GENERATOR_REMEDY}."
@@ -187,3 +216,25 @@ def load_generator(path: Location) -> tuple[GeneratorDescription, dict[str, Tens
             f"({reason}): {GENERATOR_REMEDY}."
         ) from None
     return description, weights
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a tensor with one number in memory for each of its elements."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and value.untyped_storage().nbytes() >= value.numel() * value.element_size()
+    )
+
+
+def _as_json(content: State) -> str:
+    """ValueError if it is long: a list that holds another one twice, and so on, has no end."""
+    pieces: list[str] = []
+    length = 0
+    for piece in json.JSONEncoder().iterencode(content):
+        length += len(piece)
+        if length > MAX_DESCRIPTION:
+            raise ValueError(f"its description is longer than {MAX_DESCRIPTION} letters")
+        pieces.append(piece)
+    return "".join(pieces)

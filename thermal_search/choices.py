@@ -13,3 +13,11 @@ Precision = Literal["auto", "bf16", "fp32"]
 
 Split = Literal["train", "val", "test"]
 EvaluationSplit = Literal["val", "test"]
+
+FixedAlignment = Literal["none", "center", "table", "auto"]
+"""The methods of alignment that need no file."""
+
+HOMOGRAPHY_PREFIX = "homography:"
+"""The start of an --align that names a file of homographies."""
+ExportFormat = Literal["safetensors", "pt2", "onnx"]
+"""Files of an exported generator: weights for this package, a program of torch.export, ONNX."""

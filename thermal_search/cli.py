@@ -1,4 +1,4 @@
-"""The commands of thermal-search: demo, search, ui, export, translate, evaluate, fid."""
+"""The commands of thermal-search: demo, search, ui, report, export, translate, evaluate, fid."""
 
 import os
 import sys
@@ -9,33 +9,41 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from thermal_search import local_ray
 from thermal_search.choices import EvaluationSplit
-from thermal_search.command_line import LocationFlag, Switch, WholeNumber, create_app, run
+from thermal_search.command_line import LocationFlag, WholeNumber, create_app, run
 from thermal_search.errors import SearchError, printable
 from thermal_search.storage import Location
+from thermal_search.translation.settings import TranslationSettings
 from thermal_search.tuning.settings import (
+    EvaluationSettings,
     FeatureSettings,
     LaunchSettings,
-    MetricSettings,
     SearchSettings,
 )
 
 if TYPE_CHECKING:
+    from thermal_search.architectures.from_file import SourceFile
     from thermal_search.evaluation.report import EvaluationReport
 
 # Commands import what they run: torch, Ray and MLflow take seconds, and --help should not.
 
 NAME = "thermal-search"
-CLUSTER_WAIT_MINUTES = 15.0
-"""Default wait for the machines of a cluster: what a cloud takes to start one and install on it."""
+MAX_REPORT_BYTES = 2**24
+"""A larger file is no report of `evaluate`."""
 
 SearchFlags = Annotated[SearchSettings, Parameter(name="*")]
 LaunchFlags = Annotated[LaunchSettings, Parameter(name="*")]
 FeatureFlags = Annotated[FeatureSettings, Parameter(name="*")]
-MetricFlags = Annotated[MetricSettings, Parameter(name="*")]
+EvaluationFlags = Annotated[EvaluationSettings, Parameter(name="*")]
+TranslationFlags = Annotated[TranslationSettings, Parameter(name="*")]
 """Settings as flags of a command, without a prefix."""
 
-LAUNCH, FEATURES, METRICS = LaunchSettings(), FeatureSettings(), MetricSettings()
+ArchitectureFiles = tuple[Path, ...]
+"""Files of architectures of one's own, each registered before the command builds any."""
+
+LAUNCH, FEATURES, METRICS = LaunchSettings(), FeatureSettings(), EvaluationSettings()
+TRANSLATION = TranslationSettings()
 """The defaults."""
 
 app = create_app(
@@ -59,6 +67,7 @@ def demo(*, output: Path = Path("demo")) -> None:
     output
         An empty folder to write to.
     """
+    local_ray.hide_warnings()
     from thermal_search.demo.tour import tour
 
     tour(output)
@@ -76,24 +85,18 @@ def run_search(settings: SearchSettings, launch: LaunchSettings, *, default_addr
     Args:
         default_address: the Ray cluster to join if neither --address nor RAY_ADDRESS names one.
     """
-    from thermal_search.tuning.nodes import NodeWait
-    from thermal_search.tuning.plan import plan_from_settings
+    local_ray.hide_warnings()
+    from thermal_search.report.page import write_after_search
+    from thermal_search.tuning.launch import launch as run_launch
+    from thermal_search.tuning.launch import try_out
     from thermal_search.tuning.ranking_text import describe
-    from thermal_search.tuning.search import search
 
-    plan = plan_from_settings(settings, resume=launch.resume)
-    address = launch.address or os.environ.get("RAY_ADDRESS", default_address)
-    minutes = launch.wait_minutes
-    if minutes is None:
-        minutes = 0.0 if address == "local" else CLUSTER_WAIT_MINUTES
-    wait = NodeWait(launch.wait_for_nodes, minutes)
     if launch.dry_run:
-        from thermal_search.tuning.dry_run import dry_run
-
-        print(dry_run(plan, address=address, wait=wait))
+        print(try_out(settings, launch, default_address=default_address))
         return
-    record = search(plan, address=address, resume=launch.resume, storage=launch.storage, wait=wait)
+    record = run_launch(settings, launch, default_address=default_address)
     print(describe(record))
+    write_after_search(record)
     record.require_results()
 
 
@@ -111,63 +114,110 @@ def ui(output: LocationFlag, /, *, port: WholeNumber = 5000, host: str = "127.0.
         Address that the server listens on; 127.0.0.1 is this machine only.
     """
     from thermal_search.tracking.server import serve_ui
+    from thermal_search.tuning.logged_metrics import search_view
     from thermal_search.tuning.plan import SearchPlan
 
-    SearchPlan.load(output)
-    serve_ui(output, host=host, port=port)
+    view = search_view(SearchPlan.load(output))
+    serve_ui(output, view, host=host, port=port)
 
 
 @app.command
-def export(output: LocationFlag, /, *, to: LocationFlag | None = None) -> None:
-    """Write the best generator of a search as safetensors with its configuration.
+def report(output: LocationFlag, /, *, to: LocationFlag | None = None) -> None:
+    """Write the results of a search, as they are now, as one HTML file that needs no network.
+
+    Parameters
+    ----------
+    output
+        The --output folder of the search; it may be running.
+    to
+        File to write; default: report.html in OUTPUT.
+    """
+    from thermal_search.report.page import write_report
+
+    print(f"The report is in {write_report(output, to)}; open it in a browser.")
+
+
+@app.command
+def export(
+    output: LocationFlag,
+    /,
+    *,
+    trial: str | None = None,
+    format: str = "safetensors",
+    to: LocationFlag | None = None,
+    register: str | None = None,
+    architecture_file: ArchitectureFiles = (),
+) -> None:
+    """Write the best generator of a search, with its configuration and a model card.
 
     Parameters
     ----------
     output
         The --output folder of the search.
+    trial
+        The id of a trial or retraining; default: the winner of the final ranking, or the best
+        trial.
+    format
+        Files to write: safetensors (always, for this package), pt2 (torch.export) and onnx,
+        separated by commas.
     to
         Folder to write to; default: the folder generator in OUTPUT.
+    register
+        Name of a registered model in MLflow, of which the generator becomes the newest version,
+        with the alias champion.
+    architecture_file
+        Python files of architectures of one's own, which are run.
     """
-    from thermal_search.export import export
+    from thermal_search.export import describe_export, export, parse_formats
 
-    folder = export(output, to)
-    print(f"The best generator is in {folder}; it generates the same images as the trained one.")
+    _register(architecture_file)
+    if register is not None:
+        from thermal_search.tracking import registry
+        from thermal_search.tuning.plan import SearchPlan
+
+        registry.require_model_name(register)
+    folder = export(output, to, trial=trial, formats=parse_formats(format))
+    print(describe_export(folder))
+    if register is not None:
+        print(registry.register(output, SearchPlan.load(output).id, folder, register))
 
 
 @app.command
 def translate(
     model: LocationFlag,
-    source: Path,
-    target: Path,
+    source: LocationFlag,
+    target: LocationFlag,
     /,
     *,
-    square: Switch = False,
-    celsius: Switch = False,
-    seed: WholeNumber = 0,
+    architecture_file: ArchitectureFiles = (),
+    settings: TranslationFlags = TRANSLATION,
 ) -> None:
-    """Translate a folder of RGB images to thermal images.
+    """Translate RGB images or a video to thermal ones.
 
     Parameters
     ----------
     model
         A folder written by export.
     source
-        The folder of RGB images.
+        An image, a folder with its subfolders, a pattern in quotes ("photos/*.jpg"), or a video;
+        may be in a bucket.
     target
-        The folder to write thermal images to.
-    square
-        Write images of the generator's own size, not of the RGB image's size.
-    celsius
-        Write 16-bit PNG in units of 0.01 K; needs a generator trained on 16-bit thermal images.
-    seed
-        Seed of the latents.
+        The folder to write to, or for one image or video the file.
+    architecture_file
+        Python files of architectures of one's own, which are run.
     """
-    from thermal_search.translation import translate_folder
+    from thermal_search.translation.command import translate as run_translation
 
-    result = translate_folder(model, source, target, square=square, celsius=celsius, seed=seed)
-    for path, reason in result.left_out:
-        print(printable(f"Left out {path.name}: {reason}"), file=sys.stderr)
-    print(f"{len(result.written)} thermal images are in {target}.")
+    _register(architecture_file)
+    result = run_translation(model, source, target, settings)
+    for name, reason in result.left_out:
+        print(printable(f"Left out {name}: {reason}"), file=sys.stderr)
+    if result.frames:
+        print(printable(f"{result.written[0]} has {result.frames} thermal frames, and no sound."))
+    else:
+        kept = f" ({len(result.kept)} of an earlier run)" if result.kept else ""
+        count = len(result.written) + len(result.kept)
+        print(printable(f"{count} thermal image{'' if count == 1 else 's'} in {target}{kept}."))
 
 
 @app.command
@@ -179,7 +229,8 @@ def evaluate(
     split: EvaluationSplit = "val",
     workers: WholeNumber = 1,
     json: Path | None = None,
-    metrics: MetricFlags = METRICS,
+    architecture_file: ArchitectureFiles = (),
+    metrics: EvaluationFlags = METRICS,
 ) -> None:
     """Evaluate an exported generator on a dataset with every metric.
 
@@ -195,6 +246,8 @@ def evaluate(
         Number of processes.
     json
         A file to write the metrics to as well.
+    architecture_file
+        Python files of architectures of one's own, which are run.
     """
     from thermal_search.evaluation.command import EvaluationRequest
     from thermal_search.evaluation.command import evaluate as run_evaluation
@@ -212,6 +265,7 @@ def evaluate(
             inception_weights=metrics.inception_weights,
             features_precision=metrics.features_precision,
             lpips_weights=metrics.lpips_weights,
+            own_architectures=_register(architecture_file),
         )
     )
     print_report(report)
@@ -254,12 +308,21 @@ def fid(
     print(f"{metric} {distance:.6f}{note}")
 
 
+def _register(files: Sequence[Path]) -> "tuple[SourceFile, ...]":
+    """Adds architectures of one's own to the table, without loading torch if there are none."""
+    if not files:
+        return ()
+    from thermal_search.architectures.from_file import read_and_register
+
+    return tuple(read_and_register(file) for file in files)
+
+
 def _refuse_foreign_report(path: Path) -> None:
     """SearchError if there is a file that is no earlier report."""
     if not os.path.lexists(path):
         return
     try:
-        content = loads(path.read_bytes()) if path.is_file() else None
+        content = loads(Location.of(path).read_bytes(MAX_REPORT_BYTES))
     except (OSError, ValueError, RecursionError):
         content = None
     if not isinstance(content, dict) or not {"model", "metrics", "baselines"} <= content.keys():

@@ -1,6 +1,5 @@
 """Command lines from typed settings: flags, files of settings, and errors of one sentence."""
 
-import difflib
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,13 +23,23 @@ from pydantic import ModelWrapValidatorHandler, ValidationError, ValidationInfo,
 from pydantic_core import ErrorDetails
 
 from thermal_search.documents import Section
-from thermal_search.errors import SearchInterrupted, SettingsError, ThermalSearchError, printable
+from thermal_search.errors import (
+    SearchInterrupted,
+    SettingsError,
+    ThermalSearchError,
+    nearest,
+    printable,
+)
 from thermal_search.storage import Location, StorageError
+from thermal_search.storage import describe_fault as describe_os_error
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 """Exit codes. USAGE: the command line or a file of settings is wrong, and nothing was started."""
 
 CONFIG = "--config"
+CODE = {"--space", "--architecture-file"}
+"""Flags whose files are run. A file of settings, which may come from someone else, has none."""
+
 OPTIONS_LAST = 100
 """Sort key in --help of flags without a group of their own."""
 
@@ -188,6 +197,9 @@ def run(
         # The reader of our output has ended (`| head`); Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        fault = describe_os_error(error)
+        sys.exit(printable(f"{app.name[0]}: {fault}: fix it, then run the same command again."))
 
 
 def read_config(app: App, commands: Sequence[str], arguments: ArgumentCollection) -> None:
@@ -208,11 +220,16 @@ def read_config(app: App, commands: Sequence[str], arguments: ArgumentCollection
         key = str(name).replace("-", "_")
         if key not in known:
             raise SettingsError(
-                f"{CONFIG} {path}: unknown setting {_shorten(name)}: {_suggest(key, list(known))}"
+                f"{CONFIG} {path}: unknown setting {_shorten(name)}: {nearest(key, list(known))}"
             )
         if key in names:
             raise SettingsError(f"{CONFIG} {path}: {key} is given twice: leave one out.")
         names.add(key)
+        if known[key] in CODE:
+            raise SettingsError(
+                f"{CONFIG} {path}: {key} names files whose code is run: pass {known[key]} on the "
+                "command line."
+            )
         argument = flags[known[key]]
         tokens, takes_any_number = argument.token_count()
         if isinstance(value, dict):
@@ -263,7 +280,7 @@ def describe_usage(error: CycloptsError) -> str:
             )
         case UnknownCommandError():
             known = [name for name in error.app or () if not name.startswith("-")]
-            return f"unknown command {_shorten(unused[0])}: {_suggest(unused[0], known)}"
+            return f"unknown command {_shorten(unused[0])}: {nearest(unused[0], known)}"
         case MissingArgumentError():
             return _describe_missing(error)
         case RepeatArgumentError():
@@ -311,7 +328,7 @@ def _describe_missing(error: MissingArgumentError) -> str:
 
 def _describe_unknown_flag(flag: str, arguments: ArgumentCollection) -> str:
     known = [known for argument in arguments for known in _flags(argument)]
-    return f"unknown flag {_shorten(flag)}: {_suggest(flag.split('=')[0], known)}"
+    return f"unknown flag {_shorten(flag)}: {nearest(flag.split('=')[0], known)}"
 
 
 def _name_file(flag: str, sentence: str) -> str:
@@ -336,13 +353,6 @@ def _split_pairs(words: Sequence[str], pairs: Sequence[str]) -> list[str]:
 
 def _flag_of(fault: ErrorDetails) -> str:
     return "--" + str(next(iter(fault["loc"]), "settings")).replace("_", "-")
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    """The end of a sentence: the known name that `name` is nearest to, or all of them."""
-    if near := difflib.get_close_matches(name, known, n=1):
-        return f"did you mean {near[0]}?"
-    return f"known are {', '.join(known)}."
 
 
 def _flags(argument: Argument) -> list[str]:

@@ -1,6 +1,5 @@
 """The JSON files that people keep: each carries a version and is validated when it is read."""
 
-import errno
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -8,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from thermal_search.errors import SearchError, ThermalSearchError
 from thermal_search.storage import Location
 
-MAX_BYTES = 256 * 2**20
+MAX_BYTES = 32 * 2**20
 """A larger file is no document: parsed, it would fill the memory."""
 
 
@@ -43,9 +42,7 @@ class Document(Section):
         version, is not JSON, or does not have the fields of this document.
         """
         try:
-            if (local := path.local) and local.stat().st_size > MAX_BYTES:
-                raise OSError(errno.EFBIG, f"larger than {MAX_BYTES >> 20} MiB")
-            content = path.read_bytes()
+            content = path.read_bytes(MAX_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(str(path)) from None
         except OSError as error:

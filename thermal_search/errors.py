@@ -1,6 +1,8 @@
 """Errors meant for people. Every message says what must hold, what came, and what to do."""
 
+import difflib
 import signal
+from collections.abc import Iterable, Sequence
 
 
 class ThermalSearchError(Exception):
@@ -54,3 +56,18 @@ def printable(text: str) -> str:
         letter if letter.isprintable() else letter.encode("unicode-escape").decode()
         for letter in text
     )
+
+
+def nearest(name: str, known: Sequence[str], *, otherwise: str = "") -> str:
+    """The end of a sentence about an unknown name: the known one that it is nearest to, or all of
+    them (or `otherwise`, if they are many)."""
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"did you mean {near[0]}?"
+    return f"known are {otherwise or ', '.join(known)}."
+
+
+def known_names(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known ones, and the nearest of them."""
+    names = [*known]
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"Available: {', '.join(names)}." + (f" Did you mean {near[0]}?" if near else "")

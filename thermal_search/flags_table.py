@@ -1,5 +1,5 @@
-"""Writes docs/flags.md: the flags of `thermal-search search` and of process.py, from the models
-that declare them.
+"""Writes docs/flags.md: the flags of `thermal-search search`, `thermal-search translate` and
+process.py, from the models that declare them.
 
 python -m thermal_search.flags_table > docs/flags.md
 """
@@ -11,19 +11,25 @@ from pydantic.fields import FieldInfo
 
 from thermal_search.command_line import CONFIG
 from thermal_search.preparation.settings import PreparationSettings
+from thermal_search.translation.settings import TranslationSettings
 from thermal_search.tuning.settings import LaunchSettings, SearchSettings
 
 HEADER = f"""# Flags
 
-All flags but {CONFIG} can also be set in a YAML file passed with {CONFIG}, with
-underscores in their names (`evaluate_every: 20000`).
+All flags of search and process.py but {CONFIG} can also be set in a YAML file passed with
+{CONFIG}, with underscores in their names (`evaluate_every: 20000`).
 
 This page is written by `python -m thermal_search.flags_table > docs/flags.md` from
-`thermal_search/tuning/settings.py` and `thermal_search/preparation/settings.py`."""
+`thermal_search/tuning/settings.py`, `thermal_search/translation/settings.py` and
+`thermal_search/preparation/settings.py`."""
 
 SEARCH = """## thermal-search search
 
 `cluster/search.py` has the same flags."""
+
+TRANSLATE = """## thermal-search translate
+
+[translate.md](translate.md) explains them. There is no `--config`."""
 
 PROCESS = f"""## process.py
 
@@ -34,7 +40,8 @@ The flags of files and folders, `--scratch`, `--verify` and `{CONFIG}`, are in
 def flags_table() -> str:
     """The flags in Markdown, one table a group."""
     search = SearchSettings.model_fields | LaunchSettings.model_fields
-    sections = [HEADER, SEARCH, *_tables(search), PROCESS]
+    sections = [HEADER, SEARCH, *_tables(search)]
+    sections += [TRANSLATE, *_tables(TranslationSettings.model_fields), PROCESS]
     return "\n\n".join([*sections, *_tables(PreparationSettings.model_fields)]) + "\n"
 
 

@@ -2,33 +2,57 @@
 
 MODEL/generator.safetensors   weights only: loading them never runs code
 MODEL/config.json             how to build the generator around them, and how it was evaluated
+MODEL/generator.pt2, .onnx    the same generator for programs without this package, if asked for
+MODEL/README.md               the model card
 """
 
+import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_weights
+from safetensors.torch import load_file as map_weights
 from safetensors.torch import save as serialize_weights
 from torch import Tensor
 
-from thermal_search import architectures
 from thermal_search.architectures.translator import Translator
 from thermal_search.checkpoint import GeneratorDescription
-from thermal_search.documents import Document
+from thermal_search.choices import ExportFormat
+from thermal_search.documents import Document, Section
 from thermal_search.errors import SearchError
+from thermal_search.generator_shape import build_for, first_difference
 from thermal_search.storage import Location
 
 WEIGHTS_FILE, CONFIG_FILE = "generator.safetensors", "config.json"
 
 
+class FormatRecord(Section):
+    """One file of an exported generator, and how it was compared with the trained generator."""
+
+    file: str
+    difference: float
+    """The greatest absolute difference of its images from the trained generator's, in -1 .. 1."""
+
+    compared_on: str
+    """The images that both generated from, such as `8 validation frames`."""
+
+    inputs: dict[str, list[int | str]]
+    """The shape of each float32 input, in the order of a call; a name stands for any length."""
+
+    size_multiple: int
+    """Height and width of `rgb` may be any multiples of this; 0: both must be the config's size."""
+
+
 class GeneratorConfig(GeneratorDescription, Document):
-    """MODEL/config.json. Version 3: the names of weights differ from those of earlier versions."""
+    """MODEL/config.json. Version 4 says how the training pairs were aligned."""
 
     REMEDY: ClassVar[str] = "export it again"
 
-    version: Literal[3] = 3
+    version: Literal[4] = 4
     trial: str
     """The id of the trial or retraining that trained it."""
 
@@ -37,6 +61,11 @@ class GeneratorConfig(GeneratorDescription, Document):
 
     test_metrics: dict[str, float]
     """Measured once on the test split; empty for a trial that is no retraining of a finalist."""
+
+    formats: dict[ExportFormat, FormatRecord] = Field(
+        default_factory=dict[ExportFormat, FormatRecord]
+    )
+    """The files beside this one, by format."""
 
 
 def save(model: Location, config: GeneratorConfig, weights: Mapping[str, Tensor]) -> None:
@@ -49,6 +78,15 @@ def save(model: Location, config: GeneratorConfig, weights: Mapping[str, Tensor]
     config.write(model / CONFIG_FILE)
 
 
+@dataclass(frozen=True)
+class Weights:
+    """The weights of an exported generator."""
+
+    tensors: dict[str, Tensor]
+    digest: str
+    """SHA-256 of their file, in hexadecimal digits."""
+
+
 def load(model: Location | Path) -> Translator:
     """An exported generator in evaluation mode, on the CPU.
 
@@ -57,15 +95,27 @@ def load(model: Location | Path) -> Translator:
     """
     model = Location.of(model)
     config = load_config(model)
+    weights = _load_tensors(model)
+    return assemble(config, weights, model / CONFIG_FILE, remedy=config.REMEDY)
+
+
+def load_weights(model: Location | Path) -> Weights:
+    """The weights of an exported generator. Raises SearchError as `load` does."""
+    model = Location.of(model)
+    tensors = _load_tensors(model)
+    with (model / WEIGHTS_FILE).open_input() as file:
+        return Weights(tensors, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _load_tensors(model: Location) -> dict[str, Tensor]:
     try:
-        weights = parse_weights((model / WEIGHTS_FILE).read_bytes())
+        return _read_tensors(model / WEIGHTS_FILE)
     except (FileNotFoundError, NotADirectoryError):
         raise _absent(model) from None
     except (OSError, SafetensorError) as error:
         raise SearchError(
-            f"{model / WEIGHTS_FILE} cannot be read ({_one_line(error)}): {config.REMEDY}."
+            f"{model / WEIGHTS_FILE} cannot be read ({_one_line(error)}): {GeneratorConfig.REMEDY}."
         ) from None
-    return assemble(config, weights, model / CONFIG_FILE, remedy=config.REMEDY)
 
 
 def load_config(model: Location | Path) -> GeneratorConfig:
@@ -90,14 +140,12 @@ def assemble(
     names `source` and ends with `remedy`.
     """
     try:
-        translator = architectures.build(
-            description.architecture, description.size, description.parameters
-        )
+        translator = build_for(description, weights)
     except Exception as error:  # any, from an architecture with such parameters
         raise SearchError(
             f"{source} describes a generator that cannot be built ({_one_line(error)}): {remedy}."
         ) from None
-    if fault := _first_difference(translator.generator.state_dict(), weights):
+    if fault := first_difference(translator.generator.state_dict(), weights):
         raise SearchError(
             f"{source} does not describe the weights that came with it ({fault}): {remedy}."
         )
@@ -111,16 +159,12 @@ def assemble(
     return translator.eval()
 
 
-def _first_difference(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """The first difference in names or shapes; empty if there is none."""
-    for name in [*expected, *weights]:
-        if name not in weights:
-            return f"{name} is missing"
-        if name not in expected:
-            return f"{name} is unknown"
-        if weights[name].shape != expected[name].shape:
-            return f"{name} has shape {[*weights[name].shape]}, not {[*expected[name].shape]}"
-    return ""
+def _read_tensors(path: Location) -> dict[str, Tensor]:
+    with path.open_input() as file:  # refuses what is no regular file
+        if path.local:
+            # Mapped, not read: a file may be larger than the memory.
+            return map_weights(path.local)
+        return parse_weights(file.read())
 
 
 def _absent(model: Location) -> SearchError:

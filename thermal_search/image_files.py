@@ -4,6 +4,7 @@ Every command reads images here: an image is turned by its EXIF orientation, tra
 black, and a file whose values would change their meaning is refused.
 """
 
+import contextlib
 import io
 import stat
 import warnings
@@ -33,11 +34,21 @@ COMPANIONS = {"thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin"}
 MAX_FILE_BYTES = 512 * 2**20
 """A larger file is no camera's image, and would not fit in memory with the others."""
 
+MAX_PIXELS = 50_000_000
+"""Of an image that takes more than ten bytes a pixel to decode. Of others, Pillow's limit holds: 89
+million. Decoding then takes less than 1 GB."""
+
+PLAIN_MODES = {"1", "L", "P", "RGB", "I;16", "I;16L", "I;16B"}
+"""Pillow's modes of images that take less."""
+
 MAX_SPREAD = 32
 """Gray levels between the channels of a pixel above which it has a color: JPEG's noise is less."""
 
 MAX_COLORED = 0.1
 """Fraction of colored pixels above which an image is not gray: a drawn box or a logo is less."""
+
+MAX_PAGES = 32
+"""Pages of a TIFF that are counted: a small file may claim millions, a pyramid has about ten."""
 
 ORIENTATION, PHOTOMETRIC, BITS, SUBFILE_TYPE = 274, 262, 258, 254
 """Numbers of TIFF's tags."""
@@ -62,15 +73,30 @@ def read_image(path: Path, mode: Mode, *, min_side: int = 0, max_bits: int = 16)
     both sides keep at least that many pixels: libjpeg then skips detail that a resize would drop.
     Raises Unusable.
     """
+    return decode(read_content(path), mode, min_side=min_side, max_bits=max_bits)
+
+
+def read_content(path: Path) -> bytes:
+    """The bytes of an image's file. Raises Unusable."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise Unusable("not a file")
         if status.st_size > MAX_FILE_BYTES:
             raise Unusable(f"a file of {status.st_size / 2**20:.0f} MiB; up to 512 are read")
-        return decode(path.read_bytes(), mode, min_side=min_side, max_bits=max_bits)
+        return path.read_bytes()
     except OSError as error:
         raise Unusable(f"unreadable ({error.strerror or error})") from None
+
+
+def rgb_of(image: Image.Image) -> Pixels:
+    """[height, width, 3] of an image that Pillow has opened, as `read_image` reads it. Raises
+    Unusable."""
+    if image.mode == "F":
+        raise Unusable("floating-point pixels; integers of up to 16 bits are read")
+    # Loaded before it is turned: Pillow itself turns a TIFF.
+    pixels = _opaque(image)
+    return _with_mode(_upright(pixels, _orientation(image)), "RGB")
 
 
 def find_images(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
@@ -154,8 +180,15 @@ def _decoded(
     image: Image.Image, content: bytes, mode: Mode, min_side: int, max_bits: int
 ) -> Pixels:
     if image.format == "TIFF" and (pages := _pages(image)) > 1:
-        raise Unusable(f"a TIFF of {pages} pages; files of one image are read")
+        count = f"{pages} or more" if pages == MAX_PAGES else pages
+        raise Unusable(f"a TIFF of {count} pages; files of one image are read")
     bits = _bits(image, content)
+    is_plain = image.mode in PLAIN_MODES and not image.has_transparency_data
+    is_deep = bits > 8 and image.mode == "RGB"
+    if image.width * image.height > MAX_PIXELS and (is_deep or not is_plain):
+        raise Unusable(
+            f"too large to be an image ({image.width} x {image.height} pixels of mode {image.mode})"
+        )
     if mode == "counts":
         return _counts(image, content, bits)
     if image.mode == "F" or bits > 16:
@@ -175,11 +208,12 @@ def _decoded(
 
 
 def _pages(image: Image.Image) -> int:
-    """The number of images in a TIFF, reduced copies of the first not counted."""
+    """The number of images in a TIFF, up to MAX_PAGES, reduced copies of the first not counted."""
     pages = 0
-    for number in range(getattr(image, "n_frames", 1)):
-        image.seek(number)
-        pages += not (number and image.tag_v2.get(SUBFILE_TYPE, 0) & 1)  # pyright: ignore[reportAttributeAccessIssue] - of TIFFs
+    with contextlib.suppress(EOFError):  # there are no more
+        for number in range(MAX_PAGES):
+            image.seek(number)
+            pages += not (number and image.tag_v2.get(SUBFILE_TYPE, 0) & 1)  # pyright: ignore[reportAttributeAccessIssue] - of TIFFs
     image.seek(0)
     return pages
 

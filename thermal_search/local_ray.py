@@ -1,14 +1,34 @@
 """Ray on this machine only, which no other machine can reach, or on an existing cluster."""
 
+import contextlib
 import os
+import secrets
 import socket
+import tempfile
+from collections.abc import Generator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from thermal_search.errors import SearchError
+from thermal_search.socket_folder import short_folder_for
+
+SESSION_SOCKET = "ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
+"""The longest path of a socket of Ray's, in its temporary folder."""
+
+SLOTS_START_PROCESSES = "worker processes have been started on node"
+"""From a warning of Ray's that many actors run at once: those of the slots, which only wait."""
 
 ANSWER_TIMEOUT_S = 10.0
+MODE = "RAY_AUTH_MODE"
 EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
 """A frame of HTTP/2: no content, type SETTINGS."""
+
+
+def hide_warnings() -> None:
+    """Keeps off the terminal what Ray warns of that is as it should be. Ray reads it when it is
+    imported."""
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", SLOTS_START_PROCESSES)
 
 
 def start(**settings: Any) -> None:
@@ -19,18 +39,50 @@ def start(**settings: Any) -> None:
     """
     import ray
     from ray._private import ray_constants
+    from ray._raylet import Config  # pyright: ignore[reportMissingModuleSource] - compiled
 
     switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before = ray_constants.ENABLE_RAY_CLUSTER, os.environ.get(switch)
-    ray_constants.ENABLE_RAY_CLUSTER, os.environ[switch] = False, "0"
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    if "RAY_TMPDIR" not in os.environ and (folder := short_folder_for(SESSION_SOCKET)):
+        settings = {"_temp_dir": tempfile.mkdtemp(prefix="ray-", dir=folder)} | settings
     try:
-        ray.init(address="local", **settings)
+        mode = {MODE: os.environ.get(MODE, "token")}
+        with _environment({switch: "0"} | mode | _token()):
+            # Ray has read its environment when it was imported. By itself it would require a token
+            # too, and warn of it each time.
+            Config.initialize("")
+            ray.init(address="local", **settings)
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before[0]
-        if before[1] is None:
-            del os.environ[switch]
-        else:
-            os.environ[switch] = before[1]
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@cache
+def _token() -> Mapping[str, str]:
+    """The token that Ray's processes show each other, as a variable of the environment.
+
+    Empty if the user has one. Otherwise Ray would make one and write it to a file that all users of
+    the machine can read. The same one each time: this process remembers the first.
+    """
+    has_own = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    with contextlib.suppress(OSError, RuntimeError):  # no home folder
+        has_own = has_own or (Path.home() / ".ray" / "auth_token").exists()
+    return {} if has_own else {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Generator[None]:
+    """A context in which the environment has these variables too."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def connect(address: str, **settings: Any) -> None:

@@ -135,7 +135,8 @@ class Location:
     def uri(self) -> str:
         if not self.scheme:
             return Path(self.path).absolute().as_uri()
-        return f"{self.scheme}://{self.path}" + (f"?{self.options}" if self.options else "")
+        path = self.path.replace("%", "%25").replace("?", "%3F")
+        return f"{self.scheme}://{path}" + (f"?{self.options}" if self.options else "")
 
     @property
     def name(self) -> str:
@@ -222,12 +223,20 @@ class Location:
             elif kind == "File":
                 self._call(lambda store: store.delete_file(self.path))
 
-    def read_bytes(self) -> bytes:
-        """Raises FileNotFoundError if there is no such file."""
+    def read_bytes(self, max_bytes: int | None = None) -> bytes:
+        """Raises FileNotFoundError if there is no such file, OSError if it has more bytes than
+        `max_bytes`."""
+        limit = None if max_bytes is None else max_bytes + 1
         if local := self.local:
             with _open_regular(local) as file:
-                return file.read()
-        return self._call(lambda store: _read(store, self.path))
+                size = os.fstat(file.fileno()).st_size
+                content = b"" if limit and size >= limit else file.read()
+        else:
+            content = self._call(lambda store: _read(store, self.path, limit))
+            size = len(content)
+        if limit and size >= limit:
+            raise OSError(errno.EFBIG, f"larger than {(limit - 1) / 2**20:.0f} MiB", str(self))
+        return content
 
     def read_text(self) -> str:
         return self.read_bytes().decode()
@@ -289,7 +298,8 @@ def _open_regular(path: Path) -> BinaryIO:
 def _parse(address: str) -> Location:
     # No message repeats an address before it is known to hold no password.
     try:
-        parts = urlsplit(address)
+        # A `#` is a part of a name, in buckets and on disks.
+        parts = urlsplit(address, allow_fragments=False)
         _ = parts.port
     except ValueError:
         raise StorageError(
@@ -302,6 +312,11 @@ def _parse(address: str) -> Location:
             "AWS_SECRET_ACCESS_KEY; GOOGLE_APPLICATION_CREDENTIALS)."
         )
     if parts.scheme == "file":
+        if parts.query or parts.netloc not in ("", "localhost") or parts.path[:1] != "/":
+            raise StorageError(
+                "A file:// address must have the form file:///folder, with a ? as %3F: pass the "
+                "path itself instead."
+            )
         return Location(unquote(parts.path))
     if parts.scheme not in OPTIONS:
         raise StorageError(
@@ -315,7 +330,7 @@ def _parse(address: str) -> Location:
                 f"A {parts.scheme}:// address must not have {name}= after its ?: known are "
                 f"{', '.join(sorted(OPTIONS[parts.scheme]))}."
             )
-    if not parts.netloc:
+    if not parts.netloc or parts.path[:1] not in ("", "/"):
         raise StorageError(
             f"{parts.scheme}:// needs a bucket, such as {parts.scheme}://bucket/folder."
         )
@@ -378,16 +393,17 @@ def _brief(error: OSError) -> str:
     return match[1] if match else " ".join(str(error).split())[:200]
 
 
-def _read(store: "FileSystem", path: str) -> bytes:
-    """The file as of one moment, unless it is replaced twice while it is read.
+def _read(store: "FileSystem", path: str, limit: int | None) -> bytes:
+    """The file as of one moment, unless it is replaced twice while it is read; of a file with more
+    than `limit` bytes only so many.
 
     A stream first requests the size and then that many bytes. If the file has grown meanwhile, the
     content is truncated; if it has shrunk, other bytes follow it.
     """
     while True:
         with store.open_input_stream(path) as stream:
-            content = stream.read()
-        if store.get_file_info(path).size == len(content):
+            content = stream.read(limit)
+        if len(content) in (limit, store.get_file_info(path).size):
             return content
 
 

@@ -17,6 +17,7 @@ from thermal_search.architectures.translator import Translator
 from thermal_search.architectures.unit import UNIT
 from thermal_search.architectures.wgan import WGAN
 from thermal_search.architectures.wgan_gp import WGANGP
+from thermal_search.errors import known_names
 
 ARCHITECTURES: dict[str, type[Translator]] = {
     "biggan": BigGAN,
@@ -42,7 +43,8 @@ def build(name: str, size: int, parameters: Mapping[str, object]) -> Translator:
     """
     if name not in ARCHITECTURES:
         raise ValueError(
-            f"Unknown architecture {name!r}. Available: {', '.join(sorted(ARCHITECTURES))}."
+            f"Unknown architecture {name!r}. {known_names(name, sorted(ARCHITECTURES))} "
+            "One of your own needs its file: pass --architecture-file FILE.py."
         )
     if size < 32 or size & (size - 1):
         raise ValueError(f"size must be a power of two from 32, but got {size}.")

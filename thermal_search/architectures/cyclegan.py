@@ -95,6 +95,10 @@ class CycleGAN(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb)
 
+    @property
+    def size_multiple(self) -> int:
+        return ResidualTranslator.DOWNSAMPLING
+
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (self.config.beta1, 0.999)
         return {

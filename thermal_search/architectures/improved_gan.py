@@ -358,7 +358,9 @@ class MinibatchDiscrimination(nn.Module):
 
     def __init__(self, features: int, num_kernels: int, dim_per_kernel: int) -> None:
         super().__init__()
-        self.kernels = nn.Parameter(0.05 * torch.randn(num_kernels, dim_per_kernel, features))
+        self.kernels = nn.Parameter(torch.empty(num_kernels, dim_per_kernel, features))
+        with torch.no_grad():
+            self.kernels.normal_().mul_(0.05)
         self.log_scale = nn.Parameter(torch.zeros(num_kernels, dim_per_kernel))
         self.bias = nn.Parameter(torch.full((num_kernels,), -1.0))
 

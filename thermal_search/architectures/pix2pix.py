@@ -136,6 +136,12 @@ class Pix2Pix(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb)
 
+    @property
+    def size_multiple(self) -> int:
+        if self.config.generator_network == "resnet":
+            return ResidualTranslator.DOWNSAMPLING
+        return self.config.size  # the U-Net's bottleneck has at least one pixel
+
     players = adam_players
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:

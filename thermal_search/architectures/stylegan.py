@@ -265,7 +265,8 @@ class StyleGenerator(ProgressiveNetwork):
         """Images at the resolution of `growth`, not clipped to -1 .. 1."""
         resolution = self.growth.resolution
         ws = self._w_per_layer(rgb, z, layers=2 * (resolution // BASE_RESOLUTION).bit_length())
-        features = self.constant.expand(len(rgb), -1, -1, -1)
+        # Not `len`, which fixes the batch size of an exported network.
+        features = self.constant.expand(rgb.shape[0], -1, -1, -1)
         coarse, reached = features, BASE_RESOLUTION
         while True:
             r = str(reached)

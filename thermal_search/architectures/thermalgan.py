@@ -157,6 +157,10 @@ class ThermalGAN(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
 
+    @property
+    def size_multiple(self) -> int:
+        return self.config.size  # the U-Nets' bottleneck has at least one pixel
+
     draw_latent = normal_latent
 
     def players(self) -> Mapping[str, Player]:

@@ -147,6 +147,12 @@ class Translator(nn.Module, ABC):
         `z` comes from `draw_latent`; None draws one if the architecture has a latent.
         """
 
+    @property
+    def size_multiple(self) -> int | None:
+        """What both sides of an RGB image must be a multiple of, if `translate` takes images of any
+        size; None if it takes only those of the size that it was built for."""
+        return None
+
     @abstractmethod
     def players(self) -> Mapping[str, Player]:
         """The players by name. No two of them share a network."""

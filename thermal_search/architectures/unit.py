@@ -111,6 +111,10 @@ class UNIT(Translator):
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb)
 
+    @property
+    def size_multiple(self) -> int:
+        return 4  # the encoder halves the size twice
+
     def players(self) -> Mapping[str, Player]:
         config, betas = self.config, (0.5, 0.999)
         return {

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from thermal_search.images import Temperatures, to_network_range, to_pixels
+from thermal_search.pair_alignment import PairAlignment
 
 EVALUATION_BATCH = 16
 """Images per batch of an evaluation. Shards of the validation split end on its multiples, so that
@@ -102,6 +103,8 @@ class WorkerFrames:
 
     test: EvaluationPairs
     """Empty during a search, until the finalists are evaluated."""
+
+    alignment: PairAlignment
 
     @property
     def thermal(self) -> tuple[Frames, Frames]:

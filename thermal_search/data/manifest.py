@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -16,12 +16,14 @@ from pydantic import (
     PrivateAttr,
     StringConstraints,
     field_validator,
+    model_validator,
 )
 
 from thermal_search.choices import Split
 from thermal_search.documents import Document, Section
 from thermal_search.errors import DatasetError, ThermalSearchError
 from thermal_search.images import Temperatures
+from thermal_search.pair_alignment import PairAlignment
 from thermal_search.storage import Location
 
 FILE = "manifest.json"
@@ -154,6 +156,11 @@ class Manifest(Document):
 
     _folder: Location = PrivateAttr()
 
+    @model_validator(mode="after")
+    def _require_known_alignment(self) -> Self:
+        _ = self.pair_alignment
+        return self
+
     @property
     def folder(self) -> Location:
         """The dataset's folder."""
@@ -163,6 +170,13 @@ class Manifest(Document):
         """This manifest, of the dataset in `folder`."""
         self._folder = folder
         return self
+
+    @property
+    def pair_alignment(self) -> PairAlignment:
+        """What must be equal to compare metrics with those on another dataset."""
+        report = self.alignment
+        parameters = {name: entry.alignment for name, entry in report.recordings.items()}
+        return PairAlignment.of(report.mode, self.layout, parameters)
 
     @property
     def digest(self) -> str:

@@ -84,11 +84,19 @@ def _read(manifest: Manifest, shard: Shard, columns: Sequence[Column]) -> pa.Tab
                 content = file.read_buffer()
         if hashlib.sha256(content).hexdigest() != shard.sha256:
             raise ValueError("its checksum is not the manifest's")
-        schema = parquet.read_schema(pa.BufferReader(content))
+        metadata = parquet.read_metadata(pa.BufferReader(content))
+        if metadata.num_rows != shard.rows:
+            raise ValueError(f"it has {metadata.num_rows} rows, the manifest says {shard.rows}")
+        schema = metadata.schema.to_arrow_schema()
+        row_bytes = 0
         for column in ("rgb", "thermal") if shard.kind == "pairs" else (shard.kind,):
             width = pixel_bytes(column, manifest.size, is_deep=manifest.temperatures is not None)
             if schema.field(column).type != pa.binary(width):
                 raise ValueError(f"{column} is {schema.field(column).type}, not {width} bytes")
+            row_bytes += width
+        # Pixels are stored as they are: other files can claim any number of them.
+        if row_bytes * shard.rows > len(content):
+            raise ValueError(f"its {len(content)} bytes cannot hold {shard.rows} rows")
         table = parquet.read_table(pa.BufferReader(content), columns=list(columns))
         if len(table) != shard.rows:
             raise ValueError(f"it has {len(table)} rows, the manifest says {shard.rows}")

@@ -18,6 +18,7 @@ from thermal_search.data.frames import EVALUATION_BATCH, EvaluationPairs, Frames
 from thermal_search.data.manifest import FrameKind, Manifest, Split
 from thermal_search.data.parquet import Column, check_shards, frames_of
 from thermal_search.images import Temperatures
+from thermal_search.pair_alignment import PairAlignment
 
 Subset = Literal["pairs", "rgb", "thermal", "validation", "test"]
 """Training pairs, training frames without a partner of either kind, and evaluation pairs."""
@@ -31,6 +32,7 @@ class WorkerShard:
 
     size: int
     temperatures: Temperatures | None
+    alignment: PairAlignment
     blocks: Mapping[Subset, Sequence[Any]]
     """References to Arrow tables in the object store."""
 
@@ -44,6 +46,7 @@ class LoadedDataset:
 
     size: int
     temperatures: Temperatures | None
+    alignment: PairAlignment
     subsets: Mapping[Subset, MaterializedDataset[Any]]
     copies: list[pa.Table] = field(default_factory=list[pa.Table])
     """Every block of a worker's shard, mapped into this process."""
@@ -65,7 +68,13 @@ class LoadedDataset:
             for own_starts, start in zip(starts, [0, *cuts], strict=True):
                 own_starts[subset] = start
         return [
-            WorkerShard(self.size, self.temperatures, blocks=own_blocks, starts=own_starts)
+            WorkerShard(
+                self.size,
+                self.temperatures,
+                self.alignment,
+                blocks=own_blocks,
+                starts=own_starts,
+            )
             for own_blocks, own_starts in zip(blocks, starts, strict=True)
         ]
 
@@ -98,7 +107,7 @@ def load(manifest: Manifest, *, with_test: bool = False) -> LoadedDataset:
                 filesystem=manifest.folder.filesystem,
             )
             subsets[subset] = dataset.materialize()
-    return LoadedDataset(manifest.size, manifest.temperatures, subsets)
+    return LoadedDataset(manifest.size, manifest.temperatures, manifest.pair_alignment, subsets)
 
 
 def open_worker_shard(shard: WorkerShard) -> WorkerFrames:
@@ -113,6 +122,7 @@ def open_worker_shard(shard: WorkerShard) -> WorkerFrames:
         ),
         validation=_evaluation_pairs(shard, "validation"),
         test=_evaluation_pairs(shard, "test"),
+        alignment=shard.alignment,
     )
 
 

@@ -14,8 +14,9 @@ from thermal_search.evaluation.comparison import compare, display_name
 from thermal_search.export import export
 from thermal_search.preparation.prepare import prepare
 from thermal_search.preparation.settings import PreparationSettings
+from thermal_search.report.page import write_after_search
 from thermal_search.storage import Location
-from thermal_search.translation import translate_folder
+from thermal_search.translation.command import translate
 from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.ranking_text import describe
 from thermal_search.tuning.record import SearchRecord
@@ -73,11 +74,12 @@ def tour(output: Path) -> None:
     )
     record = _search(dataset, searched)
     print(_ranking(record), flush=True)
+    write_after_search(record)
     _print_command(f"thermal-search export {searched}")
     model = export(searched)
     _print_command(f"thermal-search translate {model} {rgb} {generated}")
-    translated = translate_folder(model, rgb, generated)
-    grid = _draw_grid(rgb, translated.written, output / "translated.png")
+    translated = translate(model, rgb, generated)
+    grid = _draw_grid(rgb, [Path(file) for file in translated.written], output / "translated.png")
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
     print(f"\nDone in {minutes}:{seconds:02}. Look at:")
     for path in (_enlarged_evaluation(record, output / "best.png"), *_images(manifest, grid)):

@@ -90,7 +90,7 @@ def measure_baselines(
     pairs, count = evaluator.pairs, evaluator.real.count
     real_halves = evaluator.group.broadcast_object(lambda: _measure_halves(evaluator))
     inverted_grey = evaluator.measure_pairs(
-        _batches_like_pairs(evaluator, lambda indices: _inverted_grey(pairs.rgb.take(indices)))
+        _batches_like_pairs(evaluator, lambda indices: invert_grey(pairs.rgb.take(indices)))
     )
     lengths = torch.zeros(len(training), evaluator.group.size, dtype=torch.int64)
     lengths[:, evaluator.group.rank] = torch.tensor([len(frames) for frames in training])
@@ -160,7 +160,8 @@ def _evenly_spaced(
             yield index, frames.take(i * total // count - start for i in indices)
 
 
-def _inverted_grey(rgb: Tensor) -> Tensor:
+def invert_grey(rgb: Tensor) -> Tensor:
+    """The baseline's images, uint8 [batch, 1, height, width], of uint8 RGB images."""
     return 255 - rgb_to_grayscale(rgb)
 
 

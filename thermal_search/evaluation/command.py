@@ -5,8 +5,8 @@ import multiprocessing
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
 from thermal_search import generator
+from thermal_search.architectures.from_file import SourceFile, register
 from thermal_search.data.frames import EVALUATION_BATCH, EvaluationPairs, Frames
 from thermal_search.data.manifest import Manifest, Split, read_manifest
 from thermal_search.data.parquet import read_pairs, read_thermal
@@ -23,7 +24,6 @@ from thermal_search.distributed.worker_group import WorkerGroup, WorkerLost, kee
 from thermal_search.errors import (
     DatasetError,
     MetricError,
-    SearchError,
     SettingsError,
     ThermalSearchError,
     TrialDiverged,
@@ -35,12 +35,13 @@ from thermal_search.evaluation.baselines import (
     load_cached_baselines,
     measure_and_cache_baselines,
 )
+from thermal_search.evaluation.comparability import note_other_alignment, require_equal_pixels
 from thermal_search.evaluation.comparison import compare
 from thermal_search.evaluation.evaluator import Evaluator, full_protocol
 from thermal_search.evaluation.real_statistics import measure_real_statistics
 from thermal_search.evaluation.report import EvaluationReport
-from thermal_search.images import Temperatures
 from thermal_search.metrics import (
+    EXTRACTORS,
     FeaturesPrecision,
     PerceptualDistance,
     build_extractor,
@@ -49,6 +50,9 @@ from thermal_search.metrics import (
     metric_name,
 )
 from thermal_search.storage import Location
+
+MAX_WORKERS = 256
+"""More is a typing error."""
 
 REPORT_FILE, ERROR_FILE, STORE_FILE = "report.json", "error.txt", "store"
 """Files of the worker processes, in a temporary folder."""
@@ -66,10 +70,16 @@ class EvaluationRequest:
 
     split: Split = "val"
     workers: int = 1
-    features: str = "inception"
+    features: str | None = None
+    """None: those of the generator's search."""
+
     inception_weights: Path | None = None
-    features_precision: FeaturesPrecision = "fp32"
+    features_precision: FeaturesPrecision | None = None
+    """None: that of the generator's search, or fp32 for other features."""
+
     lpips_weights: Path | None = None
+    own_architectures: tuple[SourceFile, ...] = ()
+    """The files of architectures that are not in the package."""
 
 
 class _ProgressCounter:
@@ -112,9 +122,15 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
     The number of workers does not change the metrics. Raises SearchError, DatasetError, MetricError
     or WeightsUnavailable if the request cannot be met.
     """
-    metric_name(request.features)
-    if request.workers < 1:
-        raise SettingsError(f"--workers must be at least 1, but is {request.workers}.")
+    if request.features:
+        metric_name(request.features)
+    if not 1 <= request.workers <= MAX_WORKERS:
+        raise SettingsError(
+            f"--workers must be from 1 to {MAX_WORKERS}, but is {request.workers:.20g}."
+        )
+    config = generator.load_config(request.model)
+    features, precision = _features(request, config.protocol)
+    request = replace(request, features=features, features_precision=precision)
     manifest = read_manifest(request.data)
     count = manifest.count("pairs", request.split)
     if count < 2:
@@ -122,19 +138,8 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
             f"A Frechet distance needs at least 2 pairs, but the {request.split} split of "
             f"{request.data} has {count}: pass another --split."
         )
-    size = generator.load(request.model).config.size
-    trained = generator.load_config(request.model).temperatures
-    if (generated := _range(trained)) != (found := _range(manifest.temperatures)):
-        raise SearchError(
-            f"{request.model} generates {generated}, but {request.data} has {found}, so that equal "
-            "pixels have other meanings: prepare it with the --thermal and --celsius of the "
-            "training data."
-        )
-    if size != manifest.size:
-        raise SearchError(
-            f"{request.model} generates images of {size} pixels a side, but {request.data} has "
-            f"{manifest.size}: prepare it with --size {size}."
-        )
+    generator.load(request.model)  # refuses what the workers would refuse
+    require_equal_pixels(request.model, config, manifest)
     with tempfile.TemporaryDirectory() as name:
         folder, counter = Path(name), _ProgressCounter()
         with _ProgressBar(counter):
@@ -145,11 +150,20 @@ def evaluate(request: EvaluationRequest) -> EvaluationReport:
         return EvaluationReport.model_validate_json((folder / REPORT_FILE).read_bytes())
 
 
-def _range(temperatures: Temperatures | None) -> str:
-    """What the pixels of thermal images mean, in words."""
-    if temperatures is None:
-        return "8-bit thermal images"
-    return f"temperatures from {temperatures.low:g} to {temperatures.high:g} degrees Celsius"
+def _features(
+    request: EvaluationRequest, protocol: Mapping[str, str | int]
+) -> tuple[str, FeaturesPrecision]:
+    """The features and their precision: those of the request, or else of the search's protocol."""
+    if request.features:
+        return request.features, request.features_precision or "fp32"
+    features, precision = protocol.get("features"), protocol.get("precision")
+    if features not in EXTRACTORS:
+        raise SettingsError(
+            f"{request.model} comes from a search on the features {features!r} of an encoder's "
+            "file, which is not part of it: pass the file as --features."
+        )
+    is_bf16 = (request.features_precision or precision) == "bf16"
+    return str(features), "bf16" if is_bf16 else "fp32"
 
 
 def _evaluate_in_processes(
@@ -176,8 +190,8 @@ def _run_worker(
 ) -> None:
     torch.set_num_threads(max((os.cpu_count() or 1) // request.workers, 1))
     keep_to_loopback()
-    store = f"file://{folder / STORE_FILE}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=request.workers)
+    store = dist.FileStore(str(folder / STORE_FILE), request.workers)  # pyright: ignore[reportPrivateImportUsage] - documented there
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=request.workers)
     try:
         _evaluate(request, folder, counter, rank=rank)
     except ThermalSearchError as error:
@@ -191,6 +205,8 @@ def _evaluate(
     request: EvaluationRequest, folder: Path, counter: _ProgressCounter, *, rank: int
 ) -> None:
     """Evaluates together with the other workers; rank 0 writes the report to `folder`."""
+    for file in request.own_architectures:
+        register(file)  # each process has a table of its own
     manifest = read_manifest(request.data)
     device = torch.device("cpu")
     if torch.cuda.is_available():
@@ -198,6 +214,8 @@ def _evaluate(
     group = WorkerGroup()
     config = generator.load_config(request.model)
     translator = generator.load(request.model).to(device)
+    assert request.features
+    assert request.features_precision
     extractor = build_extractor(
         request.features,
         inception_weights=request.inception_weights,
@@ -251,6 +269,7 @@ def _evaluate(
                 comparison.baseline: list(comparison.better)
                 for comparison in compare(metrics, baselines, metric)
             },
+            notes=note_other_alignment(config, manifest),
         )
         (folder / REPORT_FILE).write_text(report.model_dump_json())
 

@@ -134,6 +134,23 @@ class Evaluator:
         return EvaluationResult(metrics, grid.name)
 
     @torch.inference_mode()
+    def write_grid(self, translator: Translator, grid: Location | Path) -> None:
+        """Writes the image grid of `evaluate`, without metrics: not a collective, for rank 0.
+
+        Leaves the random state of the training unchanged.
+        """
+        batches = range(-(-GRID_ROWS // EVALUATION_BATCH))
+        was_training = translator.training
+        translator.eval()
+        with torch.random.fork_rng(devices=_cuda_devices(self.device)):
+            generated = [
+                to_pixels(thermal).cpu()
+                for _, (thermal, _) in zip(batches, self._generate(translator), strict=False)
+            ]
+        translator.train(was_training)
+        self._write_grid(torch.cat(generated), Location.of(grid))
+
+    @torch.inference_mode()
     def measure_pairs(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float]:
         """All metrics of uint8 batches of generated images and their real ones, over all workers.
 

@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from thermal_search.documents import Section
+from thermal_search.errors import printable
 from thermal_search.evaluation.baselines import Baselines
 from thermal_search.evaluation.comparison import EDGES_NOTE, compare, needs_edges_note
 from thermal_search.metrics import HIGHER_IS_BETTER
@@ -42,6 +43,9 @@ class EvaluationReport(Section):
     better_than: dict[str, list[str]]
     """By baseline: the measures in which the generator is better."""
 
+    notes: list[str]
+    """Sentences on what these metrics do not compare with; empty if there is nothing to say."""
+
 
 def print_report(report: EvaluationReport) -> None:
     """Prints the table of metrics, with a column for each baseline, and what beats what."""
@@ -72,3 +76,5 @@ def print_report(report: EvaluationReport) -> None:
         console.print(comparison.sentence(), highlight=False)
     if needs_edges_note(comparisons):
         console.print(EDGES_NOTE, highlight=False)
+    for note in report.notes:
+        console.print(printable(f"Note: {note}"), highlight=False, markup=False)

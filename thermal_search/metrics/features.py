@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from thermal_search.errors import MetricError
+from thermal_search.errors import MetricError, nearest
 from thermal_search.metrics.efficientnet import build_efficientnet
 from thermal_search.metrics.encoder_files import SUFFIXES, build_encoder
 from thermal_search.metrics.extractor import Extractor, FeaturesPrecision
@@ -35,9 +35,9 @@ def metric_name(features: str) -> str:
         return f"fd_{features.replace('-', '_')}"
     if is_file(features):
         return "fd_" + re.sub(r"[^a-z0-9]+", "_", Path(features).stem.lower()).strip("_")
+    files = f"{', '.join(EXTRACTORS)}, and an encoder's file ({' or '.join(SUFFIXES)})"
     raise MetricError(
-        f"Unknown features {features!r}. Available: {', '.join(EXTRACTORS)}, or an encoder's file "
-        f"({' or '.join(SUFFIXES)})."
+        f"Unknown features {features!r}: {nearest(features, list(EXTRACTORS), otherwise=files)}"
     )
 
 

@@ -24,6 +24,11 @@ class SelfAttention(nn.Module):
         query = positions(self.query(features))
         key = positions(F.max_pool2d(self.key(features), 2))
         value = positions(F.max_pool2d(self.value(features), 2))
-        attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+        if torch.compiler.is_exporting():
+            # As one of several heads: ONNX has no other attention.
+            heads = (tensor[:, None] for tensor in (query, key, value))
+            attended = F.scaled_dot_product_attention(*heads, scale=1.0)[:, 0]
+        else:
+            attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         attended = attended.transpose(1, 2).unflatten(2, features.shape[2:])
         return features + self.gain * self.output(attended)

@@ -40,7 +40,8 @@ class EqualizedConv2d(nn.Module):
         self, in_channels: int, out_channels: int, kernel_size: int, *, gain: float = GAIN
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel_size, kernel_size))
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel_size, kernel_size))
+        nn.init.normal_(self.weight)
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.scale = gain / math.sqrt(in_channels * kernel_size**2)
         self.padding = kernel_size // 2
@@ -65,7 +66,9 @@ class EqualizedLinear(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_multiplier)
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        with torch.no_grad():
+            self.weight.normal_().div_(lr_multiplier)
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         self.scale = gain / math.sqrt(in_features) * lr_multiplier
         self.lr_multiplier = lr_multiplier

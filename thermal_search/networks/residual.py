@@ -17,6 +17,9 @@ class ResidualTranslator(nn.Module):
     Two strided convolutions, residual blocks at a quarter of the size, two transposed convolutions.
     """
 
+    DOWNSAMPLING = 4
+    """Both sides of an image must be a multiple of this."""
+
     def __init__(self, *, out_channels: int, width: int = 64, blocks: int = 9) -> None:
         super().__init__()
         self.layers = nn.Sequential(

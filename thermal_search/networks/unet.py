@@ -118,10 +118,16 @@ class PerImageBatchNorm(nn.BatchNorm2d):
 class Dropout(nn.Module):
     """Dropout that can stay active at test time, where it is pix2pix's only noise."""
 
+    one_mask = False
+    """Whether all images of a batch get the same mask: then an image's result does not depend on
+    its place in the batch."""
+
     def __init__(self, probability: float, *, at_test: bool) -> None:
         super().__init__()
         self.probability, self.at_test = probability, at_test
 
     def forward(self, features: Tensor) -> Tensor:
         is_active = self.training or self.at_test
+        if is_active and self.one_mask:
+            return features * F.dropout(torch.ones_like(features[:1]), self.probability)
         return F.dropout(features, self.probability, training=is_active)

@@ -12,14 +12,19 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Protocol, TypeVar
 
 from thermal_search import local_ray
 from thermal_search.errors import DatasetError
+from thermal_search.socket_folder import temporary_folder_for
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+SERVER_SOCKET = "pymp-12345678/listener-12345678"
+"""The path of the fork server's socket, in a temporary folder."""
 
 QUEUED_PER_PROCESS = 2
 """Items that wait for each process, so that it never idles."""
@@ -47,6 +52,8 @@ def open_pool(processes: int | None, address: str | None) -> Generator[Pool]:
     # A fork of a server that has imported everything starts at once and shares its memory.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["thermal_search.preparation.shards"])
+    with temporary_folder_for(SERVER_SOCKET):
+        forkserver.ensure_running()
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_init_worker)
     try:
         yield _ProcessPool(pool, count)

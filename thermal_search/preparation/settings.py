@@ -5,12 +5,12 @@ This module is the only place that declares them. It imports neither torch nor R
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Group, Parameter
 from pydantic import BeforeValidator, Field, field_validator
 
-from thermal_search.choices import Split
+from thermal_search.choices import HOMOGRAPHY_PREFIX, FixedAlignment, Split
 from thermal_search.command_line import Settings, Switch
 
 LayoutName = Literal[
@@ -32,12 +32,15 @@ LayoutName = Literal[
 ResizeFilter = Literal["bicubic", "bilinear", "lanczos", "box"]
 ThermalDepth = Literal["8bit", "16bit"]
 
-HOMOGRAPHY_PREFIX = "homography:"
-ALIGN_MODES = ("none", "center", "table", "auto")
+ALIGN_MODES: tuple[FixedAlignment, ...] = get_args(FixedAlignment)
 """The values of --align beside a homography file."""
 
 FLIR_V2_DEGREES = (45.0, 52.8)
 """Horizontal fields of view of FLIR ADAS v2's cameras, thermal and RGB (its README)."""
+
+MAX_SEED = 2**32 - 1
+MAX_WORKERS = 1024
+"""More is a typing error."""
 
 SOURCE = Parameter(group=Group("Source and output", sort_key=0))
 IMAGES = Parameter(group=Group("Images", sort_key=1))
@@ -97,7 +100,7 @@ class PreparationSettings(Settings, frozen=True):
     ] = (70.0, 15.0, 15.0)
     """Weights of the splits, for recordings that their authors did not split."""
 
-    seed: Annotated[int, Field(ge=0), SPLITS] = 0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED), SPLITS] = 0
     """Seed of the splits."""
 
     align: Annotated[str, ALIGNMENT] = "none"
@@ -132,7 +135,7 @@ class PreparationSettings(Settings, frozen=True):
     fast: Annotated[Switch, SPEED] = False
     """Let libjpeg scale large JPEGs while decoding: faster, but not exactly the same pixels."""
 
-    workers: Annotated[int | None, Field(ge=1), SPEED] = None
+    workers: Annotated[int | None, Field(ge=1, le=MAX_WORKERS), SPEED] = None
     """Worker processes; one per core by default."""
 
     address: Annotated[str | None, SPEED] = None

@@ -19,6 +19,14 @@ from thermal_search.storage import Location
 
 EXPERIMENT = "thermal-search"
 
+ADDRESSES = (
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Tables and columns of MLflow's database that hold addresses of files."""
+
 SHORT_TIMEOUTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
@@ -98,11 +106,13 @@ def _follow_move(connection: sqlite3.Connection, artifacts: str) -> None:
     connection.execute(
         "update experiments set artifact_location = ? where experiment_id = ?", (artifacts, id)
     )
-    connection.execute(
-        "update runs set artifact_uri = ? || substr(artifact_uri, ?) "
-        "where experiment_id = ? and substr(artifact_uri, 1, ?) = ?",
-        (artifacts, len(before) + 1, id, len(before), before),
-    )
+    for table, column in ADDRESSES:
+        if table in tables:
+            connection.execute(
+                f"update {table} set {column} = ? || substr({column}, ?) "
+                f"where substr({column}, 1, ?) = ?",
+                (artifacts, len(before) + 1, len(before) + 1, f"{before}/"),
+            )
 
 
 def _database(output: Location) -> Path:

@@ -129,10 +129,14 @@ def _operations(translator: Translator, images: int, budget: int) -> float:
 
 @contextlib.contextmanager
 def _without_autocast() -> Generator[None]:
-    """A context without torch.autocast, which does not know tensors without content. Whatever the
-    precision, the operations are the same."""
+    """A context where torch.autocast does nothing for tensors without content, of which it does not
+    know. Whatever the precision, the operations are the same."""
     autocast = torch.autocast
-    torch.autocast = lambda *_, **__: nullcontext()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def known(device: str, *arguments: Any, **options: Any) -> Any:
+        return nullcontext() if device == META.type else autocast(device, *arguments, **options)
+
+    torch.autocast = known  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:

@@ -29,6 +29,8 @@ from thermal_search.training.hardware import (
 from thermal_search.training.loss_meter import LossMeter
 from thermal_search.training.moving_average import MovingAverage, recompute_batch_norm
 from thermal_search.training.optimizers import build_optimizers
+from thermal_search.training.starting_weights import start_from
+from thermal_search.training.system_metrics import SystemMeter
 from thermal_search.training.trial_plan import TrialEvaluation, TrialPlan, grid_name
 
 INIT_IMAGES = 64
@@ -70,6 +72,7 @@ class Trial:
         device: torch.device,
     ) -> None:
         self.plan, self.evaluator, self.group, self.device = plan, evaluator, group, device
+        start = plan.applicable_start
         # All workers build the same networks; afterwards their random draws differ.
         torch.manual_seed(plan.seed)
         self.translator = _build(plan, data.size).to(device)
@@ -78,11 +81,13 @@ class Trial:
         torch.backends.cudnn.benchmark = use_cudnn_benchmark(self.translator, device)
         self.translator.workers = group.size
         self.batches = _batches(self.translator, plan, data, group, device)
-        self.temperatures = data.temperatures
+        self.temperatures, self.alignment = data.temperatures, data.alignment
         self.frames, thermal = data.paired if self.translator.needs_pairs else data.unpaired
         self.translator.init_from_data(
             Batch(rgb=self._spread(self.frames), thermal=self._spread(thermal))
         )
+        # After it: an exported generator's constants belong to its weights.
+        self.taken_over = start_from(self.translator.generator, start) if start else None
         group.broadcast_parameters(self.translator)
         self.optimizers = build_optimizers(self.translator)
         self.average = MovingAverage.of(self.translator)
@@ -109,7 +114,12 @@ class Trial:
         return self.progress.images >= self.plan.images
 
     def evaluations(self) -> Iterator[TrialEvaluation]:
-        """Trains to the end of the budget and yields each evaluation after saving the state."""
+        """Trains to the end of the budget and yields each evaluation after saving the state.
+
+        Before the first step it writes the image grid of the untrained generator.
+        """
+        if not self.progress.images:
+            self._write_untrained_grid()
         while not self.is_done:
             yield self._train_to_next_evaluation()
 
@@ -123,7 +133,7 @@ class Trial:
         plan, progress = self.plan, self.progress
         started, images_before = time.monotonic(), progress.images
         goal = min((progress.images // plan.evaluate_every + 1) * plan.evaluate_every, plan.images)
-        meter = LossMeter(self.device)
+        meter, system = LossMeter(self.device), SystemMeter(self.group, self.device)
         self.translator.train()
         try:
             while progress.images < goal:
@@ -131,7 +141,7 @@ class Trial:
             losses = meter.means()
         except TrialDiverged as divergence:
             raise TrialDiverged(f"{divergence} after {progress.images:,} images") from None
-        trained = time.monotonic() - started
+        trained, used = time.monotonic() - started, system.read()
         self.group.average_running_stats(self.translator)
         with self.averaged_weights():
             result = self.evaluator.evaluate(
@@ -148,10 +158,16 @@ class Trial:
             seconds=round(progress.seconds, 3),
             images_per_second=round((progress.images - images_before) / trained, 3),
             grid=result.grid,
+            system=used,
         )
         progress.history.append(evaluation)
         self._save()
         return evaluation
+
+    def _write_untrained_grid(self) -> None:
+        """Only an image: neither the weights nor the random numbers of the training change."""
+        if self.group.is_rank_zero:
+            self.evaluator.write_grid(self.translator, self.plan.folder / grid_name(0))
 
     def step(self) -> dict[str, Tensor]:
         """Runs one training step; returns its loss terms, averaged over the workers."""
@@ -253,6 +269,7 @@ class Trial:
             parameters=dict(self.plan.parameters),
             size=self.translator.config.size,
             temperatures=self.temperatures,
+            alignment=self.alignment,
             images=self.progress.images,
             metrics=self.progress.history[-1].metrics,
             protocol=self.evaluator.full_protocol,
@@ -269,6 +286,7 @@ class Trial:
             "parameters": dict(plan.parameters),
             "seed": plan.seed,
             "images": plan.images,
+            **({"start": start.digest} if (start := plan.applicable_start) else {}),
         }
 
     def _restore(self, folder: Location) -> None:

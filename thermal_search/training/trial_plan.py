@@ -1,11 +1,21 @@
 """What a trial trains, and what an evaluation finds: plain data, for processes without torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from thermal_search.choices import Precision
 from thermal_search.storage import Location
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """The exported generator that trials of its architecture begin from."""
+
+    model: Location
+    architecture: str
+    digest: str
+    """`generator.Weights.digest` of its weights when the search began."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +55,13 @@ class TrialPlan:
 
     seed: int = 0
     precision: Precision = "auto"
+    start_from: StartingPoint | None = None
+
+    @property
+    def applicable_start(self) -> StartingPoint | None:
+        """What this trial starts from; None if that is a generator of another architecture."""
+        start = self.start_from
+        return start if start and start.architecture == self.architecture else None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", Location.of(self.folder))
@@ -76,3 +93,6 @@ class TrialEvaluation:
 
     grid: str | None
     """The image grid's file name in the trial's folder."""
+
+    system: dict[str, float] = field(default_factory=dict[str, float])
+    """What the workers have used since the previous evaluation, as `SystemMeter` measures it."""

@@ -1,5 +1,6 @@
 """How long each trial trains: as many images as any other, or as much compute."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 from typing import ClassVar, Literal
@@ -7,6 +8,7 @@ from typing import ClassVar, Literal
 import search_spaces
 from thermal_search.architectures import ARCHITECTURES
 from thermal_search.documents import Document, Section
+from thermal_search.errors import SearchError
 from thermal_search.training.operations import Cost, cost_of
 from thermal_search.training.trial_plan import TrialBudget
 from thermal_search.tuning.slots.messages import TrialConfig
@@ -74,13 +76,26 @@ class Budgets:
     the search has a calibration, the seconds that an operation of its architecture takes.
     """
 
-    def __init__(self, size: int, compute: float, calibration: Calibration | None = None) -> None:
-        """`size`: of the images, in pixels. `compute`: of every trial, in images of the reference."""
+    def __init__(
+        self,
+        size: int,
+        compute: float,
+        calibration: Calibration | None = None,
+        published: Callable[[str], TrialConfig] | None = None,
+    ) -> None:
+        """
+        Args:
+            size: of the images, in pixels.
+            compute: of every trial, in images of the reference.
+            published: the published point of an architecture; by default that of the package.
+        """
         self.size, self.compute, self.calibration = size, compute, calibration
+        self.published = published or _published
 
     def fix(self, config: TrialConfig) -> TrialConfig:
         """A configuration with its budget: of EVALUATIONS_PER_TRIAL equal parts."""
-        images = self.compute * self.unit_seconds / self._seconds(config.architecture, self.cost(config))
+        seconds = self._seconds(config.architecture, self.cost(config))
+        images = self.compute * self.unit_seconds / seconds
         every = max(round(images / EVALUATIONS_PER_TRIAL), 1)
         return replace(config, budget=equal_images(config, every * EVALUATIONS_PER_TRIAL, every))
 
@@ -88,7 +103,7 @@ class Budgets:
         """The fraction of a trial's operations that it has done, 0 .. 1."""
         if not ARCHITECTURES[trial.architecture].grows:
             return trial.share
-        return cost_of(trial.architecture, self.size, trial.parameters).done(trial.share)
+        return self.cost(TrialConfig(trial.architecture, trial.parameters)).done(trial.share)
 
     @property
     def unit_seconds(self) -> float:
@@ -96,13 +111,33 @@ class Budgets:
         return self._seconds(REFERENCE, reference_cost(self.size))
 
     def cost(self, config: TrialConfig) -> Cost:
-        return cost_of(config.architecture, self.size, config.parameters)
+        """Of a setting; of one that cannot be trained, which its trial will say, that of the
+        published point. SearchError if that cannot be counted either."""
+        try:
+            return cost_of(config.architecture, self.size, config.parameters)
+        except Exception:
+            published = self.published(config.architecture)
+        try:
+            return cost_of(published.architecture, self.size, published.parameters)
+        except Exception as error:
+            raise SearchError(
+                f"What {config.architecture} costs cannot be counted ({_line(error)}): pass "
+                "--images, which gives every trial the same number of images."
+            ) from error
 
     def _seconds(self, architecture: str, cost: Cost) -> float:
         per_operation = 1.0
         if self.calibration:
             per_operation = self.calibration.seconds_per_operation(architecture)
         return cost.per_image * per_operation
+
+
+def _published(architecture: str) -> TrialConfig:
+    return TrialConfig(architecture, search_spaces.load(architecture).published)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def equal_images(config: TrialConfig, images: int, evaluate_every: int) -> TrialBudget:

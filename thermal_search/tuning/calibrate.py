@@ -6,6 +6,8 @@ from typing import Any
 
 import ray
 
+from thermal_search.architectures import from_file
+from thermal_search.architectures.from_file import SourceFile
 from thermal_search.choices import Precision
 from thermal_search.errors import SearchError
 from thermal_search.tuning.budgets import REFERENCE, Budgets, Calibration, Speed
@@ -29,11 +31,14 @@ def _measure(
     threads: int,
     precision: Precision,
     use_gpu: bool,
+    own: tuple[SourceFile, ...],
 ) -> Any:
     """A Measurement, or the sentence that says why there is none."""
     from thermal_search.training.speed import measure
 
     try:
+        for file in own:
+            from_file.register(file)
         return measure(
             architecture,
             parameters,
@@ -60,6 +65,7 @@ def calibrate(plan: SearchPlan, size: int, placement: SlotPlacement) -> tuple[Ca
     seconds = (SECONDS - START_SECONDS) * placement.slots / len(points)
     gpus = placement.resources_per_worker.get("GPU", 0.0)
     remote = _measure.options(num_cpus=placement.resources_per_worker["CPU"], num_gpus=gpus)
+    own = tuple(from_file.registered[name] for name in plan.own_architectures)
     ends = time.monotonic() + SECONDS
     running: dict[Any, str] = {}
     measured: dict[str, Any] = {}
@@ -76,6 +82,7 @@ def calibrate(plan: SearchPlan, size: int, placement: SlotPlacement) -> tuple[Ca
                 placement.threads_per_worker,
                 plan.precision,
                 gpus > 0,
+                own,
             )
             running[reference] = name
         done, _ = ray.wait(list(running), timeout=max(ends - time.monotonic(), 0.0))
@@ -125,7 +132,7 @@ def unit_seconds(calibration: Calibration) -> float:
 
 def _points(plan: SearchPlan) -> dict[str, Mapping[str, Any]]:
     """The published points by architecture, the reference's included."""
-    space = ConditionalSpace(plan.architectures, plan.fixed_parameters)
+    space = plan.search_space()
     points = {name: space.published(name).parameters for name in plan.architectures}
     if REFERENCE not in points:
         points[REFERENCE] = ConditionalSpace((REFERENCE,)).published(REFERENCE).parameters

@@ -8,29 +8,44 @@ from optuna.storages import BaseStorage
 from ray import tune
 from ray.exceptions import RayTaskError
 
-from thermal_search.evaluation.baselines import Baselines
 from thermal_search.evaluation.comparison import comparison_tags
 from thermal_search.storage import Location
 from thermal_search.tracking.log_queue import LogQueue
+from thermal_search.tracking.provenance import dataset_input
 from thermal_search.tracking.runs import SearchLogger
 from thermal_search.tracking.store import prepare_database
 from thermal_search.training.trial_plan import grid_name
 from thermal_search.tuning.final_ranking import mlflow_summary
 from thermal_search.tuning.hours import SearchTime
+from thermal_search.tuning.logged_metrics import (
+    end_tags,
+    grid_step,
+    logged_metrics,
+    logged_training,
+    objective_sentence,
+    search_view,
+    start_tags,
+)
 from thermal_search.tuning.pareto_plot import draw_pareto_front
+from thermal_search.tuning.plan import FILE as PLAN
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
 from thermal_search.tuning.ranking_text import compare_trial
-from thermal_search.tuning.record import Phase, SearchRecord
+from thermal_search.tuning.record import BASELINES_FILE, Phase, SearchRecord
+from thermal_search.tuning.search_note import search_note
 from thermal_search.tuning.shared_study import SharedStudy
+from thermal_search.tuning.slots.mailbox import stop_slots
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
-from thermal_search.tuning.space import OBJECTIVE, SECOND_OBJECTIVE
 from thermal_search.tuning.stopping import SearchStopper
+from thermal_search.tuning.summary import FILE as SUMMARY
+from thermal_search.tuning.summary import OUT_OF_TIME, Status, TrialRecord
 from thermal_search.tuning.time_left import Estimate
-from thermal_search.tuning.summary import OUT_OF_TIME, RetrainingRecord, Status, TrialRecord
 
 TIMEOUT_S = 120.0
 """How long the end of a search waits for an MLflow server that is unreachable."""
+
+STOP_TIMEOUT_S = 10.0
+"""The same if the search is stopped: what it misses is logged when the search resumes."""
 
 
 def resume_command(plan: SearchPlan) -> str:
@@ -38,12 +53,8 @@ def resume_command(plan: SearchPlan) -> str:
     return f"thermal-search search --output {shlex.quote(str(plan.output))} --resume"
 
 
-def _flatten(baselines: Baselines) -> dict[str, float]:
-    return {
-        f"baseline_{name}/{key}": value
-        for name, metrics in baselines.items()
-        for key, value in metrics.items()
-    }
+REPORT_FILE = "report.html"
+"""What `thermal-search report` writes to the output folder."""
 
 
 class SearchCallback(tune.Callback):
@@ -56,16 +67,26 @@ class SearchCallback(tune.Callback):
         phase: Phase,
         stopper: SearchStopper,
         storage: BaseStorage | None = None,
+        stop_reasons: Mapping[str, str] | None = None,
+        *,
         time: SearchTime | None = None,
         estimate: Estimate | None = None,
     ) -> None:
-        """`storage`: Optuna's, for the study that others open; None for no such study. `time`: of a
-        search with --hours. `estimate`: of the time left."""
+        """
+        Args:
+            storage: Optuna's, for the study that others open; None for no such study.
+            stop_reasons: why the scheduler stops a trial, by id; it is filled while trials run.
+            time: of a search with --hours.
+            estimate: of the time left.
+        """
+        self.stop_reasons = {} if stop_reasons is None else stop_reasons
         self.record, self.plan, self.stopper = record, record.plan, stopper
         self.phase: Phase = phase
         self.storage, self.time, self.estimate = storage, time, estimate
         self.has_evaluated = False
         """Whether a slot of this run has evaluated a trial."""
+
+        self.are_slots_stopped = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -74,7 +95,13 @@ class SearchCallback(tune.Callback):
         plan = self.plan
         self.progress = Progress(plan, self.record, self.phase, estimate=self.estimate)
         prepare_database(plan.output, self.progress.warn)
-        self.logger = SearchLogger(plan.output, plan.id, plan.mlflow_params())
+        self.logger = SearchLogger(
+            plan.output,
+            plan.id,
+            plan.mlflow_params(),
+            dataset=dataset_input(plan.data, plan.dataset_digest, plan.protocol),
+            view=search_view(plan),
+        )
         self.log_queue = LogQueue(self.progress.warn)
         self.study = (
             SharedStudy(self.record, self.storage, self.progress.warn) if self.storage else None
@@ -84,6 +111,9 @@ class SearchCallback(tune.Callback):
             self.logger.begin()  # a server that refuses does so before anything is trained
         else:
             self._log(self.logger.open)
+        sentence = objective_sentence(self.record.objective, plan.average_last)
+        self._log(lambda: self.logger.log_summary({}, {"objective": sentence}))
+        self._describe()
         for trial in self._records.values():
             # A copy as it is now: later evaluations are logged by their own entries.
             past = trial.model_copy(update={"history": [*trial.history]})
@@ -96,6 +126,9 @@ class SearchCallback(tune.Callback):
             self.record.write_summary()
             if self.time:
                 self.time.keep()
+        if self.stopper.reason and not self.are_slots_stopped:
+            self.are_slots_stopped = True
+            stop_slots()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         id = trial.trial_id
@@ -103,7 +136,8 @@ class SearchCallback(tune.Callback):
             self.record.start(id)
         self._share(id)
         self._log(lambda: self._start_run(self.record[id]))
-        self.progress.show(f"{id} {self.record[id].architecture} starts")
+        self.progress.begin(id)
+        self.progress.show(id, "starts")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -120,21 +154,21 @@ class SearchCallback(tune.Callback):
         assert evaluation
         if self.record.baselines and not self.are_baselines_logged:
             self.are_baselines_logged = True
-            self._log(lambda: self.logger.log_summary(_flatten(self.record.baselines), {}))
+            self._log(lambda: self._log_files(BASELINES_FILE))
+            self._describe()
         record = self.record[id]
-        values = {
-            **self._metrics(record, len(record.history)),
-            "seconds": evaluation.seconds,
-            "images_per_second": evaluation.images_per_second,
-            **evaluation.losses,
-        }
+        count = len(record.history)
+        values = logged_metrics(self.record, record, count) | logged_training(evaluation)
         grid = self._folder(id) / evaluation.grid if evaluation.grid else None
-        self._log(lambda: self.logger.log_evaluation(id, evaluation.images, values, grid))
+        if count == 1:
+            self._log(lambda: self.logger.log_grid(id, 0, self._folder(id) / grid_name(0)))
+        images, step = evaluation.images, grid_step(record.budget, evaluation.images)
+        self._log(lambda: self.logger.log_evaluation(id, images, values, grid, grid_step=step))
         metric = self.plan.metric
         self.progress.show(
-            f"{id} {record.architecture} {evaluation.images:,} images: "
-            f"{metric} {evaluation.metrics[metric]:.2f} "
-            f"({evaluation.images_per_second:.1f} images/s)"
+            id,
+            f"{images:,} images: {metric} {evaluation.metrics[metric]:.2f} "
+            f"({evaluation.images_per_second:.1f} images/s)",
         )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -142,11 +176,8 @@ class SearchCallback(tune.Callback):
         status: Status = report.status if report else "running"
         reason = report.reason if report else ""
         if status == "running":
-            record, status = self.record[trial.trial_id], "stopped"
-            reason = self.record.stop_reasons.pop(trial.trial_id, None) or (
-                f"at {record.images:,} images it was not among the best of the "
-                f"{record.architecture} trials"
-            )
+            images, status = self.record[trial.trial_id].images, "stopped"
+            reason = self.stop_reasons.get(trial.trial_id, f"at {images:,} images")
             if self.stopper.has_ended(trial.trial_id):
                 reason = OUT_OF_TIME
         self._end(trial.trial_id, status, reason)
@@ -182,18 +213,21 @@ class SearchCallback(tune.Callback):
             self.record.flush()
             if self.time:
                 self.time.save()
-        metric, best = self.plan.metric, self.record.best
-        logged = (best.id, self.record.metric_mean(best, metric)) if best else None
         status = "interrupted" if self.stopper.reason else "completed"
-        self._log(lambda: self.logger.end(metric, logged, status))
+        self._log(lambda: self.logger.end(status))
+        if best := self.record.best:
+            self._log_best(best)
         if self.record.objective.has_two_objectives:
             self._log_pareto_front()
         if ranking := self.record.final_ranking:
             values, tags = mlflow_summary(ranking)
             self._log(lambda: self.logger.log_summary(values, tags))
-        if left := self.log_queue.close(TIMEOUT_S):
+        self._describe()
+        self._log(self._log_files)
+        timeout_s = STOP_TIMEOUT_S if self.stopper.reason else TIMEOUT_S
+        if left := self.log_queue.close(timeout_s):
             self.progress.warn(
-                f"MLflow has been unreachable for {TIMEOUT_S:.0f} s: the last {left} entries are "
+                f"MLflow has been unreachable for {timeout_s:.0f} s: the last {left} entries are "
                 "not logged. Nothing else is lost. When the server is back, run "
                 f"{resume_command(self.plan)} to log them."
             )
@@ -201,22 +235,45 @@ class SearchCallback(tune.Callback):
             self.study.close()
         self.progress.close()
 
+    def _log_best(self, best: TrialRecord) -> None:
+        """Points from the search's own run to that of its best trial."""
+        metric, value = self.plan.metric, self.record.metric_mean(best, self.plan.metric)
+        tags = {"best_trial": best.id, "best_architecture": best.architecture}
+
+        def log() -> None:
+            run = {"best_run": self.logger.run_id_of(best.id)}
+            self.logger.log_summary({f"result/best_{metric}": value}, tags | run)
+
+        self._log(log)
+
     def _log_pareto_front(self) -> None:
         pareto_front = self.record.pareto_front()
         for trial in self.record.ranking():
             tags = {"on_pareto_front": str(trial.id in pareto_front).lower()}
             self._log(lambda id=trial.id, tags=tags: self.logger.set_tags(id, tags))
-        if figure := draw_pareto_front(self.record):
-            self._log(lambda: self.logger.log_figure(figure))
+        draw_pareto_front(self.record)
+
+    def _describe(self) -> None:
+        note = search_note(self.record)
+        self._log(lambda: self.logger.describe(note))
+
+    def _log_files(self, *names: str) -> None:
+        """Logs files of the output folder as artifacts of the search: these, or all results."""
+        output = self.plan.output
+        files = [output / name for name in names or (PLAN, SUMMARY, BASELINES_FILE, REPORT_FILE)]
+        if not names:
+            files += [file for file in output.list() if file.name.endswith(".png")]
+        for file in files:
+            self.logger.log_file(file)
 
     def _end(self, id: str, status: Status, reason: str) -> None:
         with self.stopper.on_storage_faults():
             self.record.end(id, status, reason)
         self._share(id)
         self._log(lambda: self._end_run(self.record[id]))
-        self.progress.show(
-            f"{id} {self.record[id].architecture} {status}" + (f": {reason}" if reason else "")
-        )
+        self._describe()
+        self.progress.show(id, status + (f": {reason}" if reason else ""))
+        self.progress.end(id)
 
     def _share(self, id: str) -> None:
         if self.study:
@@ -225,28 +282,22 @@ class SearchCallback(tune.Callback):
     def _catch_up(self, trial: TrialRecord) -> None:
         self._start_run(trial)
         logged = self.logger.logged_images(trial.id, self.plan.metric)
-        for count, evaluation in enumerate(trial.history, start=1):
-            if evaluation.images not in logged:
-                grid = self._folder(trial.id) / grid_name(evaluation.images)
-                values = self._metrics(trial, count)
-                self.logger.log_evaluation(trial.id, evaluation.images, values, grid)
+        missing = [e for e in enumerate(trial.history, start=1) if e[1].images not in logged]
+        if missing and missing[0][0] == 1 and not self.logger.has_grid(trial.id, 0):
+            self.logger.log_grid(trial.id, 0, self._folder(trial.id) / grid_name(0))
+        for count, evaluation in missing:
+            grid = self._folder(trial.id) / grid_name(evaluation.images)
+            values = logged_metrics(self.record, trial, count)
+            step = grid_step(trial.budget, evaluation.images)
+            self.logger.log_evaluation(trial.id, evaluation.images, values, grid, grid_step=step)
         if trial.status != "running":
             self._end_run(trial)
 
-    def _metrics(self, trial: TrialRecord, count: int) -> dict[str, float]:
-        """The metrics of evaluation `count` (from 1), and the trial's objective at that time."""
-        values = self.record.objective_after(trial, count)
-        names = (OBJECTIVE, SECOND_OBJECTIVE)
-        return trial.history[count - 1].metrics | dict(zip(names, values, strict=False))
-
     def _start_run(self, trial: TrialRecord) -> None:
-        tags: dict[str, str] = {}
-        if isinstance(trial, RetrainingRecord):
-            tags = {"finalist": trial.finalist, "seed": str(trial.seed)}
-        self.logger.start_trial(trial.id, trial.architecture, trial.parameters, tags)
+        self.logger.start_trial(trial.id, trial.architecture, trial.parameters, start_tags(trial))
 
     def _end_run(self, trial: TrialRecord) -> None:
-        tags: dict[str, str] = {}
+        tags = end_tags(self.record, trial)
         if trial.beats_inverted_grey is not None:
             tags["beats_inverted_grey"] = str(trial.beats_inverted_grey).lower()
             tags |= comparison_tags(compare_trial(self.record, trial))

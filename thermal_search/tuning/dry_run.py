@@ -12,11 +12,10 @@ from thermal_search.tuning.budgets import Calibration
 from thermal_search.tuning.calibrate import calibrate
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.pace import compute_of, trial_seconds
+from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.slots.config import SlotPlacement
 from thermal_search.tuning.slots.messages import TrialConfig
-from thermal_search.tuning.space import ConditionalSpace
 from thermal_search.tuning.time_left import TrialTimes, time_left
 
 EVALUATIONS = "Evaluations come on top: their time depends on the features and the validation pairs."
@@ -50,9 +49,9 @@ def forecast(
     Args:
         device_bytes: the memory of one slot's device.
     """
-    uses_calibration = bool(plan.hours) and not plan.images and not plan.compute
-    budgets = plan.budgets(calibration.size, calibration if uses_calibration else None)
-    space = ConditionalSpace(plan.architectures, plan.fixed_parameters)
+    uses = calibration if plan.needs_calibration else None
+    budgets = plan.budgets(calibration.size, uses)
+    space = plan.search_space()
     points = {
         name: plan.fix_budget(space.published(name), budgets) for name in plan.architectures
     }

@@ -52,9 +52,12 @@ def rank_finalists(
 def mlflow_summary(ranking: FinalRanking) -> tuple[dict[str, float], dict[str, str]]:
     """Metrics and tags for the search's own MLflow run."""
     winner = ranking.winner
-    values = {"winner_mean": winner.objective.mean, "winner_std": winner.objective.std}
+    values = {
+        "result/winner_mean": winner.objective.mean,
+        "result/winner_std": winner.objective.std,
+    }
     for key, value in winner.test_metrics.items():
-        values |= {f"test_{key}": value.mean, f"test_{key}_std": value.std}
+        values |= {f"result/test_{key}": value.mean, f"result/test_{key}_std": value.std}
     tags = {
         "winner_generator": ranking.generator,
         "winner_finalist": ranking.finalist,
@@ -81,6 +84,7 @@ def _rank(
         test_metrics={
             key: _mean_and_std([metrics[key] for metrics in tested])
             for key in (tested[0] if tested else ())
+            if all(key in metrics for metrics in tested)
         },
     )
 

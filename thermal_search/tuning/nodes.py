@@ -1,13 +1,16 @@
 """The nodes of the Ray cluster that a search runs on: joining it, and waiting for its nodes."""
 
+import contextlib
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.autoscaler.sdk import request_resources
+from ray.exceptions import RayError
 
 from thermal_search import local_ray
 from thermal_search.errors import SearchError
@@ -16,6 +19,7 @@ from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.slots.config import SlotPlacement
 
 POLL_INTERVAL_S = 1.0
+NODE_CHECK_S = 2.0
 
 ENVIRONMENT = {
     # Under `uv run`, Ray would build a second environment for every worker.
@@ -140,10 +144,32 @@ def _total(nodes: list[Node]) -> str:
     return ", ".join(f"{total:g} {name}s" for name, total in totals.items() if total) or "no CPUs"
 
 
-def resource_of_this_node() -> str:
-    """The resource that Ray gives the node of this process, 1.0 of it."""
+@contextlib.contextmanager
+def watch_this_node(report_loss: Callable[[str], None]) -> Generator[None]:
+    """A context in which `report_loss` gets the reason if the node of this process leaves the
+    cluster: its raylet was killed. Ray would wait for it forever."""
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(NODE_CHECK_S):
+            with contextlib.suppress(RayError):
+                if not _this_node()["Alive"]:
+                    report_loss(
+                        "Ray has ended on the machine that the search runs on (its raylet was "
+                        "killed, perhaps because memory ran out)"
+                    )
+                    return
+
+    thread = threading.Thread(target=watch, name="node", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+
+
+def _this_node() -> dict[str, Any]:
+    """What Ray knows of the node of this process."""
     here = ray.get_runtime_context().get_node_id()
-    (resources,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
-    return next(
-        name for name in resources if name.startswith("node:") and not name.endswith("head__")
-    )
+    (node,) = (node for node in ray.nodes() if node["NodeID"] == here)
+    return node

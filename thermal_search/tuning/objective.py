@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from thermal_search.errors import SettingsError
+from thermal_search.errors import SettingsError, nearest
 from thermal_search.metrics import HIGHER_IS_BETTER, metric_name
 
 PARETO = "pareto:"
@@ -134,5 +134,6 @@ def _key(name: str, text: str, features: str) -> str:
     if name in keys.values():
         return name
     raise SettingsError(
-        f"--objective {text!r}: unknown metric {name!r}. Available: {', '.join(NAMES)}."
+        f"--objective {text!r}: unknown metric {name!r}: "
+        f"{nearest(name, sorted({*NAMES, *keys.values()}), otherwise=', '.join(NAMES))}"
     )

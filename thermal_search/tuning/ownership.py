@@ -16,7 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
 
 from thermal_search.documents import Document
 from thermal_search.errors import SearchError
@@ -31,6 +33,10 @@ ATTEMPTS = 3
 """Tries of two processes that begin at the same moment and see each other."""
 
 
+Seconds = Annotated[float, Field(ge=0, lt=1e11)]
+"""Since the epoch."""
+
+
 class Claim(Document):
     """OUTPUT/owner-TOKEN.json."""
 
@@ -41,12 +47,12 @@ class Claim(Document):
     boot: str
     """Identifies the host's current run: process ids begin anew after a reboot."""
 
-    process: int
-    began: float
-    """When the process claimed the folder: seconds since the epoch."""
+    process: Annotated[int, Field(ge=1, lt=2**31)]
+    began: Seconds
+    """When the process claimed the folder."""
 
-    renewed: float
-    """When it last did: seconds since the epoch."""
+    renewed: Seconds
+    """When it last did."""
 
     @classmethod
     def new(cls) -> "Claim":
@@ -67,8 +73,8 @@ def own(output: Location, report_loss: Callable[[str], None]) -> Generator[None]
     """Holds an output folder. Raises SearchError if another process holds it.
 
     A dead owner's claim counts no more after `STALE_S` seconds, at once if it died on this host.
-    `report_loss` gets a sentence if this process loses the folder: because it was suspended for so
-    long that another one took over.
+    `report_loss` gets the reason if this process loses the folder: because it was suspended for so
+    long that another one took over, or because the folder is gone.
     """
     file = output / f"{PREFIX}{secrets.token_hex(8)}.json"
     claim = _claim(output, file)
@@ -78,7 +84,10 @@ def own(output: Location, report_loss: Callable[[str], None]) -> Generator[None]
         while not released.wait(HEARTBEAT_S):
             with contextlib.suppress(OSError, StorageError):  # tried again; trials report faults
                 if not file.exists():
-                    report_loss(f"another process has taken over {output}")
+                    taken = bool(_others(output))
+                    report_loss(
+                        f"another process has taken over {output}" if taken else gone(output)
+                    )
                     return
                 claim.model_copy(update={"renewed": time.time()}).write(file)
 
@@ -97,6 +106,11 @@ def require_free(output: Location) -> None:
     """Raises SearchError if another process holds an output folder. Writes nothing."""
     if holders := _others(output):
         raise SearchError(_describe(output, holders[0]))
+
+
+def gone(output: Location) -> str:
+    """What has happened to an output folder that lacks the search's files."""
+    return f"{output} is no longer the folder it began in: it was renamed, removed or unmounted"
 
 
 def _claim(output: Location, file: Location) -> Claim:

@@ -13,7 +13,6 @@ from thermal_search.tuning.plan import DEFAULT_TRIALS, SearchPlan
 from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.slots.config import SlotPlacement
 from thermal_search.tuning.slots.messages import TrialConfig
-from thermal_search.tuning.space import ConditionalSpace
 from thermal_search.tuning.time_left import TrialTimes, share_of, time_left
 
 CALIBRATION_FILE = "calibration.json"
@@ -46,7 +45,7 @@ class Pace:
         budgets = plan.budgets(size, calibration)
         before: dict[str, float] = {}
         if budgets and calibration:
-            space = ConditionalSpace(plan.architectures, plan.fixed_parameters)
+            space = plan.search_space()
             points = {name: budgets.fix(space.published(name)) for name in plan.architectures}
             before = trial_seconds(plan, points, calibration)
         times = TrialTimes(record, budgets.done if budgets else share_of, before)
@@ -78,7 +77,7 @@ def calibration_of(
             return Calibration.read_or_backup(file)
         except FileNotFoundError:
             raise SearchError(f"{file} is missing: {Calibration.REMEDY}.") from None
-    if not plan.hours or plan.images or plan.compute:
+    if not plan.needs_calibration:
         return None
     say("Measuring how fast each architecture trains here, for at most two minutes.")
     calibration, _ = calibrate(plan, size, placement)

@@ -2,6 +2,7 @@
 
 import logging
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -9,32 +10,38 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 import search_spaces
+from search_spaces import SearchSpace
 from thermal_search import architectures
 from thermal_search.architectures.translator import Config
 from thermal_search.command_line import LocationFlag
 from thermal_search.data.manifest import Manifest, read_manifest
 from thermal_search.documents import Document
-from thermal_search.errors import SearchError, SettingsError
+from thermal_search.errors import SearchError, SettingsError, known_names
 from thermal_search.metrics import is_file, metric_name
 from thermal_search.storage import Location
 from thermal_search.tuning.budgets import (
     DEFAULT_COMPUTE,
     EVALUATIONS_PER_TRIAL,
+    REFERENCE,
     Budgets,
     Calibration,
     equal_images,
 )
+from thermal_search.tuning.first_settings import Setting, read_first
 from thermal_search.tuning.objective import PARETO, Objective, parse_objective
+from thermal_search.tuning.own_code import OwnCode, OwnSpace, read_own_code, require_code
 from thermal_search.tuning.settings import (
     ALL,
     MAX_TRIALS,
     Finalists,
     Images,
+    Scheduler,
     SearchSettings,
     Trials,
 )
 from thermal_search.tuning.slots.messages import TrialConfig
-from thermal_search.tuning.space import ConditionalSpace, Fixed, parse_fixed
+from thermal_search.tuning.space import ConditionalSpace, load_spaces
+from thermal_search.tuning.space_flags import Fixed, Narrowed, parse_fixed, parse_narrowed
 
 FILE = "search.json"
 DEFAULT_TRIALS = 60
@@ -55,6 +62,7 @@ CHANGEABLE = {
     "placement",
     "inception_weights",
     "lpips_weights",
+    "start_from",
     "data",
     "output",
     "finalists",
@@ -66,6 +74,9 @@ its trials have ended."""
 
 GROWING = {"trials", "architectures"}
 """What may become more when a search resumes."""
+
+FILES = {"space", "architecture_file", "first"}
+"""Files that a person names: a plan holds what was in them, and never their names."""
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +98,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
 
     average_last: Trials = Field(default=...)
     finalists: Finalists = Field(default=...)
+    scheduler: Scheduler = "asha"
 
     is_calibrated: bool = False
     """Whether the budgets of its trials follow from OUTPUT/calibration.json."""
@@ -99,6 +111,20 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
 
     protocol: dict[str, str | int]
     """How every metric of the search is computed; empty until the search starts."""
+
+    start_digest: str = ""
+    """SHA-256 of the weights of `start_from`; empty without, and until the search starts."""
+    own_spaces: dict[str, OwnSpace] = Field(default_factory=dict[str, OwnSpace])
+    """By architecture: search spaces from files, as data."""
+
+    own_architectures: dict[str, str] = Field(default_factory=dict[str, str])
+    """SHA-256 of the file of each architecture that is not one of the package."""
+
+    first_settings: tuple[Setting, ...] = ()
+    """What --first has, with every parameter."""
+
+    learned_digest: str = ""
+    """SHA-256 of what the search had learned of an earlier one before its first trial."""
 
     @field_validator("evaluate_every")
     @classmethod
@@ -121,17 +147,39 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     @property
     def fixed_parameters(self) -> Fixed:
         """What --fix keeps from being searched; SettingsError if it is not in the search space."""
-        return parse_fixed(self.fix, self.architectures)
+        return parse_fixed(self.fix, self._spaces)
+
+    @property
+    def narrowed_parameters(self) -> Narrowed:
+        """What --narrow keeps to; SettingsError if it is not in the search space."""
+        return parse_narrowed(self.narrow, self._spaces, self.fixed_parameters)
+
+    def search_space(self, names: Sequence[str] | None = None) -> ConditionalSpace:
+        """The space of the search, or of the architectures `names`."""
+        own = {name: space.load() for name, space in self.own_spaces.items()}
+        fixed, narrowed = self.fixed_parameters, self.narrowed_parameters
+        return ConditionalSpace(names or self.architectures, fixed, narrowed, own)
+
+    @property
+    def _spaces(self) -> dict[str, SearchSpace]:
+        """The whole space of each architecture."""
+        own = {name: space.load() for name, space in self.own_spaces.items()}
+        return load_spaces(self.architectures, own)
+
+    def require_known_architectures(self) -> None:
+        """SettingsError if an architecture is unknown, SearchError if it is from a file that was
+        not named again."""
+        packaged = set(architectures.ARCHITECTURES) & set(search_spaces.names())
+        known = sorted(packaged | self.own_architectures.keys())
+        for name in self.architectures:
+            if name not in known:
+                raise SettingsError(f"Unknown architecture {name!r}. {known_names(name, known)}")
+        require_code(self.own_architectures)
 
     def check(self) -> Manifest:
         """The dataset's manifest; SearchError or DatasetError if the search cannot run on it."""
-        known = sorted(set(architectures.ARCHITECTURES) & set(search_spaces.names()))
-        for name in self.architectures:
-            if name not in known:
-                raise SettingsError(
-                    f"Unknown architecture {name!r}. Available: {', '.join(known)}."
-                )
-        parse_fixed(self.fix, self.architectures)
+        self.require_known_architectures()
+        self.search_space()
         objective = self.parsed_objective
         if "lpips" in objective.keys and not self.lpips_weights:
             raise SearchError(
@@ -143,6 +191,11 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
                 f"--finalists {self.finalists} needs one objective to rank by, but "
                 f"{self.objective} has two: pass --finalists 0, or a weighted sum."
             )
+        if objective.has_two_objectives and self.scheduler != "none":
+            raise SearchError(
+                f"--scheduler {self.scheduler} compares trials by one objective, but "
+                f"{self.objective} has two: pass --scheduler none, or a weighted sum."
+            )
         manifest = read_manifest(self.data)
         paired = [n for n in self.architectures if architectures.ARCHITECTURES[n].needs_pairs]
         if paired and not manifest.count("pairs", "train"):
@@ -153,6 +206,27 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         return manifest
 
     @property
+    def needs_calibration(self) -> bool:
+        """Whether the budgets of a new search's trials follow from --hours."""
+        return bool(self.hours) and not self.images and not self.compute
+
+    @property
+    def budget_text(self) -> str:
+        """How long each trial trains, for people."""
+        if self.images:
+            return f"{self.images:,} images each, evaluated every {self.evaluate_every:,}"
+        times = f"evaluated {EVALUATIONS_PER_TRIAL} times"
+        if self.is_calibrated:
+            return f"equal compute by --hours {self.hours:g}, {times}"
+        compute = self.compute or DEFAULT_COMPUTE
+        return f"the compute of {compute:,} images of {REFERENCE} each, {times}"
+
+    @property
+    def trials_text(self) -> str:
+        """How many trials the search has, for people."""
+        return f"{self.trials:,}" if not self.is_open_ended else f"{self.hours:g} hours of"
+
+    @property
     def is_open_ended(self) -> bool:
         """Whether only its hours end the search, not a number of trials."""
         return self.trials == MAX_TRIALS
@@ -161,9 +235,8 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         """What fixes the budgets of trials on images of `size` pixels; None for equal images."""
         if self.images:
             return None
-        if calibration:
-            return Budgets(size, calibration.compute, calibration)
-        return Budgets(size, self.compute or DEFAULT_COMPUTE)
+        compute = calibration.compute if calibration else self.compute or DEFAULT_COMPUTE
+        return Budgets(size, compute, calibration, published=self.search_space().published)
 
     def fix_budget(self, config: TrialConfig, budgets: Budgets | None) -> TrialConfig:
         """A configuration with the budget of its trial."""
@@ -175,8 +248,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     def warn_if_short(self, size: int, calibration: Calibration | None = None) -> None:
         """Logs a warning if the budget leaves few generator steps on images of `size` pixels."""
         short: list[str] = []
-        budgets = self.budgets(size, calibration)
-        space = ConditionalSpace(self.architectures, self.fixed_parameters)
+        space = self.search_space()
         for name in self.architectures:
             point = self.fix_budget(space.published(name), budgets)
             assert point.budget
@@ -196,9 +268,15 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     def mlflow_params(self) -> dict[str, Any]:
         """Parameters of the search's own MLflow run, without paths of this machine."""
         params = self.model_dump(
-            exclude={"version", "is_calibrated", "inception_weights", "lpips_weights", "protocol"}
-        )
+            exclude={
+                "version", "is_calibrated", "inception_weights", "lpips_weights", "protocol", "own_spaces",
+                "first_settings", *FILES,
+            }
+        )  # fmt: skip
         params |= {"data": self.data.name, "output": self.output.name}
+        params["start_from"] = self.start_from.name if self.start_from else None
+        params["learn_from"] = self.learn_from.name if self.learn_from else None
+        params["first_settings"] = len(self.first_settings)
         if is_file(self.features):
             params["features"] = Path(self.features).name
         return params | {f"protocol.{name}": value for name, value in self.protocol.items()}
@@ -207,9 +285,12 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         """This plan with some fields changed, and checked again."""
         return SearchPlan(**dict(self) | changes)
 
-    def started_on(self, digest: str, protocol: dict[str, str | int]) -> "SearchPlan":
-        """This plan, bound to the dataset and the protocol of its first run."""
-        return self.replace(dataset_digest=digest, protocol=protocol)
+    def started_on(
+        self, digest: str, protocol: dict[str, str | int], start_digest: str = ""
+    ) -> "SearchPlan":
+        """This plan, bound to the dataset, the protocol and the starting weights of its first
+        run."""
+        return self.replace(dataset_digest=digest, protocol=protocol, start_digest=start_digest)
 
     def with_finalists(self, count: int) -> "SearchPlan":
         """This plan with another number of finalists."""
@@ -224,7 +305,8 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         output = Location.of(output).absolute()
         try:
             # A search may have been moved or copied: what it wrote is where the plan is.
-            return cls.read_or_backup(output / FILE).replace(output=output)
+            plan = cls.read_or_backup(output / FILE)
+            return plan.replace(output=output, space=(), architecture_file=(), first=None)
         except FileNotFoundError:
             raise SearchError(
                 f"{output} holds no search ({FILE} is missing): pass the --output folder of one."
@@ -232,7 +314,8 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
 
     def resumed(self, settings: SearchSettings) -> "SearchPlan":
         """This plan with the settings that were passed; SearchError if one changes the search."""
-        passed = {name: _value(settings, name) for name in settings.model_fields_set}
+        code = read_own_code(settings.space, settings.architecture_file, self.own_spaces)
+        passed = {name: _value(settings, name, code) for name in settings.model_fields_set - FILES}
         passed = {name: value for name, value in passed.items() if value is not None}
         for name, now in passed.items():
             before = getattr(self, name)
@@ -246,7 +329,48 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
                     + (", which is less" if name in GROWING else "")
                     + ": leave it out, or start a new search in another --output folder."
                 )
-        return self.replace(**passed)
+        plan = self.replace(**passed)._with_code(code, had=self.architectures)
+        if plan.workers != self.workers:
+            log.warning(
+                "--workers was %d and is now %d, which changes a trial's numbers: each step trains "
+                "on one batch per worker, so that trials compare best with those of as many "
+                "workers.",
+                self.workers,
+                plan.workers,
+            )
+        plan.require_known_architectures()
+        if settings.first:
+            first = read_first(settings.first, plan.search_space().spaces)
+            if first != self.first_settings:
+                raise SearchError(
+                    f"--first {settings.first} has other settings than the search began with: "
+                    "leave it out, or start a new search in another --output folder."
+                )
+        return plan
+
+    def _with_code(self, code: OwnCode, had: Sequence[str]) -> "SearchPlan":
+        """This plan with the code of files, which must be what it was for architectures that the
+        search had."""
+        require_code({n: d for n, d in self.own_architectures.items() if n in code.architectures})
+        for name, space in code.spaces.items():
+            before = self.own_spaces.get(name)
+            if name in had and (before is None or before.digest != space.digest):
+                was = f"SHA-256 {before.digest[:12]}..." if before else "that of the package"
+                raise SearchError(
+                    f"The search space of {name} is not the one that the search began with "
+                    f"({was}): leave out --space, or start a new search in another --output folder."
+                )
+        own = {name: digest for name, digest in code.architectures.items() if name not in had}
+        spaces = {name: space for name, space in code.spaces.items() if name not in had}
+        searched = set(self.architectures)
+        if unused := sorted((own.keys() | spaces.keys()) - searched):
+            raise SettingsError(
+                f"{unused[0]} has a file, but is not searched: add it to --architectures."
+            )
+        return self.replace(
+            own_architectures={**self.own_architectures, **own},
+            own_spaces={**self.own_spaces, **spaces},
+        )
 
 
 def generator_steps(config: Config, images: int, workers: int) -> int:
@@ -270,6 +394,7 @@ def plan_from_settings(settings: SearchSettings, *, resume: bool = False) -> Sea
     images = settings.images or EVALUATIONS_PER_TRIAL  # of equal compute, every trial has its own
     every = settings.evaluate_every or max(images // EVALUATIONS_PER_TRIAL, 1)
     evaluations = images // every
+    code = read_own_code(settings.space, settings.architecture_file)
     has_two_objectives = settings.objective.strip().startswith(PARETO)
     trials = settings.trials or (MAX_TRIALS if settings.hours else DEFAULT_TRIALS)
     is_small = trials < TRIALS_FOR_FINALISTS
@@ -278,10 +403,18 @@ def plan_from_settings(settings: SearchSettings, *, resume: bool = False) -> Sea
         "evaluate_every": every,
         "average_last": min(max(evaluations // 3, 1), MAX_AVERAGED),
         "finalists": 0 if has_two_objectives or is_small else DEFAULT_FINALISTS,
+        "scheduler": "none" if has_two_objectives else "asha",
     }
-    decided = {name: _value(settings, name) for name in SearchSettings.model_fields}
+    names = SearchSettings.model_fields.keys() - FILES
+    decided = {name: _value(settings, name, code) for name in names}
     decided |= {name: value for name, value in defaults.items() if decided[name] is None}
-    return SearchPlan(**decided, id=uuid.uuid4().hex, dataset_digest="", protocol={})
+    plan = SearchPlan(**decided, id=uuid.uuid4().hex, dataset_digest="", protocol={})
+    plan = plan._with_code(code, had=())  # pyright: ignore[reportPrivateUsage]
+    if settings.first:
+        plan.require_known_architectures()
+        first = read_first(settings.first, plan.search_space().spaces)
+        plan = plan.replace(first_settings=first)
+    return plan
 
 
 def _require_one_budget(settings: SearchSettings) -> None:
@@ -292,16 +425,16 @@ def _require_one_budget(settings: SearchSettings) -> None:
         )
     if settings.evaluate_every and not settings.images:
         raise SettingsError(
-            f"--evaluate-every must come with --images, but is {settings.evaluate_every}: with equal "
-            f"compute every trial has {EVALUATIONS_PER_TRIAL} evaluations."
+            f"--evaluate-every must come with --images, but is {settings.evaluate_every}: with "
+            f"equal compute every trial has {EVALUATIONS_PER_TRIAL} evaluations."
         )
 
 
-def _value(settings: SearchSettings, name: str) -> Any:
+def _value(settings: SearchSettings, name: str, code: OwnCode) -> Any:
     """A setting as a plan holds it."""
     value = getattr(settings, name)
     if name == "architectures" and value == ALL:
-        return tuple(search_spaces.names())
+        return (*search_spaces.names(), *code.architectures)
     if name == "features" and is_file(value):
         return str(Path(value).absolute())
     return value
@@ -310,7 +443,7 @@ def _value(settings: SearchSettings, name: str) -> Any:
 def _text(value: Any) -> str:
     """A setting as people write it."""
     if value is None:
-        return "not set"
+        return "not given"
     return ",".join(value) if isinstance(value, tuple) else str(value)
 
 

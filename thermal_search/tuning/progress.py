@@ -8,12 +8,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from thermal_search.evaluation.baselines import TRIVIAL_BASELINE
+from thermal_search.evaluation.comparison import display_name
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import Phase, SearchRecord
 from thermal_search.tuning.summary import UNFINISHED, TrialRecord
 from thermal_search.tuning.time_left import Estimate
 
 SHOWN_TRIALS = 12
+"""Rows of the table: all running trials, and the best of the others."""
 
 
 class Progress:
@@ -36,22 +39,37 @@ class Progress:
         self.estimate = estimate
         self.started = time.monotonic()
         self.images_before = self._images()
+        self.slots: list[str | None] = []
+        """The trial in each slot; None in one that is free."""
+
         self.live: Live | None = None
         if self.console.is_terminal:
             self.live = Live(self._table(), console=self.console, refresh_per_second=2)
             self.live.start()
 
-    def show(self, event: str) -> None:
-        """Prints an event with the status of the search."""
+    def begin(self, id: str) -> None:
+        """A trial takes the first free slot."""
+        if id in self.slots:
+            return
+        if None in self.slots:
+            self.slots[self.slots.index(None)] = id
+        else:
+            self.slots.append(id)
+
+    def end(self, id: str) -> None:
+        """A trial leaves its slot."""
+        if id in self.slots:
+            self.slots[self.slots.index(id)] = None
+
+    def show(self, id: str, event: str) -> None:
+        """Prints an event of a trial with its slot, and below it the status of the search."""
         if self.live:
             self.live.update(self._table())
-        else:
-            self.console.print(
-                f"[{self._clock()}] {event} | {self.status()}",
-                highlight=False,
-                soft_wrap=True,
-                markup=False,
-            )
+            return
+        slot = f"slot {self.slots.index(id) + 1}: " if id in self.slots else ""
+        lines = [f"[{self._clock()}] {slot}{id} {self.record[id].architecture} {event}"]
+        lines += [f"    {line}" for line in self.status()]
+        self.console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
 
     def warn(self, sentence: str) -> None:
         self.console.print(sentence, style="yellow", highlight=False, markup=False)
@@ -61,27 +79,40 @@ class Progress:
             self.live.update(self._table())
             self.live.stop()
 
-    def status(self) -> str:
-        """One line: trials done / running / stopped, best so far, speed, time left."""
+    def status(self) -> list[str]:
+        """Lines: trials done and stopped, speed and time left; the best beside its baseline."""
+        return [", ".join([*self._counts(), *self._speed()]), *self._best()]
+
+    def _counts(self) -> list[str]:
         trials = self._trials()
-        running = sum(trial.status == "running" for trial in trials)
         stopped = sum(trial.status == "stopped" for trial in trials)
         failed = sum(trial.status in ("diverged", "failed") for trial in trials)
         done = sum(trial.status not in UNFINISHED for trial in trials)
         unit = "retrainings done" if self.phase == "retrainings" else "trials done"
         total = f"/{self.total}" if self.total else ""
-        words = [f"{done}{total} {unit}", f"{running} running"]
-        words += [f"{stopped} stopped early"] + ([f"{failed} failed"] if failed else [])
-        if best := self.record.best:
-            value = self.record.objective_values(best)[0]
-            words.append(f"best {self.record.objective.axes[0]} {value:.4g} ({best.architecture})")
+        words = [f"{done}{total} {unit}"]
+        words += [f"{stopped} stopped early"] if stopped else []
+        return words + ([f"{failed} failed"] if failed else [])
+
+    def _best(self) -> list[str]:
+        """The best trial beside inverted grey, whose value shows what the number means."""
+        if not (best := self.record.best):
+            return []
+        axis, value = self.record.objective.axes[0], self.record.objective_values(best)[0]
+        text = f"best {axis} {value:.4g} ({best.architecture} {best.id})"
+        baseline = self.record.baselines.get(TRIVIAL_BASELINE, {})
+        if axis.keys <= baseline.keys():
+            text += f"; {display_name(TRIVIAL_BASELINE)} {axis.value(baseline):.4g}"
+        return [text]
+
+    def _speed(self) -> list[str]:
         shown = self._images() - self.images_before
+        words: list[str] = []
         if shown:
-            speed = shown / (time.monotonic() - self.started)
-            words.append(f"{speed:.1f} images/s")
+            words.append(f"{shown / (time.monotonic() - self.started):.1f} images/s")
         if self.estimate and (seconds := self.estimate()) is not None:
             words.append(f"about {_duration(seconds)} left")
-        return ", ".join(words)
+        return words
 
     def _trials(self) -> Sequence[TrialRecord]:
         is_retraining = self.phase == "retrainings"
@@ -96,25 +127,40 @@ class Progress:
         return _duration(time.monotonic() - self.started)
 
     def _table(self) -> Group:
-        table = Table(box=None, pad_edge=False)
-        for column in ("trial", "architecture", "status", "images", self.plan.metric, "objective"):
-            table.add_column(column, justify="left" if column != "images" else "right")
-        for trial in self._trials()[-SHOWN_TRIALS:]:
-            table.add_row(*self._row(trial))
-        return Group(table, Text(self.status()))
+        """Who is in which slot, then the best of the others: at most 80 columns wide."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("slot", justify="right")
+        table.add_column("trial", no_wrap=True)
+        table.add_column("architecture", no_wrap=True)
+        table.add_column("images", justify="right", no_wrap=True)
+        table.add_column(_short(self.plan.metric), justify="right", no_wrap=True)
+        table.add_column("status", no_wrap=True)
+        for slot, id in enumerate(self.slots, start=1):
+            if id is None:
+                table.add_row(str(slot), "", "free")
+            else:
+                table.add_row(str(slot), *self._row(self.record[id]))
+        for trial in self._others()[: max(SHOWN_TRIALS - len(self.slots), 0)]:
+            table.add_row("", *self._row(trial), style="dim")
+        return Group(table, Text("\n".join(self.status())))
+
+    def _others(self) -> list[TrialRecord]:
+        """The trials that are in no slot: the evaluated ones, best first, then the others."""
+        others = [trial for trial in self._trials() if trial.id not in self.slots]
+        ranked = [trial for trial in others if trial.history]
+        ranked.sort(key=lambda t: (t.status != "completed", self.record.objective_values(t)))
+        return ranked + [trial for trial in others if not trial.history]
 
     def _row(self, trial: TrialRecord) -> tuple[str, ...]:
-        metric = self.plan.metric
-        last = f"{trial.history[-1].metrics[metric]:.2f}" if trial.history else ""
-        objective = self.record.objective_values(trial)
-        return (
-            trial.id,
-            trial.architecture,
-            trial.status,
-            f"{trial.images:,}",
-            last,
-            f"{objective[0]:.4g}" if objective else "",
-        )
+        last = f"{trial.history[-1].metrics[self.plan.metric]:.2f}" if trial.history else "-"
+        done = int(100 * trial.share)
+        images = f"{trial.images:,} ({done}%)"
+        return trial.id, trial.architecture, images, last, trial.status
+
+
+def _short(metric: str, width: int = 12) -> str:
+    """A metric's key that fits a column."""
+    return metric if len(metric) <= width else f"{metric[: width - 1]}~"
 
 
 def _duration(seconds: float) -> str:

@@ -53,6 +53,8 @@ def _ranking(record: SearchRecord) -> Iterator[str]:
         remarks = [trial.status]
         if trial.id in pareto_front:
             remarks.append("on the Pareto front")
+        if start := trial.start:
+            remarks.append(f"started with {start.taken_over} tensors, {start.left_out} left out")
         remarks += [
             f"beats {display_name(comparison.baseline)} in {comparison.measures}"
             for comparison in compare_trial(record, trial)
@@ -69,7 +71,7 @@ def _ranking(record: SearchRecord) -> Iterator[str]:
 
 def compare_trial(record: SearchRecord, trial: TrialRecord) -> list[Comparison]:
     """A trial beside the baselines, by the means over the evaluations of its objective."""
-    means = {key: record.metric_mean(trial, key) for key in trial.history[-1].metrics}
+    means = {key: record.metric_mean(trial, key) for key in record.averaged_metrics(trial)}
     return compare(means, record.baselines, record.metric)
 
 

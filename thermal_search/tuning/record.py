@@ -10,6 +10,7 @@ from.
 """
 
 import contextlib
+import errno
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from thermal_search.checkpoint import GENERATOR
+from thermal_search.documents import backup_of
 from thermal_search.errors import SearchError
 from thermal_search.evaluation.baselines import TRIVIAL_BASELINE, Baselines
 from thermal_search.storage import Location
@@ -24,7 +26,15 @@ from thermal_search.training.trial_plan import TrialBudget, TrialEvaluation
 from thermal_search.tuning.budgets import equal_images
 from thermal_search.tuning.final_ranking import rank_finalists
 from thermal_search.tuning.objective import pareto_front
+from thermal_search.tuning.ownership import gone
+from thermal_search.tuning.plan import FILE as PLAN_FILE
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.record_faults import (
+    fault_of,
+    fault_of_baselines,
+    retraining_id,
+    trial_id,
+)
 from thermal_search.tuning.slots.messages import TrialConfig, TrialReport
 from thermal_search.tuning.summary import (
     FILE,
@@ -34,6 +44,7 @@ from thermal_search.tuning.summary import (
     FinalRanking,
     RetrainingFile,
     RetrainingRecord,
+    StartRecord,
     Status,
     Summary,
     TimeFile,
@@ -72,9 +83,6 @@ class SearchRecord:
         self.trials: dict[str, TrialRecord] = {}
         self.retrainings: dict[str, RetrainingRecord] = {}
         self.time = TimeFile(seconds=0.0)
-        self.stop_reasons: dict[str, str] = {}
-        """Why the scheduler stops a trial, until the trial has ended."""
-
         self.is_summary_current = False
         self.next_summary = 0.0
 
@@ -90,6 +98,12 @@ class SearchRecord:
         record = cls(plan)
         try:
             baselines = BaselinesFile.read_or_backup(record.output / BASELINES_FILE)
+            for split in (baselines.validation, baselines.test):
+                if fault := fault_of_baselines(split, record.objective):
+                    raise SearchError(
+                        f"{record.output / BASELINES_FILE} is damaged ({fault}): "
+                        f"{BaselinesFile.REMEDY}."
+                    )
             record.baselines, record.test_baselines = baselines.validation, baselines.test
         except FileNotFoundError:
             pass
@@ -112,10 +126,8 @@ class SearchRecord:
                 trial = FILES[phase].read_or_backup(file).trial
             except FileNotFoundError:
                 return None
-            if trial.id != folder.name:
-                raise SearchError(
-                    f"{file} is damaged (it is the file of {trial.id!r:.40}): {TrialFile.REMEDY}."
-                )
+            if fault := fault_of(trial, folder.name, self.objective, self.metric):
+                raise SearchError(f"{file} is damaged ({fault}): {TrialFile.REMEDY}.")
             return trial
 
         with ThreadPoolExecutor(READERS) as threads:
@@ -151,6 +163,7 @@ class SearchRecord:
         if self.is_summary_current:
             return
         began = time.monotonic()
+        self._require_output()
         self.summary.write(self.output / FILE)
         self.is_summary_current = True
         ended = time.monotonic()
@@ -205,7 +218,7 @@ class SearchRecord:
             retraining
             for finalist in finalists
             for seed in self.retraining_seeds()
-            if not (retraining := self.retrainings.get(_retraining_id(finalist, seed)))
+            if not (retraining := self.retrainings.get(retraining_id(finalist.id, seed)))
             or retraining.status in UNFINISHED
         ]
         if (missing and not self.time.are_retrainings_over) or not finalists:
@@ -249,6 +262,11 @@ class SearchRecord:
         metrics = [item.metrics for item in before[max(len(before) + 1 - average_last, 0) :]]
         return self.objective.mean_of_last([*metrics, evaluation.metrics], average_last)
 
+    def averaged_metrics(self, trial: TrialRecord) -> list[str]:
+        """The metrics that all evaluations have that count for the objective."""
+        recent = trial.history[-self.plan.average_last :]
+        return [key for key in recent[-1].metrics if all(key in item.metrics for item in recent)]
+
     def metric_mean(self, trial: TrialRecord, key: str) -> float:
         """The mean of a metric over the evaluations that count for the objective."""
         recent = [item.metrics[key] for item in trial.history[-self.plan.average_last :]]
@@ -256,7 +274,7 @@ class SearchRecord:
 
     def add(self, number: int, config: TrialConfig) -> TrialRecord:
         """A new trial of the search."""
-        id = f"{number:05d}"
+        id = trial_id(number)
         trial = TrialRecord(
             id=id,
             number=number,
@@ -275,12 +293,12 @@ class SearchRecord:
 
     def has_retraining(self, finalist: TrialRecord, seed: int) -> bool:
         """Whether a finalist's retraining with this seed has begun."""
-        return _retraining_id(finalist, seed) in self.retrainings
+        return retraining_id(finalist.id, seed) in self.retrainings
 
     def add_retraining(self, finalist: TrialRecord, seed: int) -> RetrainingRecord:
         """A new retraining of a finalist with another seed."""
         trial = RetrainingRecord(
-            id=_retraining_id(finalist, seed),
+            id=retraining_id(finalist.id, seed),
             number=finalist.number,
             architecture=finalist.architecture,
             parameters=finalist.parameters,
@@ -305,11 +323,18 @@ class SearchRecord:
         if evaluation is None or evaluation.images <= trial.images:
             return False
         self._keep_baselines(report)
-        trial.history.append(EvaluationRecord(images=evaluation.images, metrics=evaluation.metrics))
+        trial.history.append(
+            EvaluationRecord(
+                images=evaluation.images, metrics=evaluation.metrics, seconds=evaluation.seconds
+            )
+        )
         trial.images, trial.seconds = evaluation.images, evaluation.seconds
         trial.checkpoint = checkpoint_of(trial)
         trial.objective = self.objective.by_axis(self.objective_values(trial))
         trial.beats_inverted_grey = self._beats_inverted_grey(trial)
+        if report.start:
+            taken_over, left_out = report.start
+            trial.start = StartRecord(taken_over=taken_over, left_out=left_out)
         if isinstance(trial, RetrainingRecord) and report.test_metrics:
             trial.test_metrics = report.test_metrics
         self._save(trial)
@@ -332,8 +357,15 @@ class SearchRecord:
 
     def _save(self, trial: TrialRecord) -> None:
         self.is_summary_current = False
+        self._require_output()
         file = RetrainingFile(trial=trial) if isinstance(trial, RetrainingRecord) else None
         (file or TrialFile(trial=trial)).write_with_backup(self._folder(trial) / TRIAL_FILE)
+
+    def _require_output(self) -> None:
+        """OSError if the output folder is gone, in whose place a write would make another one."""
+        plan = self.output / PLAN_FILE
+        if self.output.local and not plan.exists() and not backup_of(plan).exists():
+            raise OSError(errno.ENOENT, gone(self.output))
 
     def _keep_baselines(self, report: TrialReport) -> None:
         baselines = report.baselines or self.baselines
@@ -348,10 +380,6 @@ class SearchRecord:
             return None
         baseline = self.objective.values(self.baselines[TRIVIAL_BASELINE])
         return self.objective_values(trial)[0] < baseline[0]
-
-
-def _retraining_id(finalist: TrialRecord, seed: int) -> str:
-    return f"{finalist.id}-seed-{seed}"
 
 
 def checkpoint_of(trial: TrialRecord) -> str:

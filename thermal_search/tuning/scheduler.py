@@ -6,8 +6,9 @@ grow are compared from their full size on.
 """
 
 import contextlib
-from types import SimpleNamespace
-from typing import Any
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
@@ -18,24 +19,88 @@ from thermal_search.tuning.space import OBJECTIVE
 from thermal_search.tuning.summary import UNFINISHED, TrialRecord
 
 POSITION = "position"
-"""The key of how far a trial has come, in evaluations of its budget."""
+"""The key of how far a trial has come, in evaluations of its own budget."""
 
 
-class PerArchitectureASHA(FIFOScheduler):
-    """One ASHA per architecture; its resource is the share of a trial's own budget, counted in
+@dataclass(frozen=True)
+class Comparison:
+    """Why a trial stops: what it fell behind. Lower is better."""
+
+    value: float
+    threshold: float
+    value_name: str
+    """What of the objective `value` is, with the word {objective} in it."""
+
+    threshold_name: str
+    """What `threshold` is of the other trials, such as "the best third of"."""
+
+    trials: int
+    """How many others it is compared with."""
+
+    where: str = ""
+    """Which of them, such as "in its bracket"; empty for all that came so far."""
+
+    def describe(self, images: int, objective: str, architecture: str) -> str:
+        """The sentence for people."""
+        value, threshold = _digits(self.value, self.threshold)
+        others = f"the {self.trials} {architecture} trials"
+        name = f"{self.threshold_name} {others}"
+        if self.trials == 1:
+            name = f"that of the only other {architecture} trial"
+        where = f" {self.where}" if self.where else ""
+        return (
+            f"at {images:,} images its {self.value_name.format(objective=objective)} of {value} is "
+            f"behind {threshold}, {name} that came so far{where}"
+        )
+
+
+class StoppingRule(Protocol):
+    """A scheduler of Ray Tune that can say why it stops a trial."""
+
+    last_comparison: Comparison | None
+    """Of the last trial that it stopped."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None: ...
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str: ...
+    def on_trial_complete(
+        self, tune_controller: Any, trial: Any, result: dict[str, Any]
+    ) -> None: ...
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """A trial as a rule knows it: the same before and after the search resumes."""
+
+    trial_id: str
+
+
+class PerArchitectureScheduler(FIFOScheduler):
+    """One stopping rule per architecture; its resource is the share of a trial's own budget, counted in
     evaluations.
 
-    The rungs are filled from the record when a search resumes, so that its trials compete with
+    The rules are filled from the record when a search resumes, so that its trials compete with
     those they would have competed with. The last evaluation of an unfinished trial is left out: the
-    trial reports it again, and whether it stops there is decided as it would have been.
+    trial reports it again, and whether it stops there is decided as it would have been. What a rule
+    has already decided about is not shown to it again.
     """
 
     def __init__(self, record: SearchRecord) -> None:
         super().__init__()
         self.record = record
-        self.schedulers: dict[str, ASHAScheduler] = {}
+        self.rules: dict[str, StoppingRule] = {}
+        self.decided: dict[str, int] = {}
+        """Images of each trial's last evaluation that its rule has seen."""
+
+        self.stop_reasons: dict[str, str] = {}
+        """By id: why the trial was stopped, in a sentence."""
+
         for trial in record.trials.values():
             self._fill(record, trial)
+
+    @abstractmethod
+    def create_rule(self, rungs: Rungs) -> StoppingRule:
+        """The rule of one architecture, whose first trial has these rungs."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray Tune pickles it into files that are never read
@@ -44,89 +109,159 @@ class PerArchitectureASHA(FIFOScheduler):
         return True
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        self._scheduler(trial).on_trial_add(tune_controller, trial)
+        self._rule(trial).on_trial_add(tune_controller, Competitor(trial.trial_id))
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if result["status"] != "running":
             return self.CONTINUE  # it ends by itself
-        budget = self.record[trial.trial_id].budget
-        if not is_comparable(budget, result["images"]):
+        id, images = trial.trial_id, result["images"]
+        if images <= self.decided.get(id, 0):
+            return self.CONTINUE  # reported again, by a new slot
+        if not is_comparable(self.record[id].budget, images):
             return self.CONTINUE
-        result = self._with_objective(trial, result)
-        scheduler = self._scheduler(trial)
-        passed = _rung(scheduler, trial.trial_id, result[POSITION])
-        decision = scheduler.on_trial_result(tune_controller, trial, result)
-        if decision == self.STOP and passed:
-            self.record.stop_reasons[trial.trial_id] = self._reason(trial, result, *passed)
+        self.decided[id] = images
+        rule, result = self._rule(trial), self._with_objective(trial, result)
+        decision = rule.on_trial_result(tune_controller, Competitor(id), result)
+        if decision == self.STOP and rule.last_comparison:
+            self.stop_reasons[id] = rule.last_comparison.describe(
+                images, self.record.objective.text, trial.config["architecture"]
+            )
         return decision
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        # Trials that have diverged, failed or were interrupted do not count in the rungs.
+        # Trials that have diverged, failed or were interrupted do not count.
         if result.get("status") in ("running", "completed"):
+            if not is_comparable(self.record[trial.trial_id].budget, result["images"]):
+                return  # the time of the search is over
             result = self._with_objective(trial, result)
-            self._scheduler(trial).on_trial_complete(tune_controller, trial, result)
+            competitor = Competitor(trial.trial_id)
+            self._rule(trial).on_trial_complete(tune_controller, competitor, result)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
         with contextlib.suppress(KeyError):
-            self._scheduler(trial).on_trial_remove(tune_controller, trial)
+            self._rule(trial).on_trial_remove(tune_controller, Competitor(trial.trial_id))
 
     def debug_string(self) -> str:
-        return "ASHA within " + ", ".join(self.schedulers)
+        return f"{type(self).__name__} of " + ", ".join(self.rules)
 
     def _with_objective(self, trial: Any, result: dict[str, Any]) -> dict[str, Any]:
         """A result with the objective of its trial at that time."""
         report: TrialReport = result[REPORT]
         assert report.evaluation
         value, *_ = self.record.objective_with(trial.trial_id, report.evaluation)
-        budget = self.record[trial.trial_id].budget
-        return result | {OBJECTIVE: value, POSITION: position(budget, report.evaluation.images)}
+        at = position(self.record[trial.trial_id].budget, report.evaluation.images)
+        return result | {OBJECTIVE: value, POSITION: at}
 
-    def _reason(
-        self, trial: Any, result: dict[str, Any], cutoff: float, compared: int
-    ) -> str:
-        reduction = self.record.plan.reduction
-        best = "third" if reduction == 3 else f"1/{reduction:g}"
-        return (
-            f"at {result['images']:,} images {self.record.objective.axes[0]} "
-            f"{result[OBJECTIVE]:.4g} was behind the best {best} ({cutoff:.4g}) of the {compared} "
-            f"{trial.config['architecture']} trials compared there"
-        )
+    def _rule(self, trial: Any) -> StoppingRule:
+        return self._rule_of(self.record[trial.trial_id])
 
-    def _scheduler(self, trial: Any) -> ASHAScheduler:
-        architecture: str = trial.config["architecture"]
-        if architecture not in self.schedulers:
-            rungs = Rungs.of(self.record[trial.trial_id].budget, self.record.plan.reduction)
-            self.schedulers[architecture] = ASHAScheduler(
-                time_attr=POSITION,
-                metric=OBJECTIVE,
-                mode="min",
-                max_t=rungs.last,  # pyright: ignore[reportArgumentType] - computes with floats
-                grace_period=rungs.first,  # pyright: ignore[reportArgumentType]
-                reduction_factor=rungs.reduction,
-            )
-        return self.schedulers[architecture]
+    def _rule_of(self, trial: TrialRecord) -> StoppingRule:
+        if trial.architecture not in self.rules:
+            rungs = Rungs.of(trial.budget, self.record.plan.reduction)
+            self.rules[trial.architecture] = self.create_rule(rungs)
+        return self.rules[trial.architecture]
 
     def _fill(self, record: SearchRecord, past: TrialRecord) -> None:
-        # ASHA reads no more of a trial than its id, and nothing of Ray Tune's controller.
-        trial: Any = SimpleNamespace(trial_id=past.id, config={"architecture": past.architecture})
-        controller: Any = None
-        scheduler = self._scheduler(trial)
-        scheduler.on_trial_add(controller, trial)
-        decided = len(past.history) - (past.status in UNFINISHED)
-        for count, evaluation in enumerate(past.history[: max(decided, 0)], start=1):
-            if not is_comparable(past.budget, evaluation.images):
-                continue
-            value, *_ = record.objective_after(past, count)
-            result = {POSITION: position(past.budget, evaluation.images), OBJECTIVE: value}
-            scheduler.on_trial_result(controller, trial, result)
+        """Shows a rule what it would have seen of a trial."""
+        # A rule reads no more of a trial than its id, and nothing of Ray Tune's controller.
+        competitor, controller = Competitor(past.id), None
+        rule = self._rule_of(past)
+        rule.on_trial_add(controller, competitor)
+        results = [
+            {
+                "images": evaluation.images,
+                POSITION: position(past.budget, evaluation.images),
+                OBJECTIVE: record.objective_after(past, count)[0],
+            }
+            for count, evaluation in enumerate(past.history, start=1)
+        ]
+        # The last one of a completed trial is no decision, and reported as its end alone.
+        has_open_end = past.status in UNFINISHED or past.status == "completed"
+        for result in results[:-1] if has_open_end else results:
+            images = int(result["images"])
+            if is_comparable(past.budget, images):
+                rule.on_trial_result(controller, competitor, result)
+                self.decided[past.id] = images
+        is_decided = past.status in ("completed", "stopped")
+        if results and is_decided and is_comparable(past.budget, past.images):
+            rule.on_trial_complete(controller, competitor, results[-1])
 
 
-def _rung(scheduler: ASHAScheduler, trial: str, at: float) -> tuple[float, int] | None:
-    """The cutoff of the rung that a trial reaches there, and how many have reached it before; None
-    if it reaches none, or is the first one."""
-    (bracket,) = scheduler._brackets  # pyright: ignore[reportPrivateUsage]
-    for milestone, recorded in bracket._rungs:  # pyright: ignore[reportPrivateUsage]
-        if at >= milestone and trial not in recorded:
-            cutoff = bracket.cutoff(recorded)
-            return None if cutoff is None else (-float(cutoff), len(recorded))  # ASHA maximizes
-    return None
+class ASHARule(ASHAScheduler):
+    """Ray Tune's ASHA; with several brackets, a trial's bracket follows from its id."""
+
+    def __init__(self, *, brackets: int = 1, seed: int = 0, **settings: Any) -> None:
+        super().__init__(brackets=brackets, **settings)
+        self.last_comparison: Comparison | None = None
+        self.seed = seed
+
+    def bracket_of(self, id: str) -> int:
+        """The index of a trial's bracket; 0 begins to stop trials first."""
+        return 0
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        # Ray Tune draws the bracket anew in each process.
+        self._trial_info[trial.trial_id] = self._brackets[self.bracket_of(trial.trial_id)]
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        rungs: list[tuple[float, dict[str, float]]] = self._trial_info[trial.trial_id]._rungs  # pyright: ignore[reportPrivateUsage]
+        before = [trial.trial_id in rung for _, rung in rungs]
+        decision = super().on_trial_result(tune_controller, trial, result)
+        if decision == self.STOP:
+            entered = [
+                rung
+                for (_, rung), was_in in zip(rungs, before, strict=True)
+                if trial.trial_id in rung and not was_in
+            ]
+            self.last_comparison = self._compare(trial.trial_id, result, entered)
+        return decision
+
+    def _compare(
+        self, id: str, result: dict[str, Any], entered: list[dict[str, float]]
+    ) -> Comparison | None:
+        """`entered`: the rung that decided; none at the end of the budget."""
+        if not entered:
+            return None
+        others = {other: value for other, value in entered[0].items() if other != id}
+        return Comparison(
+            value=result[OBJECTIVE],
+            threshold=-float(self._trial_info[id].cutoff(others)),
+            value_name="{objective}",
+            threshold_name=f"the best {_share(self._reduction_factor)} of",
+            trials=len(others),
+            where="in its bracket" if len(self._brackets) > 1 else "",
+        )
+
+
+class PerArchitectureASHA(PerArchitectureScheduler):
+    """One ASHA per architecture."""
+
+    def create_rule(self, rungs: Rungs) -> StoppingRule:
+        return ASHARule(**asha_settings(rungs))
+
+
+def asha_settings(rungs: Rungs) -> dict[str, Any]:
+    """Of Ray Tune's ASHA, for one architecture of a search."""
+    return {
+        "time_attr": POSITION,
+        "metric": OBJECTIVE,
+        "mode": "min",
+        "max_t": rungs.last,
+        "grace_period": rungs.first,
+        "reduction_factor": rungs.reduction,
+    }
+
+
+def _share(reduction: float) -> str:
+    """1/reduction, in words."""
+    words = {2: "half", 3: "third", 4: "quarter", 5: "fifth", 10: "tenth"}
+    return words.get(reduction) or f"{100 / reduction:.0f} %"
+
+
+def _digits(value: float, threshold: float) -> tuple[str, str]:
+    """Both numbers, with as many digits as it takes to see which is larger."""
+    for digits in range(4, 17):
+        texts = f"{value:.{digits}g}", f"{threshold:.{digits}g}"
+        if texts[0] != texts[1]:
+            return texts
+    return str(value), str(threshold)

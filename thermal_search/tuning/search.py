@@ -15,6 +15,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler
 from rich.console import Console
 
+from thermal_search.architectures import from_file
 from thermal_search.atomic_file import remove_unfinished
 from thermal_search.data.manifest import Manifest
 from thermal_search.data.ray_dataset import LoadedDataset, load
@@ -26,15 +27,24 @@ from thermal_search.tracking.store import require_store
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
 from thermal_search.tuning.callback import SearchCallback, resume_command
+from thermal_search.tuning.learned import FILE as LEARNED_FILE
+from thermal_search.tuning.learned import learn
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.pace import CALIBRATION_FILE, Pace, calibration_of
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import FILES, Phase, SearchRecord
-from thermal_search.tuning.scheduler import PerArchitectureASHA
+from thermal_search.tuning.samplers import require_sampler
+from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
 from thermal_search.tuning.slots.slot import Slot
+from thermal_search.tuning.starting_point import (
+    describe_start,
+    recorded_start,
+    require_same_start,
+    starting_point,
+)
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.time_left import TrialTimes
 from thermal_search.tuning.trial_source import (
@@ -48,8 +58,13 @@ RAY_FOLDER = "ray"
 """The folder in the output for Ray Train's files, which every machine must reach. Never read
 again."""
 
-SLOT_LOSSES_PER_TRIAL = 3
-"""Times a trial may lose its whole slot (not only a worker) and start again in another."""
+SLOT_LOSSES_PER_TRIAL = 10
+"""Times a trial may lose its whole slot (not only a worker) and start again in another. A slot is
+lost with the machine that its own process runs on, which is no fault of the trial."""
+
+SLOT_RESOURCES = {"CPU": 0.001}
+"""Of a slot's own processes, which only wait: any node that has CPUs. In a cluster whose head has
+none, they cost the head no memory."""
 
 
 def search(
@@ -70,15 +85,23 @@ def search(
     """
     started = time.monotonic()
     manifest = plan.check()
+    require_sampler(plan)
     _check_output(plan, manifest, resume)
     require_store(plan.output)
     optuna_storage = open_storage(plan.output, storage) if storage else None
     # Before any machine is requested: a missing weights file is an error now.
     protocol = protocol_of(plan, manifest)
+    start = starting_point(plan)
     if resume:
         require_same_protocol(protocol, plan.protocol)
+        require_same_start(plan, start)
     else:
-        plan = plan.started_on(manifest.digest, protocol)
+        plan = plan.started_on(manifest.digest, protocol, start.digest if start else "")
+        if not plan.needs_calibration:
+            plan.warn_if_short(manifest.size)
+    learned = None if resume else learn(plan)
+    if learned:
+        plan = plan.replace(learned_digest=learned.digest)
     was_connected = ray.is_initialized()
     nodes.join(address)
     stopper = SearchStopper(resume_command(plan))
@@ -88,12 +111,16 @@ def search(
             say = Console(highlight=False, soft_wrap=True).print
             placement = nodes.wait_for(plan, wait, say)
             calibration = calibration_of(plan, manifest.size, placement, resume, say)
-            if not resume:
-                plan = plan.replace(is_calibrated=calibration is not None)
+            if calibration and not resume:
+                plan = plan.replace(is_calibrated=True)
                 plan.warn_if_short(manifest.size, calibration)
             # Only now: what is refused until here leaves the folder as it was.
             plan.output.make_folder()
+            if start:
+                print(describe_start(plan, start, manifest.size), flush=True)
             with stopper.on_storage_faults(), own(plan.output, stopper.report_fault):
+                if learned:
+                    learned.write_with_backup(plan.output / LEARNED_FILE)
                 plan.save()
                 if calibration:
                     calibration.write_with_backup(plan.output / CALIBRATION_FILE)
@@ -223,34 +250,42 @@ def run_phase(
     Raises SearchInterrupted or SearchStopped if the search was stopped.
     """
     is_search = phase == "trials"
-    # ASHA compares by one objective: with two, every trial runs to its end.
-    has_asha = is_search and not record.objective.has_two_objectives
+    scheduler = build_scheduler(record) if is_search else FIFOScheduler()
+    stop_reasons = getattr(scheduler, "stop_reasons", {})
     pace = pace or Pace(record, None, TrialTimes(record), None)
     clock = pace.clock
     trials = (
         proposed_trials(record, pace.budgets, clock) if is_search else retrainings(record, clock)
     )
     stopper.is_time_over = partial(clock.is_over, phase) if clock else None
-    estimate = partial(pace.left, slots, phase)
+    callback = SearchCallback(
+        record,
+        phase,
+        stopper,
+        storage,
+        stop_reasons,
+        time=clock,
+        estimate=partial(pace.left, slots, phase),
+    )
     # Ray Tune's files are of this process alone: what a search resumes from is its record.
     with tempfile.TemporaryDirectory(prefix="thermal-search-") as scratch:
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
                 search_alg=TrialSource(trials, slots, stopper),
-                scheduler=PerArchitectureASHA(record) if has_asha else FIFOScheduler(),
+                scheduler=scheduler,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name=phase,
                 storage_path=scratch,
-                callbacks=[SearchCallback(record, phase, stopper, storage, clock, estimate)],
+                callbacks=[callback],
                 failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
                 stop=stopper,
                 verbose=0,
             ),
         )
-        with stopper.while_trials_run():
+        with stopper.while_trials_run(), nodes.watch_this_node(stopper.report_fault):
             tuner.fit()
 
 
@@ -274,6 +309,7 @@ def slot_trainable(
         lpips_weights=plan.lpips_weights,
         protocol=plan.protocol,
         threads=placement.threads_per_worker,
+        own_architectures=tuple(from_file.registered[name] for name in plan.own_architectures),
     )
     slot = SlotConfig(
         plan=ray.put(slot_plan),
@@ -289,13 +325,10 @@ def slot_trainable(
             evaluate_every=0,
             seed=plan.seed,
             precision=plan.precision,
+            start_from=recorded_start(plan),
         ),
     )
-    # The slot's own process only waits; its workers hold the resources. It runs on this node, whose
-    # loss ends the search anyway, and where Ray Tune's files are: any other node may leave at any
-    # time, and takes only workers with it, which Ray Train restarts elsewhere.
-    resources = {nodes.resource_of_this_node(): 0.001}
-    return tune.with_resources(tune.with_parameters(Slot, slot=slot), resources)
+    return tune.with_resources(tune.with_parameters(Slot, slot=slot), SLOT_RESOURCES)
 
 
 def silence_libraries() -> None:

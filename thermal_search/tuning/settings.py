@@ -37,6 +37,9 @@ Trials = Annotated[int, Field(ge=1, le=MAX_TRIALS)]
 Images = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 Finalists = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Placement = Literal["pack", "spread"]
+Scheduler = Literal["asha", "hyperband", "median", "none"]
+Sampler = Literal["tpe", "random", "gp", "cmaes"]
+StartupTrials = Annotated[int, Field(ge=0, le=MAX_TRIALS)]
 
 
 class FeatureSettings(Settings, frozen=True):
@@ -65,6 +68,18 @@ class MetricSettings(FeatureSettings, frozen=True):
     """torchvision's weights of AlexNet or VGG-16; with them LPIPS is computed too."""
 
 
+class EvaluationSettings(MetricSettings, frozen=True):
+    """The networks behind all metrics of an exported generator; None: as its search had them."""
+
+    features: Annotated[str | None, EVALUATION] = None  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
+    """Features of the Frechet distance: inception (the distance is then FID), efficientnet-lite0,
+    or the path of an encoder (.pt2 or .onnx); default: those of the generator's search."""
+
+    features_precision: Annotated[FeaturesPrecision | None, EVALUATION] = None  # pyright: ignore[reportIncompatibleVariableOverride] - frozen
+    """Precision of the feature network; default: that of the generator's search, or fp32 for other
+    features."""
+
+
 class SearchSettings(MetricSettings, frozen=True):
     """What to search for, on what, and with how much of it.
 
@@ -84,6 +99,45 @@ class SearchSettings(MetricSettings, frozen=True):
     fix: Annotated[tuple[str, ...], BUDGET, NAMES] = ()
     """Parameters that are not searched, separated by commas, as in pix2pix.batch_size=8: every
     trial has this value, the published point too."""
+
+    start_from: Annotated[LocationFlag | None, BUDGET] = None
+    """A folder written by export: trials of its architecture begin with its generator's weights
+    where names and shapes agree."""
+
+    narrow: Annotated[tuple[str, ...], BUDGET, NAMES] = ()
+    """Parts of the search space, separated by commas: a range within the parameter's own, as in
+    pix2pix.generator_lr=1e-5:1e-3, or some of its choices, as in pix2pix.norm=batch|instance. A
+    published value outside moves to the nearest one inside."""
+
+    space: Annotated[tuple[str, ...], BUDGET, NAMES] = ()
+    """Python files with search spaces of one's own, separated by commas: like those in
+    search_spaces/, named NAME.py or given as NAME=FILE.py. They are run, and therefore named on the
+    command line only."""
+
+    architecture_file: Annotated[tuple[Path, ...], BUDGET, Parameter(show_default=False)] = ()
+    """Python files NAME.py, each with an architecture of one's own and its SPACE and PUBLISHED,
+    separated by commas. They are run, and therefore named on the command line only, when the search
+    resumes too."""
+
+    first: Annotated[Path | None, BUDGET] = None
+    """A YAML or JSON file of settings to try first: a list of {architecture, parameters}. Missing
+    parameters have their published value."""
+
+    no_published: Annotated[Switch, BUDGET] = False
+    """Do not try the published point of each architecture first."""
+
+    learn_from: Annotated[LocationFlag | None, BUDGET] = None
+    """The --output folder of an earlier search. If its trials compare with those of this search
+    (dataset, protocol and the budget of trials are the same), the sampler is told them; otherwise
+    its best setting of each architecture is tried first."""
+
+    sampler: Annotated[Sampler, BUDGET] = "tpe"
+    """Optuna's sampler: tpe, random, gp (a Gaussian process for each architecture) or cmaes
+    (CMA-ES, for spaces without choices)."""
+
+    startup_trials: Annotated[StartupTrials, BUDGET] = 10
+    """Trials before the sampler's model is used, until when settings are random: of all
+    architectures together for tpe, of each for gp and cmaes."""
 
     trials: Annotated[Trials | None, BUDGET] = None
     """Number of trials, each with one configuration; default: 60, or with --hours as many as there
@@ -105,9 +159,14 @@ class SearchSettings(MetricSettings, frozen=True):
     """With --images: images shown between two evaluations of a trial, after each of which the trial
     may be stopped; default: a tenth of the trial's budget."""
 
+    scheduler: Annotated[Scheduler | None, BUDGET] = None
+    """Which trials stop early, compared with others of the same architecture: asha (successive
+    halving), hyperband (the same in several brackets, some of which begin later), median (worse
+    than the median of the others) or none; default: asha, but none with two objectives."""
+
     reduction: Annotated[float, Field(gt=1), BUDGET] = 3.0
-    """Reduction factor of ASHA: each rung keeps the best 1/reduction of an architecture's
-    trials."""
+    """Reduction factor of asha and hyperband: each rung keeps the best 1/reduction of an
+    architecture's trials."""
 
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), BUDGET] = 0
     """Seed of the sampler and of every trial."""
@@ -144,16 +203,23 @@ class SearchSettings(MetricSettings, frozen=True):
     seeds: Annotated[Count, OBJECTIVE] = 2
     """Number of further seeds of each finalist."""
 
-    @field_validator("data", "output")
+    @field_validator("data", "output", "start_from", "learn_from")
     @classmethod
     def _make_locations_absolute(cls, location: Location | None) -> Location | None:
         return location.absolute() if location else None
 
-    @field_validator("architectures", "fix", mode="before")
+    @field_validator("first")
+    @classmethod
+    def _make_first_absolute(cls, file: Path | None) -> Path | None:
+        return file.absolute() if file else None
+
+    @field_validator("architectures", "fix", "narrow", "space", "architecture_file", mode="before")
     @classmethod
     def _split_names(cls, names: Any) -> Any:
         """Names separated by commas, as flags and files have them."""
         texts = [names] if isinstance(names, str) else names
+        if isinstance(texts, (list, tuple)):
+            texts = [str(text) if isinstance(text, Path) else text for text in texts]
         if not isinstance(texts, (list, tuple)) or not all(isinstance(t, str) for t in texts):
             return names
         return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())

@@ -19,7 +19,6 @@ from thermal_search.storage import Location
 from thermal_search.tracking.store import without_password
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.slots.messages import TrialConfig
-from thermal_search.tuning.space import ConditionalSpace
 from thermal_search.tuning.study import STATES
 from thermal_search.tuning.summary import TrialRecord
 
@@ -37,7 +36,7 @@ class SharedStudy:
         self, record: SearchRecord, storage: BaseStorage, warn: Callable[[str], None]
     ) -> None:
         self.record, self.storage, self.warn = record, storage, warn
-        self.space = ConditionalSpace(record.plan.architectures, record.plan.fixed_parameters)
+        self.space = record.plan.search_space()
         self.has_failed = False
         self.thread = ThreadPoolExecutor(1, "shared_study")
         self.thread.submit(self._try, self._open)

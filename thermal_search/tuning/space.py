@@ -1,6 +1,5 @@
 """The space of a search: first the architecture, then the parameters of that one."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,11 +14,8 @@ from optuna.distributions import (
 
 import search_spaces
 from search_spaces import SearchSpace
-from thermal_search.errors import SettingsError
 from thermal_search.tuning.slots.messages import TrialConfig
-
-Fixed = dict[str, dict[str, Any]]
-"""Values that a search does not vary, by architecture and parameter."""
+from thermal_search.tuning.space_flags import Fixed, Narrowed, contains, middle, nearest
 
 OBJECTIVE = "objective"
 """The key that Ray Tune and Optuna minimize: the mean over a trial's last evaluations."""
@@ -35,10 +31,23 @@ class ConditionalSpace:
     architectures stay apart, and Optuna's TPE models each by itself.
     """
 
-    def __init__(self, architectures: Sequence[str], fixed: Fixed | None = None) -> None:
+    def __init__(
+        self,
+        architectures: Sequence[str],
+        fixed: Fixed | None = None,
+        narrowed: Narrowed | None = None,
+        own: Mapping[str, SearchSpace] | None = None,
+    ) -> None:
+        """
+        Args:
+            fixed: what --fix says.
+            narrowed: what --narrow says.
+            own: search spaces other than those of `search_spaces`, by architecture.
+        """
+        spaces = load_spaces(architectures, own)
         self.spaces = {
-            name: _fix(search_spaces.load(name), (fixed or {}).get(name, {}))
-            for name in architectures
+            name: _restrict(space, (fixed or {}).get(name, {}), (narrowed or {}).get(name, {}))
+            for name, space in spaces.items()
         }
         self.architecture = CategoricalDistribution(list(self.spaces))
 
@@ -50,7 +59,7 @@ class ConditionalSpace:
         for parameter, distribution in space.space.items():
             if space.is_active(parameter, chosen):
                 name = f"{architecture}/{parameter}"
-                chosen[parameter] = _suggest(trial, name, distribution)
+                chosen[parameter] = suggest_value(trial, name, distribution)
         return TrialConfig(architecture, chosen)
 
     def published(self, architecture: str) -> TrialConfig:
@@ -69,72 +78,42 @@ class ConditionalSpace:
         distributions: dict[str, BaseDistribution] = {"architecture": self.architecture}
         for parameter, value in config.parameters.items():
             distribution = space.space.get(parameter)
-            if distribution is None or not _contains(distribution, value):
+            if distribution is None or not contains(distribution, value):
                 return None
             values[f"{config.architecture}/{parameter}"] = value
             distributions[f"{config.architecture}/{parameter}"] = distribution
         return values, distributions
 
 
-def _fix(space: SearchSpace, fixed: Mapping[str, Any]) -> SearchSpace:
-    """A search space in which some parameters have one value."""
-    distributions = {
-        name: CategoricalDistribution([fixed[name]]) if name in fixed else distribution
-        for name, distribution in space.space.items()
+def load_spaces(
+    architectures: Sequence[str], own: Mapping[str, SearchSpace] | None = None
+) -> dict[str, SearchSpace]:
+    """The search space of each architecture: one's own, or that of `search_spaces`."""
+    own = own or {}
+    return {name: own[name] if name in own else search_spaces.load(name) for name in architectures}
+
+
+def _restrict(
+    space: SearchSpace, fixed: Mapping[str, Any], narrowed: Mapping[str, BaseDistribution]
+) -> SearchSpace:
+    """A search space in which some parameters have one value, or fewer values. The published point
+    moves into it."""
+    distributions = {**space.space, **narrowed}
+    distributions |= {name: CategoricalDistribution([value]) for name, value in fixed.items()}
+    point = {
+        name: nearest(distributions[name], value) if name in distributions else value
+        for name, value in {**space.published, **fixed}.items()
     }
-    point = {**space.published, **fixed}
     published = {name: value for name, value in point.items() if space.is_active(name, point)}
+    # A parameter that is not published would have its default, which may be out of the range.
+    for name in narrowed:
+        if name not in published and space.is_active(name, published):
+            published[name] = middle(distributions[name])
     return replace(space, space=distributions, published=published)
 
 
-def parse_fixed(texts: Sequence[str], architectures: Sequence[str]) -> Fixed:
-    """The values of --fix by architecture and parameter; SettingsError if one is not in its
-    search space."""
-    fixed: Fixed = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        architecture, _, parameter = name.partition(".")
-        if architecture not in architectures:
-            raise SettingsError(
-                f"--fix must name a parameter of {', '.join(architectures)}, as in "
-                f"pix2pix.batch_size=8, but is {text!r}."
-            )
-        space = search_spaces.load(architecture).space
-        if parameter not in space:
-            raise SettingsError(
-                f"--fix {text!r}: {architecture} has no parameter {parameter!r}. "
-                f"Available: {', '.join(space)}."
-            )
-        fixed.setdefault(architecture, {})[parameter] = _parse(text, value, space[parameter])
-    return fixed
-
-
-def _parse(text: str, value: str, distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        choices = {str(choice): choice for choice in distribution.choices}
-        if value in choices:
-            return choices[value]
-        raise SettingsError(f"--fix {text!r} must be one of {', '.join(choices)}.")
-    assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    try:
-        number = int(value) if isinstance(distribution, IntDistribution) else float(value)
-    except ValueError:
-        number = math.nan
-    if not distribution.low <= number <= distribution.high:
-        raise SettingsError(
-            f"--fix {text!r} must be a number from {distribution.low} to {distribution.high}."
-        )
-    return number
-
-
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))  # pyright: ignore[reportPrivateUsage]
-    except ValueError:
-        return False
-
-
-def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> object:
+def suggest_value(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> object:
+    """A value of a distribution as the sampler of the trial's study proposes it."""
     match distribution:
         case FloatDistribution():
             return trial.suggest_float(

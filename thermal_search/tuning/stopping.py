@@ -93,6 +93,9 @@ class SearchStopper(Stopper):
         self.is_running = True
         try:
             yield
+        except Exception:
+            self.raise_reason()  # the error follows from it
+            raise
         finally:
             self.is_running = False
         self.raise_reason()

@@ -30,6 +30,18 @@ class EvaluationRecord(Section):
     """Images shown until then."""
 
     metrics: Metrics
+    seconds: float | None = None
+    """Seconds the trial trained and was evaluated until then; None in older records."""
+
+
+class StartRecord(Section):
+    """How much of its generator a trial has from `--start-from`."""
+
+    taken_over: int
+    """Tensors with the exported generator's values."""
+
+    left_out: int
+    """Tensors that no exported one fits: they began as without it."""
 
 
 class TrialRecord(Section):
@@ -64,6 +76,9 @@ class TrialRecord(Section):
 
     beats_inverted_grey: bool | None = None
     """None until the baselines are measured."""
+
+    start: StartRecord | None = None
+    """None without `--start-from`, for other architectures, and before the first evaluation."""
 
     @model_validator(mode="after")
     def _require_one_history(self) -> Self:

@@ -23,6 +23,9 @@ Size = tuple[int, int]
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
+MAX_BYTES = 2**24
+"""Of a file of homographies: more would be no file of matrices."""
+
 MAX_OVERSAMPLING = 4
 MIN_OVERLAP = 0.3
 """Least fraction of the thermal image's sides that the RGB image must show too."""
@@ -160,7 +163,7 @@ def overlap(box: Box) -> Boxes:
 def read_homographies(path: Path) -> Mapping[str, Homography]:
     """{recording: 3 x 3 matrix} from a JSON file; `*` stands for every other recording."""
     try:
-        content: Any = json.loads(Location.of(path).read_bytes())
+        content: Any = json.loads(Location.of(path).read_bytes(MAX_BYTES))
     except OSError as error:
         reason = error.strerror or error
         raise DatasetError(f"{path} cannot be read ({reason}): name a JSON file.") from None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from thermal_search.choices import HOMOGRAPHY_PREFIX
 from thermal_search.errors import DatasetError
 from thermal_search.preparation.alignment.estimation import MeasuredAlignment
 from thermal_search.preparation.alignment.geometry import (
@@ -14,7 +15,7 @@ from thermal_search.preparation.alignment.geometry import (
     Table,
     read_homographies,
 )
-from thermal_search.preparation.settings import HOMOGRAPHY_PREFIX, PreparationSettings
+from thermal_search.preparation.settings import PreparationSettings
 
 MAX_NAMED = 5
 """Recordings that a note names."""

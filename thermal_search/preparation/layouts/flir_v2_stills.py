@@ -16,6 +16,9 @@ from typing import Any
 from thermal_search.errors import DatasetError
 from thermal_search.preparation.layouts.source import Source, items, text
 
+MAX_NAME = 255
+"""A longer text is no file's name, and would take long to normalize."""
+
 POINTER = re.compile(r'"RGB"\s*:\s*"([A-Za-z0-9]+)"')
 EXTENSION = re.compile(r"\.(avi|zip|mp4|mov|mkv)$")
 CAMERA = re.compile(r"(visible|thermal|rgb|ir|cam[0-9]*)$")
@@ -116,7 +119,11 @@ def normalized(name: str) -> str:
 
 def _unique_names(videos: Iterable[Any]) -> Mapping[str, str]:
     """Video ids by normalized name; names that several videos share are omitted."""
-    named = [(normalized(text(video, "filename")), text(video, "id")) for video in videos]
+    named = [
+        (normalized(name), text(video, "id"))
+        for video in videos
+        if len(name := text(video, "filename")) <= MAX_NAME
+    ]
     counts = Counter(name for name, _ in named)
     return {name: video for name, video in named if name and video and counts[name] == 1}
 

@@ -14,9 +14,13 @@ from typing import Any
 from thermal_search.errors import DatasetError, printable
 from thermal_search.image_files import SUFFIXES, UNREAD_SUFFIXES, is_companion, is_image_name
 from thermal_search.preparation.layouts.contents import SourceContents
+from thermal_search.storage import Location
 
 MAX_LIST_BYTES = 2**30
 """FLIR ADAS v2's index.json has about 400 MB with its annotations; no genuine list is larger."""
+
+MAX_MAP_BYTES = 2**24
+"""Of JSON that is parsed as a whole: the map of FLIR ADAS v2 has less than one MB."""
 
 LEADS_OUT = "a link that leads out of the recording"
 MAX_NAMED = 5
@@ -135,7 +139,7 @@ class Source:
 
         `keep` replaces each object as soon as it is parsed, so that large files take little memory.
         """
-        text = self.read_text(path)
+        text = self.read_text(path, MAX_LIST_BYTES if keep else MAX_MAP_BYTES)
         try:
             return json.loads(text, object_hook=keep)
         except (ValueError, RecursionError) as error:
@@ -147,14 +151,18 @@ class Source:
         """The lines of a text file, stripped, without empty ones."""
         return [line.strip() for line in self.read_text(path).splitlines() if line.strip()]
 
-    def read_text(self, path: Path) -> str:
+    def read_text(self, path: Path, max_bytes: int = MAX_LIST_BYTES) -> str:
         # The map of FLIR ADAS v2 may be next to the recording.
-        if not self.holds(path) and path.resolve().parent != self.real_root.parent:
+        real = Path(os.path.realpath(path))  # unlike `resolve`, of a loop of links too
+        if not self.holds(path) and real.parent != self.real_root.parent:
             raise DatasetError(f"{path} must be in the recording, but is {LEADS_OUT}.")
         try:
-            if path.stat().st_size > MAX_LIST_BYTES:
-                raise DatasetError(f"{path} must be a list of files, but is larger than 1 GiB.")
-            return path.read_text(encoding="utf-8-sig")
+            if path.stat().st_size > max_bytes:
+                raise DatasetError(
+                    f"{path} must be a list of files, but is larger than {max_bytes >> 20} MiB: "
+                    "unpack the archive again."
+                )
+            return Location.of(path).read_bytes().decode("utf-8-sig")
         except (OSError, ValueError) as error:
             raise DatasetError(
                 f"{path} must be readable text, but is not ({_short(error)}): unpack the archive "

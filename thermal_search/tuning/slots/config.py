@@ -10,6 +10,7 @@ from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialPlan
 
 if TYPE_CHECKING:
+    from thermal_search.architectures.from_file import SourceFile
     from thermal_search.data.ray_dataset import WorkerShard
 
 Strategy = Literal["PACK", "STRICT_PACK", "SPREAD"]
@@ -55,6 +56,9 @@ class SlotPlan:
 
     threads: int
     """CPU threads of each worker."""
+
+    own_architectures: "tuple[SourceFile, ...]" = ()
+    """The files of architectures that are not in the package, for machines that lack them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,16 +1,21 @@
 """The actor that passes plans from Ray Tune to a slot's workers, and their reports back."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Literal
 
 import ray
+from ray.exceptions import RayError
 
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning.slots.messages import SlotFailure, TrialReport
 
 ATTEMPTS_PER_TRIAL = 3
 """Times in a row a trial may lose its workers without an evaluation in between."""
+
+NAME_PREFIX = "mailbox-"
+"""How the name of each mailbox begins, in the Ray namespace of the process that searches."""
 
 STARTS_PER_SLOT = 3
 """Times in a row a worker group may fail to get ready before the slot gives up."""
@@ -36,7 +41,7 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.plans: asyncio.Queue[TrialPlan | None] = asyncio.Queue()
-        self.reports: asyncio.Queue[tuple[str, TrialReport] | SlotFailure] = asyncio.Queue()
+        self.reports: asyncio.Queue[tuple[str, TrialReport] | SlotFailure | None] = asyncio.Queue()
         self.changed = asyncio.Condition()
         self.running: _Running | None = None
         self.requested: dict[str, int] = {}
@@ -44,6 +49,9 @@ class Mailbox:
 
         self.cancelled: set[str] = set()
         self.is_closed = False
+        self.is_stopped = False
+        """Whether the search stops before its end."""
+
         self.starts = 0
         self.start_error = "its workers died before they were ready; the usual cause is memory"
 
@@ -52,28 +60,41 @@ class Mailbox:
     async def submit(self, plan: TrialPlan) -> None:
         await self.plans.put(plan)
 
-    async def next_report(self, trial: str) -> TrialReport | SlotFailure:
-        """The next report of a trial; the request tells its workers to continue."""
+    async def next_report(self, trial: str) -> TrialReport | SlotFailure | None:
+        """The next report of a trial; the request tells its workers to continue. None if the search
+        stops."""
         async with self.changed:
             self.requested[trial] = self.requested.get(trial, 0) + 1
             self.changed.notify_all()
-        while True:
+        while not self.is_stopped:
             item = await self.reports.get()
-            if isinstance(item, SlotFailure):
+            if item is None or isinstance(item, SlotFailure):
                 return item
             owner, report = item
             if owner == trial:
                 return report
+        return None
 
     async def cancel(self, trial: str) -> None:
         async with self.changed:
             self.cancelled.add(trial)
             self.changed.notify_all()
 
-    async def close(self) -> None:
-        """No more trials: the workers may leave."""
-        self.is_closed = True
+    async def close(self) -> bool:
+        """No more trials: the workers may leave. Returns whether the search stops before its
+        end."""
+        async with self.changed:
+            self.is_closed = True
+            self.changed.notify_all()
         await self.plans.put(None)
+        return self.is_stopped
+
+    # Called by the process that searches.
+
+    async def stop(self) -> None:
+        """Ends the slot's wait for a report."""
+        self.is_stopped = True
+        await self.reports.put(None)
 
     # Called by the first worker of a group.
 
@@ -118,9 +139,13 @@ class Mailbox:
             return True
         async with self.changed:
             await self.changed.wait_for(
-                lambda: trial in self.cancelled or self.requested.get(trial, 0) > number + 1
+                lambda: (
+                    self.is_closed
+                    or trial in self.cancelled
+                    or self.requested.get(trial, 0) > number + 1
+                )
             )
-        return trial in self.cancelled
+        return self.is_closed or trial in self.cancelled
 
     async def end(self, trial: str, report: TrialReport | None) -> None:
         """A trial ends: by a last report, or because it was told to stop."""
@@ -144,3 +169,13 @@ class Mailbox:
 
     async def ready(self) -> None:
         self.starts = 0
+
+
+def stop_slots() -> None:
+    """Tells all slots of this process's search that it stops. Ray Tune's own request waits until a
+    slot has a report, and the next evaluation may take long."""
+    with contextlib.suppress(RayError):
+        for name in ray.util.list_named_actors():
+            if name.startswith(NAME_PREFIX):
+                with contextlib.suppress(ValueError):  # it has ended
+                    ray.get_actor(name).stop.remote()

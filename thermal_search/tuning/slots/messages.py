@@ -62,6 +62,9 @@ class TrialReport:
     test_baselines: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     """Baselines of the test split."""
 
+    start: tuple[int, int] | None = None
+    """Tensors that it has taken over from `--start-from`, and those left out; None without."""
+
     @property
     def is_last(self) -> bool:
         return self.status != "running"

@@ -4,8 +4,9 @@ A worker group takes most of a minute to start, because each of its processes im
 group per trial costs that minute every time, and a trial that is stopped early leaves its resources
 reserved. A slot starts its group once; the next trial begins a fraction of a second after the last.
 
-Three processes of each slot only wait: Ray Tune's end, the mailbox and Ray Train's controller. What
-they import does not import torch, without which each takes a sixth of the memory.
+Some processes of each slot only wait: Ray Tune's end, the mailbox and Ray Train's controller. What
+they import does not import torch, without which each takes a sixth of the memory. They may run on
+any node that has CPUs, and if that node is lost, the slot starts again on another.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from thermal_search.distributed.rendezvous import Rendezvous
 from thermal_search.tuning.slots.config import SlotConfig, WorkerConfig
-from thermal_search.tuning.slots.mailbox import Mailbox
+from thermal_search.tuning.slots.mailbox import NAME_PREFIX, Mailbox
 from thermal_search.tuning.slots.messages import REPORT, SlotFailure, TrialConfig, TrialReport
 
 WORKER_CONFIG = "worker"
@@ -34,6 +35,11 @@ WORKER_DEATHS_PER_SLOT = 100
 its workers, but an error may strike before a worker reaches the mailbox."""
 
 CLOSE_TIMEOUT_S = 60.0
+"""How long a slot waits for its workers to leave, at the end of the search."""
+
+STOP_TIMEOUT_S = 2.0
+"""The same if the search stops before its end: workers that train do not leave before the next
+evaluation. They end with the slot; what they have evaluated is saved."""
 
 
 class Slot(tune.Trainable):
@@ -49,7 +55,9 @@ class Slot(tune.Trainable):
         self._remove_stale_placement_group()
         # On the same node as this slot, so that the loss of a third node cannot take it away.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.mailbox: Any = Mailbox.options(scheduling_strategy=here).remote()
+        self.mailbox: Any = Mailbox.options(
+            name=f"{NAME_PREFIX}{self.name}", scheduling_strategy=here
+        ).remote()
         self.failure: BaseException | None = None
         placement = slot.placement
         trainer = DataParallelTrainer(
@@ -82,7 +90,9 @@ class Slot(tune.Trainable):
         while not ray.wait([pending], timeout=1.0)[0]:
             if not self.thread.is_alive():
                 raise RuntimeError(f"The slot's workers ended: {self.failure}")
-        report: TrialReport | SlotFailure = ray.get(pending)
+        report: TrialReport | SlotFailure | None = ray.get(pending)
+        if report is None:
+            return {"status": "interrupted", "done": False}
         if isinstance(report, SlotFailure):
             raise RuntimeError(report.reason)
         result: dict[str, Any] = {
@@ -107,8 +117,8 @@ class Slot(tune.Trainable):
 
     def cleanup(self) -> None:
         ray.get(self.mailbox.cancel.remote(self.current))
-        ray.get(self.mailbox.close.remote())
-        self.thread.join(CLOSE_TIMEOUT_S)
+        is_stopped = ray.get(self.mailbox.close.remote())
+        self.thread.join(STOP_TIMEOUT_S if is_stopped else CLOSE_TIMEOUT_S)
 
     def _remove_stale_placement_group(self) -> None:
         """Frees what a killed slot had reserved, when its trial starts again in this one.

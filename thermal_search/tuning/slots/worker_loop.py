@@ -10,8 +10,10 @@ from typing import Any, Literal
 import ray
 import torch
 from ray import train
+from ray.exceptions import RayError
 from ray.train.torch import get_device
 
+from thermal_search.architectures import from_file
 from thermal_search.choices import EvaluationSplit
 from thermal_search.data.frames import WorkerFrames
 from thermal_search.data.ray_dataset import open_worker_shard
@@ -82,6 +84,8 @@ def worker_loop(config: WorkerConfig) -> None:
 
 
 def _prepare_worker(plan: SlotPlan, group: WorkerGroup) -> _Worker:
+    for file in plan.own_architectures:
+        from_file.register(file)
     torch.set_num_threads(plan.threads)
     device = _device()
     data = open_worker_shard(plan.shards[train.get_context().get_world_rank()])
@@ -165,17 +169,24 @@ def _train(plan: TrialPlan, worker: _Worker, mailbox: Any) -> None:
         raise  # a new group resumes the trial
     except Exception as error:
         # From whichever worker it is, and before anything else, so that it is not retried.
-        ray.get(mailbox.end.remote(plan.id, _failure(error)))
+        ray.get(mailbox.end.remote(plan.id, failure_of(error)))
         if group.size > 1:
             # The others may be waiting for this one in a collective: only a new group is safe.
             raise
 
 
-def _failure(error: Exception) -> TrialReport:
-    """Training has no files or connections of its own: an error of these is the machine's."""
+def failure_of(error: Exception) -> TrialReport:
+    """How a trial ends by an error.
+
+    Training has no files or connections of its own: an error of these is the machine's. So is
+    one of Ray, such as a process that was killed because the machine's memory ran out.
+    """
     if isinstance(error, (OSError, StorageError)):
         where = f"{socket.gethostname()}: {describe_fault(error)}"
         return TrialReport(status="interrupted", reason=where, stops_search=True)
+    if isinstance(error, RayError):
+        where = f"{socket.gethostname()}: {_describe(error)}"
+        return TrialReport(status="interrupted", reason=where)
     return TrialReport(status="failed", reason=_describe(error))
 
 
@@ -186,10 +197,16 @@ def _deliver(mailbox: Any, trial: str, number: int, report: TrialReport) -> bool
 
 def _report(trial: Trial, evaluation: TrialEvaluation, worker: _Worker) -> TrialReport:
     baselines = worker.validation.baselines
-    if evaluation.images < trial.plan.images:
-        return TrialReport(status="running", evaluation=evaluation, baselines=baselines)
-    if not worker.test:
-        return TrialReport(status="completed", evaluation=evaluation, baselines=baselines)
+    taken = trial.taken_over
+    start = (taken.taken_over, taken.left_out) if taken else None
+    if evaluation.images < trial.plan.images or not worker.test:
+        is_done = evaluation.images >= trial.plan.images
+        return TrialReport(
+            status="completed" if is_done else "running",
+            evaluation=evaluation,
+            baselines=baselines,
+            start=start,
+        )
     # Once, when no choice can depend on it any more.
     tested = trial.evaluate_on(worker.test.evaluator, trial.plan.folder / "test.png")
     return TrialReport(
@@ -198,6 +215,7 @@ def _report(trial: Trial, evaluation: TrialEvaluation, worker: _Worker) -> Trial
         baselines=baselines,
         test_metrics=tested.metrics,
         test_baselines=worker.test.baselines,
+        start=start,
     )
 
 

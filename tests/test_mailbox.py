@@ -1,0 +1,97 @@
+"""The mailbox between a slot and its workers, called as Ray calls it but without a cluster."""
+
+import asyncio
+
+import pytest
+
+from thermal_search.storage import Location
+from thermal_search.training.trial_plan import TrialPlan
+from thermal_search.tuning.slots.mailbox import ATTEMPTS_PER_TRIAL, Mailbox
+from thermal_search.tuning.slots.messages import TrialReport
+
+SOON_S = 5.0
+RUNNING = TrialReport(status="running")
+
+
+def run(scenario):
+    """Runs `scenario(mailbox)`, with a trial that a worker group has taken."""
+
+    async def with_trial():
+        mailbox = Mailbox.__ray_metadata__.modified_class()
+        plan = TrialPlan(
+            id="trial",
+            architecture="wgan",
+            parameters={},
+            folder=Location("trials/trial"),
+            images=8,
+            evaluate_every=4,
+        )
+        await mailbox.submit(plan)
+        assert await mailbox.take(SOON_S) == plan
+        await asyncio.wait_for(scenario(mailbox), SOON_S)
+
+    asyncio.run(with_trial())
+
+
+async def waiting(call):
+    """A call that does not return yet."""
+    task = asyncio.create_task(call)
+    await asyncio.sleep(0.01)
+    assert not task.done()
+    return task
+
+
+@pytest.mark.parametrize("how", ["close", "cancel"])
+def test_workers_that_wait_for_an_answer_leave_at_once(how):
+    async def scenario(mailbox):
+        first = mailbox.next_report("trial")
+        report = await waiting(mailbox.report("trial", 0, RUNNING))
+        assert await first == RUNNING
+        await (mailbox.close() if how == "close" else mailbox.cancel("trial"))
+
+        assert await report  # stop
+        await mailbox.end("trial", None)
+        await mailbox.close()
+        assert await mailbox.take(SOON_S) is None
+
+    run(scenario)
+
+
+def test_workers_that_wait_for_a_trial_leave_at_once():
+    async def scenario(mailbox):
+        await mailbox.end("trial", None)
+        take = await waiting(mailbox.take(SOON_S))
+
+        assert not await mailbox.close()  # the search does not stop before its end
+        assert await take is None
+
+    run(scenario)
+
+
+def test_slot_does_not_wait_for_the_next_evaluation_of_a_search_that_stops():
+    async def scenario(mailbox):
+        report = await waiting(mailbox.next_report("trial"))
+        await mailbox.stop()
+
+        assert await report is None
+        assert await mailbox.next_report("trial") is None
+        assert await mailbox.close()
+
+    run(scenario)
+
+
+def test_trial_whose_workers_are_killed_again_and_again_is_interrupted():
+    """As by Ray's memory monitor: it is the machine's fault, and `--resume` tries it again."""
+
+    async def scenario(mailbox):
+        report = await waiting(mailbox.next_report("trial"))
+        for _ in range(ATTEMPTS_PER_TRIAL - 1):
+            assert (await mailbox.take(SOON_S)).id == "trial"
+        assert await mailbox.take(0.01) == "idle"
+
+        last = await report
+        assert last.status == "interrupted"
+        assert "memory" in last.reason
+        assert last.is_last
+
+    run(scenario)

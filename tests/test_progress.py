@@ -1,0 +1,34 @@
+"""The progress of a search on the screen."""
+
+import io
+import re
+
+from rich.console import Console
+from summaries import evaluate, record_of, run_trial
+
+from thermal_search.tuning.progress import Progress
+from thermal_search.tuning.record import SearchRecord
+
+
+def text(progress):
+    return "\n".join(progress.status())
+
+
+def test_speed_after_a_resume_is_that_of_this_run(tmp_path):
+    """What was shown before it counts neither way."""
+    record = record_of(tmp_path, images=10, trials=3)
+    run_trial(record, *range(9, 0, -1))
+    running = run_trial(record, 8.0, 7.0, status="running")
+
+    resumed = SearchRecord.load(tmp_path)
+    progress = Progress(resumed.plan, resumed, console=Console(file=io.StringIO()), estimate=lambda: 61.0)
+    assert "images/s" not in text(progress)  # unknown yet
+    resumed.start(running.id)
+    evaluate(resumed, running.id, 6.0)
+    progress.started -= 2.0
+
+    speed, left = re.search(r"([-\d.]+) images/s, about (\S+) left", text(progress)).groups()
+    assert 0 < float(speed) <= 0.5
+    assert left == "1:01"
+    resumed.end(running.id, "stopped", "")
+    assert "-" not in text(progress)

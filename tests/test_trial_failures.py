@@ -1,0 +1,41 @@
+"""An error in a trial: a result of the trial, or a fault of its machine."""
+
+import errno
+import os
+import socket
+
+import pytest
+import torch
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+
+from thermal_search.errors import SearchError
+from thermal_search.storage import StorageError
+from thermal_search.tuning.slots.worker_loop import failure_of
+
+
+def of_system(number, file="/out/state.pt"):
+    return OSError(number, os.strerror(number), file)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "stops_search", "reason"),
+    [
+        (of_system(errno.ENOSPC), "interrupted", True, "No space left on device (/out/state.pt)"),
+        (of_system(errno.ENOMEM, None), "interrupted", True, "Cannot allocate memory"),
+        (of_system(errno.ESTALE), "interrupted", True, "Stale file handle (/out/state.pt)"),
+        (StorageError("s3://b: access is denied."), "interrupted", True, "access is denied"),
+        (OutOfMemoryError("the node runs low on memory"), "interrupted", False, "low on memory"),
+        (ActorDiedError(), "interrupted", False, "died"),
+        # Too large a network for a machine that has memory: another try would fail in the same way.
+        (MemoryError(), "failed", False, "out of memory"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "failed", False, "out of memory"),
+        (SearchError("Unknown parameters of wgan: x"), "failed", False, "Unknown parameters"),
+        (ZeroDivisionError("division by zero"), "failed", False, "ZeroDivisionError"),
+    ],
+)
+def test_what_a_machine_refuses_interrupts_a_trial(error, status, stops_search, reason):
+    report = failure_of(error)
+
+    assert (report.status, report.stops_search) == (status, stops_search)
+    assert reason in report.reason
+    assert (socket.gethostname() in report.reason) == (status == "interrupted")

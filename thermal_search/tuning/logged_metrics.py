@@ -1,0 +1,92 @@
+"""What MLflow shows of a trial: the keys of its metrics, its tags, and the view of its search."""
+
+from thermal_search.tracking.runs import GRID, SEARCH_TAG
+from thermal_search.tracking.view import SearchView
+from thermal_search.training.trial_plan import TrialBudget, TrialEvaluation
+from thermal_search.tuning.objective import Objective, Sum
+from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.rungs import Rungs
+from thermal_search.tuning.summary import RetrainingRecord, TrialRecord
+
+
+def objective_keys(objective: Objective, average_last: int) -> list[str]:
+    """The key of each axis. A metric that is minimized itself has its own key, so that no number
+    has two names; a mean or a sum says of what."""
+    return [_key(axis, average_last) for axis in objective.axes]
+
+
+def objective_sentence(objective: Objective, average_last: int) -> str:
+    """What the objective is, in words."""
+    axes = " and ".join(str(axis) for axis in objective.axes)
+    if average_last == 1:
+        return f"{axes} of the last evaluation, minimized"
+    return f"mean of {axes} over the last {average_last} evaluations, minimized"
+
+
+def _key(axis: Sum, average_last: int) -> str:
+    (weight, metric), *others = axis.terms
+    if average_last == 1 and not others and weight == 1:
+        return metric
+    # MLflow's keys have no + and no *.
+    text = str(axis).replace("*", "_").replace("+", "_plus_").replace("-", "_minus_")
+    return f"objective_{text.strip('_')}"
+
+
+def logged_metrics(record: SearchRecord, trial: TrialRecord, count: int) -> dict[str, float]:
+    """The metrics of evaluation `count` (from 1), and the trial's objective at that time."""
+    keys = objective_keys(record.objective, record.plan.average_last)
+    values = record.objective_after(trial, count)
+    return trial.history[count - 1].metrics | dict(zip(keys, values, strict=False))
+
+
+def logged_training(evaluation: TrialEvaluation) -> dict[str, float]:
+    """How an evaluation's training went: losses by player, speed, and the workers' machines."""
+    losses = {f"loss/{name}": value for name, value in evaluation.losses.items()}
+    system = {f"system/{name}": value for name, value in evaluation.system.items()}
+    speed = {"seconds": evaluation.seconds, "images_per_second": evaluation.images_per_second}
+    return speed | losses | system
+
+
+def grid_step(budget: TrialBudget, images: int) -> int:
+    """The step of an evaluation's image grid: the one that was due, so that trials whose batch
+    sizes differ show their images at the same steps."""
+    if images >= budget.images:
+        return budget.images
+    return images - images % budget.evaluate_every
+
+
+def start_tags(trial: TrialRecord) -> dict[str, str]:
+    """Tags of a trial's run from its start."""
+    if isinstance(trial, RetrainingRecord):
+        return {"phase": "retraining", "finalist": trial.finalist, "seed": str(trial.seed)}
+    return {"phase": "trial"}
+
+
+def end_tags(record: SearchRecord, trial: TrialRecord) -> dict[str, str]:
+    """Tags of a trial's run when it has ended: how far it came."""
+    tags = {"stopped_at": str(trial.images)}
+    if not (record.objective.has_two_objectives or isinstance(trial, RetrainingRecord)):
+        tags["rung"] = str(last_rung(trial.budget, record.plan.reduction, trial.images))
+    return tags
+
+
+def last_rung(budget: TrialBudget, reduction: float, images: int) -> int:
+    """The images of the last rung of ASHA that a trial has reached; 0 before the first."""
+    shares = [*Rungs.of(budget, reduction).shares, 1.0]
+    reached = [int(share * budget.images + 1e-6) for share in shares]
+    return max((rung for rung in reached if rung <= images), default=0)
+
+
+def search_view(plan: SearchPlan) -> SearchView:
+    """The view of a search in the MLflow UI."""
+    objective = plan.parsed_objective
+    keys = objective_keys(objective, plan.average_last)
+    metrics = list(dict.fromkeys([*keys, plan.metric, *sorted(objective.keys), "l1", "psnr"]))
+    return SearchView(
+        search_id=plan.id,
+        condition=f"tags.`{SEARCH_TAG}` = '{plan.id}'",
+        order_by=keys[0],
+        metrics=metrics,
+        images=GRID,
+    )
