@@ -2,10 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from thermal_search.choices import Precision
 from thermal_search.storage import Location
+
+MAX_IMAGES = 10**15
+"""No budget has more: a file that says so is damaged."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,13 @@ class TrialBudget:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
     """A part of kept files, which are read strictly."""
 
-    images: int
+    images: Annotated[int, Field(ge=1, le=MAX_IMAGES)]
     """To show, by all workers together."""
 
-    evaluate_every: int
+    evaluate_every: Annotated[int, Field(ge=1, le=MAX_IMAGES)]
     """Images shown between two evaluations."""
 
-    full_size_from: int = 0
+    full_size_from: Annotated[int, Field(ge=0, le=MAX_IMAGES)] = 0
     """Images after which growing networks have their full size; 0 if they do not grow."""
 
 

@@ -66,7 +66,7 @@ def forecast(
         "",
         *_table([header, *rows]),
         "",
-        f"First trials: the published points of {', '.join(points)}.",
+        *_first_trials(plan),
         *_totals(plan, points, seconds, placement.slots),
         EVALUATIONS,
     ]
@@ -77,6 +77,14 @@ def forecast(
             f"smaller batch, as in --fix {misfits[0]}.batch_size=N, or leave it out."
         )
     return "\n".join(lines)
+
+
+def _first_trials(plan: SearchPlan) -> list[str]:
+    first = [f"{len(plan.first_settings)} settings of --first"] if plan.first_settings else []
+    first += [f"the best settings of {plan.learn_from}"] if plan.learn_from else []
+    if not plan.no_published:
+        first.append(f"the published points of {', '.join(plan.architectures)}")
+    return [f"First trials: {', then '.join(first)}."] if first else []
 
 
 def _row(
@@ -107,10 +115,10 @@ def _totals(
         return [f"As many trials as fit {plan.hours:g} hours, the final retrainings included."]
     totals = [expected_seconds(plan, seconds, slots, stops=stops) / 3600 for stops in (True, False)]
     number = f"{plan.trials} trials and {plan.finalists * plan.seeds} retrainings"
-    text = (
-        f"{number}: about {totals[0]:.3g} hours with early stopping, {totals[1]:.3g} hours if no "
-        "trial is stopped."
-    )
+    text = f"{number}: about {totals[0]:.3g} hours"
+    if plan.scheduler != "none":
+        text += f" with early stopping, {totals[1]:.3g} hours if no trial is stopped"
+    text += "."
     if plan.hours and totals[0] > plan.hours:
         text += f" --hours {plan.hours:g} ends the search before all of these trials."
     return [text]

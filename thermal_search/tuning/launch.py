@@ -2,6 +2,7 @@
 
 import os
 
+from thermal_search.errors import SettingsError
 from thermal_search.tuning.dry_run import dry_run
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.plan import SearchPlan, plan_from_settings
@@ -29,6 +30,8 @@ def try_out(
     settings: SearchSettings, launch: LaunchSettings, *, default_address: str = "local"
 ) -> str:
     """What `launch` would do, for people: see `dry_run`."""
+    if launch.resume:
+        raise SettingsError("--dry-run is for a new search: leave out --resume.")
     plan, address, wait = _prepared(settings, launch, default_address)
     return dry_run(plan, address=address, wait=wait)
 

@@ -129,9 +129,10 @@ def makespan(lengths: Iterable[float], slots: int) -> float:
 class Ladders:
     """When trials are expected to stop, by architecture.
 
-    A trial is stopped at a rung if it is behind the best 1/reduction of those before it. Of trials
-    in random order the probability follows from their number; what was observed corrects it, for
-    later trials are better than earlier ones.
+    With asha, a trial is stopped at a rung if it is behind the best 1/reduction of those before it.
+    Of trials in random order the probability follows from their number; what was observed corrects
+    it, for later trials are better than earlier ones, and the other schedulers stop at other
+    evaluations.
     """
 
     shares: Mapping[str, Sequence[float]]
@@ -150,7 +151,7 @@ class Ladders:
     @classmethod
     def of(cls, record: SearchRecord, *, stops: bool) -> "Ladders":
         plan = record.plan
-        if not stops:
+        if not stops or plan.scheduler == "none":
             return cls({}, {}, plan.reduction, 0.0)
         shares: dict[str, Sequence[float]] = {}
         # Until there is a trial: of networks that do not grow.
