@@ -27,19 +27,20 @@ class Endings:
 
 
 def endings(results: Results) -> Endings:
-    """How many trials of each architecture completed, stopped at each evaluation, and so on."""
+    """How many trials of each architecture completed, stopped at each part of their budgets, and so
+    on."""
     trials = results.record.trials.values()
-    stops = sorted({trial.images for trial in trials if trial.status == "stopped"})
+    stops = sorted({_percent(trial) for trial in trials if trial.status == "stopped"})
     present = {trial.status for trial in trials}
     others = [
         status for status in ("diverged", "failed", "interrupted", "running") if status in present
     ]
-    columns = ["trials", "completed", *(f"stopped at {images:,}" for images in stops), *others]
+    columns = ["trials", "completed", *(f"stopped at {at} %" for at in stops), *others]
     rows: list[tuple[str, Sequence[Cell]]] = []
     for architecture in results.plan.architectures:
         mine = [trial for trial in trials if trial.architecture == architecture]
         counts = [sum(trial.status == "completed" for trial in mine)]
-        counts += [sum(t.status == "stopped" and t.images == at for t in mine) for at in stops]
+        counts += [sum(t.status == "stopped" and _percent(t) == at for t in mine) for at in stops]
         counts += [sum(trial.status == status for trial in mine) for status in others]
         cells = [Cell(str(len(mine)), 0)]
         for count in counts:
@@ -49,14 +50,19 @@ def endings(results: Results) -> Endings:
     return Endings(columns, rows)
 
 
+def _percent(trial: TrialRecord) -> int:
+    """How far a trial came, in percent of its budget."""
+    return round(100 * trial.share)
+
+
 def ended_early(results: Results) -> Table:
     """Trials that did not train for their whole budget: when, at which objective, and why."""
     record = results.record
     best_at: dict[tuple[str, int], float] = {}
     for trial in results.ranking:
-        for count, evaluation in enumerate(trial.history, start=1):
+        for count in range(1, len(trial.history) + 1):
             value = record.objective_after(trial, count)[0]
-            key = trial.architecture, evaluation.images
+            key = trial.architecture, count
             best_at[key] = min(value, best_at.get(key, value))
     ended = [
         trial for trial in record.trials.values() if trial.status not in ("completed", "running")
@@ -70,7 +76,7 @@ def ended_early(results: Results) -> Table:
             f"{trial.images:,}",
             seconds(trial.seconds),
             number(results.values[trial.id][0]) if trial.history else "",
-            number(best_at[trial.architecture, trial.images]) if trial.history else "",
+            number(best_at[trial.architecture, len(trial.history)]) if trial.history else "",
             trial.reason,
         ]
         for trial in ended
