@@ -20,6 +20,7 @@ from thermal_search.tuning.budgets import Budgets, Calibration, Speed
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.rungs import Rungs
 from thermal_search.tuning.scheduler import PerArchitectureASHA
+from thermal_search.tuning.schedulers import SCHEDULERS, build_scheduler
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 from thermal_search.tuning.space import ConditionalSpace
 from thermal_search.tuning.trial_source import proposed_trials, retrainings
@@ -182,6 +183,34 @@ def test_growing_networks_are_compared_at_full_size_first(tmp_path):
 
     decisions = [decide(scheduler, t, 7, v) for t, v in zip(trials, (1.0, 2.0, 99.0), strict=True)]
     assert decisions == ["CONTINUE", "STOP", "STOP"]
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_no_scheduler_stops_networks_that_grow(tmp_path, name):
+    record = record_of(tmp_path, images=None, scheduler=name)
+    scheduler = build_scheduler(record)
+    budget = TrialBudget(images=1000, evaluate_every=100, full_size_from=650)
+    trials = [
+        record.add(number, replace(TrialConfig("progressive_gan", {}), budget=budget))
+        for number in range(5)
+    ]
+    decisions = [
+        {decide(scheduler, trial, count, 10.0**trial.number) for trial in trials}
+        for count in range(1, 8)
+    ]
+
+    assert decisions[:6] == [{"CONTINUE"}] * 6
+    assert decisions[6] == {"CONTINUE", "STOP"}
+
+
+def test_a_setting_that_cannot_be_trained_has_a_budget_too():
+    """Its trial says why it fails; the search goes on."""
+    budgets = Budgets(64, 1000)
+    broken = TrialConfig("pix2pix", {"batch_size": 0})
+
+    assert budgets.fix(broken).budget == budgets.fix(budgets.published("pix2pix")).budget
+    with pytest.raises(SearchError, match="What pix2pix costs cannot be counted .*pass --images"):
+        Budgets(64, 1000, published=lambda name: broken).cost(broken)
 
 
 def test_a_stop_says_why_in_numbers(tmp_path):

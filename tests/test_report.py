@@ -25,7 +25,7 @@ from thermal_search.report import page
 from thermal_search.report.charts import Label, scale_of, spread_labels
 from thermal_search.report.gallery import read_grid
 from thermal_search.report.page import render, write_after_search, write_report
-from thermal_search.report.suggestions import suggest
+from thermal_search.report.suggestions import _grown, _new_search, suggest
 from thermal_search.storage import Location
 from thermal_search.tuning.analysis import MIN_TRIALS, analyze
 from thermal_search.tuning.ownership import own
@@ -186,7 +186,7 @@ class TestContents:
 
         assert stopped
         assert all(trial.reason in text for trial in stopped)
-        assert "stopped at 20,000" in text
+        assert "stopped at 10 %" in text
 
     def test_gallery_has_the_best_of_each_architecture(self, finished, parsed):
         images = parsed.named("img")
@@ -524,3 +524,24 @@ class TestCharts:
 
         assert all(b - a >= 9.99 for a, b in itertools.pairwise(places))
         assert places[-1] <= 100
+
+
+@pytest.mark.parametrize(
+    ("settings", "longer", "more"),
+    [
+        ({"images": 1000, "trials": 10}, "--images 2000", "--trials 20"),
+        ({"images": None, "trials": 10}, "--compute 400000", "--trials 20"),
+        ({"images": None, "hours": 5.0, "is_calibrated": True}, "--hours 10.0", "--hours 10"),
+    ],
+)
+def test_suggested_searches_keep_the_kind_of_budget(tmp_path, settings, longer, more):
+    is_calibrated = settings.pop("is_calibrated", False)
+    record = record_of(tmp_path / "o", **settings)
+    plan = record.plan.replace(is_calibrated=is_calibrated)
+    record = SearchRecord(plan)
+    command = _new_search(record, ("pix2pix",), "longer", times=2)
+
+    assert longer in command
+    assert "--evaluate-every" not in command or settings["images"]
+    assert "--trials 1000000" not in command
+    assert _grown(plan, 2.0) == [more]
