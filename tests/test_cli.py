@@ -400,7 +400,7 @@ class TestResume:
             ({"trials": 3}, "--trials was 4 and is now 3, which is less"),
             ({"architectures": "gan"}, "--architectures was wgan and is now gan"),
             ({"images": 5}, "--images was 200000 and is now 5"),
-            ({"compute": 5}, "--compute was not set and is now 5"),
+            ({"compute": 5}, "--compute was not given and is now 5"),
             ({"evaluate_every": 7}, "--evaluate-every was 20000 and is now 7"),
         ],
     )
