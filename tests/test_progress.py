@@ -21,7 +21,9 @@ def test_speed_after_a_resume_is_that_of_this_run(tmp_path):
     running = run_trial(record, 8.0, 7.0, status="running")
 
     resumed = SearchRecord.load(tmp_path)
-    progress = Progress(resumed.plan, resumed, console=Console(file=io.StringIO()), estimate=lambda: 61.0)
+    progress = Progress(
+        resumed.plan, resumed, console=Console(file=io.StringIO()), estimate=lambda: 61.0
+    )
     assert "images/s" not in text(progress)  # unknown yet
     resumed.start(running.id)
     evaluate(resumed, running.id, 6.0)

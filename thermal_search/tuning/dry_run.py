@@ -11,14 +11,16 @@ from thermal_search.tuning import nodes
 from thermal_search.tuning.budgets import Calibration
 from thermal_search.tuning.calibrate import calibrate
 from thermal_search.tuning.nodes import NodeWait
-from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.pace import compute_of, trial_seconds
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.slots.config import SlotPlacement
 from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.time_left import TrialTimes, time_left
 
-EVALUATIONS = "Evaluations come on top: their time depends on the features and the validation pairs."
+EVALUATIONS = (
+    "Evaluations come on top: their time depends on the features and the validation pairs."
+)
 
 
 def dry_run(plan: SearchPlan, *, address: str, wait: NodeWait) -> str:
@@ -52,9 +54,7 @@ def forecast(
     uses = calibration if plan.needs_calibration else None
     budgets = plan.budgets(calibration.size, uses)
     space = plan.search_space()
-    points = {
-        name: plan.fix_budget(space.published(name), budgets) for name in plan.architectures
-    }
+    points = {name: plan.fix_budget(space.published(name), budgets) for name in plan.architectures}
     seconds = trial_seconds(plan, points, calibration)
     rows = [
         _row(name, point, calibration, seconds[name], device_bytes)
@@ -130,9 +130,7 @@ def expected_seconds(
     """Seconds of a search that has not begun, by those of full trials of each architecture."""
     with TemporaryDirectory(prefix="thermal-search-") as scratch:
         record = SearchRecord(plan.replace(output=Location.of(Path(scratch))))
-        total = time_left(
-            record, slots, "trials", TrialTimes(record, before=seconds), stops=stops
-        )
+        total = time_left(record, slots, "trials", TrialTimes(record, before=seconds), stops=stops)
     assert total is not None
     return total
 

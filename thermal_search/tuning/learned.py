@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from thermal_search.documents import Document
 from thermal_search.errors import SearchError
+from thermal_search.tuning.budgets import DEFAULT_COMPUTE, REFERENCE
 from thermal_search.tuning.first_settings import Setting
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
@@ -122,6 +123,13 @@ def _difference(plan: SearchPlan, earlier: SearchPlan) -> str:
         return "another protocol"
     if earlier.is_calibrated or plan.needs_calibration:
         return "trials whose budgets follow from --hours"
-    if plan.budget_text != earlier.budget_text:
-        return f"trials of {earlier.budget_text} instead of {plan.budget_text}"
+    if _length(plan) != _length(earlier):
+        return f"trials of {_length(earlier)} instead of {_length(plan)}"
     return ""
+
+
+def _length(plan: SearchPlan) -> str:
+    """How long a trial trains."""
+    if plan.images:
+        return f"{plan.images:,} images"
+    return f"the compute of {plan.compute or DEFAULT_COMPUTE:,} images of {REFERENCE}"

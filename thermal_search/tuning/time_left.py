@@ -156,7 +156,9 @@ class Ladders:
         shares: dict[str, Sequence[float]] = {}
         # Until there is a trial: of networks that do not grow.
         reached: dict[str, list[int]] = {}
-        budget = TrialBudget(images=plan.images or EVALUATIONS_PER_TRIAL, evaluate_every=plan.evaluate_every)
+        budget = TrialBudget(
+            images=plan.images or EVALUATIONS_PER_TRIAL, evaluate_every=plan.evaluate_every
+        )
         default = Rungs.of(budget, plan.reduction).shares
         expected = observed = 0.0
         for trial in record.trials.values():

@@ -25,9 +25,7 @@ class TrialConfig:
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "TrialConfig":
         """From the config of a trial of Ray Tune."""
-        return cls(
-            config["architecture"], config["parameters"], config["seed"], config["budget"]
-        )
+        return cls(config["architecture"], config["parameters"], config["seed"], config["budget"])
 
     def to_tune(self) -> dict[str, Any]:
         """The config of a trial of Ray Tune."""
