@@ -1,5 +1,6 @@
 """How long each trial trains: counted costs, equal compute, and budgets that stay as they are."""
 
+import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -93,14 +94,15 @@ def test_a_slow_architecture_gets_fewer_images():
     counted = Budgets(64, 1e6).fix(config).budget
     measured = Budgets(64, 1e6, calibration).fix(config).budget
 
-    assert counted and measured
+    assert counted
+    assert measured
     assert measured.images == pytest.approx(counted.images / 3, rel=0.001)
 
 
 def test_budgets_stay_as_they_are(tmp_path):
     record = record_of(tmp_path, images=None, trials=3, architectures=("gan", "pix2pix"), seeds=1)
     budgets = record.plan.budgets(64)
-    first, second = (trial for trial, _ in zip(proposed_trials(record, budgets), range(2)))
+    first, second = itertools.islice(proposed_trials(record, budgets), 2)
     for trial in (first, second):
         evaluate(record, trial.id, 5.0)
         record.end(trial.id, "completed", "")
@@ -209,7 +211,7 @@ def test_a_setting_that_cannot_be_trained_has_a_budget_too():
     broken = TrialConfig("pix2pix", {"batch_size": 0})
 
     assert budgets.fix(broken).budget == budgets.fix(budgets.published("pix2pix")).budget
-    with pytest.raises(SearchError, match="What pix2pix costs cannot be counted .*pass --images"):
+    with pytest.raises(SearchError, match=r"What pix2pix costs cannot be counted .*pass --images"):
         Budgets(64, 1000, published=lambda name: broken).cost(broken)
 
 

@@ -38,8 +38,8 @@ class Cost:
     """Operations of training an image of one setting."""
 
     phases: tuple[tuple[float, float], ...]
-    """The fraction of the budget at which each phase of growth ends, increasing to 1, and operations
-    per image in it. One phase if the networks do not grow."""
+    """The fraction of the budget at which each phase of growth ends, increasing to 1, and
+    operations per image in it. One phase if the networks do not grow."""
 
     @property
     def per_image(self) -> float:

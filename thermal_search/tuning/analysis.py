@@ -70,9 +70,9 @@ class Analysis:
 def analyze(record: SearchRecord, architecture: str) -> Analysis:
     """The analysis of all evaluated trials of an architecture.
 
-    Importances compare trials after equal parts of their budgets, as a trial that was stopped early has a
-    higher objective for that reason alone: at the latest evaluation that `MIN_TRIALS` trials have
-    reached. With two objectives they are those of the first.
+    Importances compare trials after equal parts of their budgets, as a trial that was stopped early
+    has a higher objective for that reason alone: at the latest evaluation that `MIN_TRIALS` trials
+    have reached. With two objectives they are those of the first.
     """
     space = record.plan.search_space()
     points: dict[str, tuple[dict[str, Any], dict[str, BaseDistribution]]] = {}

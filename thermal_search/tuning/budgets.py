@@ -107,7 +107,7 @@ class Budgets:
 
     @property
     def unit_seconds(self) -> float:
-        """What a unit of compute takes: seconds of training, or operations without a calibration."""
+        """What a unit of compute takes: seconds of training; operations without a calibration."""
         return self._seconds(REFERENCE, reference_cost(self.size))
 
     def cost(self, config: TrialConfig) -> Cost:

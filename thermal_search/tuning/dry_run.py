@@ -73,8 +73,8 @@ def forecast(
     misfits = [row[0] for row in rows if row[-1].startswith("does not fit")]
     if misfits:
         lines.append(
-            f"Does not fit the memory of a slot at the published point: {', '.join(misfits)}. Fix a "
-            f"smaller batch, as in --fix {misfits[0]}.batch_size=N, or leave it out."
+            f"Does not fit the memory of a slot at the published point: {', '.join(misfits)}. Fix "
+            f"a smaller batch, as in --fix {misfits[0]}.batch_size=N, or leave it out."
         )
     return "\n".join(lines)
 

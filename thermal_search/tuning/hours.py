@@ -91,7 +91,7 @@ class SearchTime:
         return self.left <= (self._for_retrainings() if phase == "trials" else 0.0)
 
     def may_start(self, phase: Phase) -> bool:
-        """Whether there is time for one more trial of the phase, and for the retrainings after it."""
+        """Whether there is time for one more trial of the phase, and for what comes after it."""
         lengths = self.times.by_architecture().values()
         longest = max(lengths, default=0.0)
         if phase == "retrainings":

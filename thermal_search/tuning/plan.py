@@ -269,8 +269,8 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         """Parameters of the search's own MLflow run, without paths of this machine."""
         params = self.model_dump(
             exclude={
-                "version", "is_calibrated", "inception_weights", "lpips_weights", "protocol", "own_spaces",
-                "first_settings", *FILES,
+                "version", "is_calibrated", "inception_weights", "lpips_weights", "protocol",
+                "own_spaces", "first_settings", *FILES,
             }
         )  # fmt: skip
         params |= {"data": self.data.name, "output": self.output.name}

@@ -76,7 +76,7 @@ class Competitor:
 
 
 class PerArchitectureScheduler(FIFOScheduler):
-    """One stopping rule per architecture; its resource is the share of a trial's own budget, counted in
+    """One stopping rule per architecture; its resource is the share of a trial's own budget, in
     evaluations.
 
     The rules are filled from the record when a search resumes, so that its trials compete with

@@ -10,7 +10,7 @@ from thermal_search.training.trial_plan import TrialBudget
 FILE = "summary.json"
 
 Status = Literal["running", "completed", "stopped", "diverged", "failed", "interrupted"]
-"""`completed`: trained for its whole budget. `stopped`: ended early by the scheduler, or by --hours.
+"""`completed`: trained for its whole budget. `stopped`: ended early, by the scheduler or --hours.
 `interrupted`: its machine failed, not the trial; it continues when the search resumes."""
 
 OUT_OF_TIME = "the time of the search was over"

@@ -74,9 +74,8 @@ class SlotConfig:
     """Where Ray Train keeps its own files."""
 
     trial_template: TrialPlan
-    """The plan of every trial but for its id, architecture, parameters, budget and, of a retraining,
-    seed.
-    Its folder is the one that holds the trials' folders."""
+    """The plan of every trial but for its id, architecture, parameters, budget and, of a
+    retraining, seed. Its folder is the one that holds the trials' folders."""
 
 
 @dataclass(frozen=True)
