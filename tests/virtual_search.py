@@ -30,6 +30,9 @@ class VirtualSearch:
     ends_at: float = float("inf")
     """When the process is killed."""
 
+    estimate_every: float = float("inf")
+    """Seconds between two estimates."""
+
     def __post_init__(self):
         self.now = self.started
         self.times = TrialTimes(self.record, self.done, self.before)
@@ -39,7 +42,9 @@ class VirtualSearch:
                 self.record, self.slots, self.times, clock=lambda: self.now, started=self.now
             )
         self.estimates = []
-        """The time, and the estimate of the time left, after every evaluation."""
+        """The time, and the estimate of the time left."""
+
+        self.next_estimate = self.estimate_every
 
     def run(self):
         scheduler = PerArchitectureASHA(self.record)
@@ -120,6 +125,8 @@ class VirtualSearch:
             self.record.end(trial.id, "stopped", OUT_OF_TIME)
         elif decision == "STOP":
             self.record.end(trial.id, "stopped", scheduler.stop_reasons[trial.id])
-        left = time_left(self.record, self.slots, phase, self.times)
-        self.estimates.append((self.now, left))
+        if self.now >= self.next_estimate:
+            self.next_estimate = self.now + self.estimate_every
+            left = time_left(self.record, self.slots, phase, self.times)
+            self.estimates.append((self.now, left))
         return is_last or is_over or decision == "STOP"

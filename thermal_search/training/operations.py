@@ -81,17 +81,15 @@ def _cost_of(architecture: str, size: int, parameters: tuple[tuple[str, Any], ..
     if not isinstance(config, GrowthConfig):
         # At the end of a budget: the extra critic steps that wgan begins with are few.
         return Cost(((1.0, _operations(translator, 1, 1)),))
-    counted: dict[tuple[int, bool], float] = {}
-    phases: list[tuple[float, float]] = []
+    schedule = config.schedule
+    ends: dict[int, int] = {}
     for sample in range(SAMPLES):
-        growth = config.schedule.at((sample + 0.5) / SAMPLES)
-        key = growth.resolution, growth.alpha < 1
-        if key not in counted:
-            images = int((sample + 0.5) / SAMPLES * BUDGET)
-            counted[key] = _operations(translator, images, BUDGET)
-        if phases and phases[-1][1] == counted[key]:
-            phases.pop()
-        phases.append(((sample + 1) / SAMPLES, counted[key]))
+        ends[schedule.at((sample + 0.5) / SAMPLES).resolution] = sample
+    phases: list[tuple[float, float]] = []
+    for last in ends.values():
+        # Counted where the resolution is no longer faded in, which costs hardly more.
+        images = int((last + 0.5) / SAMPLES * BUDGET)
+        phases.append(((last + 1) / SAMPLES, _operations(translator, images, BUDGET)))
     return Cost(tuple(phases))
 
 

@@ -100,10 +100,20 @@ class Budgets:
         return replace(config, budget=equal_images(config, every * EVALUATIONS_PER_TRIAL, every))
 
     def done(self, trial: TrialRecord) -> float:
-        """The fraction of a trial's operations that it has done, 0 .. 1."""
-        if not ARCHITECTURES[trial.architecture].grows:
-            return trial.share
-        return self.cost(TrialConfig(trial.architecture, trial.parameters)).done(trial.share)
+        """The fraction of a trial's work that it has done, 0 .. 1: of growing networks less than that
+        of its images, as at the published point."""
+        share, grown = trial.share, trial.budget.full_size_from / trial.budget.images
+        if not grown:
+            return share
+        published = self.published(trial.architecture)
+        cost, at = self.cost(published), _growth_fraction(published)
+        if not at:
+            return share
+        times = grown / at
+        while_growing = times * cost.until(min(share / times, at))
+        rest = cost.at_full_size
+        total = times * cost.until(at) + (1 - grown) * rest
+        return (while_growing + max(share - grown, 0.0) * rest) / total
 
     @property
     def unit_seconds(self) -> float:
@@ -152,7 +162,8 @@ def equal_images(config: TrialConfig, images: int, evaluate_every: int) -> Trial
 def _growth_fraction(config: TrialConfig) -> float:
     """The fraction of the budget after which the networks have their full size."""
     architecture = ARCHITECTURES[config.architecture]
-    if not architecture.grows:
+    grows = config.parameters.get("growing", getattr(architecture.Config, "growing", True))
+    if not architecture.grows or not grows:
         return 0.0
     default: float = architecture.Config.growth_fraction
     fraction = config.parameters.get("growth_fraction", default)

@@ -25,7 +25,7 @@ of its images."""
 SECONDS_BETWEEN_TRIALS = 1.0
 """From the last evaluation of a trial to the first step of the next one on its slot."""
 
-DRAWS = 4_000
+DRAWS = 2_000
 """Trials whose ends are drawn for one estimate: each of few trials often, each of many once."""
 
 MAX_REPETITIONS = 50
