@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 from torch import Generator, Tensor
 
@@ -43,7 +43,7 @@ class ThermalGenerator(PythonModel):
         self.translator = generator.load(Location.of(context.artifacts[ARTIFACT]))
         self.translator.to(self.device)
 
-    def predict(
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow takes both forms
         self, context: Any, model_input: Any, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """The thermal image of every row.
