@@ -13,8 +13,8 @@ from thermal_search.pair_alignment import PairAlignment
 from thermal_search.preparation.prepare import prepare
 from thermal_search.preparation.settings import PreparationSettings
 
-IDENTITY = np.eye(3).tolist()
-MATRIX = tuple(np.eye(3).flatten().tolist())
+IDENTITY = np.identity(3).tolist()
+MATRIX = tuple(np.identity(3).flatten().tolist())
 OTHER = (*MATRIX[:2], 3.0, *MATRIX[3:])
 
 

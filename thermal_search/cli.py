@@ -172,14 +172,16 @@ def export(
 
     _register(architecture_file)
     if register is not None:
-        from thermal_search.tracking import registry
-        from thermal_search.tuning.plan import SearchPlan
+        from thermal_search.tracking.registry import require_model_name
 
-        registry.require_model_name(register)
+        require_model_name(register)
     folder = export(output, to, trial=trial, formats=parse_formats(format))
     print(describe_export(folder))
     if register is not None:
-        print(registry.register(output, SearchPlan.load(output).id, folder, register))
+        from thermal_search.tracking.registry import register as register_model
+        from thermal_search.tuning.plan import SearchPlan
+
+        print(register_model(output, SearchPlan.load(output).id, folder, register))
 
 
 @app.command

@@ -74,7 +74,8 @@ def _trial_of(search: SearchRecord, id: str) -> BestTrial:
 def parse_formats(text: str) -> tuple[ExportFormat, ...]:
     """Formats separated by commas; SettingsError if one is unknown."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names or (unknown := [name for name in names if name not in FORMATS]):
+    unknown = [name for name in names if name not in FORMATS]
+    if not names or unknown:
         wrong = unknown[0] if names else "empty"
         raise SettingsError(
             f"--format must be {', '.join(FORMATS)}, or several of these separated by commas, but "

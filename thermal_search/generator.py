@@ -104,7 +104,8 @@ def load_weights(model: Location | Path) -> Weights:
     model = Location.of(model)
     tensors = _load_tensors(model)
     with (model / WEIGHTS_FILE).open_input() as file:
-        return Weights(tensors, hashlib.file_digest(file, "sha256").hexdigest())
+        digest = hashlib.file_digest(file, "sha256")  # pyright: ignore[reportArgumentType]
+    return Weights(tensors, digest.hexdigest())
 
 
 def _load_tensors(model: Location) -> dict[str, Tensor]:

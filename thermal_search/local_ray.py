@@ -39,7 +39,7 @@ def start(**settings: Any) -> None:
     """
     import ray
     from ray._private import ray_constants
-    from ray._raylet import Config  # pyright: ignore[reportMissingModuleSource] - compiled
+    from ray._raylet import Config  # pyright: ignore - a compiled module
 
     switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     before = ray_constants.ENABLE_RAY_CLUSTER
@@ -48,7 +48,7 @@ def start(**settings: Any) -> None:
         settings = {"_temp_dir": tempfile.mkdtemp(prefix="ray-", dir=folder)} | settings
     try:
         mode = {MODE: os.environ.get(MODE, "token")}
-        with _environment({switch: "0"} | mode | _token()):
+        with _environment({switch: "0", **mode, **_token()}):
             # Ray has read its environment when it was imported. By itself it would require a token
             # too, and warn of it each time.
             Config.initialize("")

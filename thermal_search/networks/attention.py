@@ -26,8 +26,8 @@ class SelfAttention(nn.Module):
         value = positions(F.max_pool2d(self.value(features), 2))
         if torch.compiler.is_exporting():
             # As one of several heads: ONNX has no other attention.
-            heads = (tensor[:, None] for tensor in (query, key, value))
-            attended = F.scaled_dot_product_attention(*heads, scale=1.0)[:, 0]
+            query, key, value = (tensor[:, None] for tensor in (query, key, value))
+            attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0]
         else:
             attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)
         attended = attended.transpose(1, 2).unflatten(2, features.shape[2:])

@@ -36,7 +36,8 @@ def prior_of(translator: Translator) -> Prior | None:
         return None
     for prior in _candidates(getattr(translator.config, "truncation", 0.0)):
         random = torch.Generator().manual_seed(0)
-        if torch.equal(prior.draw(*expected.shape, random), expected):
+        rows, length = expected.shape
+        if torch.equal(prior.draw(rows, length, random), expected):
             return prior
     raise AssertionError(f"{type(translator).__name__} draws its latent from an unknown prior")
 

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
 from torch import Generator, Tensor
 
@@ -43,7 +44,7 @@ class ThermalGenerator(PythonModel):
         self.translator = generator.load(Location.of(context.artifacts[ARTIFACT]))
         self.translator.to(self.device)
 
-    def predict(
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow takes both forms
         self, context: Any, model_input: Any, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
         """The thermal image of every row.
@@ -52,7 +53,7 @@ class ThermalGenerator(PythonModel):
             model_input: a table with the column `image`.
             params: `seed` of the latents.
 
-        Raises ValueError, in one sentence, for what is no RGB image.
+        Raises MlflowException for what is no RGB image: a server answers its sentence with status 400.
         """
         seed = int((params or {}).get("seed", 0))
         rows = [*model_input[INPUT]]
@@ -93,17 +94,17 @@ def _pixels(row: Any, index: int) -> Pixels:
             return decode(row, "RGB")
         numbers = np.asarray(row, dtype=np.float64)
     except (Unusable, binascii.Error, ValueError, TypeError) as error:
-        raise ValueError(
+        raise MlflowException.invalid_parameter_value(
             f"Image {index} must be an image file in base64 or [height, width, 3] numbers, but is "
             f"not ({error}): send one of them."
         ) from None
     if numbers.ndim != 3 or numbers.shape[2] != 3 or not numbers.size:
-        raise ValueError(
+        raise MlflowException.invalid_parameter_value(
             f"Image {index} must be [height, width, 3] numbers, but is {[*numbers.shape]}: send an "
             "RGB image, channels last."
         )
     if not ((numbers >= 0) & (numbers <= 255) & (numbers == numbers.round())).all():
-        raise ValueError(
+        raise MlflowException.invalid_parameter_value(
             f"Image {index} must hold whole numbers from 0 to 255, but holds others: send uint8."
         )
     return numbers.astype(np.uint8)

@@ -70,7 +70,8 @@ def _resize(image: Pixels, shape: tuple[int, int] | None) -> Pixels:
     """A float image as height x width; unchanged if that is None."""
     if shape is None or image.shape == shape:
         return image
-    resized = Image.fromarray(image).resize(shape[::-1], Image.Resampling.BICUBIC)
+    height, width = shape
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(resized)
 
 

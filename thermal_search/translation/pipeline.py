@@ -1,7 +1,7 @@
 """Threads that read and write while the generator works, and batches of patches for it."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -29,7 +29,7 @@ def in_threads(
     function: Callable[[Item], Result],
     items: Iterable[Item],
     ahead: int,
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """The results in the order of the items; at most `ahead` of them are worked on or wait."""
     waiting: deque[Future[Result]] = deque()
     for item in items:
@@ -44,7 +44,7 @@ def in_batches(
     items: Iterable[tuple[Item, Sequence[Tensor]]],
     generate: Callable[[Tensor], Pixels],
     pixels: int,
-) -> Iterator[Translated[Item]]:
+) -> Generator[Translated[Item]]:
     """Every item with its generated patches, in order.
 
     A batch holds patches of several items, of one size and with at most `pixels` pixels in all (but
@@ -57,7 +57,7 @@ def in_batches(
     entered: deque[Translated[Item]] = deque()
     waiting: deque[tuple[Translated[Item], Tensor]] = deque()
 
-    def run() -> Iterator[Translated[Item]]:
+    def run() -> Generator[Translated[Item]]:
         if waiting:
             generated = generate(torch.stack([patch for _, patch in waiting]))
             for (translated, _), image in zip(waiting, generated, strict=True):

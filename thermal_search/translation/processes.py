@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 
 import torch
 
@@ -34,7 +35,7 @@ def translate_in_processes(
     """The outcomes of all jobs, as they come. DatasetError if a worker fails or is killed."""
     context = multiprocessing.get_context("spawn")
     connections: dict[Connection, int] = {}
-    processes: list[multiprocessing.process.BaseProcess] = []
+    processes: list[BaseProcess] = []
     try:
         for worker in range(workers):
             ours, theirs = context.Pipe(duplex=False)

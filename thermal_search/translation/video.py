@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat, takewhile
@@ -116,7 +116,7 @@ def translate_video(
     return VideoResult(target, written, warning)
 
 
-def _translated(worker: Worker, capture: cv2.VideoCapture) -> Iterator[Pixels]:
+def _translated(worker: Worker, capture: cv2.VideoCapture) -> Generator[Pixels]:
     """The pixels of the thermal frames, in order. Decoding, cutting, generating and rendering go on
     at the same time."""
     pools = [ThreadPoolExecutor(count) for count in (1, worker.threads, worker.threads)]

@@ -1,6 +1,7 @@
 """One process that translates: threads read and write images while the generator works."""
 
 import os
+from collections.abc import Generator as Yields
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -119,9 +120,7 @@ class Worker:
         patches = geometry.cut(rgb, self.size, self.settings, multiple)
         return Frame(rgb if self.settings.side_by_side else None, patches)
 
-    def generate(
-        self, items: Iterable[tuple[Item, Sequence[Tensor]]]
-    ) -> Iterator[Translated[Item]]:
+    def generate(self, items: Iterable[tuple[Item, Sequence[Tensor]]]) -> Yields[Translated[Item]]:
         """The items, in order, with what the generator makes of their patches."""
         return in_batches(items, self._generate, BATCH * self.size**2)
 

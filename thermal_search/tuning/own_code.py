@@ -180,7 +180,7 @@ def _require_conditions(space: Mapping[str, Any], conditions: Any, source: str) 
             other, values = condition
             values = tuple(values)
         except (TypeError, ValueError):
-            other, values = None, ()
+            other, values = "", ()
         if name not in space or other not in space or not values:
             raise SettingsError(
                 f"{source}: the condition of {name!r} must be (PARAMETER, (VALUE, ...)), both "

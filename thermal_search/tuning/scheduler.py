@@ -254,7 +254,7 @@ def asha_settings(rungs: Rungs) -> dict[str, Any]:
 
 def _share(reduction: float) -> str:
     """1/reduction, in words."""
-    words = {2: "half", 3: "third", 4: "quarter", 5: "fifth", 10: "tenth"}
+    words: dict[float, str] = {2: "half", 3: "third", 4: "quarter", 5: "fifth", 10: "tenth"}
     return words.get(reduction) or f"{100 / reduction:.0f} %"
 
 
