@@ -226,7 +226,7 @@ def test_no_scheduler_stops_networks_that_grow(tmp_path, name):
 
 
 def test_a_setting_that_cannot_be_trained_has_a_budget_too():
-    """Its trial says why it fails; the search goes on."""
+    """Its trial says why it fails; the search continues."""
     budgets = Budgets(64, 1000)
     broken = TrialConfig("pix2pix", {"batch_size": 0})
 
