@@ -216,7 +216,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         if self.images:
             return f"{self.images:,} images each, evaluated every {self.evaluate_every:,}"
         times = f"evaluated {EVALUATIONS_PER_TRIAL} times"
-        if self.is_calibrated:
+        if self.is_calibrated and self.hours:
             return f"equal compute by --hours {self.hours:g}, {times}"
         compute = self.compute or DEFAULT_COMPUTE
         return f"the compute of {compute:,} images of {REFERENCE} each, {times}"
@@ -229,7 +229,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     @property
     def is_open_ended(self) -> bool:
         """Whether only its hours end the search, not a number of trials."""
-        return self.trials == MAX_TRIALS
+        return bool(self.hours) and self.trials == MAX_TRIALS
 
     def budgets(self, size: int, calibration: Calibration | None = None) -> Budgets | None:
         """What fixes the budgets of trials on images of `size` pixels; None for equal images."""
