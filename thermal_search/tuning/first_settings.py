@@ -34,7 +34,7 @@ class Setting(Section):
         return TrialConfig(self.architecture, self.parameters)
 
 
-def read_first(path: Path, spaces: Mapping[str, SearchSpace]) -> tuple[Setting, ...]:
+def read_first(path: Path, spaces: Mapping[str, SearchSpace]) -> list[Setting]:
     """The settings in a file of YAML or JSON, in their order, each with all its parameters: those
     that it leaves out have their published value.
 
@@ -58,7 +58,7 @@ def read_first(path: Path, spaces: Mapping[str, SearchSpace]) -> tuple[Setting, 
                 f"{where} is the same as setting {settings.index(setting) + 1}: leave one out."
             )
         settings.append(setting)
-    return tuple(settings)
+    return settings
 
 
 def _load(path: Path) -> Sequence[Any]:

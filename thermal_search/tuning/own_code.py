@@ -28,6 +28,16 @@ from thermal_search.tuning.space_flags import contains, describe
 SPACE_FLAG = "--space"
 
 
+class Condition(Section):
+    """When a conditional parameter applies."""
+
+    parameter: str
+    """The one that it depends on."""
+
+    values: list[Any]
+    """Of that one, which activate it."""
+
+
 class OwnSpace(Section):
     """A search space that is not one of the package, as data."""
 
@@ -38,7 +48,7 @@ class OwnSpace(Section):
     """Optuna's distributions, as Optuna writes them in JSON."""
 
     published: dict[str, Any]
-    conditions: dict[str, tuple[str, list[Any]]]
+    conditions: dict[str, Condition]
 
     @field_validator("space")
     @classmethod
@@ -53,7 +63,8 @@ class OwnSpace(Section):
     @classmethod
     def of(cls, space: SearchSpace, digest: str) -> Self:
         conditions = {
-            name: (other, [*values]) for name, (other, values) in space.conditions.items()
+            name: Condition(parameter=other, values=[*values])
+            for name, (other, values) in space.conditions.items()
         }
         return cls(
             digest=digest,
@@ -67,7 +78,7 @@ class OwnSpace(Section):
         return SearchSpace(
             space={name: json_to_distribution(text) for name, text in self.space.items()},
             published=self.published,
-            conditions={name: (other, tuple(v)) for name, (other, v) in self.conditions.items()},
+            conditions={n: (c.parameter, tuple(c.values)) for n, c in self.conditions.items()},
         )
 
 

@@ -100,7 +100,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     own_architectures: dict[str, str] = Field(default_factory=dict[str, str])
     """SHA-256 of the file of each architecture that is not one of the package."""
 
-    first_settings: tuple[Setting, ...] = ()
+    first_settings: list[Setting] = Field(default_factory=list[Setting])
     """What --first has, with every parameter."""
 
     learned_digest: str = ""
