@@ -67,7 +67,11 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     """With --architecture-file: only the tests of that architecture."""
     if name := getattr(config, "own_architecture", None):
-        own = [i for i in items if name in getattr(i, "callspec", SimpleNamespace(params={})).params.values()]
+        own = [
+            i
+            for i in items
+            if name in getattr(i, "callspec", SimpleNamespace(params={})).params.values()
+        ]
         config.hook.pytest_deselected(items=[item for item in items if item not in own])
         items[:] = own
 

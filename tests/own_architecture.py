@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-import search_spaces
 from tiny_settings import BATCH
-from thermal_search.architectures.from_file import SourceFile, FLAG, register
+
+import search_spaces
+from thermal_search.architectures.from_file import FLAG, SourceFile, register
 from thermal_search.tuning.own_code import read_own_code
 
 

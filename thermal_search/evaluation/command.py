@@ -15,8 +15,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, spawn
 
-from thermal_search.architectures.from_file import SourceFile, register
 from thermal_search import generator
+from thermal_search.architectures.from_file import SourceFile, register
 from thermal_search.data.frames import EVALUATION_BATCH, EvaluationPairs, Frames
 from thermal_search.data.manifest import Manifest, Split, read_manifest
 from thermal_search.data.parquet import read_pairs, read_thermal

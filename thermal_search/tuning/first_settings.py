@@ -1,8 +1,8 @@
 """--first: settings that a search tries before any other, from a file that a person writes.
 
-    - architecture: pix2pix
-      parameters: {batch_size: 8, l1_weight: 50}
-    - architecture: wgan
+- architecture: pix2pix
+  parameters: {batch_size: 8, l1_weight: 50}
+- architecture: wgan
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class Setting(Section):
         return TrialConfig(self.architecture, self.parameters)
 
 
-def read_first(path: Path, spaces: Mapping[str, SearchSpace]) -> tuple[Setting, ...]:
+def read_first(path: Path, spaces: Mapping[str, SearchSpace]) -> list[Setting]:
     """The settings in a file of YAML or JSON, in their order, each with all its parameters: those
     that it leaves out have their published value.
 
@@ -58,7 +58,7 @@ def read_first(path: Path, spaces: Mapping[str, SearchSpace]) -> tuple[Setting, 
                 f"{where} is the same as setting {settings.index(setting) + 1}: leave one out."
             )
         settings.append(setting)
-    return tuple(settings)
+    return settings
 
 
 def _load(path: Path) -> Sequence[Any]:
@@ -77,9 +77,7 @@ def _load(path: Path) -> Sequence[Any]:
     return content
 
 
-def _complete(
-    item: Mapping[str, Any], spaces: Mapping[str, SearchSpace], where: str
-) -> Setting:
+def _complete(item: Mapping[str, Any], spaces: Mapping[str, SearchSpace], where: str) -> Setting:
     architecture, given = item["architecture"], item.get("parameters") or {}
     if architecture not in spaces:
         raise SettingsError(

@@ -28,6 +28,16 @@ from thermal_search.tuning.space_flags import contains, describe
 SPACE_FLAG = "--space"
 
 
+class Condition(Section):
+    """When a conditional parameter applies."""
+
+    parameter: str
+    """The one that it depends on."""
+
+    values: list[Any]
+    """Of that one, which activate it."""
+
+
 class OwnSpace(Section):
     """A search space that is not one of the package, as data."""
 
@@ -38,7 +48,7 @@ class OwnSpace(Section):
     """Optuna's distributions, as Optuna writes them in JSON."""
 
     published: dict[str, Any]
-    conditions: dict[str, tuple[str, list[Any]]]
+    conditions: dict[str, Condition]
 
     @field_validator("space")
     @classmethod
@@ -52,7 +62,10 @@ class OwnSpace(Section):
 
     @classmethod
     def of(cls, space: SearchSpace, digest: str) -> Self:
-        conditions = {name: (other, [*values]) for name, (other, values) in space.conditions.items()}
+        conditions = {
+            name: Condition(parameter=other, values=[*values])
+            for name, (other, values) in space.conditions.items()
+        }
         return cls(
             digest=digest,
             space={name: distribution_to_json(kind) for name, kind in space.space.items()},
@@ -65,7 +78,7 @@ class OwnSpace(Section):
         return SearchSpace(
             space={name: json_to_distribution(text) for name, text in self.space.items()},
             published=self.published,
-            conditions={name: (other, tuple(v)) for name, (other, v) in self.conditions.items()},
+            conditions={n: (c.parameter, tuple(c.values)) for n, c in self.conditions.items()},
         )
 
 
@@ -154,8 +167,8 @@ def require_code(digests: Mapping[str, str]) -> None:
         if registered[name].digest != digest:
             raise SearchError(
                 f"{FLAG} {name}.py is not the file that the search began with (SHA-256 "
-                f"{digest[:12]}..., now {registered[name].digest[:12]}...): pass that one, or start "
-                "a new search."
+                f"{digest[:12]}..., now {registered[name].digest[:12]}...): pass that one, or "
+                "start a new search."
             )
 
 
@@ -208,6 +221,4 @@ def _require_published(space: SearchSpace, source: str) -> None:
     for name in space.space:
         if space.is_active(name, space.published) != (name in space.published):
             word = "must have" if name not in space.published else "must not have"
-            raise SettingsError(
-                f"{source}: PUBLISHED {word} {name}, by the CONDITIONS of SPACE."
-            )
+            raise SettingsError(f"{source}: PUBLISHED {word} {name}, by the CONDITIONS of SPACE.")

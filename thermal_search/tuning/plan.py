@@ -97,7 +97,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     own_architectures: dict[str, str] = Field(default_factory=dict[str, str])
     """SHA-256 of the file of each architecture that is not one of the package."""
 
-    first_settings: tuple[Setting, ...] = ()
+    first_settings: list[Setting] = Field(default_factory=list[Setting])
     """What --first has, with every parameter."""
 
     learned_digest: str = ""
@@ -248,9 +248,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     def resumed(self, settings: SearchSettings) -> "SearchPlan":
         """This plan with the settings that were passed; SearchError if one changes the search."""
         code = read_own_code(settings.space, settings.architecture_file, self.own_spaces)
-        passed = {
-            name: _value(settings, name, code) for name in settings.model_fields_set - FILES
-        }
+        passed = {name: _value(settings, name, code) for name in settings.model_fields_set - FILES}
         passed = {name: value for name, value in passed.items() if value is not None}
         for name, now in passed.items():
             before = getattr(self, name)
@@ -284,8 +282,8 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
             if name in had and (before is None or before.digest != space.digest):
                 was = f"SHA-256 {before.digest[:12]}..." if before else "that of the package"
                 raise SearchError(
-                    f"The search space of {name} is not the one that the search began with ({was}): "
-                    "leave out --space, or start a new search in another --output folder."
+                    f"The search space of {name} is not the one that the search began with "
+                    f"({was}): leave out --space, or start a new search in another --output folder."
                 )
         own = {name: digest for name, digest in code.architectures.items() if name not in had}
         spaces = {name: space for name, space in code.spaces.items() if name not in had}

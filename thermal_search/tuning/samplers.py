@@ -175,9 +175,7 @@ class PerArchitectureCMAES(PerArchitectureSampler):
     def sample(
         self, told: Sequence[Told], space: Mapping[str, BaseDistribution], number: int
     ) -> dict[str, Any]:
-        sampler = CmaEsSampler(
-            seed=self.plan.seed, n_startup_trials=self.plan.startup_trials
-        )
+        sampler = CmaEsSampler(seed=self.plan.seed, n_startup_trials=self.plan.startup_trials)
         study = optuna.create_study(directions=self.directions, sampler=sampler)
         for parameters, values in told:
             if values:

@@ -187,9 +187,7 @@ class SearchSettings(MetricSettings, frozen=True):
     def _make_first_absolute(cls, file: Path | None) -> Path | None:
         return file.absolute() if file else None
 
-    @field_validator(
-        "architectures", "fix", "narrow", "space", "architecture_file", mode="before"
-    )
+    @field_validator("architectures", "fix", "narrow", "space", "architecture_file", mode="before")
     @classmethod
     def _split_names(cls, names: Any) -> Any:
         """Names separated by commas, as flags and files have them."""
