@@ -61,7 +61,7 @@ class TestHelp:
             for group in [*groups, "Objective and finalists", "Ray cluster"]
         ]
         assert positions == sorted(positions)
-        assert "[default: 60]" in text
+        assert "[default: tpe]" in text
 
     @pytest.mark.parametrize("command", COMMANDS)
     def test_every_command_and_every_flag_has_help(self, command):
@@ -249,7 +249,7 @@ class TestConfigFile:
         ("content", "sentence"),
         [
             ("trails: 3", "unknown setting trails: did you mean trials?"),
-            ("learning_rate: 3", "unknown setting learning_rate: known are features,"),
+            ("xyz: 3", "unknown setting xyz: known are features,"),
             ("config: other.yaml", "unknown setting config: "),
             ("trials: {a: 3}", "trials must be one value, but holds settings."),
             ("trials", "must hold lines such as `trials: 60`"),

@@ -1,6 +1,7 @@
 """What each sampler proposes: a function of the record, the seed and the number. No Ray."""
 
 import itertools
+import logging
 import math
 import os
 import re
@@ -43,7 +44,7 @@ def settings_of(sampler):
     return {
         "sampler": sampler,
         "architectures": ARCHITECTURES,
-        "startup_trials": 4,
+        "startup_trials": 3,
         "fix": fix,
     }
 
@@ -66,9 +67,10 @@ def search(record, count):
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes"])
 def test_resumed_search_proposes_what_an_undisturbed_one_does(tmp_path, sampler, caplog):
     optuna.logging.enable_propagation()
-    undisturbed = search(record_of(tmp_path / "whole", **settings_of(sampler)), 16)
+    caplog.set_level(logging.WARNING)
+    undisturbed = search(record_of(tmp_path / "whole", **settings_of(sampler)), 12)
     parts = search(record_of(tmp_path / "parts", **settings_of(sampler)), 5)
-    for count in (8, 3):
+    for count in (5, 2):
         parts += search(SearchRecord.load(tmp_path / "parts"), count)
     other = SearchRecord.load(tmp_path / "whole")
     other = SearchRecord.of(other.plan.replace(seed=1))
@@ -84,7 +86,7 @@ def test_resumed_search_proposes_what_an_undisturbed_one_does(tmp_path, sampler,
 
 @pytest.mark.parametrize("sampler", ["gp", "cmaes"])
 def test_model_of_an_architecture_prefers_what_was_good(tmp_path, sampler):
-    """Learning rates near the upper bound are good; a random one is in the upper half by chance."""
+    """The higher the learning rate, the better; random ones are at 0.5 on average."""
     fix = numbers_only("wgan")
     space = search_spaces.load("wgan").space["generator_lr"]
     record = record_of(
@@ -93,7 +95,7 @@ def test_model_of_an_architecture_prefers_what_was_good(tmp_path, sampler):
     )  # fmt: skip
     study = ProposalStudy(record, ("wgan",), 0)
     shares = []
-    for _ in range(32):
+    for _ in range({"gp": 20, "cmaes": 80}[sampler]):
         number, config = study.propose()
         trial = record.add(number, config)
         share = position(space, config.parameters["generator_lr"])
@@ -101,7 +103,7 @@ def test_model_of_an_architecture_prefers_what_was_good(tmp_path, sampler):
         evaluate(record, trial.id, 100 * (1 - share))
         record.end(trial.id, "completed", "")
 
-    assert sum(shares[-8:]) / 8 > sum(shares[:8]) / 8 + 0.15
+    assert sum(shares[-8:]) / 8 > 0.6
 
 
 def position(distribution, value):

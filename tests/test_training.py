@@ -34,9 +34,6 @@ from thermal_search.evaluation.baselines import measure_baselines
 from thermal_search.storage import Location
 
 
-STATEFUL = sorted(ARCHITECTURES)
-
-
 def results(evaluations):
     """All that must not depend on the clock."""
     return [(item.images, item.metrics, item.losses) for item in evaluations]
@@ -200,8 +197,7 @@ def test_each_evaluation_draws_an_image_grid(tmp_path):
         assert (tmp_path / evaluation.grid).read_bytes().startswith(b"\x89PNG")
 
 
-# Those whose networks have a state beside their weights.
-@pytest.mark.parametrize("architecture", STATEFUL)
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
 def test_image_grid_of_the_untrained_generator_changes_no_result(tmp_path, architecture):
     with_grid = trial_of(plan_of(tmp_path / "with", architecture, images=8))
     without = trial_of(plan_of(tmp_path / "without", architecture, images=8))

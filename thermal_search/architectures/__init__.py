@@ -43,8 +43,8 @@ def build(name: str, size: int, parameters: Mapping[str, object]) -> Translator:
     """
     if name not in ARCHITECTURES:
         raise ValueError(
-            f"Unknown architecture {name!r}. {known_names(name, sorted(ARCHITECTURES))} "
-            "One of your own needs its file: pass --architecture-file FILE.py."
+            f"Unknown architecture {name!r}. {known_names(name, sorted(ARCHITECTURES))} One of "
+            "your own needs its file: pass --architecture-file FILE.py."
         )
     if size < 32 or size & (size - 1):
         raise ValueError(f"size must be a power of two from 32, but got {size}.")
