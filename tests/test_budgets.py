@@ -134,7 +134,9 @@ def test_work_of_growing_networks_is_done_late(tmp_path):
     budget = trial.budget
     for count in range(1, 10):
         trial.images = count * budget.evaluate_every
-        assert budgets.done(trial) == pytest.approx(budgets.cost(config).done(trial.share), abs=0.02)
+        assert budgets.done(trial) == pytest.approx(
+            budgets.cost(config).done(trial.share), abs=0.02
+        )
         assert budgets.done(trial) < trial.share
     early = replace(budget, full_size_from=budget.images // 5)
     half = trial.model_copy(update={"images": budget.images // 2})

@@ -133,7 +133,11 @@ def test_first_settings_are_tried_before_the_published_points(tmp_path):
         "- {architecture: pix2pix, parameters: {r1: true, l1_weight: 5e1, batch_size: 8}}\n",
     )
     settings = SearchSettings(
-        data="data", output=tmp_path / "o", architectures=("pix2pix", "wgan"), first=path
+        data="data",
+        output=tmp_path / "o",
+        architectures=("pix2pix", "wgan"),
+        first=path,
+        images=200_000,
     )
     plan = plan_from_settings(settings)
     plan.save()
@@ -186,6 +190,7 @@ def test_mistake_in_first_settings_is_one_sentence(tmp_path, text, message):
 
 def settings_with(tmp_path, **changes):
     settings = {"data": "data", "output": tmp_path / "o", "architectures": ("pix2pix",)}
+    settings["images"] = 200_000
     return SearchSettings(**settings | changes)
 
 

@@ -135,23 +135,6 @@ def test_rules_filled_from_the_record_hold_what_the_running_ones_held(tmp_path, 
 
 
 def contents(scheduler: PerArchitectureScheduler):
-<<<<<<< HEAD
-    """What each rule knows of each trial."""
-    if hasattr(next(iter(scheduler.rules.values())), "_brackets"):
-        return {
-            (name, number, rung): values
-            for name, rule in scheduler.rules.items()
-            for number, bracket in enumerate(rule._brackets)
-            for rung, values in bracket._rungs
-        }
-    return {
-        name: {
-            key.trial_id: [(item["position"], item["objective"]) for item in results]
-            for key, results in rule._results.items()
-        }
-        for name, rule in scheduler.rules.items()
-    }
-=======
     """What each rule knows of each trial, without the last evaluation of unfinished ones."""
     known = {}
     for trial in scheduler.record.trials.values():
@@ -164,11 +147,10 @@ def contents(scheduler: PerArchitectureScheduler):
                 items = {id: value for id, value in values.items() if known[id] >= rung}
                 found[name, number, rung] = items
         for key, results in getattr(rule, "_results", {}).items():
-            items = [(item["images"], item["objective"]) for item in results]
+            items = [(item["position"], item["objective"]) for item in results]
             items = [item for item in items if item[0] <= known[key.trial_id]]
             found.setdefault(name, {})[key.trial_id] = items
     return {key: {id: item for id, item in items.items() if item} for key, items in found.items()}
->>>>>>> main
 
 
 def decide(record, value, images=1):
