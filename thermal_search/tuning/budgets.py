@@ -100,8 +100,8 @@ class Budgets:
         return replace(config, budget=equal_images(config, every * EVALUATIONS_PER_TRIAL, every))
 
     def done(self, trial: TrialRecord) -> float:
-        """The fraction of a trial's work that it has done, 0 .. 1: of growing networks less than that
-        of its images, as at the published point."""
+        """The fraction of a trial's work that it has done, 0 .. 1: of growing networks less than
+        that of its images, as at the published point."""
         share, grown = trial.share, trial.budget.full_size_from / trial.budget.images
         if not grown:
             return share

@@ -72,8 +72,8 @@ def end_tags(record: SearchRecord, trial: TrialRecord) -> dict[str, str]:
 
 
 def last_rung(budget: TrialBudget, reduction: float, images: int) -> int:
-    """The images of the last rung of ASHA that a trial has reached, of which the end of its budget is
-    one; 0 before the first."""
+    """The images of the last rung of ASHA that a trial has reached, of which the end of its budget
+    is one; 0 before the first."""
     shares = [*Rungs.of(budget, reduction).shares, 1.0]
     reached = [int(share * budget.images + 1e-6) for share in shares]
     return max((rung for rung in reached if rung <= images), default=0)
