@@ -48,7 +48,7 @@ def test_running_trials_end_when_the_time_is_over(tmp_path):
 
     assert search.now <= 0.5 * 3600 + 300  # an evaluation of the slow one is not cut off
     ended = [trial for trial in record.trials.values() if trial.is_out_of_time]
-    assert [trial.architecture for trial in ended] == ["wgan"]
+    assert {trial.architecture for trial in ended} == {"wgan"}
     assert record.final_ranking
 
 
@@ -124,7 +124,7 @@ def test_time_left_is_right_after_a_quarter(tmp_path, slots, trials):
         tmp_path, architectures=names, images=10_000, trials=trials, finalists=3, seeds=2
     )
     seconds = dict(zip(names, (1800.0, 200.0, 600.0, 900.0, 400.0), strict=True))
-    search = VirtualSearch(record, seconds, slots=slots, done=done, estimate_every=100.0)
+    search = VirtualSearch(record, seconds, slots=slots, done=done, estimate_every=500.0)
     search.run()
 
     assert {"completed", "stopped"} == set(statuses(record))
