@@ -46,7 +46,7 @@ def test_running_trials_end_when_the_time_is_over(tmp_path):
     search = VirtualSearch(record, {"gan": 200.0, "wgan": 3000.0})
     search.run()
 
-    assert search.now <= 0.5 * 3600 + 300  # an evaluation of the slow one is not cut off
+    assert search.now <= 0.5 * 3600
     ended = [trial for trial in record.trials.values() if trial.is_out_of_time]
     assert {trial.architecture for trial in ended} == {"wgan"}
     assert record.final_ranking
@@ -95,7 +95,7 @@ def test_search_that_is_killed_has_the_time_that_is_left(tmp_path):
 
 def test_a_trial_is_ended_at_its_evaluation():
     stopper, over = SearchStopper("the same command"), []
-    stopper.is_time_over = lambda: bool(over)
+    stopper.is_time_over = lambda id: bool(over)
 
     assert not stopper("00000", {})
     over.append(True)

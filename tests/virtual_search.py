@@ -110,7 +110,7 @@ class VirtualSearch:
         config = {"architecture": trial.architecture}
         tune_trial = SimpleNamespace(trial_id=trial.id, config=config)
         result = {"status": status, "images": images, REPORT: report}
-        is_over = bool(self.clock and self.clock.is_over(phase))
+        is_over = bool(self.clock and self.clock.is_over(phase, trial.id))
         decision = "CONTINUE"
         if scheduler:
             scheduler.on_trial_add(None, tune_trial)

@@ -86,9 +86,19 @@ class SearchTime:
                     record.end(trial.id, "stopped", OUT_OF_TIME)
             self.close(phase)
 
-    def is_over(self, phase: Phase) -> bool:
-        """Whether running trials of a phase are to end."""
-        return self.left <= (self._for_retrainings() if phase == "trials" else 0.0)
+    def is_over(self, phase: Phase, id: str | None = None) -> bool:
+        """Whether a phase is to end.
+
+        Args:
+            id: of a running trial, which has been evaluated: whether it is to end because its next
+                evaluation would be too late.
+        """
+        needed = self._for_retrainings() if phase == "trials" else 0.0
+        if id is not None:
+            trial = self.record[id]
+            share = trial.budget.evaluate_every / trial.budget.images
+            needed += share * self.times.by_architecture().get(trial.architecture, 0.0)
+        return self.left <= needed
 
     def may_start(self, phase: Phase) -> bool:
         """Whether there is time for one more trial of the phase, and for what comes after it."""

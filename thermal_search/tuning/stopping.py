@@ -25,8 +25,8 @@ class SearchStopper(Stopper):
         self.is_running = False
         """Whether Ray Tune runs trials, which it stops when this object says so."""
 
-        self.is_time_over: Callable[[], bool] | None = None
-        """Whether running trials are to end at their next evaluation, in a search with --hours."""
+        self.is_time_over: Callable[[str], bool] | None = None
+        """Whether the trial of this id is to end now, in a search with --hours."""
 
         self.ended: set[str] = set()
 
@@ -43,7 +43,7 @@ class SearchStopper(Stopper):
         self.fault = self.fault or reason
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        if self.is_time_over and self.is_time_over():
+        if self.is_time_over and self.is_time_over(trial_id):
             self.ended.add(trial_id)
             return True
         return False
