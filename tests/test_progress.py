@@ -29,7 +29,7 @@ def test_speed_after_a_resume_is_that_of_this_run(tmp_path):
     evaluate(resumed, running.id, 6.0)
     progress.started -= 2.0
 
-    speed, left = re.search(r"([-\d.]+) images/s, about (\S+) left", text(progress)).groups()
+    speed, left = re.search(r"([-\d.]+) images/s, at most (\S+) left", text(progress)).groups()
     assert 0 < float(speed) <= 0.5
     assert left == "1:01"
     resumed.end(running.id, "stopped", "")

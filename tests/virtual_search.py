@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.hours import SearchTime
-from thermal_search.tuning.scheduler import PerArchitectureASHA
+from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
 from thermal_search.tuning.summary import OUT_OF_TIME
 from thermal_search.tuning.time_left import TrialTimes, share_of, time_left
@@ -47,7 +47,7 @@ class VirtualSearch:
         self.next_estimate = self.estimate_every
 
     def run(self):
-        scheduler = PerArchitectureASHA(self.record)
+        scheduler = build_scheduler(self.record)
         for phase in ("trials", "retrainings"):
             if self.clock:
                 self.clock.begin(phase)

@@ -110,27 +110,22 @@ def _row(
 def _totals(
     plan: SearchPlan, points: Mapping[str, TrialConfig], seconds: Mapping[str, float], slots: int
 ) -> list[str]:
-    """How long the whole search takes, with and without early stopping."""
+    """How long the whole search takes."""
     if plan.hours and plan.is_open_ended:
         return [f"As many trials as fit {plan.hours:g} hours, the final retrainings included."]
-    totals = [expected_seconds(plan, seconds, slots, stops=stops) / 3600 for stops in (True, False)]
+    hours = expected_seconds(plan, seconds, slots) / 3600
     number = f"{plan.trials} trials and {plan.finalists * plan.seeds} retrainings"
-    text = f"{number}: about {totals[0]:.3g} hours"
-    if plan.scheduler != "none":
-        text += f" with early stopping, {totals[1]:.3g} hours if no trial is stopped"
-    text += "."
-    if plan.hours and totals[0] > plan.hours:
-        text += f" --hours {plan.hours:g} ends the search before all of these trials."
+    text = f"{number}: about {hours:.3g} hours if no trial is stopped early."
+    if plan.hours and hours > plan.hours:
+        text += f" --hours {plan.hours:g} may end the search before all of these trials."
     return [text]
 
 
-def expected_seconds(
-    plan: SearchPlan, seconds: Mapping[str, float], slots: int, *, stops: bool
-) -> float:
+def expected_seconds(plan: SearchPlan, seconds: Mapping[str, float], slots: int) -> float:
     """Seconds of a search that has not begun, by those of full trials of each architecture."""
     with TemporaryDirectory(prefix="thermal-search-") as scratch:
         record = SearchRecord(plan.replace(output=Location.of(Path(scratch))))
-        total = time_left(record, slots, "trials", TrialTimes(record, before=seconds), stops=stops)
+        total = time_left(record, slots, "trials", TrialTimes(record, before=seconds))
     assert total is not None
     return total
 

@@ -111,7 +111,7 @@ class Progress:
         if shown:
             words.append(f"{shown / (time.monotonic() - self.started):.1f} images/s")
         if self.estimate and (seconds := self.estimate()) is not None:
-            words.append(f"about {_duration(seconds)} left")
+            words.append(f"at most {_duration(seconds)} left")
         return words
 
     def _trials(self) -> Sequence[TrialRecord]:
