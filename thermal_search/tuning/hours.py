@@ -100,10 +100,15 @@ class SearchTime:
             needed += share * self.times.by_architecture().get(trial.architecture, 0.0)
         return self.left <= needed
 
-    def may_start(self, phase: Phase) -> bool:
-        """Whether there is time for one more trial of the phase, and for what comes after it."""
-        lengths = self.times.by_architecture().values()
-        longest = max(lengths, default=0.0)
+    def may_start(self, phase: Phase, architecture: str | None = None) -> bool:
+        """Whether there is time for one more trial of the phase, and for what comes after it.
+
+        Args:
+            architecture: of the trial; None if any may come.
+        """
+        seconds = self.times.by_architecture()
+        longest = max(seconds.values(), default=0.0)
+        longest = longest if architecture is None else seconds.get(architecture, longest)
         if phase == "retrainings":
             return self.left > longest / RETRAINING_MARGIN
         return self.left > self._for_retrainings() + longest

@@ -94,7 +94,7 @@ def retrainings(record: SearchRecord, time: SearchTime | None = None) -> Iterato
     for seed in record.retraining_seeds():
         for finalist in finalists:
             if not record.has_retraining(finalist, seed):
-                if time and not time.may_start("retrainings"):
+                if time and not time.may_start("retrainings", finalist.architecture):
                     time.close("retrainings")
                     return
                 yield record.add_retraining(finalist, seed)
