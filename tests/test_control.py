@@ -391,6 +391,7 @@ def test_trials_of_the_same_protocol_are_told_to_the_sampler(tmp_path, sampler):
     whole = propose(SearchRecord.of(plan), 4)
     # 9 are known and 1 was published: the next one is not random.
     unlearned = plan.replace(output=tmp_path / "u", learn_from=None, learned_digest="")
+    unlearned.save()
     assert propose(SearchRecord.of(unlearned), 4)[2:] != whole[2:]
 
     # The earlier search is no longer there, and the new one resumes exactly.

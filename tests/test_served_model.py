@@ -25,7 +25,7 @@ from thermal_search.cli import main
 from thermal_search.storage import Location
 from thermal_search.tracking.runs import SearchLogger
 from thermal_search.tracking.store import prepare_database
-from thermal_search.translation import translate_folder
+from thermal_search.translation.command import translate
 from thermal_search.tuning.slots.messages import TrialConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's database layer and pandas
@@ -66,7 +66,7 @@ def images(tmp_path_factory):
 def translated(search, images, tmp_path_factory):
     """What `thermal-search translate` makes of them."""
     target = tmp_path_factory.mktemp("thermal")
-    translate_folder(search / "generator", images, target)
+    translate(search / "generator", images, target)
     return [np.asarray(Image.open(target / name)) for name in ("a.png", "b.png")]
 
 

@@ -188,6 +188,7 @@ class TestPlan:
 
 def test_record_says_how_much_was_taken_over(tmp_path):
     plan = plan_from_settings(settings_of(tmp_path)).started_on("digest", {})
+    plan.save()
     record = SearchRecord.of(plan)
     trial = record.add(0, TrialConfig("pix2pix", {}))
     evaluation = TrialEvaluation(

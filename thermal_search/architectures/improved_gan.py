@@ -81,6 +81,14 @@ class ImprovedGAN(Translator):
 
         batch_size: int = 100
 
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not 1 <= self.reference_batch_size <= MAX_REFERENCE_BATCH:
+                raise ValueError(
+                    f"reference_batch_size must be from 1 to {MAX_REFERENCE_BATCH}, but got "
+                    f"{self.reference_batch_size}."
+                )
+
         @property
         def generator_turns(self) -> int:
             return self.n_generator
@@ -190,6 +198,10 @@ def feature_matching(fake: Tensor, real: Tensor, norm: str) -> Tensor:
     """
     difference = real.float().mean(0) - fake.float().mean(0)
     return difference.abs().mean() if norm == "l1" else difference.square().sum()
+
+
+MAX_REFERENCE_BATCH = 1_000
+"""Images: all of them pass the generator at once, and are part of every export."""
 
 
 class ReferenceBatchGenerator(nn.Module):

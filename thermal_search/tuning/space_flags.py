@@ -1,5 +1,6 @@
 """--fix and --narrow: parts of the search spaces, as flags name them."""
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -99,6 +100,8 @@ def _split(
     name, _, value = text.partition("=")
     architecture, _, parameter = name.partition(".")
     if architecture not in spaces:
+        if near := difflib.get_close_matches(architecture, [*spaces], n=1):
+            raise SettingsError(f"{flag} {text!r}: did you mean {near[0]}.{parameter}?")
         raise SettingsError(
             f"{flag} must name a parameter of {', '.join(spaces)}, as in {example}, but is "
             f"{text!r}."
