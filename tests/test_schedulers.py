@@ -130,7 +130,7 @@ def test_rules_filled_from_the_record_hold_what_the_running_ones_held(tmp_path, 
     assert any(trial.status == "running" for trial in record.trials.values())
     held = contents(loop.scheduler)
     assert contents(again) == held
-    assert any(len(trials) > 2 for trials in held.values())
+    assert any(len(trials) > 1 for trials in held.values())
 
 
 def contents(scheduler: PerArchitectureScheduler):

@@ -151,11 +151,12 @@ def test_registered_version_is_the_champion_of_its_trial(search):
     client = MlflowClient(f"sqlite:///{search}/mlflow.db")
     version = client.get_model_version_by_alias(NAME, "champion")
     run = client.get_run(version.run_id)
-    model = client.get_logged_model(version.model_id)
+    (output,) = run.outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
 
     assert version.version in (1, "1")
     assert run.data.tags["thermal_search.trial"] == "00000"
-    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    assert version.source == model.artifact_location
     assert run.info.status == "FINISHED"
     info = mlflow.models.get_model_info(f"{model.artifact_location}")
     assert info.signature.inputs.input_names() == ["image"]
@@ -174,7 +175,8 @@ def test_moved_search_keeps_its_model(search, tmp_path):
     client = MlflowClient(f"sqlite:///{moved}/mlflow.db")
     version = client.get_model_version_by_alias(NAME, "champion")
 
-    place = client.get_logged_model(version.model_id).artifact_location
+    (output,) = client.get_run(version.run_id).outputs.model_outputs
+    place = client.get_logged_model(output.model_id).artifact_location
     assert place.startswith(moved.as_uri())
     assert client.get_model_version_download_uri(NAME, version.version).startswith(moved.as_uri())
 

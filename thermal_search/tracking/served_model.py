@@ -53,7 +53,8 @@ class ThermalGenerator(PythonModel):
             model_input: a table with the column `image`.
             params: `seed` of the latents.
 
-        Raises MlflowException for what is no RGB image: a server answers its sentence with status 400.
+        Raises MlflowException for what is no RGB image: a server answers its sentence with status
+        400.
         """
         seed = int((params or {}).get("seed", 0))
         rows = [*model_input[INPUT]]
@@ -62,7 +63,7 @@ class ThermalGenerator(PythonModel):
             chunk = rows[start : start + BATCH]
             images = [_pixels(row, start + n) for n, row in enumerate(chunk)]
             for row, image, thermal in zip(
-                chunk, images, self._translate(images, seed + start), strict=True
+                chunk, images, self._translate(images, seed), strict=True
             ):
                 answers.append(_answer(thermal, image.shape[:2], as_file=_is_file(row)))
         return pd.DataFrame({OUTPUT: answers})
@@ -74,8 +75,9 @@ class ThermalGenerator(PythonModel):
         squares = [resize_square(image, size, "bicubic") for image in images]
         rgb = torch.stack([torch.from_numpy(square).permute(2, 0, 1) for square in squares])
         torch.manual_seed(seed)
-        z = self.translator.draw_latent(len(rgb), Generator().manual_seed(seed))
-        z = None if z is None else z.to(self.device)
+        # One latent for all images, as `thermal-search translate` has it.
+        z = self.translator.draw_latent(1, Generator().manual_seed(seed))
+        z = None if z is None else z.expand(len(rgb), -1).to(self.device)
         generated = self.translator.translate(to_network_range(rgb.to(self.device)), z)
         return to_pixels(generated)[:, 0].cpu()
 

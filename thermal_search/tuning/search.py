@@ -31,7 +31,6 @@ from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import FILES, Phase, SearchRecord
-from thermal_search.tuning.samplers import require_sampler
 from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
@@ -80,7 +79,6 @@ def search(
     Raises SearchError, DatasetError or WeightsUnavailable before anything starts.
     """
     manifest = plan.check()
-    require_sampler(plan)
     _check_output(plan, manifest, resume)
     require_store(plan.output)
     optuna_storage = open_storage(plan.output, storage) if storage else None
