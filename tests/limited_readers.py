@@ -198,9 +198,7 @@ def documents() -> Iterator[Case]:
         yield Case(f"more as {name}", lambda f, name=name, mib=mib: lists(f / name, mib + 1), read)
 
 
-def model_with(
-    changes: dict[str, object], architecture: str = "pix2pix"
-) -> Callable[[Path], None]:
+def model_with(changes: dict[str, object], architecture: str = "pix2pix") -> Callable[[Path], None]:
     def make(folder: Path) -> None:
         save_untrained(folder, architecture)
         content = json.loads((folder / "config.json").read_text())

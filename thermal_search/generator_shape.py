@@ -18,7 +18,8 @@ from thermal_search.architectures.translator import Translator
 from thermal_search.checkpoint import GeneratorDescription
 
 MAX_TENSORS = 3_000
-"""Parameters and buffers of all networks of an architecture: the deepest of the search spaces have hundreds."""
+"""Parameters and buffers of all networks of an architecture: the deepest of the search spaces have
+hundreds."""
 
 MAX_RATIO, FREE_ELEMENTS = 4, 2**26
 """A translator may have so many times the numbers of its generator, and so many more: it has
