@@ -12,9 +12,9 @@ import time
 import urllib.error
 import urllib.request
 
-import mlflow
 import numpy as np
 import pytest
+from mlflow.models import Model
 from mlflow.tracking import MlflowClient
 from object_store import free_port
 from PIL import Image
@@ -106,6 +106,11 @@ def ask(address, rows, **params):
         return [row["thermal"] for row in json.load(answer)["predictions"]]
 
 
+def assert_equal(image, expected):
+    """But for one gray level, of values halfway between two."""
+    assert np.abs(np.array(image, int) - expected).max() <= 1
+
+
 def encoded(path):
     return base64.b64encode(path.read_bytes()).decode()
 
@@ -116,7 +121,7 @@ def test_served_model_answers_an_image_as_translate_does(address, images, transl
 
     assert [answer.shape for answer in answers] == [(40, 56), (40, 56)]
     for answer, expected in zip(answers, translated, strict=True):
-        assert np.array_equal(answer, expected)
+        assert_equal(answer, expected)
 
 
 def test_served_model_answers_numbers_with_numbers(address, images, translated):
@@ -125,8 +130,8 @@ def test_served_model_answers_numbers_with_numbers(address, images, translated):
     ]
     answers = ask(address, rows)
 
-    assert np.array_equal(np.array(answers[0]), translated[0])
-    assert np.array_equal(np.array(answers[1]), translated[1])
+    assert_equal(answers[0], translated[0])
+    assert_equal(answers[1], translated[1])
     other = np.array(ask(address, rows, seed=1)[0])
     assert not np.array_equal(other, translated[0])  # another latent
 
@@ -158,7 +163,7 @@ def test_registered_version_is_the_champion_of_its_trial(search):
     assert run.data.tags["thermal_search.trial"] == "00000"
     assert version.source == model.artifact_location
     assert run.info.status == "FINISHED"
-    info = mlflow.models.get_model_info(f"{model.artifact_location}")
+    info = Model.load(model.artifact_location.removeprefix("file://"))
     assert info.signature.inputs.input_names() == ["image"]
     assert info.signature.params.params[0].name == "seed"
     assert info.saved_input_example_info

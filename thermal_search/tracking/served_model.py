@@ -70,7 +70,7 @@ class ThermalGenerator(PythonModel):
 
     @torch.inference_mode()
     def _translate(self, images: Sequence[Pixels], seed: int) -> Tensor:
-        """uint8 thermal images of the generator's own size: [batch, size, size]."""
+        """Thermal images of the generator's own size, in -1 .. 1: [batch, size, size]."""
         size = self.translator.config.size
         squares = [resize_square(image, size, "bicubic") for image in images]
         rgb = torch.stack([torch.from_numpy(square).permute(2, 0, 1) for square in squares])
@@ -79,7 +79,7 @@ class ThermalGenerator(PythonModel):
         z = self.translator.draw_latent(1, Generator().manual_seed(seed))
         z = None if z is None else z.expand(len(rgb), -1).to(self.device)
         generated = self.translator.translate(to_network_range(rgb.to(self.device)), z)
-        return to_pixels(generated)[:, 0].cpu()
+        return generated[:, 0].float().cpu()
 
 
 def _is_file(row: Any) -> bool:
@@ -114,11 +114,12 @@ def _pixels(row: Any, index: int) -> Pixels:
 
 def _answer(thermal: Tensor, shape: tuple[int, ...], *, as_file: bool) -> Any:
     height, width = shape
-    image = Image.fromarray(thermal.numpy()).resize((width, height), Image.Resampling.BICUBIC)
+    resized = Image.fromarray(thermal.numpy()).resize((width, height), Image.Resampling.BICUBIC)
+    pixels = to_pixels(torch.from_numpy(np.array(resized))).numpy()
     if not as_file:
-        return np.asarray(image).tolist()
+        return pixels.tolist()
     file = io.BytesIO()
-    image.save(file, format="PNG")
+    Image.fromarray(pixels).save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
