@@ -226,9 +226,12 @@ class ReferenceBatchGenerator(nn.Module):
         self.reference_rgb: Tensor
         self.reference_z: Tensor
         # Bytes take a quarter of the space of floats in every checkpoint and export.
-        pixels = torch.zeros(reference_batch_size, 3, size, size, dtype=torch.uint8)
+        pixels = torch.empty(reference_batch_size, 3, size, size, dtype=torch.uint8)
         self.register_buffer("reference_rgb", pixels)
-        self.register_buffer("reference_z", torch.rand(reference_batch_size, latent_size))
+        self.register_buffer("reference_z", torch.empty(reference_batch_size, latent_size))
+        # Only now: a system gives no memory to what nobody has written to.
+        self.reference_rgb.zero_()
+        self.reference_z.uniform_()
         self.register_load_state_dict_post_hook(lambda *_: self._invalidate_stats())
 
     def set_reference_batch(self, rgb: Rgb) -> None:
