@@ -13,21 +13,7 @@ import ray
 from thermal_search import local_ray
 local_ray.start(include_dashboard=False, num_cpus=1, log_to_driver=False, logging_level="warning")
 print(ray.get(ray.remote(lambda: 6 * 7).remote()))
-address = ray.get_runtime_context().gcs_address
 ray.shutdown()
-"""
-REFUSED = """
-import os, subprocess, sys
-import ray
-from thermal_search import local_ray
-local_ray.start(include_dashboard=False, num_cpus=1, log_to_driver=False, logging_level="warning")
-address = ray.get_runtime_context().gcs_address
-stranger = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-code = f"import ray; ray.init(address={address!r}, logging_level='fatal'); print('joined')"
-done = subprocess.run(
-    [sys.executable, "-c", code], env=stranger, capture_output=True, text=True, timeout=120
-)
-print("joined" in done.stdout, "Authentication" in done.stderr)
 """
 
 
@@ -49,9 +35,3 @@ def test_local_cluster_has_a_token_and_does_not_warn_of_it(tmp_path):
     assert done.stdout.split() == ["42"], done.stderr
     assert "token" not in done.stderr.lower()
     assert len((tmp_path / ".ray" / "auth_token").read_text()) == 64
-
-
-def test_process_with_another_token_does_not_join(tmp_path):
-    done = run(REFUSED, tmp_path)
-
-    assert done.stdout.split() == ["False", "True"], done.stdout + done.stderr
