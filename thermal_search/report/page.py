@@ -31,6 +31,7 @@ from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.summary import TrialRecord
 
 FILE = "report.html"
+PACKAGE = "thermal_search.report"
 FORMAT = "thermal-search report 1"
 """In the first bytes of every report: what writes the next one finds it there."""
 
@@ -259,13 +260,13 @@ def _policy(style: str, script: str) -> str:
 
 @cache
 def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text("utf-8")
+    return resources.files(PACKAGE).joinpath(name).read_text("utf-8")
 
 
 @cache
 def _template() -> Any:
     environment = Environment(
-        loader=PackageLoader(__package__, ""),
+        loader=PackageLoader(PACKAGE, ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
