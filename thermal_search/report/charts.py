@@ -30,7 +30,7 @@ def number(value: float) -> str:
 def short(value: float) -> str:
     """As few characters as an axis needs: 0.5, 20k, 1e-05."""
     if value and abs(value) < 1e-3:
-        return f"{value:.2g}".replace("e-0", "e-")
+        return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"
