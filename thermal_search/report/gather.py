@@ -53,10 +53,16 @@ def tiles(results: Results) -> list[Tile]:
             )
         )
     if best:
-        for axis, value in zip(results.axes, results.values[best.id], strict=True):
+        for index, axis in enumerate(results.axes):
+            # With two objectives, the lowest of each is on the Pareto front.
+            competing = results.pareto_front or [best.id]
+            value, id = min((results.values[id][index], id) for id in competing)
+            lowest = record[id]
             found.append(
-                Tile(f"Best trial, {axis}", number(value), f"{best.architecture}, trial {best.id}")
+                Tile(f"Best trial, {axis}", number(value), f"{lowest.architecture}, trial {id}")
             )
+        if results.pareto_front:
+            found.append(Tile("Pareto front", str(len(results.pareto_front)), "trials"))
         if comparisons := compare_trial(record, best):
             grey = comparisons[0]
             better, total = len(grey.better), len(grey.better) + len(grey.not_better)

@@ -278,8 +278,7 @@ def _template() -> Any:
 
 
 def write_after_search(record: SearchRecord) -> None:
-    """The report at the end of a search. It is never worth a failure: one sentence if there is
-    none."""
+    """The report at the end of a search, which an error in it does not fail: one sentence warns."""
     try:
         print(f"The report is in {write_report(record.output)}.", flush=True)
     except Exception as error:
