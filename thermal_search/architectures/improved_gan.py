@@ -201,7 +201,7 @@ def feature_matching(fake: Tensor, real: Tensor, norm: str) -> Tensor:
 
 
 MAX_REFERENCE_BATCH = 1_000
-"""Images: all of them pass the generator at once, and are part of every export."""
+"""Images: the generator takes all of them at a time, and every export holds them."""
 
 
 class ReferenceBatchGenerator(nn.Module):
