@@ -268,10 +268,14 @@ class Location:
         and would publish a part of the file if the block failed. The upload can also be repeated.
         """
         if local := self.local:
-            with replacing(local) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with replacing(local) as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                error.filename = error.filename or str(local)  # a write names no file
+                raise
             return
         with tempfile.TemporaryFile() as staged:
             yield staged

@@ -337,7 +337,11 @@ class SearchRecord:
         self.is_summary_current = False
         self._require_output()
         file = RetrainingFile(trial=trial) if isinstance(trial, RetrainingRecord) else None
-        (file or TrialFile(trial=trial)).write_with_backup(self._folder(trial) / TRIAL_FILE)
+        try:
+            (file or TrialFile(trial=trial)).write_with_backup(self._folder(trial) / TRIAL_FILE)
+        except FileNotFoundError:
+            self._require_output()  # it may have gone meanwhile
+            raise
 
     def _require_output(self) -> None:
         """OSError if the output folder is gone, in whose place a write would make another one."""

@@ -299,5 +299,8 @@ def silence_libraries() -> None:
     """The search shows its own progress; the libraries' messages stay in their log files."""
     for name in ("ray.tune", "ray.train", "ray.data", "optuna"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It logs every error that it raises, with its traceback. A level would not last: MLflow sets up
+    # its loggers again.
+    logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: False)
     warnings.filterwarnings("ignore", category=Warning, module="optuna")
     warnings.filterwarnings("ignore", category=ExperimentalWarning)
