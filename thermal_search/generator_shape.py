@@ -21,7 +21,7 @@ MAX_TENSORS = 3_000
 """Parameters and buffers of all networks of an architecture: the deepest of the search spaces have
 hundreds."""
 
-MAX_RATIO, FREE_ELEMENTS = 4, 2**26
+MAX_RATIO, FREE_ELEMENTS = 4, 2**27
 """A translator may have so many times the numbers of its generator, and so many more: it has
 discriminators too, which an export does not hold."""
 
