@@ -217,7 +217,7 @@ class ReferenceBatchGenerator(nn.Module):
         pixels = torch.empty(reference_batch_size, 3, size, size, dtype=torch.uint8)
         self.register_buffer("reference_rgb", pixels)
         self.register_buffer("reference_z", torch.empty(reference_batch_size, latent_size))
-        # Only now: a system gives no memory to what nobody has written to.
+        # Only now: memory that has not been written to takes none of the system.
         self.reference_rgb.zero_()
         self.reference_z.uniform_()
         self.register_load_state_dict_post_hook(lambda *_: self._invalidate_stats())
