@@ -196,7 +196,7 @@ def documents() -> Iterator[Case]:
     for name, read in readers.items():
         for kind, make in SPECIAL_FILES.items():
             yield Case(f"{kind} as {name}", lambda f, make=make, name=name: make(f / name), read)
-    for name, mib in (("manifest.json", 32), ("map.json", 16), ("homographies.json", 16)):
+    for name, mib in (("manifest.json", 32), ("map.json", 16)):
         read = readers[name]
         yield Case(f"lists as {name}", lambda f, name=name, mib=mib: lists(f / name, mib), read)
         yield Case(f"more as {name}", lambda f, name=name, mib=mib: lists(f / name, mib + 1), read)

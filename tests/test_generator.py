@@ -16,6 +16,7 @@ from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.cli import main
 from thermal_search.errors import SearchError
 from thermal_search.export import export
+from thermal_search.generator_shape import build_for
 from thermal_search.storage import Location
 
 
@@ -216,3 +217,14 @@ def test_folder_of_other_files_is_not_overwritten(search, tmp_path):
     assert "must be empty or an earlier export" in refusal(
         lambda: export(search, tmp_path / "photos")
     )
+
+
+def test_largest_discriminators_fit_beside_a_small_generator(tmp_path):
+    """Of all search spaces: 75 million numbers, and 3 million of the generator."""
+    config = generator.load_config(save_untrained(tmp_path))
+    changes = {"discriminator_width": 96, "patch_layers": 5, "scales": 3}
+    parameters = {"generator_network": "resnet", "generator_width": 32} | changes
+    description = config.model_copy(update={"parameters": parameters, "size": 256})
+    translator = build_for(description, {"weights": torch.empty(3_000_000)})
+
+    assert sum(value.numel() for value in translator.parameters()) > 70_000_000
