@@ -220,11 +220,11 @@ def test_folder_of_other_files_is_not_overwritten(search, tmp_path):
 
 
 def test_largest_discriminators_fit_beside_a_small_generator(tmp_path):
-    """Of all search spaces: 75 million numbers, and 3 million of the generator."""
+    """Of all search spaces: 50 million numbers in all, and 3 million of the generator."""
     config = generator.load_config(save_untrained(tmp_path))
     changes = {"discriminator_width": 96, "patch_layers": 5, "scales": 3}
     parameters = {"generator_network": "resnet", "generator_width": 32} | changes
     description = config.model_copy(update={"parameters": parameters, "size": 256})
     translator = build_for(description, {"weights": torch.empty(3_000_000)})
 
-    assert sum(value.numel() for value in translator.parameters()) > 70_000_000
+    assert sum(value.numel() for value in translator.parameters()) > 45_000_000
