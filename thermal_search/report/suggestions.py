@@ -68,7 +68,7 @@ def _finish(record: SearchRecord, is_running: bool) -> Iterator[Suggestion]:
     trials = [*record.trials.values(), *record.retrainings.values()]
     left = sum(trial.status in UNFINISHED for trial in trials)
     missing = record.plan.trials - len(record.trials)
-    if left or missing > 0 or (record.finalists() and _lacks_retrainings(record)):
+    if left or missing > 0 or not record.has_every_retraining:
         parts = [f"{left} trials have not ended"] if left else []
         parts += [f"{missing} of {record.plan.trials} trials have not begun"] if missing > 0 else []
         yield Suggestion(
@@ -76,11 +76,6 @@ def _finish(record: SearchRecord, is_running: bool) -> Iterator[Suggestion]:
             (" and ".join(parts) or "The finalists are not all trained again") + ".",
             _resume(record),
         )
-
-
-def _lacks_retrainings(record: SearchRecord) -> bool:
-    ended = [r for r in record.retrainings.values() if r.status not in UNFINISHED]
-    return len(ended) < len(record.finalists()) * len(record.retraining_seeds())
 
 
 def _compare_with_baselines(record: SearchRecord) -> Iterator[Suggestion]:
@@ -167,8 +162,8 @@ def _propose_more(record: SearchRecord) -> Iterator[Suggestion]:
     best, trials = record.best, record.plan.trials
     if best is None or not record.has_every_trial or len(record.trials) < 10:
         return
-    is_published = best.parameters == _published(record, best.architecture)
-    if is_published:
+    published = record.plan.search_space().published(best.architecture)
+    if best.parameters == published.parameters:
         why = (
             f"The best trial is the published point of {best.architecture}: none of the "
             f"{len(record.trials)} trials has found better hyperparameters."
@@ -181,15 +176,6 @@ def _propose_more(record: SearchRecord) -> Iterator[Suggestion]:
     else:
         return
     yield Suggestion("Continue with more trials", why, _resume(record, f"--trials {2 * trials}"))
-
-
-def _published(record: SearchRecord, architecture: str) -> dict[str, object]:
-    point = {
-        **search_spaces.load(architecture).published,
-        **record.plan.fixed_parameters.get(architecture, {}),
-    }
-    space = search_spaces.load(architecture)
-    return {name: value for name, value in point.items() if space.is_active(name, point)}
 
 
 def _fix_failures(record: SearchRecord) -> Iterator[Suggestion]:

@@ -19,11 +19,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
-from thermal_search import generator
+from thermal_search import generator, inference
 from thermal_search.image_files import Pixels, Unusable, decode
-from thermal_search.images import to_network_range, to_pixels
+from thermal_search.images import to_pixels
 from thermal_search.preparation.resizing import resize_square
 from thermal_search.storage import Location
 
@@ -40,9 +40,9 @@ class ThermalGenerator(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the generator, on the GPU if there is one."""
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.translator = generator.load(Location.of(context.artifacts[ARTIFACT]))
-        self.translator.to(self.device)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.translator = generator.load(Location.of(context.artifacts[ARTIFACT])).to(device)
+        inference.share_dropout(self.translator)
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow takes both forms
         self, context: Any, model_input: Any, params: dict[str, Any] | None = None
@@ -68,18 +68,12 @@ class ThermalGenerator(PythonModel):
                 answers.append(_answer(thermal, image.shape[:2], as_file=_is_file(row)))
         return pd.DataFrame({OUTPUT: answers})
 
-    @torch.inference_mode()
     def _translate(self, images: Sequence[Pixels], seed: int) -> Tensor:
         """Thermal images of the generator's own size, in -1 .. 1: [batch, size, size]."""
         size = self.translator.config.size
         squares = [resize_square(image, size, "bicubic") for image in images]
         rgb = torch.stack([torch.from_numpy(square).permute(2, 0, 1) for square in squares])
-        torch.manual_seed(seed)
-        # One latent for all images, as `thermal-search translate` has it.
-        z = self.translator.draw_latent(1, Generator().manual_seed(seed))
-        z = None if z is None else z.expand(len(rgb), -1).to(self.device)
-        generated = self.translator.translate(to_network_range(rgb.to(self.device)), z)
-        return generated[:, 0].float().cpu()
+        return inference.generate(self.translator, rgb, seed, share_latent=True)[:, 0]
 
 
 def _is_file(row: Any) -> bool:

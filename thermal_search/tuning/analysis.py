@@ -17,7 +17,6 @@ from optuna.trial import TrialState, create_trial
 
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.slots.messages import TrialConfig
-from thermal_search.tuning.space import ConditionalSpace
 from thermal_search.tuning.summary import TrialRecord
 
 MIN_TRIALS = 10
@@ -74,7 +73,7 @@ def analyze(record: SearchRecord, architecture: str) -> Analysis:
     higher objective for that reason alone: at the latest evaluation that `MIN_TRIALS` trials have
     reached. With two objectives they are those of the first.
     """
-    space = ConditionalSpace(record.plan.architectures, record.plan.fixed_parameters)
+    space = record.plan.search_space()
     points: dict[str, tuple[dict[str, Any], dict[str, BaseDistribution]]] = {}
     trials: list[TrialRecord] = []
     left_out = 0

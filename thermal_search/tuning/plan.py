@@ -94,6 +94,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
 
     start_digest: str = ""
     """SHA-256 of the weights of `start_from`; empty without, and until the search starts."""
+
     own_spaces: dict[str, OwnSpace] = Field(default_factory=dict[str, OwnSpace])
     """By architecture: search spaces from files, as data."""
 

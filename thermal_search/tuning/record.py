@@ -55,6 +55,9 @@ Also the name of the folder that holds them."""
 TRIAL_FILE = "trial.json"
 FILES: dict[Phase, type[TrialFile]] = {"trials": TrialFile, "retrainings": RetrainingFile}
 BASELINES_FILE = "baselines.json"
+REPORT_FILE = "report.html"
+"""What `thermal-search report` writes to the output."""
+
 
 SUMMARY_INTERVAL_S = 2.0
 """Least time between two versions of summary.json."""
@@ -202,17 +205,19 @@ class SearchRecord:
         return completed[: self.plan.finalists]
 
     @property
+    def has_every_retraining(self) -> bool:
+        """Whether every retraining of the finalists has ended, if there are any."""
+        wanted = (
+            self.retrainings.get(retraining_id(finalist.id, seed))
+            for finalist in self.finalists()
+            for seed in self.retraining_seeds()
+        )
+        return all(retraining and retraining.status not in UNFINISHED for retraining in wanted)
+
+    @property
     def final_ranking(self) -> FinalRanking | None:
         """None until every retraining of the finalists has ended."""
-        finalists = self.finalists()
-        missing = [
-            retraining
-            for finalist in finalists
-            for seed in self.retraining_seeds()
-            if not (retraining := self.retrainings.get(retraining_id(finalist.id, seed)))
-            or retraining.status in UNFINISHED
-        ]
-        if missing or not finalists:
+        if not self.finalists() or not self.has_every_retraining:
             return None
         ended = [r for r in self.retrainings.values() if r.status not in UNFINISHED]
         return rank_finalists(ended, self.objective, self.objective_values, self.test_baselines)
@@ -330,7 +335,8 @@ class SearchRecord:
     def __getitem__(self, id: str) -> TrialRecord:
         return self.retrainings[id] if id in self.retrainings else self.trials[id]
 
-    def _folder(self, trial: TrialRecord) -> Location:
+    def folder(self, trial: TrialRecord) -> Location:
+        """The folder of a trial or retraining: its file, its states and its image grids."""
         return self.output / _phase(trial) / trial.id
 
     def _save(self, trial: TrialRecord) -> None:
@@ -338,7 +344,7 @@ class SearchRecord:
         self._require_output()
         file = RetrainingFile(trial=trial) if isinstance(trial, RetrainingRecord) else None
         try:
-            (file or TrialFile(trial=trial)).write_with_backup(self._folder(trial) / TRIAL_FILE)
+            (file or TrialFile(trial=trial)).write_with_backup(self.folder(trial) / TRIAL_FILE)
         except FileNotFoundError:
             self._require_output()  # it may have gone meanwhile
             raise

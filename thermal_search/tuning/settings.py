@@ -103,6 +103,7 @@ class SearchSettings(MetricSettings, frozen=True):
     start_from: Annotated[LocationFlag | None, BUDGET] = None
     """A folder written by export: trials of its architecture begin with its generator's weights
     where names and shapes agree."""
+
     narrow: Annotated[tuple[str, ...], BUDGET, NAMES] = ()
     """Parts of the search space, separated by commas: a range within the parameter's own, as in
     pix2pix.generator_lr=1e-5:1e-3, or some of its choices, as in pix2pix.norm=batch|instance. A

@@ -5,7 +5,6 @@ from thermal_search.errors import SearchError, SettingsError
 from thermal_search.training.starting_weights import take_over
 from thermal_search.training.trial_plan import StartingPoint
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.space import ConditionalSpace
 
 
 def starting_point(plan: SearchPlan) -> StartingPoint | None:
@@ -53,8 +52,7 @@ def require_same_start(plan: SearchPlan, start: StartingPoint | None) -> None:
 
 def describe_start(plan: SearchPlan, start: StartingPoint, size: int) -> str:
     """How much of the generator the published point of its architecture takes over."""
-    space = ConditionalSpace(plan.architectures, plan.fixed_parameters)
-    parameters = space.published(start.architecture).parameters
+    parameters = plan.search_space().published(start.architecture).parameters
     translator = architectures.build(start.architecture, size, parameters)
     taken = take_over(translator.generator, generator.load_weights(start.model).tensors)
     text = (
