@@ -249,7 +249,7 @@ class TestConfigFile:
         ("content", "sentence"),
         [
             ("trails: 3", "unknown setting trails: did you mean trials?"),
-            ("xyz: 3", "unknown setting xyz: known are features,"),
+            ("learning_rate: 3", "unknown setting learning_rate: did you mean"),
             ("config: other.yaml", "unknown setting config: "),
             ("trials: {a: 3}", "trials must be one value, but holds settings."),
             ("trials", "must hold lines such as `trials: 60`"),

@@ -219,7 +219,7 @@ def test_resume_under_another_space_is_refused(tmp_path):
         plan_from_settings(SearchSettings(output=output, space=(str(path),)), resume=True)
     started_plan(tmp_path / "packaged")
     settings = SearchSettings(output=tmp_path / "packaged", space=(str(path),))
-    with pytest.raises(SearchError, match="is not the one .*that of the package"):
+    with pytest.raises(SearchError, match=r"is not the one .*that of the package"):
         plan_from_settings(settings, resume=True)
 
 
@@ -284,7 +284,7 @@ def test_architecture_of_ones_own_is_searched_and_named_again_on_resume(tmp_path
     # Another process, which has not read the file.
     del ARCHITECTURES["small_gan"], from_file.registered["small_gan"]
     output = SearchSettings(output=tmp_path / "o")
-    with pytest.raises(SearchError, match="keeps no copy of: pass --architecture-file small_gan.p"):
+    with pytest.raises(SearchError, match=r"keeps no copy of: pass --architecture-file small_gan."):
         plan_from_settings(output, resume=True)
     again = SearchSettings(output=tmp_path / "o", architecture_file=(path,))
     assert plan_from_settings(again, resume=True).architectures == names
@@ -396,6 +396,7 @@ def test_trials_of_the_same_protocol_are_told_to_the_sampler(tmp_path, sampler):
     whole = propose(SearchRecord.of(plan), 4)
     # 9 are known and 1 was published: the next one is not random.
     unlearned = plan.replace(output=tmp_path / "u", learn_from=None, learned_digest="")
+    unlearned.save()
     assert propose(SearchRecord.of(unlearned), 4)[2:] != whole[2:]
 
     # The earlier search is no longer there, and the new one resumes exactly.

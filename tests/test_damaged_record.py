@@ -77,7 +77,7 @@ def test_edited_file_is_read_or_refused_in_a_sentence(copy, name):
     content = json.loads((copy / name).read_text())
     backup_of(Location.of(copy / name)).delete()
 
-    @settings(FAST, max_examples=60)
+    @settings(FAST, max_examples=40)
     @given(edits(content))
     def holds(edited):
         (copy / name).write_bytes(edited)

@@ -158,7 +158,7 @@ def test_inverting_generator_has_the_ssim_of_inverted_images(model, dataset, mon
     ("arguments", "message"),
     [
         (["--features", "vgg"], "Unknown features 'vgg'"),
-        (["--workers", "0"], "--workers must be at least 1, but is 0"),
+        (["--workers", "0"], "--workers must be from 1 to 256, but is 0"),
         (["--features", "efficientnet-lite"], "did you mean efficientnet-lite0?"),
         (
             ["--inception-weights", "absent.pth", "--features", "inception"],

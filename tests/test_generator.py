@@ -16,6 +16,7 @@ from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.cli import main
 from thermal_search.errors import SearchError
 from thermal_search.export import export
+from thermal_search.generator_shape import build_for
 from thermal_search.storage import Location
 
 
@@ -55,15 +56,15 @@ def test_saved_config_is_loaded_unchanged(tmp_path):
     folder = save_untrained(tmp_path / "model")
     content = json.loads((folder / "config.json").read_text())
 
-    assert content["version"] == 3
-    assert generator.load_config(folder).model_dump() == content
+    assert content["version"] == 4
+    assert generator.load_config(folder).model_dump(mode="json") == content
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, r"has version 2, but this release reads version 3: export it again\."),
-        ({"version": None}, r"has version None, but this release reads version 3"),
+        ({"version": 2}, r"has version 2, but this release reads version 4: export it again\."),
+        ({"version": None}, r"has version None, but this release reads version 4"),
         ({"size": "32"}, r"is damaged \(size: .*, not '32'\): export it again\."),
         ({"images": 1.5}, r"is damaged \(images: "),
         ({"parameters": None}, r"is damaged \(parameters: "),
@@ -216,3 +217,14 @@ def test_folder_of_other_files_is_not_overwritten(search, tmp_path):
     assert "must be empty or an earlier export" in refusal(
         lambda: export(search, tmp_path / "photos")
     )
+
+
+def test_largest_discriminators_fit_beside_a_small_generator(tmp_path):
+    """Of all search spaces: 50 million numbers in all, and 3 million of the generator."""
+    config = generator.load_config(save_untrained(tmp_path))
+    changes = {"discriminator_width": 96, "patch_layers": 5, "scales": 3}
+    parameters = {"generator_network": "resnet", "generator_width": 32} | changes
+    description = config.model_copy(update={"parameters": parameters, "size": 256})
+    translator = build_for(description, {"weights": torch.empty(3_000_000)})
+
+    assert sum(value.numel() for value in translator.parameters()) > 45_000_000

@@ -1,10 +1,8 @@
 """What each sampler proposes: a function of the record, the seed and the number. No Ray."""
 
-import itertools
 import logging
 import math
 import os
-import re
 
 import optuna
 import pytest
@@ -12,9 +10,8 @@ from optuna.distributions import CategoricalDistribution
 from summaries import evaluate, record_of
 
 import search_spaces
-from thermal_search.errors import SearchError
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.samplers import active, filled, require_sampler, static_space
+from thermal_search.tuning.samplers import active, filled, static_space
 from thermal_search.tuning.study import ProposalStudy
 
 # Optuna calls grouped, multivariate TPE experimental.
@@ -29,7 +26,7 @@ def quick_writes(monkeypatch):
 
 
 def numbers_only(architecture):
-    """--fix for every choice of an architecture, at its published value, as cmaes needs it."""
+    """--fix for every choice of an architecture, at its published value."""
     space = search_spaces.load(architecture)
     fixed = []
     for name, distribution in space.space.items():
@@ -40,12 +37,10 @@ def numbers_only(architecture):
 
 
 def settings_of(sampler):
-    fix = tuple(itertools.chain(*map(numbers_only, ARCHITECTURES))) if sampler == "cmaes" else ()
     return {
         "sampler": sampler,
         "architectures": ARCHITECTURES,
         "startup_trials": 3,
-        "fix": fix,
     }
 
 
@@ -64,7 +59,7 @@ def search(record, count):
     return configs
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "cmaes"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
 def test_resumed_search_proposes_what_an_undisturbed_one_does(tmp_path, sampler, caplog):
     optuna.logging.enable_propagation()
     caplog.set_level(logging.WARNING)
@@ -84,18 +79,17 @@ def test_resumed_search_proposes_what_an_undisturbed_one_does(tmp_path, sampler,
     assert {config.architecture for config in undisturbed} == {*ARCHITECTURES}
 
 
-@pytest.mark.parametrize("sampler", ["gp", "cmaes"])
-def test_model_of_an_architecture_prefers_what_was_good(tmp_path, sampler):
+def test_model_of_an_architecture_prefers_what_was_good(tmp_path):
     """The higher the learning rate, the better; random ones are at 0.5 on average."""
     fix = numbers_only("wgan")
     space = search_spaces.load("wgan").space["generator_lr"]
     record = record_of(
-        tmp_path, architectures=("wgan",), sampler=sampler, fix=fix, startup_trials=8,
+        tmp_path, architectures=("wgan",), sampler="gp", fix=fix, startup_trials=8,
         no_published=True,
     )  # fmt: skip
     study = ProposalStudy(record, ("wgan",), 0)
     shares = []
-    for _ in range({"gp": 20, "cmaes": 80}[sampler]):
+    for _ in range(20):
         number, config = study.propose()
         trial = record.add(number, config)
         share = position(space, config.parameters["generator_lr"])
@@ -142,27 +136,3 @@ def test_point_of_the_static_space_keeps_what_applies(name):
 
     assert set(point) == set(static_space(space)) == set(space.space)
     assert active(space, point) == space.published
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({}, r"searches numbers, but pix2pix has choices \(gan_mode, .*--fix pix2pix.gan_mode=van"),
-        ({"objective": "pareto:fid,l1"}, "minimizes one objective, but pareto:fid,l1 has two"),
-    ],
-)
-def test_cmaes_is_refused_where_optuna_does_not_offer_it(tmp_path, changes, message):
-    record = record_of(tmp_path, sampler="cmaes", **changes)
-
-    with pytest.raises(SearchError, match=message):
-        require_sampler(record.plan)
-
-
-def test_cmaes_needs_two_numbers(tmp_path):
-    numbers = [n for n in search_spaces.load("gan").space if n != "generator_lr"]
-    values = search_spaces.load("gan").published
-    fix = set(numbers_only("gan")) | {f"gan.{n}={values[n]}" for n in numbers if n in values}
-    record = record_of(tmp_path, sampler="cmaes", architectures=("gan",), fix=tuple(sorted(fix)))
-
-    with pytest.raises(SearchError, match=re.escape("needs two or more numbers to search")):
-        require_sampler(record.plan)

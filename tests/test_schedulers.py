@@ -112,7 +112,7 @@ def test_resumed_search_stops_what_an_undisturbed_one_does(tmp_path, scheduler):
     Loop(parts, slots=1).run(7)
     while any(t.status == "running" for t in parts.trials.values()) or len(parts.trials) < TRIALS:
         parts = SearchRecord.load(tmp_path / "parts")
-        # Each part replays what its unfinished trial has, and goes on for 5 more.
+        # Each part replays what its unfinished trial has, and continues for 5 more.
         Loop(parts, slots=1).run(5 + IMAGES)
 
     assert ends(parts) == ends(whole)

@@ -271,7 +271,7 @@ class TestSearch:
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        ({"architectures": ("pixpix",)}, "Unknown architecture 'pixpix': did you mean pix2pix"),
+        ({"architectures": ("pixpix",)}, r"Unknown architecture 'pixpix'\. .*Did you mean pix2pix"),
         ({"trials": 0}, "--trials must be at least 1, but is 0"),
         (
             {"evaluate_every": 100, "images": 10},

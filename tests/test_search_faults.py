@@ -187,6 +187,7 @@ def test_disk_that_is_gone_stops_the_search_with_a_sentence(disk):
     assert not (output / "trials").exists()
 
 
+@pytest.mark.faults
 def test_killed_raylet_stops_the_search_with_a_sentence(tmp_path):
     output = tmp_path / "output"
     process = start(output, SLOW_S="0.3")

@@ -187,7 +187,8 @@ class TestPlan:
 
 
 def test_record_says_how_much_was_taken_over(tmp_path):
-    plan = plan_from_settings(settings_of(tmp_path)).started_on("digest", {})
+    plan = plan_from_settings(settings_of(tmp_path, images=100)).started_on("digest", {})
+    plan.save()
     record = SearchRecord.of(plan)
     trial = record.add(0, TrialConfig("pix2pix", {}))
     evaluation = TrialEvaluation(

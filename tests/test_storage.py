@@ -10,8 +10,9 @@ import time
 import pytest
 from object_store import CREDENTIALS, free_port, object_store
 
-from thermal_search import storage
-from thermal_search.storage import Location, StorageError
+from thermal_search import bucket
+from thermal_search.errors import StorageError
+from thermal_search.storage import Location
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,7 @@ def test_interrupted_upload_is_repeated(store):
 
 
 def test_unreachable_store_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(storage, "TIMEOUT_S", 1.0)
+    monkeypatch.setattr(bucket, "TIMEOUT_S", 1.0)
     monkeypatch.setattr("os.environ", os.environ | CREDENTIALS)
     location = Location.of(f"s3://bucket/x?scheme=http&endpoint_override=127.0.0.1:{free_port()}")
     with pytest.raises(StorageError, match="s3://bucket has not answered for 1 s"):

@@ -178,7 +178,7 @@ class TestPixels:
         rgb = pixels(draw(tmp_path / "a.png", (SIZE, SIZE)))
         translate(model, tmp_path / "a.png", tmp_path / "out")
         with torch.inference_mode():
-            images = torch.from_numpy(rgb).permute(2, 0, 1)[None] / 127.5 - 1
+            images = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None] / 127.5 - 1
             thermal = generator.load(model).translate(images)[0, 0].numpy()
 
         assert np.abs(pixels(tmp_path / "out" / "a.png") - (thermal + 1) * 127.5).max() <= 0.51

@@ -56,6 +56,7 @@ def test_bucket_to_bucket_is_what_disk_to_disk_is(photos, tmp_path):
 
 
 @pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")  # Ray Data warns of its own settings
 def test_ray_writes_what_one_process_writes(photos, tmp_path, monkeypatch):
     model = save_untrained(tmp_path / "model")
     one = translate(model, photos, tmp_path / "one")

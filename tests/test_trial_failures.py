@@ -8,8 +8,7 @@ import pytest
 import torch
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
-from thermal_search.errors import SearchError
-from thermal_search.storage import StorageError
+from thermal_search.errors import SearchError, StorageError
 from thermal_search.tuning.slots.worker_loop import failure_of
 
 

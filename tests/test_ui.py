@@ -168,7 +168,7 @@ def test_printed_address_opens_the_trials_ordered_by_the_objective(address, brow
 
     order = [text.index(name) for name in ("wgan 00001", "cyclegan 00002", "pix2pix 00000")]
     assert order == sorted(order)
-    assert "Traces" not in text  # MLflow's page for language models
+    assert "Sort: fid" in text
     assert (tmp_path / "runs.png").stat().st_size > 10_000
 
 

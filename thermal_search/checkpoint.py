@@ -24,10 +24,10 @@ from pydantic import Field
 from torch import Tensor
 
 from thermal_search.documents import Section
-from thermal_search.errors import SearchError
+from thermal_search.errors import SearchError, StorageError
 from thermal_search.images import Temperatures
 from thermal_search.pair_alignment import PairAlignment
-from thermal_search.storage import Location, StorageError
+from thermal_search.storage import Location
 
 log = logging.getLogger(__name__)
 

@@ -26,11 +26,12 @@ from thermal_search.documents import Section
 from thermal_search.errors import (
     SearchInterrupted,
     SettingsError,
+    StorageError,
     ThermalSearchError,
     nearest,
     printable,
 )
-from thermal_search.storage import Location, StorageError
+from thermal_search.storage import Location
 from thermal_search.storage import describe_fault as describe_os_error
 
 USAGE, INTERRUPTED, BROKEN_PIPE = 2, 130, 141

@@ -9,6 +9,10 @@ class ThermalSearchError(Exception):
     """The base of every error that the command line prints as one sentence."""
 
 
+class StorageError(ThermalSearchError):
+    """A store refuses or does not answer, or an address is invalid."""
+
+
 class DatasetError(ThermalSearchError):
     """A recording or a prepared dataset is invalid."""
 
@@ -58,16 +62,21 @@ def printable(text: str) -> str:
     )
 
 
+def near_name(name: str, known: Iterable[str]) -> str:
+    """The known name that a mistyped one is nearest to; empty if none is near."""
+    return next(iter(difflib.get_close_matches(name, [*known], n=1)), "")
+
+
 def nearest(name: str, known: Sequence[str], *, otherwise: str = "") -> str:
     """The end of a sentence about an unknown name: the known one that it is nearest to, or all of
     them (or `otherwise`, if they are many)."""
-    if near := difflib.get_close_matches(name, known, n=1):
-        return f"did you mean {near[0]}?"
+    if near := near_name(name, known):
+        return f"did you mean {near}?"
     return f"known are {otherwise or ', '.join(known)}."
 
 
 def known_names(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the known ones, and the nearest of them."""
     names = [*known]
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"Available: {', '.join(names)}." + (f" Did you mean {near[0]}?" if near else "")
+    near = near_name(name, names)
+    return f"Available: {', '.join(names)}." + (f" Did you mean {near}?" if near else "")

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from cyclopts import Group, Parameter
 from pydantic.fields import FieldInfo
 
-from thermal_search.command_line import CONFIG
+from thermal_search.command_line import CODE, CONFIG
 from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.translation.settings import TranslationSettings
 from thermal_search.tuning.settings import LaunchSettings, SearchSettings
 
 HEADER = f"""# Flags
 
-All flags of search and process.py but {CONFIG} can also be set in a YAML file passed with
-{CONFIG}, with underscores in their names (`evaluate_every: 20000`).
+All flags of search and process.py can also be set in a YAML file passed with {CONFIG}, with
+underscores in their names (`evaluate_every: 20000`), but {CONFIG} itself and those that name
+code: {" and ".join(sorted(CODE))}.
 
 This page is written by `python -m thermal_search.flags_table > docs/flags.md` from
 `thermal_search/tuning/settings.py`, `thermal_search/translation/settings.py` and
@@ -78,7 +79,12 @@ def _row(name: str, field: FieldInfo) -> str:
         default = ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in field.default)
     else:
         default = str(field.default)
-    return f"| `--{name.replace('_', '-')}` | {default} | {field.description} |"
+    return f"| `--{name.replace('_', '-')}` | {default} | {_cell(field.description)} |"
+
+
+def _cell(text: str | None) -> str:
+    """A text in a table, where a bar would end the cell."""
+    return (text or "").replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from thermal_search.checkpoint import GeneratorDescription
 MAX_TENSORS = 3_000
 """Parameters and buffers of all networks of an architecture: the deepest have hundreds."""
 
-MAX_RATIO, FREE_ELEMENTS = 4, 2**26
+MAX_RATIO, FREE_ELEMENTS = 4, 2**27
 """A translator may have so many times the numbers of its generator, and so many more: it has
 discriminators too, which an export does not hold."""
 

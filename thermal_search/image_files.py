@@ -35,11 +35,7 @@ MAX_FILE_BYTES = 512 * 2**20
 """A larger file is no camera's image, and would not fit in memory with the others."""
 
 MAX_PIXELS = 50_000_000
-"""Of an image that takes more than ten bytes a pixel to decode. Of others, Pillow's limit holds: 89
-million. Decoding then takes less than 1 GB."""
-
-PLAIN_MODES = {"1", "L", "P", "RGB", "I;16", "I;16L", "I;16B"}
-"""Pillow's modes of images that take less."""
+"""More would take 1 GB to decode. JPEGs take less: of them Pillow's limit holds, 89 million."""
 
 MAX_SPREAD = 32
 """Gray levels between the channels of a pixel above which it has a color: JPEG's noise is less."""
@@ -183,12 +179,10 @@ def _decoded(
         count = f"{pages} or more" if pages == MAX_PAGES else pages
         raise Unusable(f"a TIFF of {count} pages; files of one image are read")
     bits = _bits(image, content)
-    is_plain = image.mode in PLAIN_MODES and not image.has_transparency_data
-    is_deep = bits > 8 and image.mode == "RGB"
-    if image.width * image.height > MAX_PIXELS and (is_deep or not is_plain):
-        raise Unusable(
-            f"too large to be an image ({image.width} x {image.height} pixels of mode {image.mode})"
-        )
+    is_jpeg = image.format == "JPEG" and image.mode in ("RGB", "L")
+    if image.width * image.height > MAX_PIXELS and not is_jpeg:
+        size = f"{image.width} x {image.height} pixels"
+        raise Unusable(f"too large to be an image ({size}; up to {MAX_PIXELS:,} are read)")
     if mode == "counts":
         return _counts(image, content, bits)
     if image.mode == "F" or bits > 16:
@@ -197,7 +191,7 @@ def _decoded(
         raise Unusable(f"{bits} bits per pixel; {max_bits}-bit images are read")
     if mode == "L" and bits > 8:
         raise Unusable("16 bits per pixel; 8-bit images are read, unless --thermal 16bit is passed")
-    if image.format == "JPEG" and image.mode in ("RGB", "L"):
+    if is_jpeg:
         # Pillow's own decoder takes twice as long for the same pixels.
         pixels = _decode_jpeg(content, image, min_side)
         if pixels is not None:

@@ -11,33 +11,24 @@ only: they are never part of an address, a file or a message.
 
 import contextlib
 import errno
-import logging
 import os
 import re
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from thermal_search import bucket
 from thermal_search.atomic_file import replacing
-from thermal_search.errors import ThermalSearchError
+from thermal_search.errors import StorageError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
     from pydantic_core import CoreSchema
-
-TIMEOUT_S = 180.0
-"""How long each read and write waits for a store that does not answer."""
-
-MAX_PAUSE_S = 5.0
-COPY_BYTES = 8 * 2**20
 
 OPTIONS = {
     "s3": {"endpoint_override", "scheme", "region", "allow_bucket_creation", "tls_ca_file_path"},
@@ -45,25 +36,7 @@ OPTIONS = {
 }
 """Allowed options after the `?` of an address, by pyarrow's names."""
 
-NON_RETRYABLE = {
-    "NO_SUCH_BUCKET": "the bucket does not exist: create it first",
-    "ACCESS_DENIED": "access is denied: check the rights of the credentials in the environment",
-    "INVALID_ACCESS_KEY_ID": "the access key is unknown: check AWS_ACCESS_KEY_ID",
-    "SIGNATURE_DOES_NOT_MATCH": "the secret key is wrong: check AWS_SECRET_ACCESS_KEY",
-    "EXPIRED_TOKEN": "the session has expired: renew AWS_SESSION_TOKEN",
-    "HTTP status 301": "the bucket is in another region: add ?region=... to the address",
-    "HTTP status 400": "the store refuses the request: check the address and the credentials",
-    "HTTP status 401": "the store does not know the credentials in the environment",
-    "HTTP status 403": "access is denied: check the credentials in the environment",
-}
-"""Errors that a retry cannot change, by a part of pyarrow's message."""
-
-log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-class StorageError(ThermalSearchError):
-    """A store refuses or does not answer, or an address is invalid."""
 
 
 def describe_fault(error: OSError | StorageError) -> str:
@@ -226,16 +199,17 @@ class Location:
     def read_bytes(self, max_bytes: int | None = None) -> bytes:
         """Raises FileNotFoundError if there is no such file, OSError if it has more bytes than
         `max_bytes`."""
-        limit = None if max_bytes is None else max_bytes + 1
         if local := self.local:
             with _open_regular(local) as file:
                 size = os.fstat(file.fileno()).st_size
-                content = b"" if limit and size >= limit else file.read()
+                is_too_large = max_bytes is not None and size > max_bytes
+                content = b"" if is_too_large else file.read()
         else:
-            content = self._call(lambda store: _read(store, self.path, limit))
-            size = len(content)
-        if limit and size >= limit:
-            raise OSError(errno.EFBIG, f"larger than {(limit - 1) / 2**20:.0f} MiB", str(self))
+            limit = None if max_bytes is None else max_bytes + 1
+            content = self._call(lambda store: bucket.read(store, self.path, limit))
+            is_too_large = max_bytes is not None and len(content) > max_bytes
+        if is_too_large:
+            raise OSError(errno.EFBIG, f"larger than {(max_bytes or 0) / 2**20:.0f} MiB", str(self))
         return content
 
     def read_text(self) -> str:
@@ -257,7 +231,7 @@ class Location:
                 yield file
             return
         with tempfile.TemporaryFile() as downloaded:
-            self._call(lambda store: _download(store, self.path, downloaded))
+            self._call(lambda store: bucket.download(store, self.path, downloaded))
             yield downloaded
 
     @contextlib.contextmanager
@@ -268,21 +242,26 @@ class Location:
         and would publish a part of the file if the block failed. The upload can also be repeated.
         """
         if local := self.local:
-            with replacing(local) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+            try:
+                with replacing(local) as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                error.filename = error.filename or str(local)  # a write names no file
+                raise
             return
         with tempfile.TemporaryFile() as staged:
             yield staged
-            self._call(lambda store: _upload(store, self.path, staged))
+            self._call(lambda store: bucket.upload(store, self.path, staged))
 
     def _info(self) -> "FileInfo":
         return self._call(lambda store: store.get_file_info(self.path))
 
     def _call(self, request: "Callable[[FileSystem], T]") -> T:
-        return _retry(
-            self, lambda: request(_filesystem(self.scheme, self.options, self.path.split("/")[0]))
+        return bucket.retry(
+            str(self),
+            lambda: request(bucket.file_system(self.scheme, self.options, self.path.split("/")[0])),
         )
 
 
@@ -338,84 +317,3 @@ def _parse(address: str) -> Location:
     if ".." in PurePosixPath(path).parts:
         raise StorageError(f"A {parts.scheme}:// address must not hold '..'.")
     return Location(path, parts.scheme, urlencode(sorted(options), safe=":/"))
-
-
-@cache
-def _filesystem(scheme: str, options: str, bucket: str) -> "FileSystem":
-    """Cached per process. The bucket matters only if its region must be resolved."""
-    from pyarrow import fs
-
-    arguments: dict[str, Any] = dict(parse_qsl(options))
-    if scheme == "gs":
-        return fs.GcsFileSystem(**arguments, retry_time_limit=timedelta(seconds=TIMEOUT_S))
-    arguments["allow_bucket_creation"] = arguments.get("allow_bucket_creation") == "true"
-    if "region" not in arguments and "AWS_DEFAULT_REGION" not in os.environ:
-        is_custom = "endpoint_override" in arguments or "AWS_ENDPOINT_URL" in os.environ
-        arguments["region"] = "us-east-1" if is_custom else fs.resolve_s3_region(bucket)
-    # Few retries of its own: ours warn the user and can be interrupted.
-    return fs.S3FileSystem(
-        **arguments,
-        # A small file is one request, and appears atomically.
-        allow_delayed_open=True,
-        connect_timeout=5,
-        request_timeout=30,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=2),
-    )
-
-
-def _retry(location: Location, call: Callable[[], T]) -> T:
-    """Calls until the store answers; StorageError if it refuses, or does not answer in time."""
-    store = f"{location.scheme}://{location.path.split('/')[0]}"
-    deadline, pause, has_warned = time.monotonic() + TIMEOUT_S, 0.25, False
-    while True:
-        try:
-            return call()
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            for code, sentence in NON_RETRYABLE.items():
-                if code in str(error):
-                    raise StorageError(f"{location}: {sentence}.") from None
-            if time.monotonic() + pause > deadline:
-                raise StorageError(
-                    f"{store} has not answered for {TIMEOUT_S:.0f} s ({_brief(error)}): check the "
-                    "address and the network, then run the same command again."
-                ) from None
-            if not has_warned:
-                log.warning("%s does not answer; trying again for up to %.0f s.", store, TIMEOUT_S)
-                has_warned = True
-        time.sleep(pause)
-        pause = min(2 * pause, MAX_PAUSE_S)
-
-
-def _brief(error: OSError) -> str:
-    match = re.search(r"AWS Error ([A-Z_]+( \(HTTP status \d+\))?)", str(error))
-    return match[1] if match else " ".join(str(error).split())[:200]
-
-
-def _read(store: "FileSystem", path: str, limit: int | None) -> bytes:
-    """The file as of one moment, unless it is replaced twice while it is read; of a file with more
-    than `limit` bytes only so many.
-
-    A stream first requests the size and then that many bytes. If the file has grown meanwhile, the
-    content is truncated; if it has shrunk, other bytes follow it.
-    """
-    while True:
-        with store.open_input_stream(path) as stream:
-            content = stream.read(limit)
-        if len(content) in (limit, store.get_file_info(path).size):
-            return content
-
-
-def _download(store: "FileSystem", path: str, target: IO[bytes]) -> None:
-    target.seek(0)
-    target.truncate()
-    with store.open_input_stream(path) as stream:
-        shutil.copyfileobj(stream, target, COPY_BYTES)
-    target.seek(0)
-
-
-def _upload(store: "FileSystem", path: str, source: IO[bytes]) -> None:
-    source.seek(0)
-    with store.open_output_stream(path) as stream:
-        shutil.copyfileobj(source, stream, COPY_BYTES)

@@ -8,7 +8,7 @@ from thermal_search.evaluation.command import EvaluationRequest
 from thermal_search.evaluation.command import evaluate as run_evaluation
 from thermal_search.evaluation.report import EvaluationReport
 from thermal_search.storage import Location
-from thermal_search.tuning.settings import MetricSettings
+from thermal_search.tuning.settings import EvaluationSettings
 
 
 def evaluate(
@@ -25,13 +25,13 @@ def evaluate(
         model: a folder that `export` wrote.
         data: a prepared dataset of the same size and kind of thermal images.
         workers: number of processes.
-        metrics: fields of `MetricSettings`, such as `features="efficientnet-lite0"`.
+        metrics: fields of `EvaluationSettings`, such as `features="efficientnet-lite0"`.
 
     Returns `metrics` by key (`fid`, `kid`, `l1` in gray levels 0 .. 255, `psnr` in dB, `ssim`),
     those of the `baselines`, and the `protocol`. Raises DatasetError, MetricError, SearchError or
     WeightsUnavailable if it cannot be evaluated.
     """
-    chosen = MetricSettings(**metrics)
+    chosen = EvaluationSettings(**metrics)
     return run_evaluation(
         EvaluationRequest(
             model=Location.of(model),

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from thermal_search import generator
+from thermal_search import generator, inference
 from thermal_search.api import Place
 from thermal_search.architectures.translator import Translator
 from thermal_search.errors import SearchError, SettingsError
 from thermal_search.generator import GeneratorConfig
 from thermal_search.image_files import Unusable, rgb_of
-from thermal_search.images import Temperatures, to_network_range, to_pixels
+from thermal_search.images import Temperatures, to_pixels
 from thermal_search.preparation.resizing import resize_square
 from thermal_search.storage import Location
 
@@ -133,15 +133,10 @@ class LoadedGenerator:
         result = result.to(image.device)
         return result[0] if is_single else result
 
-    @torch.no_grad()
     def _generate(self, rgb: Tensor, seed: int) -> Tensor:
         """[count, 3, size, size] uint8 -> [count, 1, size, size] in -1 .. 1, on the CPU."""
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            z = self.translator.draw_latent(len(rgb), torch.Generator().manual_seed(seed))
-            images = to_network_range(rgb.to(self.device))
-            return self.translator.translate(images, z).cpu()
+        # A copy, because what is made in inference mode cannot be changed in place.
+        return inference.generate(self.translator, rgb, seed, share_latent=False).clone()
 
 
 def load_generator(place: Place, *, device: str | None = None) -> LoadedGenerator:

@@ -81,6 +81,14 @@ class ImprovedGAN(Translator):
 
         batch_size: int = 100
 
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if not 1 <= self.reference_batch_size <= MAX_REFERENCE_BATCH:
+                raise ValueError(
+                    f"reference_batch_size must be from 1 to {MAX_REFERENCE_BATCH}, but got "
+                    f"{self.reference_batch_size}."
+                )
+
         @property
         def generator_turns(self) -> int:
             return self.n_generator
@@ -192,6 +200,10 @@ def feature_matching(fake: Tensor, real: Tensor, norm: str) -> Tensor:
     return difference.abs().mean() if norm == "l1" else difference.square().sum()
 
 
+MAX_REFERENCE_BATCH = 1_000
+"""Images: the generator takes all of them at a time, and every export holds them."""
+
+
 class ReferenceBatchGenerator(nn.Module):
     """A DCGAN generator with the reference batch of its virtual batch normalization.
 
@@ -214,9 +226,12 @@ class ReferenceBatchGenerator(nn.Module):
         self.reference_rgb: Tensor
         self.reference_z: Tensor
         # Bytes take a quarter of the space of floats in every checkpoint and export.
-        pixels = torch.zeros(reference_batch_size, 3, size, size, dtype=torch.uint8)
+        pixels = torch.empty(reference_batch_size, 3, size, size, dtype=torch.uint8)
         self.register_buffer("reference_rgb", pixels)
-        self.register_buffer("reference_z", torch.rand(reference_batch_size, latent_size))
+        self.register_buffer("reference_z", torch.empty(reference_batch_size, latent_size))
+        # Only now: a system gives no memory to what has not been written to.
+        self.reference_rgb.zero_()
+        self.reference_z.uniform_()
         self.register_load_state_dict_post_hook(lambda *_: self._invalidate_stats())
 
     def set_reference_batch(self, rgb: Rgb) -> None:

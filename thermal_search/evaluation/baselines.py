@@ -13,11 +13,11 @@ from torchvision.transforms.functional import rgb_to_grayscale
 from thermal_search.data.frames import EVALUATION_BATCH, Frames
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.documents import Document
-from thermal_search.errors import SearchError
+from thermal_search.errors import SearchError, StorageError
 from thermal_search.evaluation.evaluator import Evaluator
 from thermal_search.evaluation.ridge import RidgeRegression
 from thermal_search.metrics import FrechetReference, KIDReference, Statistics
-from thermal_search.storage import Location, StorageError
+from thermal_search.storage import Location
 
 Baselines = dict[str, dict[str, float]]
 """By the baseline's name: the metrics that apply to it, and its number of `images`."""

@@ -9,7 +9,7 @@ from thermal_search.evaluation.baselines import (
     TRIVIAL_BASELINE,
     Baselines,
 )
-from thermal_search.metrics import HIGHER_IS_BETTER
+from thermal_search.metrics import HIGHER_IS_BETTER, suffix_of
 
 COMPARED = (TRIVIAL_BASELINE, MEAN_THERMAL, RIDGE)
 """The baselines that generate a thermal image from an RGB image, as a generator does."""
@@ -51,9 +51,12 @@ def compare(metrics: Mapping[str, float], baselines: Baselines, metric: str) -> 
     `metric` is the key of the Frechet distance. The measures are the distance, KID, L1, PSNR and
     LPIPS, if both sides have them.
     """
-    suffix = metric.removeprefix("fid").removeprefix("fd")
     keys = {
-        "distance": metric, "KID": f"kid{suffix}", "L1": "l1", "PSNR": "psnr", "LPIPS": "lpips"
+        "distance": metric,
+        "KID": f"kid{suffix_of(metric)}",
+        "L1": "l1",
+        "PSNR": "psnr",
+        "LPIPS": "lpips",
     }  # fmt: skip
     comparisons: list[Comparison] = []
     for name in COMPARED:

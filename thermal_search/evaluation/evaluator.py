@@ -25,6 +25,7 @@ from thermal_search.metrics import (
     Protocol,
     Statistics,
     extrapolate_to_infinity,
+    suffix_of,
     without_tf32,
 )
 from thermal_search.storage import Location
@@ -215,7 +216,7 @@ class Evaluator:
     @property
     def _suffix(self) -> str:
         """The end of the keys of metrics on other features than Inception's."""
-        return self.extractor.metric.removeprefix("fid").removeprefix("fd")
+        return suffix_of(self.extractor.metric)
 
     def _generate(self, translator: Translator) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of generated images, in network range, and of their real ones, as bytes."""

@@ -9,7 +9,13 @@ from thermal_search.metrics.cached_statistics import (
 )
 from thermal_search.metrics.extractor import Extractor, FeaturesPrecision, without_tf32
 from thermal_search.metrics.extrapolation import extrapolate_to_infinity
-from thermal_search.metrics.features import EXTRACTORS, build_extractor, is_file, metric_name
+from thermal_search.metrics.features import (
+    EXTRACTORS,
+    build_extractor,
+    is_file,
+    metric_name,
+    suffix_of,
+)
 from thermal_search.metrics.frechet import FrechetReference, Moments, frechet_distance
 from thermal_search.metrics.inception_score import ClassStatistics
 from thermal_search.metrics.kid import KID, KIDReference
@@ -46,5 +52,6 @@ __all__ = [
     "psnr",
     "save_cached",
     "ssim",
+    "suffix_of",
     "without_tf32",
 ]

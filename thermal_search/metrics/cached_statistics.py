@@ -6,9 +6,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from thermal_search.errors import StorageError
 from thermal_search.metrics.extractor import Extractor
 from thermal_search.metrics.statistics import Statistics
-from thermal_search.storage import Location, StorageError
+from thermal_search.storage import Location
 
 
 def cached_statistics_path(

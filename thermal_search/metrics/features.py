@@ -23,6 +23,12 @@ def is_file(features: str) -> bool:
     return features not in EXTRACTORS and Path(features).suffix.lower() in SUFFIXES
 
 
+def suffix_of(metric: str) -> str:
+    """The end of the keys of all metrics on the features of this Frechet distance: empty on
+    Inception's."""
+    return metric.removeprefix("fid").removeprefix("fd")
+
+
 def metric_name(features: str) -> str:
     """The key of the Frechet distance on these features.
 

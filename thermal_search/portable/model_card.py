@@ -12,6 +12,7 @@ from thermal_search.evaluation.comparison import (
 )
 from thermal_search.generator import FormatRecord, GeneratorConfig
 from thermal_search.images import Temperatures
+from thermal_search.markdown import table
 from thermal_search.portable.priors import Prior
 from thermal_search.tuning.record import SearchRecord
 
@@ -60,7 +61,7 @@ def _head(record: SearchRecord, config: GeneratorConfig, has_images: bool) -> It
         f"{config.trial} of a search of {len(record.trials)} trials."
     )
     yield ""
-    yield from _table(
+    yield from table(
         ["What", "Value"],
         [
             ["Dataset (digest of its pixels)", f"`{plan.dataset_digest}`"],
@@ -114,14 +115,14 @@ def _metrics(metrics: Mapping[str, float], baselines: Baselines) -> Iterable[str
         ]
         for name, value in metrics.items()
     ]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def _interface(config: GeneratorConfig, latent: LatentDescription) -> Iterable[str]:
     sizes = {record.size_multiple for record in config.formats.values()} - {0}
     yield "## Inputs and output"
     yield ""
-    yield from _table(
+    yield from table(
         ["Name", "float32", "Meaning"],
         [
             [
@@ -246,9 +247,3 @@ def _license() -> Iterable[str]:
         "The code of thermal-search, which trained this generator, is under the MIT license. What "
         "may be done with the weights also depends on the license of the dataset."
     )
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
-    yield f"| {' | '.join(heads)} |"
-    yield f"|{'---|' * len(heads)}"
-    yield from (f"| {' | '.join(cell.replace('|', ' ') for cell in row)} |" for row in rows)

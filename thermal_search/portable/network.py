@@ -50,7 +50,8 @@ class PortableGenerator(nn.Module):
         _replace_dropout(self.translator, self._pieces)
         self.size: int = size
         self.latent_size = 0 if z is None else z.shape[1]
-        self.size_multiple = self._smallest_multiple()
+        # Noise belongs to one size.
+        self.size_multiple = 0 if self.noise_size else translator.size_multiple or 0
         """Height and width may be any multiples of this; 0 if they must be `size`."""
 
     @property
@@ -80,32 +81,6 @@ class PortableGenerator(nn.Module):
         for name in names:
             module, _, attribute = name.rpartition(".")
             delattr(self.get_submodule(module), attribute)
-
-    @torch.no_grad()
-    def _smallest_multiple(self) -> int:
-        """Found by trying: the smallest step of a side at which images keep their shape."""
-        if self.noise_size:
-            return 0  # the noise belongs to one size
-        size, multiple = self.size, 1
-        if self._generated_shape(size, 2 * size) == (size, size):
-            return 0  # whatever the image's size
-        while multiple <= size:
-            shapes = (
-                (size + rows * multiple, size + columns * multiple)
-                for rows, columns in ((0, 1), (1, 2), (3, 0))
-            )
-            if all(self._generated_shape(*shape) == shape for shape in shapes):
-                return multiple
-            multiple *= 2
-        return 0
-
-    def _generated_shape(self, height: int, width: int) -> tuple[int, int] | None:
-        """Height and width of what is generated from such an image; None if it does not fit."""
-        try:
-            thermal = self(torch.zeros(1, 3, height, width), **self.draw(1, seed=0))
-        except RuntimeError:
-            return None
-        return thermal.shape[2], thermal.shape[3]
 
 
 class _NoisePieces:

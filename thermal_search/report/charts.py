@@ -30,7 +30,7 @@ def number(value: float) -> str:
 def short(value: float) -> str:
     """As few characters as an axis needs: 0.5, 20k, 1e-05."""
     if value and abs(value) < 1e-3:
-        return f"{value:.2g}".replace("e-0", "e-")
+        return f"{value:.1e}".replace(".0e", "e").replace("e-0", "e-")
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"
@@ -112,16 +112,16 @@ def _robust_maximum(ordered: Sequence[float]) -> float:
 
 def _linear_ticks(low: float, high: float, count: int) -> list[float]:
     rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
+    power = 10.0 ** (math.log10(rough) // 1)
     step = next(power * f for f in (1, 2, 2.5, 5, 10) if power * f >= rough * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    first, last = math.ceil(low / step - 1e-9), int((high / step + 1e-9) // 1)
     return [index * step for index in range(first, last + 1)]
 
 
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
     """Powers of ten, every second or third if they are many, with 2 and 5 times them if they are
     few; empty if fewer than two are in the range."""
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    decades = range(int(math.log10(low) // 1), math.ceil(math.log10(high)) + 1)
     ticks = [10.0**d for d in decades if low <= 10.0**d <= high]
     if len(ticks) > count + 2:
         return ticks[:: -(-len(ticks) // (count + 1))]

@@ -233,7 +233,7 @@ def _add_baselines(chart: Chart, y: Scale, values: Mapping[str, float]) -> None:
 
 
 def _near(baselines: Iterable[float], values: Sequence[float]) -> list[float]:
-    """The baselines that are worth showing: those that do not dwarf the curves."""
+    """The baselines that do not dwarf the curves."""
     if not values:
         return []
     low, high = min(values), max(values)

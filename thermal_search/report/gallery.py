@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from thermal_search.errors import StorageError
 from thermal_search.evaluation.baselines import invert_grey
-from thermal_search.storage import Location, StorageError
+from thermal_search.storage import Location
 
 PADDING = 2
 """Pixels around each image of a grid."""

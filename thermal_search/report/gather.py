@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import search_spaces
 from thermal_search.evaluation.baselines import Baselines
 from thermal_search.evaluation.comparison import (
     EDGES_NOTE,
@@ -13,6 +12,7 @@ from thermal_search.evaluation.comparison import (
     display_name,
     needs_edges_note,
 )
+from thermal_search.metrics import suffix_of
 from thermal_search.report.charts import number, seconds
 from thermal_search.report.results import Results
 from thermal_search.report.tables import FOLD_AFTER, Table
@@ -53,10 +53,16 @@ def tiles(results: Results) -> list[Tile]:
             )
         )
     if best:
-        for axis, value in zip(results.axes, results.values[best.id], strict=True):
+        for index, axis in enumerate(results.axes):
+            # With two objectives, the lowest of each is on the Pareto front.
+            competing = results.pareto_front or [best.id]
+            value, id = min((results.values[id][index], id) for id in competing)
+            lowest = record[id]
             found.append(
-                Tile(f"Best trial, {axis}", number(value), f"{best.architecture}, trial {best.id}")
+                Tile(f"Best trial, {axis}", number(value), f"{lowest.architecture}, trial {id}")
             )
+        if results.pareto_front:
+            found.append(Tile("Pareto front", str(len(results.pareto_front)), "trials"))
         if comparisons := compare_trial(record, best):
             grey = comparisons[0]
             better, total = len(grey.better), len(grey.better) + len(grey.not_better)
@@ -78,8 +84,7 @@ def tiles(results: Results) -> list[Tile]:
 def metric_columns(results: Results) -> list[str]:
     """Keys of the metrics in tables: the axes of the objective come first, under their names."""
     metric = results.record.metric
-    suffix = metric.removeprefix("fid").removeprefix("fd")
-    wanted = [metric, f"kid{suffix}", *MEASURES]
+    wanted = [metric, f"kid{suffix_of(metric)}", *MEASURES]
     best = results.best
     measured = best.history[-1].metrics if best else {}
     return [key for key in wanted if key in measured and key not in results.axes]
@@ -91,7 +96,8 @@ def ranking(results: Results) -> Table:
     baselines = [c.baseline for c in _comparisons(results, results.best)]
     columns = ["", *results.axes, *keys, "architecture", "trial", "images", "time", "status"]
     columns += [f"beats {display_name(name)} in" for name in baselines]
-    published = {name: _published(results, name) for name in results.best_of_each}
+    space = results.plan.search_space()
+    published = {name: space.published(name).parameters for name in results.best_of_each}
     rows: list[list[str]] = []
     for rank, trial in enumerate(results.ranking, start=1):
         by_name = {c.baseline: c for c in _comparisons(results, trial)}
@@ -128,12 +134,6 @@ def _measures(comparison: Comparison) -> str:
     return f"all {count}" if count > 1 and not comparison.not_better else comparison.measures
 
 
-def _published(results: Results, architecture: str) -> Mapping[str, object]:
-    space = search_spaces.load(architecture)
-    point = {**space.published, **results.plan.fixed_parameters.get(architecture, {})}
-    return {name: value for name, value in point.items() if space.is_active(name, point)}
-
-
 def _comparisons(results: Results, trial: TrialRecord | None) -> list[Comparison]:
     return compare_trial(results.record, trial) if trial else []
 
@@ -161,10 +161,9 @@ def without_evaluation(results: Results) -> Table:
 def baseline_table(results: Results, baselines: Baselines) -> Table:
     """The metrics of what needs no training."""
     metric = results.record.metric
-    suffix = metric.removeprefix("fid").removeprefix("fd")
     keys = [
         key
-        for key in (metric, f"kid{suffix}", *MEASURES, "images")
+        for key in (metric, f"kid{suffix_of(metric)}", *MEASURES, "images")
         if any(key in metrics for metrics in baselines.values())
     ]
     rows = [

@@ -24,13 +24,12 @@ from thermal_search.report.gallery import Source, galleries
 from thermal_search.report.results import Results
 from thermal_search.report.suggestions import suggest
 from thermal_search.storage import Location
-from thermal_search.training.trial_plan import grid_name
+from thermal_search.training.trial_plan import TEST_GRID, grid_name
 from thermal_search.tuning.analysis import Analysis
 from thermal_search.tuning.ownership import require_free
-from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.record import REPORT_FILE, SearchRecord
 from thermal_search.tuning.summary import TrialRecord
 
-FILE = "report.html"
 PACKAGE = "thermal_search.report"
 FORMAT = "thermal-search report 1"
 """In the first bytes of every report: what writes the next one finds it there."""
@@ -48,7 +47,10 @@ def write_report(output: Location, to: Location | None = None) -> Location:
     Raises SearchError if there is no search, its record is damaged, or the file is not ours.
     """
     record = SearchRecord.load(output)
-    path = to or record.output / FILE
+    return _write(record, to or record.output / REPORT_FILE)
+
+
+def _write(record: SearchRecord, path: Location) -> Location:
     _require_own(path)
     html = render(record)
     try:
@@ -157,16 +159,9 @@ def _is_held(output: Location) -> bool:
 def _state(record: SearchRecord, is_running: bool) -> str:
     if is_running:
         return "running"
-    if not record.has_every_trial or (record.finalists() and not _retrainings_ended(record)):
+    if not (record.has_every_trial and record.has_every_retraining):
         return "not finished"
     return "finished"
-
-
-def _retrainings_ended(record: SearchRecord) -> bool:
-    return bool(record.final_ranking) or (
-        bool(record.retrainings)
-        and all(r.status not in ("running", "interrupted") for r in record.retrainings.values())
-    )
 
 
 def _sources(results: Results) -> list[Source]:
@@ -186,8 +181,7 @@ def _sources(results: Results) -> list[Source]:
 def _source(
     record: SearchRecord, trial: TrialRecord, title: str, detail: str, value: float
 ) -> Source:
-    phase = "trials" if trial.id in record.trials else "retrainings"
-    grid = record.output / phase / trial.id / grid_name(trial.images)
+    grid = record.folder(trial) / grid_name(trial.images)
     return Source(title, f"{detail}, {record.objective.axes[0]} {number(value)}", grid)
 
 
@@ -196,7 +190,7 @@ def _test_sources(results: Results) -> list[Source]:
     final = results.final_ranking
     if not final or not final.winner.test_metrics:
         return []
-    grid = results.record.output / "retrainings" / final.generator / "test.png"
+    grid = results.record.folder(results.record[final.generator]) / TEST_GRID
     return [Source("winner", final.architecture, grid)]
 
 
@@ -278,10 +272,9 @@ def _template() -> Any:
 
 
 def write_after_search(record: SearchRecord) -> None:
-    """The report at the end of a search. It is never worth a failure: one sentence if there is
-    none."""
+    """The report at the end of a search, which an error in it does not fail: one sentence warns."""
     try:
-        print(f"The report is in {write_report(record.output)}.", flush=True)
+        print(f"The report is in {_write(record, record.output / REPORT_FILE)}.", flush=True)
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         logging.getLogger(__name__).warning(

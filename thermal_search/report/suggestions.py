@@ -72,7 +72,7 @@ def _finish(record: SearchRecord, is_running: bool) -> Iterator[Suggestion]:
     is_over = record.plan.is_open_ended or record.has_every_trial
     missing = 0 if is_over else record.plan.trials - len(record.trials)
     is_waiting = missing > 0 or not record.has_every_trial
-    if left or is_waiting or (record.finalists() and _lacks_retrainings(record)):
+    if left or is_waiting or not record.has_every_retraining:
         parts = [f"{left} trials have not ended"] if left else []
         if is_waiting and not missing:
             parts.append("its hours are not over")
@@ -82,11 +82,6 @@ def _finish(record: SearchRecord, is_running: bool) -> Iterator[Suggestion]:
             (" and ".join(parts) or "The finalists are not all trained again") + ".",
             _resume(record),
         )
-
-
-def _lacks_retrainings(record: SearchRecord) -> bool:
-    ended = [r for r in record.retrainings.values() if r.status not in UNFINISHED]
-    return len(ended) < len(record.finalists()) * len(record.retraining_seeds())
 
 
 def _compare_with_baselines(record: SearchRecord) -> Iterator[Suggestion]:
@@ -173,8 +168,8 @@ def _propose_more(record: SearchRecord) -> Iterator[Suggestion]:
     best = record.best
     if best is None or not record.has_every_trial or len(record.trials) < 10:
         return
-    is_published = best.parameters == _published(record, best.architecture)
-    if is_published:
+    published = record.plan.search_space().published(best.architecture)
+    if best.parameters == published.parameters:
         why = (
             f"The best trial is the published point of {best.architecture}: none of the "
             f"{len(record.trials)} trials has found better hyperparameters."
@@ -187,15 +182,6 @@ def _propose_more(record: SearchRecord) -> Iterator[Suggestion]:
     else:
         return
     yield Suggestion("Continue with more trials", why, _resume(record, *_grown(record.plan, 2.0)))
-
-
-def _published(record: SearchRecord, architecture: str) -> dict[str, object]:
-    point = {
-        **search_spaces.load(architecture).published,
-        **record.plan.fixed_parameters.get(architecture, {}),
-    }
-    space = search_spaces.load(architecture)
-    return {name: value for name, value in point.items() if space.is_active(name, point)}
 
 
 def _fix_failures(record: SearchRecord) -> Iterator[Suggestion]:

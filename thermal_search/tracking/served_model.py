@@ -19,11 +19,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from PIL import Image
-from torch import Generator, Tensor
+from torch import Tensor
 
-from thermal_search import generator
+from thermal_search import generator, inference
 from thermal_search.image_files import Pixels, Unusable, decode
-from thermal_search.images import to_network_range, to_pixels
+from thermal_search.images import to_pixels
 from thermal_search.preparation.resizing import resize_square
 from thermal_search.storage import Location
 
@@ -40,9 +40,9 @@ class ThermalGenerator(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Loads the generator, on the GPU if there is one."""
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.translator = generator.load(Location.of(context.artifacts[ARTIFACT]))
-        self.translator.to(self.device)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.translator = generator.load(Location.of(context.artifacts[ARTIFACT])).to(device)
+        inference.share_dropout(self.translator)
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow takes both forms
         self, context: Any, model_input: Any, params: dict[str, Any] | None = None
@@ -53,7 +53,8 @@ class ThermalGenerator(PythonModel):
             model_input: a table with the column `image`.
             params: `seed` of the latents.
 
-        Raises MlflowException for what is no RGB image: a server answers its sentence with status 400.
+        Raises MlflowException for what is no RGB image: a server answers its sentence with status
+        400.
         """
         seed = int((params or {}).get("seed", 0))
         rows = [*model_input[INPUT]]
@@ -62,22 +63,17 @@ class ThermalGenerator(PythonModel):
             chunk = rows[start : start + BATCH]
             images = [_pixels(row, start + n) for n, row in enumerate(chunk)]
             for row, image, thermal in zip(
-                chunk, images, self._translate(images, seed + start), strict=True
+                chunk, images, self._translate(images, seed), strict=True
             ):
                 answers.append(_answer(thermal, image.shape[:2], as_file=_is_file(row)))
         return pd.DataFrame({OUTPUT: answers})
 
-    @torch.inference_mode()
     def _translate(self, images: Sequence[Pixels], seed: int) -> Tensor:
-        """uint8 thermal images of the generator's own size: [batch, size, size]."""
+        """Thermal images of the generator's own size, in -1 .. 1: [batch, size, size]."""
         size = self.translator.config.size
         squares = [resize_square(image, size, "bicubic") for image in images]
         rgb = torch.stack([torch.from_numpy(square).permute(2, 0, 1) for square in squares])
-        torch.manual_seed(seed)
-        z = self.translator.draw_latent(len(rgb), Generator().manual_seed(seed))
-        z = None if z is None else z.to(self.device)
-        generated = self.translator.translate(to_network_range(rgb.to(self.device)), z)
-        return to_pixels(generated)[:, 0].cpu()
+        return inference.generate(self.translator, rgb, seed, share_latent=True)[:, 0]
 
 
 def _is_file(row: Any) -> bool:
@@ -112,11 +108,12 @@ def _pixels(row: Any, index: int) -> Pixels:
 
 def _answer(thermal: Tensor, shape: tuple[int, ...], *, as_file: bool) -> Any:
     height, width = shape
-    image = Image.fromarray(thermal.numpy()).resize((width, height), Image.Resampling.BICUBIC)
+    resized = Image.fromarray(thermal.numpy()).resize((width, height), Image.Resampling.BICUBIC)
+    pixels = to_pixels(torch.from_numpy(np.array(resized))).numpy()
     if not as_file:
-        return np.asarray(image).tolist()
+        return pixels.tolist()
     file = io.BytesIO()
-    image.save(file, format="PNG")
+    Image.fromarray(pixels).save(file, format="PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 

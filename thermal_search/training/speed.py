@@ -18,6 +18,7 @@ from thermal_search.choices import Precision
 from thermal_search.data.frames import EvaluationPairs, Frames, WorkerFrames
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.errors import SearchError, TrialDiverged
+from thermal_search.pair_alignment import PairAlignment
 from thermal_search.storage import Location
 from thermal_search.training.cuda_graphs import WARMUP_STEPS
 from thermal_search.training.operations import cost_of
@@ -137,6 +138,7 @@ def _train(
     trial.progress.images = 1  # growth has finished
     _reset_peak(device)
     seconds: list[float] = []
+    images = 0
     warmups = WARMUP_STEPS + 1 if device.type == "cuda" else 1
     while len(seconds) < warmups + MIN_STEPS or time.monotonic() < ends:
         if seconds and time.monotonic() + seconds[-1] > ends:
@@ -170,7 +172,8 @@ def _random_frames(size: int) -> WorkerFrames:
 
     pairs = frames(3), frames(1)
     empty = EvaluationPairs(frames(3, 0), frames(1, 0), 0)
-    return WorkerFrames(size, pairs, pairs, empty, empty)
+    alignment = PairAlignment(method="none", layout="")
+    return WorkerFrames(size, pairs, pairs, empty, empty, alignment)
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -72,6 +72,10 @@ class TrialPlan:
         object.__setattr__(self, "folder", Location.of(self.folder))
 
 
+TEST_GRID = "test.png"
+"""The image grid of the test split, in a retraining's folder."""
+
+
 def grid_name(images: int) -> str:
     """The file of an evaluation's image grid, in the trial's folder."""
     return f"images-{images:08d}.png"

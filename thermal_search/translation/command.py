@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from thermal_search import generator
+from thermal_search.architectures.translator import Translator
 from thermal_search.errors import DatasetError
 from thermal_search.storage import Location
 from thermal_search.translation import video
@@ -77,13 +78,13 @@ def translate(
     request = Request(model, settings, run)
     check_model(request, generator.load_config(model).temperatures, translator.size_multiple)
     if is_video(source) and source.is_file():
-        return _translate_video(request, source, output)
+        return _translate_video(request, source, output, translator)
     sources = find_sources(source, output)
     existing = existing_digests([job.target for job in sources.jobs])
     jobs = [replace(job, existing=existing.get(job.target, "")) for job in sources.jobs]
     result = Translation(left_out=sources.left_out)
     with _progress() as advance:
-        for number, outcome in enumerate(_outcomes(request, jobs), start=1):
+        for number, outcome in enumerate(_outcomes(request, jobs, translator), start=1):
             if outcome.reason:
                 result.left_out.append((outcome.name, outcome.reason))
             else:
@@ -108,7 +109,7 @@ def _check_overlap(settings: TranslationSettings, size: int) -> None:
         )
 
 
-def _outcomes(request: Request, jobs: Sequence[Job]) -> Iterator[Outcome]:
+def _outcomes(request: Request, jobs: Sequence[Job], translator: Translator) -> Iterator[Outcome]:
     settings = request.settings
     if settings.address:
         # Imported here: Ray takes seconds, and is not needed on one machine.
@@ -117,16 +118,22 @@ def _outcomes(request: Request, jobs: Sequence[Job]) -> Iterator[Outcome]:
         return translate_on_cluster(request, jobs, settings.address, settings.workers)
     workers = min(settings.workers or default_workers(), len(jobs))
     if workers == 1:
-        return Worker(request, device_of(0)).translate_images(jobs)
+        return Worker(request, device_of(0), translator=translator).translate_images(jobs)
     return translate_in_processes(request, jobs, workers)
 
 
-def _translate_video(request: Request, source: Location, output: Location) -> Translation:
+def _translate_video(
+    request: Request, source: Location, output: Location, translator: Translator
+) -> Translation:
     video.check_settings(request.settings)
     target = video.target_of(source, output)
     with _progress() as advance:
         result = video.translate_video(
-            lambda: Worker(request, device_of(0)), request.run, source, target, advance
+            lambda: Worker(request, device_of(0), translator=translator),
+            request.run,
+            source,
+            target,
+            advance,
         )
     left_out = [(source.name, result.warning)] if result.warning else []
     if not result.frames:

@@ -11,9 +11,10 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from thermal_search import generator
+from thermal_search import generator, inference
+from thermal_search.architectures.translator import Translator
 from thermal_search.atomic_file import replacing
 from thermal_search.errors import DatasetError, SearchError
 from thermal_search.image_files import (
@@ -23,8 +24,7 @@ from thermal_search.image_files import (
     decode,
     read_content,
 )
-from thermal_search.images import Temperatures, to_network_range
-from thermal_search.networks.unet import Dropout
+from thermal_search.images import Temperatures
 from thermal_search.storage import Location, describe_fault
 from thermal_search.translation import geometry, rendering
 from thermal_search.translation.marks import digest_of_image, png_texts
@@ -81,16 +81,25 @@ class Worker:
     beside it: all have the latent and the dropout mask of the seed.
     """
 
-    def __init__(self, request: Request, device: torch.device, *, workers: int = 1) -> None:
-        """`workers`: how many share the cores of this machine."""
+    def __init__(
+        self,
+        request: Request,
+        device: torch.device,
+        *,
+        workers: int = 1,
+        translator: Translator | None = None,
+    ) -> None:
+        """
+        Args:
+            workers: how many share the cores of this machine.
+            translator: the generator of the request, if this process has loaded it already.
+        """
         self.request, self.settings, self.device = request, request.settings, device
         self.threads = min(max((os.cpu_count() or 1) // workers, 1), MAX_THREADS)
-        self.translator = generator.load(request.model).to(device)
+        self.translator = (translator or generator.load(request.model)).to(device)
         self.size: int = self.translator.config.size
         self.temperatures = generator.load_config(request.model).temperatures
-        for module in self.translator.modules():
-            if isinstance(module, Dropout):
-                module.one_mask = True
+        inference.share_dropout(self.translator)
         check_model(request, self.temperatures, self.translator.size_multiple)
 
     def translate_images(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
@@ -129,21 +138,15 @@ class Worker:
         thermal = frame.patches.join(generated)
         return rendering.render(thermal, frame.rgb, self.settings, self.temperatures)
 
-    @torch.inference_mode()
     def _generate(self, patches: Tensor) -> Pixels:
-        rgb = to_network_range(patches.to(self.device))
-        seed = self.settings.seed
-        z = self.translator.draw_latent(1, Generator().manual_seed(seed))
-        z = None if z is None else z.expand(len(rgb), -1).to(self.device)
-        devices = [self.device] if self.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(seed)
-                thermal = self.translator.translate(rgb, z)[:, 0].cpu().numpy()
+            thermal = inference.generate(
+                self.translator, patches, self.settings.seed, share_latent=True
+            )[:, 0].numpy()
         except torch.OutOfMemoryError:
             raise DatasetError(
-                f"The memory of {self.device} ran out on an image of {rgb.shape[3]} x "
-                f"{rgb.shape[2]} pixels: pass --tiles, or leave --size native out."
+                f"The memory of {self.device} ran out on an image of {patches.shape[3]} x "
+                f"{patches.shape[2]} pixels: pass --tiles, or leave --size native out."
             ) from None
         if not np.isfinite(thermal).all():
             raise SearchError(

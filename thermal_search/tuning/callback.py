@@ -1,6 +1,7 @@
 """What Ray Tune reports, passed on: to the record, to MLflow, and to the screen."""
 
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,6 @@ from ray import tune
 from ray.exceptions import RayTaskError
 
 from thermal_search.evaluation.comparison import comparison_tags
-from thermal_search.storage import Location
 from thermal_search.tracking.log_queue import LogQueue
 from thermal_search.tracking.provenance import dataset_input
 from thermal_search.tracking.runs import SearchLogger
@@ -31,7 +31,7 @@ from thermal_search.tuning.plan import FILE as PLAN
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
 from thermal_search.tuning.ranking_text import compare_trial
-from thermal_search.tuning.record import BASELINES_FILE, Phase, SearchRecord
+from thermal_search.tuning.record import BASELINES_FILE, REPORT_FILE, Phase, SearchRecord
 from thermal_search.tuning.search_note import search_note
 from thermal_search.tuning.shared_study import SharedStudy
 from thermal_search.tuning.slots.mailbox import stop_slots
@@ -44,6 +44,9 @@ from thermal_search.tuning.time_left import Estimate
 TIMEOUT_S = 120.0
 """How long the end of a search waits for an MLflow server that is unreachable."""
 
+DESCRIPTION_INTERVAL_S = 30.0
+"""Least time between two descriptions of a search that runs: each ranks all trials."""
+
 STOP_TIMEOUT_S = 10.0
 """The same if the search is stopped: what it misses is logged when the search resumes."""
 
@@ -51,10 +54,6 @@ STOP_TIMEOUT_S = 10.0
 def resume_command(plan: SearchPlan) -> str:
     """The command that continues a search."""
     return f"thermal-search search --output {shlex.quote(str(plan.output))} --resume"
-
-
-REPORT_FILE = "report.html"
-"""What `thermal-search report` writes to the output folder."""
 
 
 class SearchCallback(tune.Callback):
@@ -159,9 +158,10 @@ class SearchCallback(tune.Callback):
         record = self.record[id]
         count = len(record.history)
         values = logged_metrics(self.record, record, count) | logged_training(evaluation)
-        grid = self._folder(id) / evaluation.grid if evaluation.grid else None
+        folder = self.record.folder(record)
+        grid = folder / evaluation.grid if evaluation.grid else None
         if count == 1:
-            self._log(lambda: self.logger.log_grid(id, 0, self._folder(id) / grid_name(0)))
+            self._log(lambda: self.logger.log_grid(id, 0, folder / grid_name(0)))
         images, step = evaluation.images, grid_step(record.budget, evaluation.images)
         self._log(lambda: self.logger.log_evaluation(id, images, values, grid, grid_step=step))
         metric = self.plan.metric
@@ -254,6 +254,7 @@ class SearchCallback(tune.Callback):
         draw_pareto_front(self.record)
 
     def _describe(self) -> None:
+        self.next_description = time.monotonic() + DESCRIPTION_INTERVAL_S
         note = search_note(self.record)
         self._log(lambda: self.logger.describe(note))
 
@@ -271,7 +272,8 @@ class SearchCallback(tune.Callback):
             self.record.end(id, status, reason)
         self._share(id)
         self._log(lambda: self._end_run(self.record[id]))
-        self._describe()
+        if time.monotonic() >= self.next_description:
+            self._describe()
         self.progress.show(id, status + (f": {reason}" if reason else ""))
         self.progress.end(id)
 
@@ -284,9 +286,9 @@ class SearchCallback(tune.Callback):
         logged = self.logger.logged_images(trial.id, self.plan.metric)
         missing = [e for e in enumerate(trial.history, start=1) if e[1].images not in logged]
         if missing and missing[0][0] == 1 and not self.logger.has_grid(trial.id, 0):
-            self.logger.log_grid(trial.id, 0, self._folder(trial.id) / grid_name(0))
+            self.logger.log_grid(trial.id, 0, self.record.folder(trial) / grid_name(0))
         for count, evaluation in missing:
-            grid = self._folder(trial.id) / grid_name(evaluation.images)
+            grid = self.record.folder(trial) / grid_name(evaluation.images)
             values = logged_metrics(self.record, trial, count)
             step = grid_step(trial.budget, evaluation.images)
             self.logger.log_evaluation(trial.id, evaluation.images, values, grid, grid_step=step)
@@ -306,9 +308,6 @@ class SearchCallback(tune.Callback):
     @property
     def _records(self) -> Mapping[str, TrialRecord]:
         return self.record.retrainings if self.phase == "retrainings" else self.record.trials
-
-    def _folder(self, id: str) -> Location:
-        return self.plan.output / self.phase / id
 
     def _log(self, entry: Callable[[], None]) -> None:
         """An unreachable MLflow server costs no trial: entries are queued and retried in order."""

@@ -66,7 +66,7 @@ def start_tags(trial: TrialRecord) -> dict[str, str]:
 def end_tags(record: SearchRecord, trial: TrialRecord) -> dict[str, str]:
     """Tags of a trial's run when it has ended: how far it came."""
     tags = {"stopped_at": str(trial.images)}
-    if not (record.objective.has_two_objectives or isinstance(trial, RetrainingRecord)):
+    if record.plan.scheduler == "asha" and not isinstance(trial, RetrainingRecord):
         tags["rung"] = str(last_rung(trial.budget, record.plan.reduction, trial.images))
     return tags
 

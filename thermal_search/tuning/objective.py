@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from thermal_search.errors import SettingsError, nearest
-from thermal_search.metrics import HIGHER_IS_BETTER, metric_name
+from thermal_search.metrics import HIGHER_IS_BETTER, metric_name, suffix_of
 
 PARETO = "pareto:"
 NAMES = ("fid", "kid", "l1", "lpips", "psnr", "ssim")
@@ -127,8 +127,8 @@ def _key(name: str, text: str, features: str) -> str:
     """The key of a metric: `fid` means the Frechet distance, and `kid` the kernel distance, on the
     features of the search, which the key names."""
     distance = metric_name(features)
-    suffix = distance.removeprefix("fd") if distance != "fid" else ""
-    keys = {metric: metric for metric in NAMES} | {"fid": distance, "kid": f"kid{suffix}"}
+    kid = f"kid{suffix_of(distance)}"
+    keys = {metric: metric for metric in NAMES} | {"fid": distance, "kid": kid}
     if name in keys:
         return keys[name]
     if name in keys.values():

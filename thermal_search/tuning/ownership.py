@@ -21,8 +21,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from thermal_search.documents import Document
-from thermal_search.errors import SearchError
-from thermal_search.storage import Location, StorageError
+from thermal_search.errors import SearchError, StorageError
+from thermal_search.storage import Location
 
 PREFIX = "owner-"
 HEARTBEAT_S = 10.0

@@ -114,6 +114,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
 
     start_digest: str = ""
     """SHA-256 of the weights of `start_from`; empty without, and until the search starts."""
+
     own_spaces: dict[str, OwnSpace] = Field(default_factory=dict[str, OwnSpace])
     """By architecture: search spaces from files, as data."""
 
@@ -248,7 +249,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
     def warn_if_short(self, size: int, calibration: Calibration | None = None) -> None:
         """Logs a warning if the budget leaves few generator steps on images of `size` pixels."""
         short: list[str] = []
-        space = self.search_space()
+        space, budgets = self.search_space(), self.budgets(size, calibration)
         for name in self.architectures:
             point = self.fix_budget(space.published(name), budgets)
             assert point.budget

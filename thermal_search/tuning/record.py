@@ -60,6 +60,8 @@ TRIAL_FILE = "trial.json"
 FILES: dict[Phase, type[TrialFile]] = {"trials": TrialFile, "retrainings": RetrainingFile}
 BASELINES_FILE = "baselines.json"
 TIME_FILE = "time.json"
+REPORT_FILE = "report.html"
+"""What `thermal-search report` writes to the output."""
 
 SUMMARY_INTERVAL_S = 2.0
 """Least time between two versions of summary.json."""
@@ -149,7 +151,9 @@ class SearchRecord:
             trials=list(self.trials.values()),
             best=best.id if best else None,
             pareto_front=self.pareto_front(),
-            retrainings=list(self.retrainings.values()),
+            retrainings=sorted(
+                self.retrainings.values(), key=lambda trial: (trial.number, trial.id)
+            ),
             final_ranking=self.final_ranking,
         )
 
@@ -211,17 +215,22 @@ class SearchRecord:
         return completed[: self.plan.finalists]
 
     @property
+    def has_every_retraining(self) -> bool:
+        """Whether every retraining of the finalists has ended, if there are any, or every one that
+        there was time for."""
+        if self.time.are_retrainings_over:
+            return True
+        wanted = (
+            self.retrainings.get(retraining_id(finalist.id, seed))
+            for finalist in self.finalists()
+            for seed in self.retraining_seeds()
+        )
+        return all(retraining and retraining.status not in UNFINISHED for retraining in wanted)
+
+    @property
     def final_ranking(self) -> FinalRanking | None:
         """None until every retraining of the finalists has ended."""
-        finalists = self.finalists()
-        missing = [
-            retraining
-            for finalist in finalists
-            for seed in self.retraining_seeds()
-            if not (retraining := self.retrainings.get(retraining_id(finalist.id, seed)))
-            or retraining.status in UNFINISHED
-        ]
-        if (missing and not self.time.are_retrainings_over) or not finalists:
+        if not self.finalists() or not self.has_every_retraining:
             return None
         ended = [r for r in self.retrainings.values() if r.status not in UNFINISHED]
         return rank_finalists(ended, self.objective, self.objective_values, self.test_baselines)
@@ -352,14 +361,19 @@ class SearchRecord:
     def __getitem__(self, id: str) -> TrialRecord:
         return self.retrainings[id] if id in self.retrainings else self.trials[id]
 
-    def _folder(self, trial: TrialRecord) -> Location:
+    def folder(self, trial: TrialRecord) -> Location:
+        """The folder of a trial or retraining: its file, its states and its image grids."""
         return self.output / _phase(trial) / trial.id
 
     def _save(self, trial: TrialRecord) -> None:
         self.is_summary_current = False
         self._require_output()
         file = RetrainingFile(trial=trial) if isinstance(trial, RetrainingRecord) else None
-        (file or TrialFile(trial=trial)).write_with_backup(self._folder(trial) / TRIAL_FILE)
+        try:
+            (file or TrialFile(trial=trial)).write_with_backup(self.folder(trial) / TRIAL_FILE)
+        except FileNotFoundError:
+            self._require_output()  # it may have gone meanwhile
+            raise
 
     def _require_output(self) -> None:
         """OSError if the output folder is gone, in whose place a write would make another one."""

@@ -5,19 +5,17 @@ search that was interrupted proposes what it would have proposed.
 """
 
 import hashlib
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces import SearchSpace
-from thermal_search.errors import SearchError
 from thermal_search.tuning.learned import LearnedTrial
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
@@ -48,10 +46,21 @@ def joint_sampler(plan: SearchPlan, seed: int, number: int) -> BaseSampler:
     return _tpe(plan, seed)
 
 
+class _TPE(TPESampler):
+    """Sees of a running trial what the record has of it.
+
+    Optuna's own one also sees what it had drawn for the trial and no one has used, such as
+    parameters of other architectures: a study that is rebuilt from the record cannot have them.
+    """
+
+    def _get_params(self, trial: FrozenTrial, study: optuna.Study) -> dict[str, Any]:
+        return trial.params
+
+
 def _tpe(plan: SearchPlan, seed: int) -> TPESampler:
     # Several trials run at once: `constant_liar` keeps the sampler from proposing a point twice.
     # With two objectives it is Optuna's multi-objective TPE.
-    return TPESampler(
+    return _TPE(
         n_startup_trials=plan.startup_trials,
         multivariate=True,
         group=True,
@@ -165,40 +174,8 @@ class PerArchitectureGP(PerArchitectureSampler):
         return {name: suggest_value(trial, name, space[name]) for name in space}
 
 
-class PerArchitectureCMAES(PerArchitectureSampler):
-    """Optuna's CMA-ES.
-
-    Its state is not in the record, so it is built anew for each proposal: the ended trials are
-    asked for again with their own parameters, and told in the order of their numbers.
-    """
-
-    def sample(
-        self, told: Sequence[Told], space: Mapping[str, BaseDistribution], number: int
-    ) -> dict[str, Any]:
-        sampler = CmaEsSampler(seed=self.plan.seed, n_startup_trials=self.plan.startup_trials)
-        study = optuna.create_study(directions=self.directions, sampler=sampler)
-        for parameters, values in told:
-            if values:
-                study.enqueue_trial(parameters)
-                study.tell(_ask(study, space)[0], values)
-        # What was drawn for the trials before must not depend on this one's number, or the other
-        # way around.
-        study.sampler = CmaEsSampler(
-            seed=seed_of(self.plan.seed, number), n_startup_trials=self.plan.startup_trials
-        )
-        return _ask(study, space)[1]
-
-
-def _ask(
-    study: optuna.Study, space: Mapping[str, BaseDistribution]
-) -> tuple[optuna.Trial, dict[str, Any]]:
-    trial = study.ask()
-    return trial, {name: suggest_value(trial, name, space[name]) for name in space}
-
-
 PER_ARCHITECTURE: dict[Sampler, type[PerArchitectureSampler]] = {
     "gp": PerArchitectureGP,
-    "cmaes": PerArchitectureCMAES,
 }
 """The samplers that do not propose the architecture and its parameters together."""
 
@@ -237,33 +214,3 @@ def active(space: SearchSpace, point: Mapping[str, Any]) -> dict[str, Any]:
         if name in point and space.is_active(name, chosen):
             chosen[name] = point[name]
     return chosen
-
-
-def require_sampler(plan: SearchPlan) -> None:
-    """SearchError if Optuna does not offer the plan's sampler for its space."""
-    if plan.sampler != "cmaes":
-        return
-    if importlib.util.find_spec("cmaes") is None:
-        raise SearchError(
-            "--sampler cmaes needs the package cmaes: install thermal-search[cmaes], or choose "
-            "another sampler."
-        )
-    if plan.parsed_objective.has_two_objectives:
-        raise SearchError(
-            f"--sampler cmaes minimizes one objective, but {plan.objective} has two: choose "
-            "another sampler, or a weighted sum."
-        )
-    for architecture, space in plan.search_space().spaces.items():
-        searched = {n: d for n, d in static_space(space).items() if not d.single()}
-        choices = [n for n, d in searched.items() if isinstance(d, CategoricalDistribution)]
-        if choices:
-            raise SearchError(
-                f"--sampler cmaes searches numbers, but {architecture} has choices "
-                f"({', '.join(choices)}): fix them, as in --fix {architecture}.{choices[0]}="
-                f"{space.space[choices[0]].choices[0]}, or choose another sampler."  # pyright: ignore[reportAttributeAccessIssue]
-            )
-        if len(searched) < 2:
-            raise SearchError(
-                f"--sampler cmaes needs two or more numbers to search, but {architecture} has "
-                f"{len(searched)}: fix fewer parameters, or choose another sampler."
-            )

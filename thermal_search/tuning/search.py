@@ -34,7 +34,6 @@ from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.pace import CALIBRATION_FILE, Pace, calibration_of
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import FILES, Phase, SearchRecord
-from thermal_search.tuning.samplers import require_sampler
 from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
@@ -85,7 +84,6 @@ def search(
     """
     started = time.monotonic()
     manifest = plan.check()
-    require_sampler(plan)
     _check_output(plan, manifest, resume)
     require_store(plan.output)
     optuna_storage = open_storage(plan.output, storage) if storage else None
@@ -121,9 +119,9 @@ def search(
             with stopper.on_storage_faults(), own(plan.output, stopper.report_fault):
                 if learned:
                     learned.write_with_backup(plan.output / LEARNED_FILE)
-                plan.save()
                 if calibration:
                     calibration.write_with_backup(plan.output / CALIBRATION_FILE)
+                plan.save()
                 _remove_unfinished(plan.output)
                 # Of an earlier run, or of the search that this one is a copy of: its placement
                 # groups are not ours.
@@ -335,5 +333,8 @@ def silence_libraries() -> None:
     """The search shows its own progress; the libraries' messages stay in their log files."""
     for name in ("ray.tune", "ray.train", "ray.data", "optuna"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # It logs every error that it raises, with its traceback. A level would not last: MLflow sets up
+    # its loggers again.
+    logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: False)
     warnings.filterwarnings("ignore", category=Warning, module="optuna")
     warnings.filterwarnings("ignore", category=ExperimentalWarning)

@@ -1,9 +1,9 @@
 """What was searched, what won and what comes next: the Markdown description in MLflow."""
 
 import shlex
-from collections.abc import Iterator
 
 from thermal_search.evaluation.comparison import display_name
+from thermal_search.markdown import table
 from thermal_search.tuning.logged_metrics import objective_sentence
 from thermal_search.tuning.ranking_text import compare_trial
 from thermal_search.tuning.record import SearchRecord
@@ -33,11 +33,12 @@ def _ranking(record: SearchRecord) -> str:
     if not ranking:
         return ""
     names = [f"`{axis}`" for axis in record.objective.axes]
-    lines = list(_table(["", "trial", "architecture", *names, "images", "status"]))
+    rows: list[list[str]] = []
     for rank, trial in enumerate(ranking[:SHOWN_TRIALS], start=1):
         values = [_number(value) for value in record.objective_values(trial)]
         cells = [str(rank), trial.id, trial.architecture, *values, f"{trial.images:,}"]
-        lines.append(_row([*cells, trial.status]))
+        rows.append([*cells, trial.status])
+    lines = table(["", "trial", "architecture", *names, "images", "status"], rows)
     if (more := len(ranking) - SHOWN_TRIALS) > 0:
         lines.append(f"\nand {more} more.")
     return "\n".join(["### Ranking", "", *lines, *_best(record, ranking[0])])
@@ -55,11 +56,12 @@ def _final_ranking(record: SearchRecord) -> str:
         return ""
     keys = list(final.winner.test_metrics)[:4]
     heads = ["", "finalist", "architecture", f"`{final.objective}`", "seeds"]
-    lines = list(_table([*heads, *(f"test `{key}`" for key in keys)]))
+    rows: list[list[str]] = []
     for rank, entry in enumerate(final.ranking, start=1):
         cells = [str(rank), entry.finalist, entry.architecture, _mean(entry.objective)]
         tested = [_mean(entry.test_metrics[key]) for key in keys if key in entry.test_metrics]
-        lines.append(_row([*cells, str(len(entry.seeds)), *tested]))
+        rows.append([*cells, str(len(entry.seeds)), *tested])
+    lines = table([*heads, *(f"test `{key}`" for key in keys)], rows)
     title = "### Final ranking, over further seeds"
     return "\n".join([title, "", *lines, "", f"`export` writes {final.generator}."])
 
@@ -68,10 +70,11 @@ def _baselines(record: SearchRecord) -> str:
     keys = list(dict.fromkeys([record.metric, *sorted(record.objective.keys), "l1", "psnr"]))
     if not record.baselines:
         return ""
-    lines = list(_table(["baseline", *(f"`{key}`" for key in keys)]))
+    rows: list[list[str]] = []
     for name, metrics in record.baselines.items():
         values = [_number(metrics[key]) if key in metrics else "" for key in keys]
-        lines.append(_row([display_name(name), *values]))
+        rows.append([display_name(name), *values])
+    lines = table(["baseline", *(f"`{key}`" for key in keys)], rows)
     return "\n".join(["### Baselines, without training", "", *lines])
 
 
@@ -84,15 +87,6 @@ def _next(record: SearchRecord) -> str:
     if not record.has_every_trial:
         commands.insert(0, f"thermal-search search --output {output} --resume")
     return "\n".join(["### Next", "", "```", *commands, "```"])
-
-
-def _table(heads: list[str]) -> Iterator[str]:
-    yield _row(heads)
-    yield _row(["---"] * len(heads))
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _mean(value: MeanAndStd) -> str:

@@ -38,7 +38,7 @@ Images = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 Finalists = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Placement = Literal["pack", "spread"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
-Sampler = Literal["tpe", "random", "gp", "cmaes"]
+Sampler = Literal["tpe", "random", "gp"]
 StartupTrials = Annotated[int, Field(ge=0, le=MAX_TRIALS)]
 
 
@@ -132,12 +132,11 @@ class SearchSettings(MetricSettings, frozen=True):
     its best setting of each architecture is tried first."""
 
     sampler: Annotated[Sampler, BUDGET] = "tpe"
-    """Optuna's sampler: tpe, random, gp (a Gaussian process for each architecture) or cmaes
-    (CMA-ES, for spaces without choices)."""
+    """Optuna's sampler: tpe, random or gp (a Gaussian process for each architecture)."""
 
     startup_trials: Annotated[StartupTrials, BUDGET] = 10
     """Trials before the sampler's model is used, until when settings are random: of all
-    architectures together for tpe, of each for gp and cmaes."""
+    architectures together for tpe, of each for gp."""
 
     trials: Annotated[Trials | None, BUDGET] = None
     """Number of trials, each with one configuration; default: 60, or with --hours as many as there

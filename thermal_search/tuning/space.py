@@ -15,7 +15,7 @@ from optuna.distributions import (
 import search_spaces
 from search_spaces import SearchSpace
 from thermal_search.tuning.slots.messages import TrialConfig
-from thermal_search.tuning.space_flags import Fixed, Narrowed, contains, middle, nearest
+from thermal_search.tuning.space_flags import Fixed, Narrowed, contains, middle, nearest_value
 
 OBJECTIVE = "objective"
 """The key that Ray Tune and Optuna minimize: the mean over a trial's last evaluations."""
@@ -101,7 +101,7 @@ def _restrict(
     distributions = {**space.space, **narrowed}
     distributions |= {name: CategoricalDistribution([value]) for name, value in fixed.items()}
     point = {
-        name: nearest(distributions[name], value) if name in distributions else value
+        name: nearest_value(distributions[name], value) if name in distributions else value
         for name, value in {**space.published, **fixed}.items()
     }
     published = {name: value for name, value in point.items() if space.is_active(name, point)}

@@ -12,7 +12,7 @@ from optuna.distributions import (
 )
 
 from search_spaces import SearchSpace
-from thermal_search.errors import SettingsError, known_names
+from thermal_search.errors import SettingsError, known_names, near_name
 
 Fixed = dict[str, dict[str, Any]]
 """Values that a search does not vary, by architecture and parameter."""
@@ -55,7 +55,7 @@ def parse_narrowed(
     return narrowed
 
 
-def nearest(distribution: BaseDistribution, value: Any) -> Any:
+def nearest_value(distribution: BaseDistribution, value: Any) -> Any:
     """The value itself if it is in the distribution; else the nearest bound or the first choice."""
     if contains(distribution, value):
         return value
@@ -99,6 +99,8 @@ def _split(
     name, _, value = text.partition("=")
     architecture, _, parameter = name.partition(".")
     if architecture not in spaces:
+        if near := near_name(architecture, spaces):
+            raise SettingsError(f"{flag} {text!r}: did you mean {near}.{parameter}?")
         raise SettingsError(
             f"{flag} must name a parameter of {', '.join(spaces)}, as in {example}, but is "
             f"{text!r}."

@@ -9,8 +9,8 @@ from typing import Any
 
 from ray.tune import Stopper
 
-from thermal_search.errors import SearchInterrupted, SearchStopped
-from thermal_search.storage import StorageError, describe_fault
+from thermal_search.errors import SearchInterrupted, SearchStopped, StorageError
+from thermal_search.storage import describe_fault
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

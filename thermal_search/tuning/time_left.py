@@ -3,7 +3,7 @@ reads a clock.
 """
 
 import heapq
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -38,8 +38,8 @@ class TrialTimes:
     """Seconds by architecture, of a calibration."""
 
     def by_architecture(self) -> dict[str, float]:
-        seconds: Counter[str] = Counter()
-        work: Counter[str] = Counter()
+        seconds: defaultdict[str, float] = defaultdict(float)
+        work: defaultdict[str, float] = defaultdict(float)
         for trial in _every(self.record):
             if trial.images:
                 seconds[trial.architecture] += trial.seconds

@@ -40,9 +40,9 @@ class HyperbandRule(ASHARule):
     """
 
     def bracket_of(self, id: str) -> int:
-        halvings = [*range(len(self._brackets) - 1, -1, -1)]
+        reductions = [*range(len(self._brackets) - 1, -1, -1)]
         # So many trials that every bracket takes about the same number of images in all.
-        weights = [self._reduction_factor**count / (count + 1) for count in halvings]
+        weights = [self._reduction_factor**count / (count + 1) for count in reductions]
         digest = hashlib.sha256(f"{self.seed} {id}".encode()).digest()
         drawn = int.from_bytes(digest[:6], "big") / 2**48 * sum(weights)
         return sum(drawn >= bound for bound in itertools.accumulate(weights[:-1]))

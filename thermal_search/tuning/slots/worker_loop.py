@@ -18,7 +18,7 @@ from thermal_search.choices import EvaluationSplit
 from thermal_search.data.frames import WorkerFrames
 from thermal_search.data.ray_dataset import open_worker_shard
 from thermal_search.distributed.worker_group import WorkerGroup, WorkerLost
-from thermal_search.errors import MetricError, TrialDiverged
+from thermal_search.errors import MetricError, StorageError, TrialDiverged
 from thermal_search.evaluation.baselines import Baselines, load_or_measure_baselines
 from thermal_search.evaluation.evaluator import Evaluator, full_protocol
 from thermal_search.evaluation.real_statistics import real_statistics
@@ -28,9 +28,9 @@ from thermal_search.metrics import (
     build_extractor,
     cached_statistics_path,
 )
-from thermal_search.storage import Location, StorageError, describe_fault
+from thermal_search.storage import Location, describe_fault
 from thermal_search.training.trial import Trial
-from thermal_search.training.trial_plan import TrialEvaluation, TrialPlan
+from thermal_search.training.trial_plan import TEST_GRID, TrialEvaluation, TrialPlan
 from thermal_search.tuning.slots.config import SlotPlan, WorkerConfig
 from thermal_search.tuning.slots.messages import TrialReport
 
@@ -208,7 +208,7 @@ def _report(trial: Trial, evaluation: TrialEvaluation, worker: _Worker) -> Trial
             start=start,
         )
     # Once, when no choice can depend on it any more.
-    tested = trial.evaluate_on(worker.test.evaluator, trial.plan.folder / "test.png")
+    tested = trial.evaluate_on(worker.test.evaluator, trial.plan.folder / TEST_GRID)
     return TrialReport(
         status="completed",
         evaluation=evaluation,
