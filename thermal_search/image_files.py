@@ -49,6 +49,9 @@ MAX_PAGES = 32
 ORIENTATION, PHOTOMETRIC, BITS, SUBFILE_TYPE = 274, 262, 258, 254
 """Numbers of TIFF's tags."""
 
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""How a TIFF begins."""
+
 Pixels = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -152,6 +155,10 @@ def decode(content: bytes, mode: Mode, *, min_side: int = 0, max_bits: int = 16)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unusable(f"too large to be an image ({_one_line(error)})") from None
     except Image.UnidentifiedImageError:
+        if content.startswith(TIFF_MAGIC):
+            raise Unusable(
+                "corrupt, or a kind of TIFF that is not read; integers of up to 16 bits are"
+            ) from None
         raise Unusable("corrupt (not an image)") from None
     except Exception as error:  # any: decoders raise many kinds for damaged files
         raise Unusable(f"corrupt ({_one_line(error)})") from None

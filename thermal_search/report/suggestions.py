@@ -206,7 +206,7 @@ def _fix_failures(record: SearchRecord) -> Iterator[Suggestion]:
             yield Suggestion(
                 f"Narrow the space of {architecture}",
                 f"{diverged} of its {len(trials)} trials diverged: lower the upper end of its "
-                f"learning rates in search_spaces/{architecture}.py, or fix one with --fix.",
+                "learning rates with --narrow, or fix one with --fix.",
             )
         failed = [t for t in trials if t.status == "failed" and t not in memory]
         if failed:
@@ -232,8 +232,9 @@ def _widen_ranges(record: SearchRecord, analyses: Mapping[str, Analysis]) -> Ite
             yield Suggestion(
                 f"Widen the range of {parameter.name} of {best.architecture}",
                 f"The {count} best trials have it in the {edge} tenth of its range, "
-                f"{parameter.low:g} to {parameter.high:g}: better values may lie outside. Change "
-                f"search_spaces/{best.architecture}.py, and start a new search.",
+                f"{parameter.low:g} to {parameter.high:g}: better values may lie outside. Widen "
+                f"it in a copy of search_spaces/{best.architecture}.py, and pass that with --space "
+                "to a new search.",
             )
 
 
