@@ -27,11 +27,12 @@ from typing import Any
 
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.callback import SearchCallback
-from thermal_search.tuning.plan import SearchPlan, plan_from_settings
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.search import silence_libraries
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 from thermal_search.tuning.stopping import SearchStopper

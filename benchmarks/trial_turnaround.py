@@ -25,9 +25,9 @@ from ray.train.torch import TorchTrainer
 from thermal_search import checkpoint
 from thermal_search.storage import Location
 from thermal_search.tuning import nodes
-from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.search import search
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 
 
 def main() -> None:

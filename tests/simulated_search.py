@@ -28,10 +28,11 @@ from thermal_search.storage import Location, describe_fault
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning import nodes
 from thermal_search.tuning.ownership import own
-from thermal_search.tuning.plan import SearchPlan, plan_from_settings
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import SLOT_RESOURCES, run_phase, silence_libraries
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.trial_source import stop_other_retrainings

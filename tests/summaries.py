@@ -5,9 +5,10 @@ from typing import Any
 
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialEvaluation
-from thermal_search.tuning.plan import SearchPlan, plan_from_settings
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.messages import TrialConfig, TrialReport
 from thermal_search.tuning.summary import TrialRecord
 

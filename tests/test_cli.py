@@ -16,8 +16,9 @@ from thermal_search.cli import app, main
 from thermal_search.errors import SearchError, SettingsError
 from thermal_search.flags_table import flags_table
 from thermal_search.storage import Location
-from thermal_search.tuning.plan import SearchPlan, plan_from_settings
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.settings import LaunchSettings, SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("demo", "search", "ui", "report", "export", "translate", "evaluate", "fid")

@@ -19,9 +19,10 @@ from thermal_search.tuning.first_settings import read_first
 from thermal_search.tuning.learned import FILE as LEARNED_FILE
 from thermal_search.tuning.learned import learn, load_learned
 from thermal_search.tuning.own_code import read_own_code
-from thermal_search.tuning.plan import SearchPlan, plan_from_settings
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.space import load_spaces
 from thermal_search.tuning.space_flags import parse_narrowed

@@ -15,11 +15,11 @@ from thermal_search.errors import SearchError, ThermalSearchError
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.ownership import Claim, require_free
-from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.ranking_text import compare_trial, describe
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.messages import TrialReport
 from thermal_search.tuning.study import ProposalStudy
 

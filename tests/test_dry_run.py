@@ -5,8 +5,8 @@ import pytest
 from thermal_search.cli import main
 from thermal_search.tuning.budgets import Calibration, Speed
 from thermal_search.tuning.dry_run import expected_seconds, forecast
-from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.config import SlotPlacement
 
 GIB = 2**30

@@ -22,8 +22,8 @@ from thermal_search.tuning.nodes import (
     wait_for,
 )
 from thermal_search.tuning.placement import place_slots
-from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
 PLAN = plan_from_settings(

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from thermal_search.errors import SearchError
 from thermal_search.tuning.placement import CPU_FRACTION_FOR_SLOTS, place_slots
-from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 
 HEAD = {"CPU": 0.0}
 ONE_GPU, TWO_GPUS, FOUR_GPUS = ({"CPU": 8.0 * n, "GPU": float(n)} for n in (1, 2, 4))

@@ -12,12 +12,12 @@ from summaries import record_of, run_trial
 
 from thermal_search.errors import SearchError
 from thermal_search.training.trial_plan import TrialEvaluation
-from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.rungs import Rungs
 from thermal_search.tuning.scheduler import PerArchitectureScheduler
 from thermal_search.tuning.schedulers import SCHEDULERS, build_scheduler
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 
 STOP, IMAGES, TRIALS = TrialScheduler.STOP, 9, 14

@@ -19,9 +19,11 @@ from summaries import assert_is_complete, small
 from thermal_search.architectures import ARCHITECTURES
 from thermal_search.errors import SearchError
 from thermal_search.tracking.runs import SEARCH_TAG, TRIAL_TAG
-from thermal_search.tuning.plan import SearchPlan, generator_steps, plan_from_settings
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
+from thermal_search.tuning.short_budgets import generator_steps, warn_if_short
 
 ROOT = Path(__file__).parents[1]
 TRIALS, IMAGES, EVERY = 5, 64, 32
@@ -298,7 +300,7 @@ def test_few_generator_steps_are_warned_of(tmp_path, caplog):
     def warning(**values):
         caplog.clear()
         settings = SearchSettings(data=tmp_path, output=tmp_path / "o", **values)
-        plan_from_settings(settings).warn_if_short(64)
+        warn_if_short(plan_from_settings(settings), 64)
         return [record.getMessage() for record in caplog.records]
 
     names = ("biggan", "improved_gan", "pix2pix")

@@ -19,10 +19,11 @@ from thermal_search.errors import SearchError
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
 from thermal_search.tuning.placement import place_slots
-from thermal_search.tuning.plan import SearchPlan, plan_from_settings
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import protocol_of, run_phase, search, slot_trainable
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.mailbox import Mailbox
 from thermal_search.tuning.slots.messages import SlotFailure, TrialConfig, TrialReport
 from thermal_search.tuning.stopping import SearchStopper

@@ -15,9 +15,10 @@ from thermal_search.errors import SearchError, SettingsError
 from thermal_search.storage import Location
 from thermal_search.training.starting_weights import take_over
 from thermal_search.training.trial_plan import StartingPoint, TrialEvaluation
-from thermal_search.tuning.plan import SearchPlan, plan_from_settings
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings, resume_plan
 from thermal_search.tuning.slots.messages import TrialConfig, TrialReport
 from thermal_search.tuning.starting_point import (
     describe_start,
@@ -153,8 +154,9 @@ class TestPlan:
         kept = json.loads((tmp_path / "search" / "search.json").read_text())
         moved = tmp_path / "moved"
         model.rename(moved)
-        resumed = SearchPlan.load(tmp_path / "search").resumed(
-            SearchSettings(output=tmp_path / "search", start_from=moved)
+        resumed = resume_plan(
+            SearchPlan.load(tmp_path / "search"),
+            SearchSettings(output=tmp_path / "search", start_from=moved),
         )
 
         assert kept["start_from"] == str(model)

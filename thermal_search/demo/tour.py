@@ -17,11 +17,11 @@ from thermal_search.preparation.settings import PreparationSettings
 from thermal_search.report.page import write_after_search
 from thermal_search.storage import Location
 from thermal_search.translation.command import translate
-from thermal_search.tuning.plan import plan_from_settings
 from thermal_search.tuning.ranking_text import describe
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import search
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 
 SIZE = 64
 """Height and width of an image, in pixels: enough to recognize cars and people."""

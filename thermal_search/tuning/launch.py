@@ -5,10 +5,11 @@ import os
 from thermal_search.errors import SettingsError
 from thermal_search.tuning.dry_run import dry_run
 from thermal_search.tuning.nodes import NodeWait
-from thermal_search.tuning.plan import SearchPlan, plan_from_settings
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import search
 from thermal_search.tuning.settings import LaunchSettings, SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 
 CLUSTER_WAIT_MINUTES = 15.0
 """Default wait for the machines of a cluster: what a cloud takes to start one and install on it."""

@@ -9,8 +9,9 @@ from thermal_search.training.operations import cost_of
 from thermal_search.tuning.budgets import DEFAULT_COMPUTE, Budgets, Calibration
 from thermal_search.tuning.calibrate import calibrate, unit_seconds
 from thermal_search.tuning.hours import SearchTime, compute_for
-from thermal_search.tuning.plan import DEFAULT_TRIALS, SearchPlan
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import Phase, SearchRecord
+from thermal_search.tuning.settings_to_plan import DEFAULT_TRIALS
 from thermal_search.tuning.slots.config import SlotPlacement
 from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.time_left import TrialTimes, share_of, time_left

@@ -1,7 +1,5 @@
 """The plan of a search: its settings with every default decided, kept in OUTPUT/search.json."""
 
-import logging
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,6 @@ from pydantic import Field, ValidationInfo, field_validator
 import search_spaces
 from search_spaces import SearchSpace
 from thermal_search import architectures
-from thermal_search.architectures.translator import Config
 from thermal_search.command_line import LocationFlag
 from thermal_search.data.manifest import Manifest, read_manifest
 from thermal_search.documents import Document
@@ -27,11 +24,10 @@ from thermal_search.tuning.budgets import (
     Calibration,
     equal_images,
 )
-from thermal_search.tuning.first_settings import Setting, read_first
-from thermal_search.tuning.objective import PARETO, Objective, parse_objective
-from thermal_search.tuning.own_code import OwnCode, OwnSpace, read_own_code, require_code
+from thermal_search.tuning.first_settings import Setting
+from thermal_search.tuning.objective import Objective, parse_objective
+from thermal_search.tuning.own_code import OwnSpace, require_code
 from thermal_search.tuning.settings import (
-    ALL,
     MAX_TRIALS,
     Finalists,
     Images,
@@ -44,41 +40,8 @@ from thermal_search.tuning.space import ConditionalSpace, load_spaces
 from thermal_search.tuning.space_flags import Fixed, Narrowed, parse_fixed, parse_narrowed
 
 FILE = "search.json"
-DEFAULT_TRIALS = 60
-MAX_AVERAGED = 3
-"""Default number of evaluations in a trial's objective value, if it has three times as many."""
-
-DEFAULT_FINALISTS = 3
-TRIALS_FOR_FINALISTS = 20
-"""A smaller search retrains no finalists by default: that would take longer than the search."""
-
-MIN_GENERATOR_STEPS = 5_000
-"""A trial with fewer generator steps is short: the papers take tens of thousands and more."""
-
-CHANGEABLE = {
-    "slots",
-    "workers",
-    "gpus_per_worker",
-    "placement",
-    "inception_weights",
-    "lpips_weights",
-    "start_from",
-    "data",
-    "output",
-    "finalists",
-    "seeds",
-    "hours",
-}
-"""What may differ when a search resumes: paths, how many machines there are, and what happens when
-its trials have ended."""
-
-GROWING = {"trials", "architectures"}
-"""What may become more when a search resumes."""
-
 FILES = {"space", "architecture_file", "first"}
 """Files that a person names: a plan holds what was in them, and never their names."""
-
-log = logging.getLogger(__name__)
 
 
 class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[reportGeneralTypeIssues] - no field of Document changes
@@ -246,26 +209,6 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         assert self.images
         return replace(config, budget=equal_images(config, self.images, self.evaluate_every))
 
-    def warn_if_short(self, size: int, calibration: Calibration | None = None) -> None:
-        """Logs a warning if the budget leaves few generator steps on images of `size` pixels."""
-        short: list[str] = []
-        space, budgets = self.search_space(), self.budgets(size, calibration)
-        for name in self.architectures:
-            point = self.fix_budget(space.published(name), budgets)
-            assert point.budget
-            config = architectures.ARCHITECTURES[name].Config(size=size, **point.parameters)
-            steps = generator_steps(config, point.budget.images, self.workers)
-            if steps < MIN_GENERATOR_STEPS:
-                short.append(f"{name} ({steps:,})")
-        if short:
-            log.warning(
-                "%s leaves fewer than %s generator steps to the published points of %s: "
-                "pass more, or expect smaller batches to be better.",
-                f"--images {self.images}" if self.images else "Equal compute for every trial",
-                f"{MIN_GENERATOR_STEPS:,}",
-                ", ".join(short),
-            )
-
     def mlflow_params(self) -> dict[str, Any]:
         """Parameters of the search's own MLflow run, without paths of this machine."""
         params = self.model_dump(
@@ -312,142 +255,3 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
             raise SearchError(
                 f"{output} holds no search ({FILE} is missing): pass the --output folder of one."
             ) from None
-
-    def resumed(self, settings: SearchSettings) -> "SearchPlan":
-        """This plan with the settings that were passed; SearchError if one changes the search."""
-        code = read_own_code(settings.space, settings.architecture_file, self.own_spaces)
-        passed = {name: _value(settings, name, code) for name in settings.model_fields_set - FILES}
-        passed = {name: value for name, value in passed.items() if value is not None}
-        for name, now in passed.items():
-            before = getattr(self, name)
-            if name in GROWING and _includes(now, before):
-                continue
-            if name not in CHANGEABLE and before != now:
-                flag = name.replace("_", "-")
-                raise SearchError(
-                    f"--resume needs the settings that the search began with, but --{flag} was "
-                    f"{_text(before)} and is now {_text(now)}"
-                    + (", which is less" if name in GROWING else "")
-                    + ": leave it out, or start a new search in another --output folder."
-                )
-        plan = self.replace(**passed)._with_code(code, had=self.architectures)
-        if plan.workers != self.workers:
-            log.warning(
-                "--workers was %d and is now %d, which changes a trial's numbers: each step trains "
-                "on one batch per worker, so that trials compare best with those of as many "
-                "workers.",
-                self.workers,
-                plan.workers,
-            )
-        plan.require_known_architectures()
-        if settings.first:
-            first = read_first(settings.first, plan.search_space().spaces)
-            if first != self.first_settings:
-                raise SearchError(
-                    f"--first {settings.first} has other settings than the search began with: "
-                    "leave it out, or start a new search in another --output folder."
-                )
-        return plan
-
-    def _with_code(self, code: OwnCode, had: Sequence[str]) -> "SearchPlan":
-        """This plan with the code of files, which must be what it was for architectures that the
-        search had."""
-        require_code({n: d for n, d in self.own_architectures.items() if n in code.architectures})
-        for name, space in code.spaces.items():
-            before = self.own_spaces.get(name)
-            if name in had and (before is None or before.digest != space.digest):
-                was = f"SHA-256 {before.digest[:12]}..." if before else "that of the package"
-                raise SearchError(
-                    f"The search space of {name} is not the one that the search began with "
-                    f"({was}): leave out --space, or start a new search in another --output folder."
-                )
-        own = {name: digest for name, digest in code.architectures.items() if name not in had}
-        spaces = {name: space for name, space in code.spaces.items() if name not in had}
-        searched = set(self.architectures)
-        if unused := sorted((own.keys() | spaces.keys()) - searched):
-            raise SettingsError(
-                f"{unused[0]} has a file, but is not searched: add it to --architectures."
-            )
-        return self.replace(
-            own_architectures={**self.own_architectures, **own},
-            own_spaces={**self.own_spaces, **spaces},
-        )
-
-
-def generator_steps(config: Config, images: int, workers: int) -> int:
-    """The generator's updates in a trial of `images` images shown; at most about
-    MIN_GENERATOR_STEPS are counted."""
-    shown = steps = 0
-    while shown < images and steps < MIN_GENERATOR_STEPS:
-        shown += config.batch_size_at(shown / images) * workers
-        steps += config.generator_turns
-    return steps
-
-
-def plan_from_settings(settings: SearchSettings, *, resume: bool = False) -> SearchPlan:
-    """The plan of a new search, with every default decided; with `resume` the plan in the output
-    folder, with the settings that may change."""
-    if resume:
-        return SearchPlan.load(settings.output).resumed(settings)
-    if settings.data is None:
-        raise SettingsError("A search needs --data, a folder written by process.py.")
-    _require_one_budget(settings)
-    images = settings.images or EVALUATIONS_PER_TRIAL  # of equal compute, every trial has its own
-    every = settings.evaluate_every or max(images // EVALUATIONS_PER_TRIAL, 1)
-    evaluations = images // every
-    code = read_own_code(settings.space, settings.architecture_file)
-    has_two_objectives = settings.objective.strip().startswith(PARETO)
-    trials = settings.trials or (MAX_TRIALS if settings.hours else DEFAULT_TRIALS)
-    is_small = trials < TRIALS_FOR_FINALISTS
-    defaults = {
-        "trials": trials,
-        "evaluate_every": every,
-        "average_last": min(max(evaluations // 3, 1), MAX_AVERAGED),
-        "finalists": 0 if has_two_objectives or is_small else DEFAULT_FINALISTS,
-        "scheduler": "none" if has_two_objectives else "asha",
-    }
-    names = SearchSettings.model_fields.keys() - FILES
-    decided = {name: _value(settings, name, code) for name in names}
-    decided |= {name: value for name, value in defaults.items() if decided[name] is None}
-    plan = SearchPlan(**decided, id=uuid.uuid4().hex, dataset_digest="", protocol={})
-    plan = plan._with_code(code, had=())  # pyright: ignore[reportPrivateUsage]
-    if settings.first:
-        plan.require_known_architectures()
-        first = read_first(settings.first, plan.search_space().spaces)
-        plan = plan.replace(first_settings=first)
-    return plan
-
-
-def _require_one_budget(settings: SearchSettings) -> None:
-    if settings.images and settings.compute:
-        raise SettingsError(
-            f"--compute must not come with --images, but is {settings.compute}: trials have either "
-            "equal compute or equal images."
-        )
-    if settings.evaluate_every and not settings.images:
-        raise SettingsError(
-            f"--evaluate-every must come with --images, but is {settings.evaluate_every}: with "
-            f"equal compute every trial has {EVALUATIONS_PER_TRIAL} evaluations."
-        )
-
-
-def _value(settings: SearchSettings, name: str, code: OwnCode) -> Any:
-    """A setting as a plan holds it."""
-    value = getattr(settings, name)
-    if name == "architectures" and value == ALL:
-        return (*search_spaces.names(), *code.architectures)
-    if name == "features" and is_file(value):
-        return str(Path(value).absolute())
-    return value
-
-
-def _text(value: Any) -> str:
-    """A setting as people write it."""
-    if value is None:
-        return "not given"
-    return ",".join(value) if isinstance(value, tuple) else str(value)
-
-
-def _includes(now: Any, before: Any) -> bool:
-    """Whether a setting that may grow has grown, or is as it was."""
-    return now >= before if isinstance(now, int) else set(now) >= set(before)

@@ -36,6 +36,7 @@ from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import FILES, Phase, SearchRecord
 from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.shared_study import open_storage
+from thermal_search.tuning.short_budgets import warn_if_short
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
 from thermal_search.tuning.slots.slot import Slot
 from thermal_search.tuning.starting_point import (
@@ -96,7 +97,7 @@ def search(
     else:
         plan = plan.started_on(manifest.digest, protocol, start.digest if start else "")
         if not plan.needs_calibration:
-            plan.warn_if_short(manifest.size)
+            warn_if_short(plan, manifest.size)
     learned = None if resume else learn(plan)
     if learned:
         plan = plan.replace(learned_digest=learned.digest)
@@ -111,7 +112,7 @@ def search(
             calibration = calibration_of(plan, manifest.size, placement, resume, say)
             if calibration and not resume:
                 plan = plan.replace(is_calibrated=True)
-                plan.warn_if_short(manifest.size, calibration)
+                warn_if_short(plan, manifest.size, calibration)
             # Only now: what is refused until here leaves the folder as it was.
             plan.output.make_folder()
             if start:

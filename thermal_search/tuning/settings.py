@@ -83,7 +83,7 @@ class EvaluationSettings(MetricSettings, frozen=True):
 class SearchSettings(MetricSettings, frozen=True):
     """What to search for, on what, and with how much of it.
 
-    A field that is None is decided by `plan.plan_from_settings`, or when the machines are known.
+    A field that is None is decided by `plan_from_settings`, or when the machines are known.
     """
 
     data: Annotated[LocationFlag | None, DATA] = None
