@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from search_command import parse
 
 import search_spaces
 from thermal_search import command_line
@@ -22,13 +23,6 @@ from thermal_search.tuning.settings_to_plan import plan_from_settings
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("demo", "search", "ui", "report", "export", "translate", "evaluate", "fid")
-
-
-def parse(*arguments: object) -> tuple[SearchSettings, LaunchSettings]:
-    """The settings of a `search` command line, which is not run."""
-    words = ["search", *map(str, arguments)]
-    _, bound, _ = app.parse_args(words, print_error=False, exit_on_error=False)
-    return bound.kwargs["settings"], bound.kwargs.get("launch", LaunchSettings())
 
 
 def fail(capsys, *arguments: object) -> tuple[int, str]:

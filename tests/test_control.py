@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from search_command import parse
 from summaries import evaluate, record_of, started_plan
-from test_cli import parse
 
 from thermal_search.architectures import ARCHITECTURES, from_file
 from thermal_search.cli import main
 from thermal_search.errors import SearchError, SettingsError
+from thermal_search.tuning.analysis import analyze
 from thermal_search.tuning.first_settings import read_first
 from thermal_search.tuning.learned import FILE as LEARNED_FILE
 from thermal_search.tuning.learned import learn, load_learned
@@ -293,6 +294,23 @@ def test_architecture_of_ones_own_is_searched_and_named_again_on_resume(tmp_path
     Path(path).write_text(SMALL_GAN.read_text() + "\n")
     with pytest.raises(SearchError, match=r"small_gan\.py is not the file that the search"):
         plan_from_settings(again, resume=True)
+
+
+def test_report_analyzes_an_architecture_from_a_file(tmp_path):
+    path = shutil.copy(SMALL_GAN, tmp_path)
+    settings = settings_with(
+        tmp_path, architectures=("small_gan",), architecture_file=(path,), images=10
+    )
+    plan = plan_from_settings(settings).started_on("digest", {})
+    plan.save()
+    record = SearchRecord.of(plan)
+    propose(record, 12)
+    # The report reads what the search has written, in another process.
+    del ARCHITECTURES["small_gan"], from_file.registered["small_gan"]
+    analysis = analyze(SearchRecord.load(tmp_path / "o"), "small_gan")
+
+    assert analysis.parameters
+    assert analysis.compared_trials == 12
 
 
 def test_reading_a_search_runs_none_of_its_code(tmp_path):
