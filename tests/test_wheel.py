@@ -6,38 +6,22 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from pathlib import Path
 
 import pytest
 from recordings import folders
+from wheels import METADATA, PACKAGES, ROOT, build_wheel, package_files
 
 import search_spaces
-
-ROOT = Path(__file__).parents[1]
-SOURCES = ("thermal_search", "search_spaces", "cluster", "process.py")
-BUILD = "from setuptools import build_meta; print(build_meta.build_wheel('dist'))"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """The wheel, built as pip builds it, in a copy: a build leaves files beside the sources."""
     copy = tmp_path_factory.mktemp("sources")
-    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for name in (*SOURCES, "pyproject.toml", "README.md", "LICENSE"):
-        source = ROOT / name
-        if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=ignored)
-        else:
-            shutil.copy(source, copy / name)
-    built = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", BUILD],
-        cwd=copy,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert built.returncode == 0, built.stderr
-    return copy / "dist" / built.stdout.split()[-1]
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in METADATA:
+        shutil.copy(ROOT / name, copy)
+    return build_wheel(copy)
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +61,8 @@ def command(installed, tmp_path):
 
 def test_wheel_holds_the_two_packages_and_every_file_of_theirs(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    here = {
-        str(path.relative_to(ROOT))
-        for package in ("thermal_search", "search_spaces")
-        for path in (ROOT / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
 
-    assert names == here
+    assert names == package_files()
 
 
 def test_version_is_that_of_the_project(command):
