@@ -21,7 +21,6 @@ HOME = {"README.md": "docs/index.md"}
 """The README is the entrance of the repository; the site has its own."""
 
 DECISIONS = "decisions/index.md"
-SHORT_CODE = re.compile(r"<code>([^<\n]{1,30})</code>")
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)")
 
 
@@ -57,8 +56,27 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Marks short code, which then stays on one line: browsers would break flags at hyphens."""
-    return SHORT_CODE.sub(r'<code class="short">\1</code>', html)
+    """Marks short code, which stays on one line, and labels cells: phones show tables as lists."""
+    # Browsers would break flags at their hyphens.
+    html = re.sub(r"<code>([^<\n]{1,30})</code>", r'<code class="short">\1</code>', html)
+    return re.sub(r"<table>.*?</table>", _label_cells, html, flags=re.S)
+
+
+def _label_cells(table: "re.Match[str]") -> str:
+    """Gives each cell but the first of its row the name of its column, if there are several."""
+    labels = ["", *re.findall(r"<th[^>]*>(.*?)</th>", table[0], re.S)[1:]]
+    if len(labels) < 3:
+        return table[0]
+
+    def label_row(row: "re.Match[str]") -> str:
+        names = iter(labels)
+        return re.sub("<td", lambda _: _cell(next(names, "")), row[0])
+
+    return re.sub(r"<tr.*?</tr>", label_row, table[0], flags=re.S)
+
+
+def _cell(label: str) -> str:
+    return f'<td data-label="{label}"' if label else "<td"
 
 
 def _page_of(file: str) -> str | None:
