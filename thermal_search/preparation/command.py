@@ -34,8 +34,8 @@ def prepare(
 ) -> None:
     """Turn a recording of RGB and thermal images into a dataset to search on.
 
-    The dataset is Parquet shards of raw pixels, with a manifest and a preview. The same command
-    resumes an interrupted run.
+    The dataset is Parquet shards of raw pixels, with a manifest and a preview.
+    The same command resumes an interrupted run.
 
     Parameters
     ----------
