@@ -19,6 +19,7 @@ from cyclopts import App
 from documentation import ROOT, Command, anchors, commands, links, pages
 
 import process
+import search_spaces
 from thermal_search.cli import app
 from thermal_search.command_line import _split_pairs
 from thermal_search.preparation.command import PAIRS
@@ -207,6 +208,13 @@ def test_navigation_of_the_site_has_every_page_once():
 
     assert len(named) == len(set(named))
     assert {*named} - generated == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_every_command_has_a_page_and_every_architecture_a_line():
+    table = (ROOT / "docs" / "architectures.md").read_text()
+
+    assert all((ROOT / "docs" / f"{name}.md").exists() for name in app if name[0] != "-")
+    assert sorted(re.findall(r"^\| `(\w+)`", table, re.M)) == sorted(search_spaces.names())
 
 
 def test_messages_of_the_page_on_troubleshooting_are_in_the_source():
