@@ -2,95 +2,27 @@
 
 python process.py SOURCE OUTPUT --size 256
 python process.py --verify DATASET
+
+The same command, with the same flags, as `thermal-search prepare`.
 """
 
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
-
-from thermal_search.command_line import CONFIG, LocationFlag, create_app, run
-from thermal_search.errors import SettingsError
-from thermal_search.preparation.settings import SOURCE, PreparationSettings
-
-if TYPE_CHECKING:
-    from thermal_search.storage import Location
+from thermal_search.command_line import create_app, run
+from thermal_search.preparation.command import INTERRUPTED, PAIRS, prepare
 
 HELP = """Turn a recording of RGB and thermal images into a dataset to search on.
 
 The dataset is Parquet shards of raw pixels, with a manifest and a preview.
-The same command resumes an interrupted run."""
-
-DEFAULTS = PreparationSettings()
+The same command resumes an interrupted run. It is also `thermal-search prepare`."""
 
 app = create_app("process.py", HELP)
-
-
-@app.default
-def process(
-    source: LocationFlag | None = None,
-    output: LocationFlag | None = None,
-    /,
-    *,
-    settings: Annotated[PreparationSettings, Parameter(name="*")] = DEFAULTS,
-    scratch: Annotated[Path | None, SOURCE] = None,
-    verify: Annotated[LocationFlag | None, SOURCE] = None,
-    config: Annotated[Path | None, SOURCE, Parameter(name=CONFIG)] = None,
-) -> None:
-    """Prepares a dataset, or verifies one.
-
-    Parameters
-    ----------
-    source
-        The recording's folder (docs/layouts.md), or its address in a bucket.
-    output
-        The dataset's folder, which must not exist yet; may be in a bucket.
-    scratch
-        A folder on a disk, for temporary copies of files that come from or go to a bucket.
-    verify
-        Compare this dataset with its manifest instead.
-    config
-        A YAML file of settings, named like the flags (every_nth: 5); flags override it.
-    """
-    if verify:
-        verify_dataset(verify)
-    elif source and output:
-        prepare_dataset(source, output, scratch, settings)
-    else:
-        raise SettingsError("SOURCE and OUTPUT are required, or --verify DATASET: see --help.")
-
-
-def prepare_dataset(
-    source: "Location", output: "Location", scratch: Path | None, settings: PreparationSettings
-) -> None:
-    # Imported here: torch takes seconds, which `--help` must not.
-    from thermal_search.preparation.prepare import prepare
-    from thermal_search.preparation.staging import stage
-    from thermal_search.preparation.text_summary import describe
-
-    manifest = stage(source, output, scratch, partial(prepare, settings=settings))
-    print(describe(manifest, str(output)))
-
-
-def verify_dataset(folder: "Location") -> None:
-    from thermal_search.data.manifest import read_manifest, verify_checksums
-    from thermal_search.preparation.text_summary import describe
-
-    manifest = read_manifest(folder)
-    verify_checksums(manifest)
-    print(f"{describe(manifest, str(folder))}\nEvery shard has the checksum of its manifest.")
+app.default(prepare)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command. Invalid input ends with one sentence and exit code 1 or 2."""
-    run(
-        app,
-        arguments,
-        interrupted="interrupted; the same command resumes the preparation.",
-        pairs=["--celsius"],
-    )
+    run(app, arguments, interrupted=INTERRUPTED, pairs=PAIRS)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ from thermal_search.tuning.settings import LaunchSettings, SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("demo", "search", "ui", "report", "export", "translate", "evaluate", "fid")
+COMMANDS = (
+    "demo", "prepare", "search", "ui", "report", "export", "translate", "evaluate", "fid",
+)  # fmt: skip
 
 
 def fail(capsys, *arguments: object) -> tuple[int, str]:
@@ -153,10 +155,12 @@ class TestFlags:
             (["serch"], "unknown command serch: did you mean search?"),
             (["search", "--outpt", "x"], "unknown flag --outpt: did you mean --output?"),
             (["search", "--outpt=x"], "unknown flag --outpt=x: did you mean --output?"),
-            (["xyz"], "unknown command xyz: known are demo, search, ui, report, export,"),
+            (["xyz"], "unknown command xyz: known are demo, prepare, search, ui, report,"),
             (["search"], "--output is required: see --help."),
             (["ui"], "OUTPUT is required: see --help."),
             (["ui", "gs://"], "OUTPUT: gs:// needs a bucket"),
+            (["prepare", "a"], "SOURCE and OUTPUT are required, or --verify DATASET: see --help."),
+            (["prepare", "a", "b", "--celsius", "40,-10"], "--celsius must be LOW HIGH with LOW"),
             (["ui", "out", "--port", "1.5"], "--port must be a whole number, but is 1.5."),
             (["evaluate", "model", "--data", "d", "--split", "x"], "--split must be val or test"),
             (["fid", "a", "b", "--features-precision", "fp8"], "--features-precision must be"),

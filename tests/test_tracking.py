@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -165,6 +166,18 @@ def test_ui_of_a_search_on_a_server_prints_its_address_there(server, monkeypatch
     names = [section["name"] for section in state["compareRunSections"]]
     assert names == ["Model metrics", "loss/generator", "System metrics"]
     assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_port_in_use_is_said_before_the_address(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    view = SearchView("e-search", "", order_by="fid", metrics=["fid"], images="grid")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        sentence = rf"127.0.0.1 port {port} \(Address already in use\): pass another --port"
+        with pytest.raises(SearchError, match=sentence):
+            serve_ui(Location.of(tmp_path), view, host="127.0.0.1", port=port)
+
+    assert capsys.readouterr().out == ""
 
 
 def test_warning_about_the_server_hides_its_password(monkeypatch, tmp_path):

@@ -1,4 +1,5 @@
-"""The commands of thermal-search: demo, search, ui, report, export, translate, evaluate, fid."""
+"""The commands of thermal-search: demo, prepare, search, ui, report, export, translate, evaluate,
+fid."""
 
 import os
 import sys
@@ -13,6 +14,7 @@ from thermal_search import local_ray
 from thermal_search.choices import EvaluationSplit
 from thermal_search.command_line import LocationFlag, WholeNumber, create_app, run
 from thermal_search.errors import SearchError, printable
+from thermal_search.preparation.command import INTERRUPTED, PAIRS, prepare
 from thermal_search.storage import Location
 from thermal_search.translation.settings import TranslationSettings
 from thermal_search.tuning.settings import (
@@ -55,7 +57,11 @@ app = create_app(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command. Invalid input ends with one sentence and exit code 1 or 2."""
-    run(app, arguments)
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
+    if words[:1] == ["prepare"]:
+        run(app, words, interrupted=INTERRUPTED, pairs=PAIRS)
+    else:
+        run(app, words)
 
 
 @app.command
@@ -71,6 +77,9 @@ def demo(*, output: Path = Path("demo")) -> None:
     from thermal_search.demo.tour import tour
 
     tour(output)
+
+
+app.command(prepare)
 
 
 @app.command

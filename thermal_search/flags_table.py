@@ -34,8 +34,8 @@ TRANSLATE = """## thermal-search translate
 
 PROCESS = f"""## process.py
 
-The flags of files and folders, `--scratch`, `--verify` and `{CONFIG}`, are in
-`python process.py --help`."""
+`thermal-search prepare` has the same flags. Those of files and folders, `--scratch`, `--verify`
+and `{CONFIG}`, are in `python process.py --help`."""
 
 
 def flags_table() -> str:
