@@ -22,6 +22,9 @@ SPACE = {
     "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    # Left out of a search that measures with the same network.
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "decay_start": CategoricalDistribution([1.0, 0.5, 0.0]),
     "batch_size": CategoricalDistribution([8, 16, 32, 64, 128, 256]),
     "microbatch_size": CategoricalDistribution([8, 16, 32, 64]),
@@ -35,6 +38,7 @@ CONDITIONS = {
     "rgb_encoder": ("condition_channels", (16, 32, 64)),
     "orthogonal_regularization_weight": ("orthogonal_regularization", (True,)),
     "l1_weight": ("l1", (True,)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
 # The settings of Brock et al., with a smaller width and batch.
@@ -54,6 +58,7 @@ PUBLISHED = {
     "rgb_encoder": "pooled",
     "diff_augment": False,
     "l1": False,
+    "perceptual_network": "none",
     "decay_start": 1.0,
     "batch_size": 256,
     "microbatch_size": 16,

@@ -21,6 +21,9 @@ SPACE = {
     "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    # Left out of a search that measures with the same network.
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "decay_start": CategoricalDistribution([1.0, 0.5, 0.0]),
     "batch_size": CategoricalDistribution([8, 16, 32, 64, 128]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
@@ -32,6 +35,7 @@ SPACE = {
 CONDITIONS = {
     "rgb_encoder": ("condition_channels", (16, 32, 64)),
     "l1_weight": ("l1", (True,)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
 # The settings of Radford et al., with the width of most ports.
@@ -50,6 +54,7 @@ PUBLISHED = {
     "init_std": 0.02,
     "diff_augment": False,
     "l1": False,
+    "perceptual_network": "none",
     "decay_start": 1.0,
     "batch_size": 128,
     "ema_half_life_images": 0,

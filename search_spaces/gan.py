@@ -25,6 +25,9 @@ SPACE = {
     "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    # Left out of a search that measures with the same network.
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "batch_size": CategoricalDistribution([8, 16, 32, 64, 128]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
     "crop_scale": CategoricalDistribution([1.0, 286 / 256, 1.25]),
@@ -40,6 +43,7 @@ CONDITIONS = {
     "generator_adam_lr": ("optimizer", ("adam",)),
     "discriminator_adam_lr": ("optimizer", ("adam",)),
     "l1_weight": ("l1", (True,)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
 # The settings of Goodfellow et al. for CIFAR-10.
@@ -60,6 +64,7 @@ PUBLISHED = {
     "rgb_encoder": "pooled",
     "diff_augment": False,
     "l1": False,
+    "perceptual_network": "none",
     "batch_size": 128,
     "ema_half_life_images": 0,
     "crop_scale": 1.0,

@@ -23,6 +23,9 @@ SPACE = {
     "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    # Left out of a search that measures with the same network.
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "decay_start": CategoricalDistribution([1.0, 0.5, 0.0]),
     "batch_size": CategoricalDistribution([4, 8, 16, 32]),
     "ema_half_life_images": CategoricalDistribution([1000, 2000, 11_000, 22_000]),
@@ -34,6 +37,7 @@ SPACE = {
 CONDITIONS = {
     "rgb_encoder": ("condition_channels", (16, 32, 64)),
     "l1_weight": ("l1", (True,)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
 # The settings of Karras et al.
@@ -54,6 +58,7 @@ PUBLISHED = {
     "mbstd_group_size": 4,
     "diff_augment": False,
     "l1": False,
+    "perceptual_network": "none",
     "decay_start": 1.0,
     "batch_size": 16,
     "ema_half_life_images": 11_000,

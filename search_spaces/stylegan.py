@@ -27,6 +27,9 @@ SPACE = {
     "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    # Left out of a search that measures with the same network.
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "decay_start": CategoricalDistribution([1.0, 0.5, 0.0]),
     "batch_size": CategoricalDistribution([4, 8, 16, 32]),
     "ema_half_life_images": CategoricalDistribution([1000, 5000, 10_000, 20_000]),
@@ -41,6 +44,7 @@ CONDITIONS = {
     "start_resolution": ("growing", (True,)),
     "fade_fraction": ("growing", (True,)),
     "l1_weight": ("l1", (True,)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
 # The settings of Karras et al.
@@ -65,6 +69,7 @@ PUBLISHED = {
     "fade_fraction": 0.5,
     "diff_augment": False,
     "l1": False,
+    "perceptual_network": "none",
     "decay_start": 1.0,
     "batch_size": 16,
     "ema_half_life_images": 10_000,

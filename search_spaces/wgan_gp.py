@@ -22,6 +22,9 @@ SPACE = {
     "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    # Left out of a search that measures with the same network.
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "batch_size": CategoricalDistribution([8, 16, 32, 64]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
     "crop_scale": CategoricalDistribution([1.0, 286 / 256, 1.25]),
@@ -32,6 +35,7 @@ SPACE = {
 CONDITIONS = {
     "rgb_encoder": ("condition_channels", (16, 32, 64)),
     "l1_weight": ("l1", (True,)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
 # The settings of Gulrajani et al.
@@ -51,6 +55,7 @@ PUBLISHED = {
     "rgb_encoder": "pooled",
     "diff_augment": False,
     "l1": False,
+    "perceptual_network": "none",
     "batch_size": 64,
     "ema_half_life_images": 0,
     "crop_scale": 1.0,

@@ -10,6 +10,7 @@ from thermal_search.images import Rgb, Thermal
 from thermal_search.losses import pixel_loss
 from thermal_search.networks.condition import RgbEncoder
 from thermal_search.networks.diff_augment import diff_augment
+from thermal_search.networks.perceptual import PerceptualNetwork, perceptual_loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +41,20 @@ class PairedConfig(Config):
     l1_weight: float = 100.0
     """Weight of the L1 loss. The adversarial term has weight 1."""
 
+    perceptual_network: PerceptualNetwork = "none"
+    """The network of a perceptual loss, which the generator also minimizes (see `perceptual_loss`):
+    not the one that the search measures with. Not part of the paper."""
+
+    perceptual_weight: float = 10.0
+    """Weight of the perceptual loss. The adversarial term has weight 1."""
+
     diff_augment: bool = False
     """Whether the discriminator scores augmented images (see `diff_augment`). Not part of the
     paper."""
+
+    @property
+    def loss_networks(self) -> frozenset[str]:
+        return frozenset({self.perceptual_network} - {"none"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +69,15 @@ class DecoderConfig(PairedConfig):
 
 
 def similarity_terms(config: PairedConfig, fake: Thermal, real: Thermal) -> dict[str, Tensor]:
-    """The generator's weighted loss terms that compare its images with the real ones: `l1`, if it
-    is on."""
-    return {"l1": pixel_loss(fake, real, config.l1_weight)} if config.l1 else {}
+    """The generator's weighted loss terms that compare its images with the real ones: `l1` and
+    `perceptual`, if they are on."""
+    terms: dict[str, Tensor] = {}
+    if config.l1:
+        terms["l1"] = pixel_loss(fake, real, config.l1_weight)
+    if config.perceptual_network != "none":
+        loss = perceptual_loss(config.perceptual_network, fake, real)
+        terms["perceptual"] = config.perceptual_weight * loss
+    return terms
 
 
 def scored_images(config: PairedConfig, rgb: Rgb, thermal: Thermal) -> tuple[Rgb, Thermal]:

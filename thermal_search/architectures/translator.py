@@ -91,6 +91,11 @@ class Config:
         return self.batch_size
 
     @property
+    def loss_networks(self) -> frozenset[str]:
+        """The pretrained networks that it trains with, by name; no search may measure with them."""
+        return frozenset()
+
+    @property
     def generator_turns(self) -> int:
         """Turns of the generator in one training step."""
         return 1
