@@ -21,6 +21,9 @@ SPACE = {
     "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    # Left out of a search that measures with the same network.
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "batch_size": CategoricalDistribution([8, 16, 32, 64]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
     "crop_scale": CategoricalDistribution([1.0, 76 / 64, 1.25]),
@@ -31,6 +34,7 @@ SPACE = {
 CONDITIONS = {
     "manifold_interpolation_weight": ("manifold_interpolation", (True,)),
     "l1_weight": ("l1", (True,)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
 # The settings of Reed et al. Mirza & Osindero do not give all of them.
@@ -47,6 +51,7 @@ PUBLISHED = {
     "lr_halving": 0.2,
     "diff_augment": False,
     "l1": False,
+    "perceptual_network": "none",
     "batch_size": 64,
     "ema_half_life_images": 0,
     "crop_scale": 76 / 64,

@@ -15,6 +15,9 @@ SPACE = {
     # 0: the paper's choice for the size, 9 from 256 pixels and 6 below.
     "blocks": CategoricalDistribution([0, 3, 6, 9]),
     "gan_mode": CategoricalDistribution(["vanilla", "lsgan", "hinge"]),
+    "spectral_norm": CategoricalDistribution([False, True]),
+    "r1": CategoricalDistribution([False, True]),
+    "r1_gamma": FloatDistribution(0.1, 100.0, log=True),
     "diff_augment": CategoricalDistribution([False, True]),
     "generator_width": CategoricalDistribution([32, 48, 64]),
     "discriminator_width": CategoricalDistribution([32, 48, 64]),
@@ -24,6 +27,11 @@ SPACE = {
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
     "crop_scale": CategoricalDistribution([1.0, 286 / 256, 1.25]),
     "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
+}
+
+# Suggested only if the other parameter has one of these values.
+CONDITIONS = {
+    "r1_gamma": ("r1", (True,)),
 }
 
 # The settings of Zhu et al.
@@ -36,6 +44,8 @@ PUBLISHED = {
     "pool_size": 50,
     "blocks": 0,
     "gan_mode": "lsgan",
+    "spectral_norm": False,
+    "r1": False,
     "diff_augment": False,
     "generator_width": 64,
     "discriminator_width": 64,

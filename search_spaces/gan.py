@@ -21,20 +21,29 @@ SPACE = {
     "generator_width": CategoricalDistribution([32, 48, 64, 96]),
     "discriminator_width": CategoricalDistribution([16, 32, 48]),
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
+    "rgb_encoder": CategoricalDistribution(["pooled", "strided"]),
+    "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    # Left out of a search that measures with the same network.
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "batch_size": CategoricalDistribution([8, 16, 32, 64, 128]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+    "crop_scale": CategoricalDistribution([1.0, 286 / 256, 1.25]),
+    "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
 }
 
 # Suggested only if the other parameter has one of these values.
 CONDITIONS = {
+    "rgb_encoder": ("condition_channels", (16, 32, 64)),
     "generator_lr": ("optimizer", ("sgd",)),
     "discriminator_lr": ("optimizer", ("sgd",)),
     "final_momentum": ("optimizer", ("sgd",)),
     "generator_adam_lr": ("optimizer", ("adam",)),
     "discriminator_adam_lr": ("optimizer", ("adam",)),
     "l1_weight": ("l1", (True,)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
 # The settings of Goodfellow et al. for CIFAR-10.
@@ -52,7 +61,12 @@ PUBLISHED = {
     "generator_width": 64,
     "discriminator_width": 32,
     "condition_channels": 32,
+    "rgb_encoder": "pooled",
+    "diff_augment": False,
     "l1": False,
+    "perceptual_network": "none",
     "batch_size": 128,
     "ema_half_life_images": 0,
+    "crop_scale": 1.0,
+    "color_jitter": 0.0,
 }

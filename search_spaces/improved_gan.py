@@ -25,21 +25,30 @@ SPACE = {
     "latent_size": CategoricalDistribution([50, 100, 200]),
     "width": CategoricalDistribution([32, 64, 96]),
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
+    "rgb_encoder": CategoricalDistribution(["pooled", "strided"]),
     "rgb_fusion": CategoricalDistribution(["early", "late"]),
+    "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    # Left out of a search that measures with the same network.
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "batch_size": CategoricalDistribution([8, 16, 32, 64, 100]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+    "crop_scale": CategoricalDistribution([1.0, 286 / 256, 1.25]),
+    "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
 }
 
 # Suggested only if the other parameter has one of these values.
 CONDITIONS = {
+    "rgb_encoder": ("condition_channels", (16, 32, 64)),
     "feature_matching_weight": ("generator_loss", ("both",)),
     "feature_matching_norm": ("generator_loss", ("both", "feature_matching")),
     "num_kernels": ("minibatch_discrimination", (True,)),
     "dim_per_kernel": ("minibatch_discrimination", (True,)),
     "historical_averaging_weight": ("historical_averaging", (True,)),
     "l1_weight": ("l1", (True,)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
 # The settings of Salimans et al.
@@ -63,8 +72,13 @@ PUBLISHED = {
     "latent_size": 100,
     "width": 64,
     "condition_channels": 32,
+    "rgb_encoder": "pooled",
     "rgb_fusion": "early",
+    "diff_augment": False,
     "l1": False,
+    "perceptual_network": "none",
     "batch_size": 100,
     "ema_half_life_images": 0,
+    "crop_scale": 1.0,
+    "color_jitter": 0.0,
 }

@@ -21,8 +21,13 @@ SPACE = {
     "dropout": FloatDistribution(0.0, 0.6),
     "patch_layers": IntDistribution(1, 5),
     "contrast_scales": IntDistribution(1, 3),
+    "base_gan_mode": CategoricalDistribution(["lsgan", "vanilla", "hinge"]),
+    "contrast_gan_mode": CategoricalDistribution(["vanilla", "lsgan", "hinge"]),
     "feature_matching": CategoricalDistribution([False, True]),
     "feature_matching_weight": FloatDistribution(1.0, 100.0, log=True),
+    "spectral_norm": CategoricalDistribution([False, True]),
+    "r1": CategoricalDistribution([False, True]),
+    "r1_gamma": FloatDistribution(0.1, 100.0, log=True),
     "diff_augment": CategoricalDistribution([False, True]),
     "decay_start": FloatDistribution(0.0, 1.0),
     "batch_size": CategoricalDistribution([2, 4, 8, 16]),
@@ -35,6 +40,7 @@ SPACE = {
 CONDITIONS = {
     "levels": ("base_method", ("levels",)),
     "feature_matching_weight": ("feature_matching", (True,)),
+    "r1_gamma": ("r1", (True,)),
 }
 
 # The settings of Kniaz et al., and of BicycleGAN for stage one.
@@ -54,7 +60,11 @@ PUBLISHED = {
     "dropout": 0.5,
     "patch_layers": 3,
     "contrast_scales": 1,
+    "base_gan_mode": "lsgan",
+    "contrast_gan_mode": "vanilla",
     "feature_matching": False,
+    "spectral_norm": False,
+    "r1": False,
     "diff_augment": False,
     "decay_start": 0.5,
     "batch_size": 2,

@@ -21,12 +21,21 @@ SPACE = {
     "discriminator_width": CategoricalDistribution([32, 48, 64]),
     "scales": IntDistribution(1, 3),
     "patch_layers": IntDistribution(2, 4),
+    "spectral_norm": CategoricalDistribution([False, True]),
+    "r1": CategoricalDistribution([False, True]),
+    "r1_gamma": FloatDistribution(0.1, 100.0, log=True),
+    "diff_augment": CategoricalDistribution([False, True]),
     # 1: constant.
     "lr_halving": CategoricalDistribution([0.1, 0.2, 0.5, 1.0]),
     "batch_size": CategoricalDistribution([1, 2, 4]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
     "crop_scale": CategoricalDistribution([1.0, 286 / 256, 1.25]),
     "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
+}
+
+# Suggested only if the other parameter has one of these values.
+CONDITIONS = {
+    "r1_gamma": ("r1", (True,)),
 }
 
 # The settings of Liu et al., with the weights of their later code.
@@ -46,6 +55,9 @@ PUBLISHED = {
     "discriminator_width": 64,
     "scales": 3,
     "patch_layers": 4,
+    "spectral_norm": False,
+    "r1": False,
+    "diff_augment": False,
     "lr_halving": 0.1,
     "batch_size": 1,
     "ema_half_life_images": 0,

@@ -17,18 +17,27 @@ SPACE = {
     "width": CategoricalDistribution([32, 64, 96, 128]),
     "max_width_multiplier": CategoricalDistribution([8, 16]),
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
+    "rgb_encoder": CategoricalDistribution(["pooled", "strided"]),
     "generator_norm": CategoricalDistribution(["batch", "none"]),
+    "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    # Left out of a search that measures with the same network.
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "decay_start": CategoricalDistribution([1.0, 0.5, 0.0]),
     "batch_size": CategoricalDistribution([8, 16, 32, 64, 128]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+    "crop_scale": CategoricalDistribution([1.0, 286 / 256, 1.25]),
+    "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
 }
 
 # Suggested only if the other parameter has one of these values.
 CONDITIONS = {
+    "rgb_encoder": ("condition_channels", (16, 32, 64)),
     "beta1": ("optimizer", ("adam",)),
     "l1_weight": ("l1", (True,)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
 # The settings of Arjovsky et al.
@@ -43,9 +52,14 @@ PUBLISHED = {
     "width": 64,
     "max_width_multiplier": 16,
     "condition_channels": 32,
+    "rgb_encoder": "pooled",
     "generator_norm": "batch",
+    "diff_augment": False,
     "l1": False,
+    "perceptual_network": "none",
     "decay_start": 1.0,
     "batch_size": 64,
     "ema_half_life_images": 0,
+    "crop_scale": 1.0,
+    "color_jitter": 0.0,
 }

@@ -18,15 +18,24 @@ SPACE = {
     "latent_size": CategoricalDistribution([64, 128, 256]),
     "width": CategoricalDistribution([16, 32, 48, 64]),
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
+    "rgb_encoder": CategoricalDistribution(["pooled", "strided"]),
+    "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
+    # Left out of a search that measures with the same network.
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "batch_size": CategoricalDistribution([8, 16, 32, 64]),
     "ema_half_life_images": CategoricalDistribution([0, 1000, 10_000]),
+    "crop_scale": CategoricalDistribution([1.0, 286 / 256, 1.25]),
+    "color_jitter": CategoricalDistribution([0.0, 0.2, 0.4]),
 }
 
 # Suggested only if the other parameter has one of these values.
 CONDITIONS = {
+    "rgb_encoder": ("condition_channels", (16, 32, 64)),
     "l1_weight": ("l1", (True,)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
 # The settings of Gulrajani et al.
@@ -43,7 +52,12 @@ PUBLISHED = {
     "latent_size": 128,
     "width": 64,
     "condition_channels": 32,
+    "rgb_encoder": "pooled",
+    "diff_augment": False,
     "l1": False,
+    "perceptual_network": "none",
     "batch_size": 64,
     "ema_half_life_images": 0,
+    "crop_scale": 1.0,
+    "color_jitter": 0.0,
 }

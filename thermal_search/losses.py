@@ -132,6 +132,17 @@ def r1_penalty(score: Tensor, real: Tensor) -> Tensor:
     return _squared_gradient(score, real).sum(1).mean()
 
 
+def patch_r1_penalty(discriminator: Callable[[Tensor], Sequence[Tensor]], real: Tensor) -> Tensor:
+    """R1 at `real` images of a discriminator that returns the patches' scores at each scale.
+
+    An image's score is the mean over its patches, and the sum over the scales.
+    """
+    real = real.detach().requires_grad_(True)
+    with torch.autocast(real.device.type, enabled=False):
+        scores = discriminator(real)
+    return r1_penalty(torch.stack([score.mean((1, 2, 3)) for score in scores]).sum(0), real)
+
+
 def _squared_gradient(score: Tensor, images: Tensor) -> Tensor:
     """The gradient of each image's score by its pixels, squared: [batch, pixels]."""
     (gradient,) = torch.autograd.grad(score.sum(), images, create_graph=True)

@@ -20,11 +20,13 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Translator, Turn, adam_players, l1_terms
+from thermal_search.architectures.additions import DecoderConfig, scored_images, similarity_terms
+from thermal_search.architectures.translator import Translator, Turn, adam_players
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import hinge
 from thermal_search.networks import ConditionPyramid
 from thermal_search.networks.attention import SelfAttention
+from thermal_search.networks.condition import RgbEncoder
 from thermal_search.networks.spectral_norm import SpectralNetwork
 
 BASE_RESOLUTION = 4
@@ -54,7 +56,7 @@ BLOCKS_WITHOUT_DOWNSAMPLING = {32: 2}
 @final
 class BigGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.L1Config):
+    class Config(DecoderConfig):
         generator_lr: float = 5e-5
         discriminator_lr: float = 2e-4
         beta1: float = 0.0
@@ -118,6 +120,7 @@ class BigGAN(Translator):
             latent_chunk_size=config.latent_chunk_size,
             embedding_size=config.embedding_size,
             condition_channels=config.condition_channels,
+            rgb_encoder=config.rgb_encoder,
         )
         self.discriminator = ProjectionDiscriminator(
             size=config.size,
@@ -151,9 +154,9 @@ class BigGAN(Translator):
 
         for microbatch, fraction, is_last in self._microbatches(next(batches)):
             fake = self.translate(microbatch.rgb)
-            fake_score = self.discriminator(microbatch.rgb, fake)
+            fake_score = self._score(microbatch.rgb, fake)
             terms = {"adversarial": hinge.generator(fake_score)}
-            terms |= l1_terms(self.config, fake, microbatch.thermal)
+            terms |= similarity_terms(self.config, fake, microbatch.thermal)
             terms = {name: fraction * term for name, term in terms.items()}
             if self.config.orthogonal_regularization and is_last:
                 assert isinstance(self.generator, BigGANGenerator)
@@ -175,9 +178,11 @@ class BigGAN(Translator):
     def _discriminator_loss(self, batch: Batch, fake: Thermal) -> Tensor:
         # One pass for both, because the discriminator does not couple images.
         rgb = torch.cat([batch.rgb, batch.rgb])
-        score = self.discriminator(rgb, torch.cat([batch.thermal, fake]))
-        real_score, fake_score = score.chunk(2)
+        real_score, fake_score = self._score(rgb, torch.cat([batch.thermal, fake])).chunk(2)
         return hinge.discriminator(real_score, fake_score)
+
+    def _score(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
+        return self.discriminator(*scored_images(self.config, rgb, thermal))
 
 
 class BigGANGenerator(SpectralNetwork):
@@ -197,6 +202,7 @@ class BigGANGenerator(SpectralNetwork):
         latent_chunk_size: int = 20,
         embedding_size: int = 128,
         condition_channels: int | None = 32,
+        rgb_encoder: RgbEncoder = "pooled",
     ) -> None:
         super().__init__()
         multiples = GENERATOR_MULTIPLES[size]
@@ -220,7 +226,10 @@ class BigGANGenerator(SpectralNetwork):
         self.condition = self.embed = None
         if condition_channels is not None:
             self.condition = ConditionPyramid(
-                [BASE_RESOLUTION * 2**level for level in range(len(channels))], condition_channels
+                [BASE_RESOLUTION * 2**level for level in range(len(channels))],
+                condition_channels,
+                encoder=rgb_encoder,
+                size=size,
             )
             for module in self.modules():
                 if isinstance(module, ConditionalBatchNorm):
@@ -241,9 +250,9 @@ class BigGANGenerator(SpectralNetwork):
         with parametrize.cached():
             self.cache_weights()
             embedding = self.embed(rgb)
+            condition = self.condition.encode(rgb)
             conditions = [
-                self.condition.features(rgb, BASE_RESOLUTION * 2**level)
-                for level in range(len(self.blocks) + 1)
+                condition(BASE_RESOLUTION * 2**level) for level in range(len(self.blocks) + 1)
             ]
             root, *chunks = z.split(self.latent_chunk_size, dim=1)
             features = self.root(root).unflatten(1, (-1, BASE_RESOLUTION, BASE_RESOLUTION))

@@ -19,17 +19,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.architectures import translator
+from thermal_search.architectures.additions import PairedConfig, scored_images, similarity_terms
 from thermal_search.architectures.translator import (
     Translator,
     Turn,
     adam_players,
-    l1_terms,
     normal_latent,
 )
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.networks import ConditionPyramid, initialize
 from thermal_search.networks.deep_convolutional import dcgan_channels, downsampling
-from thermal_search.networks.diff_augment import diff_augment
 
 BASE_RESOLUTION = 4
 """Height and width of the RGB embedding."""
@@ -42,7 +41,7 @@ next to each other in a recording differ less: they would teach that true pairs 
 @final
 class CGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.L1Config):
+    class Config(PairedConfig):
         generator_lr: float = 2e-4
         discriminator_lr: float = 2e-4
         beta1: float = 0.5
@@ -132,14 +131,11 @@ class CGAN(Translator):
         if config.manifold_interpolation:
             loss = self._interpolated_loss(rgb)
             terms["interpolated"] = config.manifold_interpolation_weight * loss
-        terms |= l1_terms(config, fake, thermal)
+        terms |= similarity_terms(config, fake, thermal)
         yield Turn("generator", terms)
 
     def _score(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
-        if self.config.diff_augment:
-            pair = diff_augment(torch.cat([rgb, thermal], dim=1), 1)
-            rgb, thermal = pair.split([3, 1], dim=1)
-        return self.discriminator(rgb, thermal)
+        return self.discriminator(*scored_images(self.config, rgb, thermal))
 
     def _interpolated_loss(self, rgb: Rgb) -> Tensor:
         """The generator's loss from embeddings half-way between two images, which have no real
@@ -261,9 +257,12 @@ class ConditionalGenerator(nn.Module):
         if interpolate:
             # The pyramid has a single convolution, so interpolating its input is close enough.
             rgb = _interpolated(rgb)
+        condition = self.condition.encode(rgb)
         for level in self.levels:
             is_root = features.shape[-1] == BASE_RESOLUTION
-            features = level(features if is_root else self.condition.concatenate(features, rgb))
+            features = level(
+                features if is_root else self.condition.concatenate(features, condition)
+            )
         return features.float()
 
 

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thermal_search.architectures import translator
+from thermal_search.architectures.additions import PatchConfig
 from thermal_search.architectures.translator import Player, Translator, Turn, adam_player
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import ADVERSARIAL_LOSSES
+from thermal_search.losses import ADVERSARIAL_LOSSES, patch_r1_penalty
 from thermal_search.networks import ImagePool, PatchDiscriminator, ResidualTranslator, initialize
 from thermal_search.networks.diff_augment import diff_augment
 from thermal_search.networks.patch import fitting_layers
@@ -27,7 +28,7 @@ from thermal_search.networks.residual import published_blocks
 @final
 class CycleGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.Config):
+    class Config(PatchConfig):
         generator_lr: float = 2e-4
         discriminator_lr: float = 2e-4
         beta1: float = 0.5
@@ -48,10 +49,6 @@ class CycleGAN(Translator):
 
         gan_mode: Literal["vanilla", "lsgan", "hinge"] = "lsgan"
         """The paper uses lsgan."""
-
-        diff_augment: bool = False
-        """Whether the discriminators score augmented images (see `diff_augment`). Not part of the
-        paper."""
 
         generator_width: int = 64
         discriminator_width: int = 64
@@ -83,7 +80,7 @@ class CycleGAN(Translator):
 
     def _discriminator(self, channels: int) -> PatchDiscriminator:
         config = self.config
-        return initialize(
+        discriminator = initialize(
             PatchDiscriminator(
                 in_channels=channels,
                 width=config.discriminator_width,
@@ -91,6 +88,9 @@ class CycleGAN(Translator):
                 norm="instance",
             )
         )
+        if config.spectral_norm:
+            discriminator.apply_spectral_norm()
+        return discriminator
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb)
@@ -156,7 +156,12 @@ class CycleGAN(Translator):
             *forward_batched(self.rgb_discriminator, *map(self._augmented, rgbs))
         )
         # Halved, as in the paper, to slow the discriminators down relative to the generators.
-        yield Turn("discriminators", {"thermal": 0.5 * thermal_loss, "rgb": 0.5 * rgb_loss})
+        terms = {"thermal": 0.5 * thermal_loss, "rgb": 0.5 * rgb_loss}
+        if config.r1:
+            weight = 0.5 * config.r1_gamma
+            terms["r1_thermal"] = weight * _r1_penalty(self.thermal_discriminator, thermal)
+            terms["r1_rgb"] = weight * _r1_penalty(self.rgb_discriminator, rgb)
+        yield Turn("discriminators", terms)
 
     def _augmented(self, images: Tensor) -> Tensor:
         """What a discriminator scores in place of `images`."""
@@ -164,6 +169,10 @@ class CycleGAN(Translator):
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)
+
+
+def _r1_penalty(discriminator: nn.Module, real: Tensor) -> Tensor:
+    return patch_r1_penalty(lambda images: [discriminator(images)], real)
 
 
 def forward_batched(network: nn.Module, *batches: Tensor) -> tuple[Tensor, ...]:

@@ -13,14 +13,15 @@ from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
-from torch import Generator
+from jaxtyping import Float
+from torch import Generator, Tensor
 
 from thermal_search.architectures import translator
+from thermal_search.architectures.additions import DecoderConfig, scored_images, similarity_terms
 from thermal_search.architectures.translator import (
     Translator,
     Turn,
     adam_players,
-    l1_terms,
     normal_latent,
 )
 from thermal_search.images import Batch, Latent, Rgb, Thermal
@@ -31,7 +32,7 @@ from thermal_search.networks import DcganDiscriminator, DcganGenerator, initiali
 @final
 class DCGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.L1Config):
+    class Config(DecoderConfig):
         generator_lr: float = 2e-4
         discriminator_lr: float = 2e-4
         beta1: float = 0.5
@@ -77,6 +78,7 @@ class DCGAN(Translator):
                 width=config.width,
                 max_multiplier=config.max_width_multiplier,
                 condition_channels=config.condition_channels,
+                rgb_encoder=config.rgb_encoder,
             ),
             config.init_std,
         )
@@ -108,15 +110,17 @@ class DCGAN(Translator):
         fake = self.translate(batch.rgb)
 
         # Two passes, because batch normalization would mix real and fake pairs.
-        real_score = self.discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
-        fake_score = self.discriminator(torch.cat([batch.rgb, fake.detach()], dim=1))
+        real_score = self._score(batch.rgb, batch.thermal)
+        fake_score = self._score(batch.rgb, fake.detach())
         loss = smoothed_cross_entropy(real_score, fake_score, config.real_label)
         yield Turn("discriminator", {"adversarial": loss})
 
-        score = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
-        terms = {"adversarial": F.softplus(-score).mean()}
-        terms |= l1_terms(config, fake, batch.thermal)
+        terms = {"adversarial": F.softplus(-self._score(batch.rgb, fake)).mean()}
+        terms |= similarity_terms(config, fake, batch.thermal)
         yield Turn("generator", terms)
+
+    def _score(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
+        return self.discriminator(torch.cat(scored_images(self.config, rgb, thermal), dim=1))
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)

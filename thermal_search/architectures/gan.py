@@ -17,20 +17,21 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from thermal_search.architectures import translator
+from thermal_search.architectures.additions import DecoderConfig, similarity_terms
 from thermal_search.architectures.translator import (
     OptimizerConfig,
     Player,
     Translator,
     Turn,
     adam_player,
-    l1_terms,
     normal_latent,
 )
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import ADVERSARIAL_LOSSES
 from thermal_search.networks import ConditionPyramid
+from thermal_search.networks.condition import RgbEncoder
 from thermal_search.networks.deep_convolutional import dcgan_channels
+from thermal_search.networks.diff_augment import diff_augment
 
 THUMBNAIL_SIZE = 8
 """Height and width of the RGB image at the generator's dense layers."""
@@ -43,7 +44,7 @@ MIN_LR = 1e-6
 @final
 class GAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.L1Config):
+    class Config(DecoderConfig):
         generator_loss: Literal["nonsaturating", "minimax"] = "nonsaturating"
         """The generator maximizes log D, or minimizes log(1 - D) as in the paper's minimax game."""
 
@@ -87,6 +88,7 @@ class GAN(Translator):
                 latent_size=config.latent_size,
                 width=config.generator_width,
                 condition_channels=config.condition_channels,
+                rgb_encoder=config.rgb_encoder,
             )
         )
         self.discriminator = _initialize(
@@ -134,15 +136,18 @@ class GAN(Translator):
         batch = next(batches)
         fake = self.translate(batch.rgb)
 
-        real_score, fake_score = self.discriminator(
+        real_score, fake_score = self._score(
             torch.cat([batch.thermal, fake.detach()])  # one pass: it does not couple images
         ).chunk(2)
         loss = adversarial_loss.discriminator(real_score, fake_score)
         yield Turn("discriminator", {"adversarial": loss})
 
-        terms = {"adversarial": adversarial_loss.generator(self.discriminator(fake))}
-        terms |= l1_terms(self.config, fake, batch.thermal)
+        terms = {"adversarial": adversarial_loss.generator(self._score(fake))}
+        terms |= similarity_terms(self.config, fake, batch.thermal)
         yield Turn("generator", terms)
+
+    def _score(self, thermal: Thermal) -> Float[Tensor, "batch"]:
+        return self.discriminator(diff_augment(thermal, 1) if self.config.diff_augment else thermal)
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         if self.config.optimizer == "adam":
@@ -161,6 +166,7 @@ class SigmoidGenerator(nn.Module):
         latent_size: int = 100,
         width: int = 64,
         condition_channels: int = 32,
+        rgb_encoder: RgbEncoder = "pooled",
     ) -> None:
         super().__init__()
         channels = {
@@ -168,7 +174,9 @@ class SigmoidGenerator(nn.Module):
             for r, c in dcgan_channels(size, width, max_multiplier=8).items()
             if r >= THUMBNAIL_SIZE
         }
-        self.condition = ConditionPyramid(list(channels), condition_channels)
+        self.condition = ConditionPyramid(
+            list(channels), condition_channels, encoder=rgb_encoder, size=size
+        )
         extra = self.condition.channels
         self.dense_channels = 8 * width
         self.dense = nn.Sequential(
@@ -200,8 +208,9 @@ class SigmoidGenerator(nn.Module):
         features = self.project(
             dense.unflatten(1, (self.dense_channels, THUMBNAIL_SIZE, THUMBNAIL_SIZE))
         )
+        condition = self.condition.encode(rgb)
         for level in self.levels:
-            features = level(self.condition.concatenate(features, rgb))
+            features = level(self.condition.concatenate(features, condition))
         return features.float()
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from thermal_search.architectures.translator import L1Config, constant_then_linear
+from thermal_search.architectures.additions import DecoderConfig
+from thermal_search.architectures.translator import constant_then_linear
 from thermal_search.networks.progressive import GrowthSchedule
 
 BATCH_RESOLUTION = 128
@@ -11,7 +12,7 @@ BATCH_RESOLUTION = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrowthConfig(L1Config):
+class GrowthConfig(DecoderConfig):
     """How progressive networks grow, and how their batches shrink meanwhile."""
 
     growth_fraction: float = 0.65

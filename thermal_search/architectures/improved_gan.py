@@ -16,7 +16,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.translator import Translator, Turn, adam_players, l1_terms
+from thermal_search.architectures.additions import DecoderConfig, scored_images, similarity_terms
+from thermal_search.architectures.translator import Translator, Turn, adam_players
 from thermal_search.images import Batch, Latent, Rgb, Thermal, to_network_range, to_pixels
 from thermal_search.losses import smoothed_cross_entropy
 from thermal_search.networks import DcganGenerator, initialize
@@ -31,7 +32,7 @@ BASE_RESOLUTION = 8
 @final
 class ImprovedGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.L1Config):
+    class Config(DecoderConfig):
         generator_lr: float = 3e-4
         discriminator_lr: float = 3e-4
         beta1: float = 0.5
@@ -106,6 +107,7 @@ class ImprovedGAN(Translator):
                     latent_size=config.latent_size,
                     width=config.width,
                     condition_channels=config.condition_channels,
+                    rgb_encoder=config.rgb_encoder,
                     norm="virtual",
                 ),
                 std=0.05,
@@ -153,8 +155,8 @@ class ImprovedGAN(Translator):
         batch = next(batches)
         with torch.no_grad():
             fake = self.translate(batch.rgb)
-        real_score, _ = self.discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
-        fake_score, _ = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
+        real_score, _ = self._score(batch.rgb, batch.thermal)
+        fake_score, _ = self._score(batch.rgb, fake)
         loss = smoothed_cross_entropy(real_score, fake_score, config.real_label)
         terms = {"adversarial": loss}
         if self.discriminator_average:
@@ -172,20 +174,26 @@ class ImprovedGAN(Translator):
     def _generator_terms(self, batch: Batch) -> dict[str, Tensor]:
         config = self.config
         fake = self.translate(batch.rgb)
-        score, features = self.discriminator(torch.cat([batch.rgb, fake], dim=1))
+        score, features = self._score(batch.rgb, fake)
         terms: dict[str, Tensor] = {}
         if config.generator_loss != "feature_matching":
             terms["adversarial"] = F.softplus(-score).mean()
         if config.generator_loss != "adversarial":
             with torch.no_grad():
-                _, real_features = self.discriminator(torch.cat([batch.rgb, batch.thermal], dim=1))
+                _, real_features = self._score(batch.rgb, batch.thermal)
             weight = config.feature_matching_weight if config.generator_loss == "both" else 1.0
             loss = feature_matching(features, real_features, config.feature_matching_norm)
             terms["feature_matching"] = weight * loss
         if self.generator_average:
             distance = self.generator_average.distance(self.generator)
             terms["historical_averaging"] = config.historical_averaging_weight * distance
-        return terms | l1_terms(config, fake, batch.thermal)
+        return terms | similarity_terms(config, fake, batch.thermal)
+
+    def _score(
+        self, rgb: Rgb, thermal: Thermal
+    ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch features"]]:
+        """As the discriminator: logits and features."""
+        return self.discriminator(torch.cat(scored_images(self.config, rgb, thermal), dim=1))
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)

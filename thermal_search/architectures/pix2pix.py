@@ -20,25 +20,26 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.architectures import translator
+from thermal_search.architectures.additions import PatchConfig
 from thermal_search.architectures.translator import Translator, Turn, adam_players
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import (
     ADVERSARIAL_LOSSES,
     discriminator_loss,
     generator_loss,
-    r1_penalty,
+    patch_r1_penalty,
 )
 from thermal_search.networks import ResidualTranslator, UNet, initialize
 from thermal_search.networks.diff_augment import diff_augment
 from thermal_search.networks.patch import feature_matching_loss, patch_discriminators
 from thermal_search.networks.residual import published_blocks
-from thermal_search.networks.spectral_norm import SpectralNetwork
+from thermal_search.networks.spectral_norm import apply_spectral_norm
 
 
 @final
 class Pix2Pix(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.Config):
+    class Config(PatchConfig):
         generator_lr: float = 2e-4
         discriminator_lr: float = 2e-4
         beta1: float = 0.5
@@ -70,18 +71,6 @@ class Pix2Pix(Translator):
         """Whether the generator also matches the discriminator's features of real images."""
 
         feature_matching_weight: float = 10.0
-        spectral_norm: bool = False
-        """Whether the discriminator has spectral normalization beside its own."""
-
-        r1: bool = False
-        """Whether the discriminator minimizes R1, the gradient penalty at real thermal images."""
-
-        r1_gamma: float = 1.0
-        """Twice the weight of R1. The score of an image is the mean over its patches."""
-
-        diff_augment: bool = False
-        """Whether the discriminator scores augmented pairs (see `diff_augment`)."""
-
         norm: Literal["batch", "instance"] = "batch"
         test_norm_stats: Literal["image", "running"] = "image"
         """Statistics of the generator's batch normalization at test time: each image's own, as in
@@ -115,9 +104,7 @@ class Pix2Pix(Translator):
             )
         )
         if config.spectral_norm:
-            for scale in self.discriminator.scales:
-                assert isinstance(scale, SpectralNetwork)
-                scale.apply_spectral_norm()
+            apply_spectral_norm(self.discriminator)
 
     def _generator(self) -> nn.Module:
         config = self.config
@@ -155,7 +142,8 @@ class Pix2Pix(Translator):
         # Halved, as in the paper, to slow the discriminator down relative to the generator.
         terms = {"adversarial": 0.5 * discriminator_loss(loss, real_scores, fake_scores)}
         if config.r1:
-            terms["r1"] = 0.5 * config.r1_gamma * self._r1_penalty(rgb, thermal)
+            penalty = patch_r1_penalty(lambda real: self.discriminator(_pair(rgb, real)), thermal)
+            terms["r1"] = 0.5 * config.r1_gamma * penalty
         yield Turn("discriminator", terms)
 
         # Scored again: the discriminator has just been updated.
@@ -173,12 +161,6 @@ class Pix2Pix(Translator):
         """The patches' scores at each scale."""
         pair = _pair(rgb, thermal)
         return self.discriminator(diff_augment(pair, 1) if self.config.diff_augment else pair)
-
-    def _r1_penalty(self, rgb: Rgb, thermal: Thermal) -> Tensor:
-        real = thermal.detach().requires_grad_(True)
-        with torch.autocast(real.device.type, enabled=False):
-            scores = self.discriminator(_pair(rgb, real))
-        return r1_penalty(torch.stack([score.mean((1, 2, 3)) for score in scores]).sum(0), real)
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)

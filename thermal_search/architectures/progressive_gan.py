@@ -16,18 +16,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from thermal_search.architectures.additions import scored_images, similarity_terms
 from thermal_search.architectures.growth import GrowthConfig, growing_learning_rate_factor
 from thermal_search.architectures.translator import (
     Player,
     Translator,
     Turn,
     adam_player,
-    l1_terms,
     normal_latent,
 )
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import gradient_penalty, wasserstein
 from thermal_search.networks import ConditionPyramid
+from thermal_search.networks.condition import ConditionFeatures, RgbEncoder
 from thermal_search.networks.progressive import (
     BASE_RESOLUTION,
     GAIN,
@@ -50,9 +51,9 @@ LEARNING_RATE_FACTORS = {1024: 1.5}
 class ProgressiveGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
     class Config(GrowthConfig):
-        learning_rate: float = 1e-3
-        """For both players, with Adam's decay rates 0 and 0.99; 1.5 times as much at 1024
-        pixels."""
+        generator_lr: float = 1e-3
+        discriminator_lr: float = 1e-3
+        """Both with Adam's decay rates 0 and 0.99; 1.5 times as much at 1024 pixels."""
 
         channel_base: int = 8192
         """Resolution r has min(2 * channel_base // r, channel_max) channels."""
@@ -89,6 +90,7 @@ class ProgressiveGAN(Translator):
             channel_base=config.channel_base,
             channel_max=config.channel_max,
             condition_channels=config.condition_channels,
+            rgb_encoder=config.rgb_encoder,
         )
         self.discriminator = ProgressiveDiscriminator(
             size=config.size,
@@ -116,10 +118,12 @@ class ProgressiveGAN(Translator):
     draw_latent = normal_latent
 
     def players(self) -> Mapping[str, Player]:
-        lr, betas = self.config.learning_rate, (0.0, 0.99)
+        config, betas = self.config, (0.0, 0.99)
         return {
-            "discriminator": adam_player(self.discriminator, lr=lr, betas=betas),
-            "generator": adam_player(self.generator, lr=lr, betas=betas),
+            "discriminator": adam_player(
+                self.discriminator, lr=config.discriminator_lr, betas=betas
+            ),
+            "generator": adam_player(self.generator, lr=config.generator_lr, betas=betas),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
@@ -132,8 +136,8 @@ class ProgressiveGAN(Translator):
         # The generator is not updated in between: the same fakes serve for its own turn.
         rgb, real, fake = self._images(next(batches))
         yield Turn("discriminator", self._discriminator_loss(rgb, real, fake.detach()))
-        terms = {"adversarial": wasserstein.generator(self.discriminator(rgb, fake))}
-        yield Turn("generator", terms | l1_terms(config, fake, real))
+        terms = {"adversarial": wasserstein.generator(self._score(rgb, fake))}
+        yield Turn("generator", terms | similarity_terms(config, fake, real))
 
     def _images(self, batch: Batch) -> tuple[Rgb, Thermal, Thermal]:
         """RGB, real and generated images at the resolution reached."""
@@ -143,14 +147,16 @@ class ProgressiveGAN(Translator):
 
     def _discriminator_loss(self, rgb: Rgb, real: Thermal, fake: Thermal) -> dict[str, Tensor]:
         # Two passes: the minibatch standard deviation must not mix real and fake images.
-        real_score = self.discriminator(rgb, real)
-        fake_score = self.discriminator(rgb, fake)
-        penalty = gradient_penalty(lambda thermal: self.discriminator(rgb, thermal), real, fake)
+        real_score, fake_score = self._score(rgb, real), self._score(rgb, fake)
+        penalty = gradient_penalty(lambda thermal: self._score(rgb, thermal), real, fake)
         return {
             "wasserstein": wasserstein.discriminator(real_score, fake_score),
             "penalty": self.config.penalty_weight * penalty,
             "drift": self.config.drift_weight * real_score.square().mean(),
         }
+
+    def _score(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
+        return self.discriminator(*scored_images(self.config, rgb, thermal))
 
 
 class ProgressiveGenerator(ProgressiveNetwork):
@@ -165,10 +171,13 @@ class ProgressiveGenerator(ProgressiveNetwork):
         channel_base: int = 8192,
         channel_max: int = 512,
         condition_channels: int | None = 32,
+        rgb_encoder: RgbEncoder = "pooled",
     ) -> None:
         super().__init__(start)
         channels = progressive_channels(size, channel_base, channel_max)
-        self.condition = ConditionPyramid(list(channels), condition_channels)
+        self.condition = ConditionPyramid(
+            list(channels), condition_channels, encoder=rgb_encoder, size=size
+        )
         rgb_channels = self.condition.channels
         self.dense = EqualizedLinear(
             latent_size, channels[BASE_RESOLUTION] * BASE_RESOLUTION**2, gain=GAIN / 4, bias=False
@@ -188,11 +197,12 @@ class ProgressiveGenerator(ProgressiveNetwork):
     def forward(self, rgb: Rgb, z: Latent) -> Float[Tensor, "batch 1 rows columns"]:
         """Images at the resolution of `growth`, not clipped to -1 .. 1."""
         resolution = self.growth.resolution
+        condition = self.condition.encode(rgb)
         dense = self.dense(pixel_norm(z)).unflatten(1, (-1, BASE_RESOLUTION, BASE_RESOLUTION))
         features = pixel_norm(F.leaky_relu(dense + self.dense_bias, 0.2))
         coarse, reached = features, BASE_RESOLUTION
         while True:
-            features = self._block(features, rgb, reached)
+            features = self._block(features, condition, reached)
             if reached == resolution:
                 break
             coarse, reached = features, reached * 2
@@ -204,8 +214,8 @@ class ProgressiveGenerator(ProgressiveNetwork):
             thermal = self.blend(previous.float(), thermal.float())
         return thermal.float()
 
-    def _block(self, features: Tensor, rgb: Rgb, resolution: int) -> Tensor:
-        features = self.condition.concatenate(features, rgb)
+    def _block(self, features: Tensor, condition: ConditionFeatures, resolution: int) -> Tensor:
+        features = self.condition.concatenate(features, condition)
         features = pixel_norm(F.leaky_relu(self.first_conv[str(resolution)](features), 0.2))
         if resolution > BASE_RESOLUTION:
             features = pixel_norm(F.leaky_relu(self.second_conv[str(resolution)](features), 0.2))

@@ -17,18 +17,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from thermal_search.architectures.additions import scored_images, similarity_terms
 from thermal_search.architectures.growth import GrowthConfig, growing_learning_rate_factor
 from thermal_search.architectures.translator import (
     Player,
     Translator,
     Turn,
     adam_player,
-    l1_terms,
     normal_latent,
 )
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import r1_penalty
 from thermal_search.networks import ConditionPyramid
+from thermal_search.networks.condition import RgbEncoder
 from thermal_search.networks.progressive import (
     BASE_RESOLUTION,
     Blur,
@@ -58,9 +59,10 @@ LEARNING_RATE_FACTORS = {128: 1.5, 256: 2.0, 512: 3.0, 1024: 3.0}
 class StyleGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
     class Config(GrowthConfig):
-        learning_rate: float = 1e-3
-        """For both players, with Adam's decay rates 0 and 0.99; 1.5, 2 and 3 times as much at 128,
-        256 and 512 pixels."""
+        generator_lr: float = 1e-3
+        discriminator_lr: float = 1e-3
+        """Both with Adam's decay rates 0 and 0.99; 1.5, 2 and 3 times as much at 128, 256 and 512
+        pixels."""
 
         r1_gamma: float = 10.0
         """Twice the weight of the R1 penalty."""
@@ -126,6 +128,7 @@ class StyleGAN(Translator):
             mapping_lr_multiplier=config.mapping_lr_multiplier,
             condition_mapping=config.condition_mapping,
             condition_channels=config.condition_channels,
+            rgb_encoder=config.rgb_encoder,
             channel_base=config.channel_base,
             has_noise=config.noise,
             style_mixing_probability=config.style_mixing_probability,
@@ -159,14 +162,16 @@ class StyleGAN(Translator):
     draw_latent = normal_latent
 
     def players(self) -> Mapping[str, Player]:
-        lr = self.config.learning_rate
+        config = self.config
         # Lazy regularization: k steps make k + 1 backward passes, so Adam's settings are scaled by
         # k / (k + 1), as in StyleGAN2.
-        k = self.config.r1_interval
+        k = config.r1_interval
         lazy = k / (k + 1) if k > 1 else 1.0
         return {
-            "discriminator": adam_player(self.discriminator, lr=lr * lazy, betas=(0.0, 0.99**lazy)),
-            "generator": adam_player(self.generator, lr=lr, betas=(0.0, 0.99)),
+            "discriminator": adam_player(
+                self.discriminator, lr=config.discriminator_lr * lazy, betas=(0.0, 0.99**lazy)
+            ),
+            "generator": adam_player(self.generator, lr=config.generator_lr, betas=(0.0, 0.99)),
         }
 
     def turns(self, batches: Iterator[Batch]) -> Iterator[Turn]:
@@ -177,24 +182,27 @@ class StyleGAN(Translator):
 
         yield Turn("discriminator", self._discriminator_loss(rgb, real, fake.detach()))
 
-        terms = {"adversarial": F.softplus(-self.discriminator(rgb, fake)).mean()}
-        yield Turn("generator", terms | l1_terms(config, fake, real))
+        terms = {"adversarial": F.softplus(-self._score(rgb, fake)).mean()}
+        yield Turn("generator", terms | similarity_terms(config, fake, real))
 
     def _discriminator_loss(self, rgb: Rgb, real: Thermal, fake: Thermal) -> dict[str, Tensor]:
         config = self.config
-        fake_score = self.discriminator(rgb, fake)
+        fake_score = self._score(rgb, fake)
         if not self.applies_r1:
-            real_score = self.discriminator(rgb, real)
+            real_score = self._score(rgb, real)
             return {"adversarial": _logistic_loss(real_score, fake_score)}
         # One pass serves both terms; in float32, because the penalty is differentiated twice.
         real = real.requires_grad_(True)
         with torch.autocast(real.device.type, enabled=False):
-            real_score = self.discriminator(rgb, real)
+            real_score = self._score(rgb, real)
         weight = 0.5 * config.r1_gamma * config.r1_interval
         return {
             "adversarial": _logistic_loss(real_score, fake_score),
             "penalty": weight * r1_penalty(real_score, real),
         }
+
+    def _score(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
+        return self.discriminator(*scored_images(self.config, rgb, thermal))
 
     def get_extra_state(self) -> dict[str, int]:
         return {"steps": self.steps}
@@ -221,6 +229,7 @@ class StyleGenerator(ProgressiveNetwork):
         mapping_lr_multiplier: float = 0.01,
         condition_mapping: bool = True,
         condition_channels: int | None = 32,
+        rgb_encoder: RgbEncoder = "pooled",
         channel_base: int = 8192,
         has_noise: bool = True,
         style_mixing_probability: float = 0.9,
@@ -236,7 +245,9 @@ class StyleGenerator(ProgressiveNetwork):
             is_conditional=condition_mapping and condition_channels is not None,
         )
         channels = progressive_channels(size, channel_base)
-        self.condition = ConditionPyramid(list(channels), condition_channels)
+        self.condition = ConditionPyramid(
+            list(channels), condition_channels, encoder=rgb_encoder, size=size
+        )
         rgb_channels = self.condition.channels
         self.constant = nn.Parameter(
             torch.ones(1, channels[BASE_RESOLUTION], BASE_RESOLUTION, BASE_RESOLUTION)
@@ -265,16 +276,18 @@ class StyleGenerator(ProgressiveNetwork):
         """Images at the resolution of `growth`, not clipped to -1 .. 1."""
         resolution = self.growth.resolution
         ws = self._w_per_layer(rgb, z, layers=2 * (resolution // BASE_RESOLUTION).bit_length())
+        condition = self.condition.encode(rgb)
         # Not `len`, which fixes the batch size of an exported network.
         features = self.constant.expand(rgb.shape[0], -1, -1, -1)
         coarse, reached = features, BASE_RESOLUTION
         while True:
             r = str(reached)
             if reached > BASE_RESOLUTION:
-                features = self.blur(self.first_conv[r](self.condition.concatenate(features, rgb)))
+                features = self.condition.concatenate(features, condition)
+                features = self.blur(self.first_conv[r](features))
             features = self.epilogues[f"{r}_first"](features, next(ws))
             if reached == BASE_RESOLUTION:
-                features = self.condition.concatenate(features, rgb)
+                features = self.condition.concatenate(features, condition)
             features = self.epilogues[f"{r}_second"](self.second_conv[r](features), next(ws))
             if reached == resolution:
                 break

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from thermal_search.architectures import translator
+from thermal_search.architectures.additions import PatchConfig
 from thermal_search.architectures.translator import (
     Player,
     Translator,
@@ -33,10 +34,10 @@ from thermal_search.architectures.translator import (
 )
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import (
-    cross_entropy,
+    ADVERSARIAL_LOSSES,
     discriminator_loss,
     generator_loss,
-    least_squares,
+    patch_r1_penalty,
     pixel_loss,
 )
 from thermal_search.networks import MultiScale, PatchDiscriminator, UNet, initialize
@@ -46,12 +47,13 @@ from thermal_search.networks.patch import (
     fitting_layers,
     patch_discriminators,
 )
+from thermal_search.networks.spectral_norm import apply_spectral_norm
 
 
 @final
 class ThermalGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.Config):
+    class Config(PatchConfig):
         generator_lr: float = 2e-4
         """For both stages and the encoder."""
 
@@ -102,9 +104,11 @@ class ThermalGAN(Translator):
         part of the paper."""
 
         feature_matching_weight: float = 10.0
-        diff_augment: bool = False
-        """Whether stage two's discriminator scores augmented images (see `diff_augment`). Not part
-        of the paper."""
+        base_gan_mode: Literal["lsgan", "vanilla", "hinge"] = "lsgan"
+        """Adversarial loss of stage one; lsgan in BicycleGAN's release."""
+
+        contrast_gan_mode: Literal["vanilla", "lsgan", "hinge"] = "vanilla"
+        """Adversarial loss of stage two; vanilla in the authors' release, as in pix2pix."""
 
         decay_start: float = 0.5
         """Fraction of the budget after which the learning rates fall linearly to 0."""
@@ -142,6 +146,13 @@ class ThermalGAN(Translator):
                 norm="batch",
             )
         )
+        if config.spectral_norm:
+            for discriminator in (
+                self.encoded_discriminator,
+                self.random_discriminator,
+                self.contrast_discriminator,
+            ):
+                apply_spectral_norm(discriminator)
 
     def _base_discriminator(self) -> MultiScale:
         config = self.config
@@ -205,7 +216,7 @@ class ThermalGAN(Translator):
     def _base_turns(self, rgb: Rgb, base: Thermal) -> Iterator[Turn]:
         """BicycleGAN: a base is generated from the code of the real one, and from a random code,
         which the encoder must recover from it."""
-        config = self.config
+        config, loss = self.config, ADVERSARIAL_LOSSES[self.config.base_gan_mode]
         assert isinstance(self.generator, TwoStageGenerator)
         rgb, _ = rgb.chunk(2)
         # The first half is encoded; the second half serves as real images for the random codes.
@@ -217,31 +228,40 @@ class ThermalGAN(Translator):
         random = self.generator.base(rgb, random_code)
 
         encoded_loss = discriminator_loss(
-            least_squares,
-            self.encoded_discriminator(real),
-            self.encoded_discriminator(encoded.detach()),
+            loss,
+            self.encoded_discriminator(self._augmented(real)),
+            self.encoded_discriminator(self._augmented(encoded.detach())),
         )
         random_loss = discriminator_loss(
-            least_squares,
-            self.random_discriminator(other_real),
-            self.random_discriminator(random.detach()),
+            loss,
+            self.random_discriminator(self._augmented(other_real)),
+            self.random_discriminator(self._augmented(random.detach())),
         )
-        yield Turn(
-            "base_discriminators", {"encoded": 0.5 * encoded_loss, "random": 0.5 * random_loss}
-        )
+        terms = {"encoded": 0.5 * encoded_loss, "random": 0.5 * random_loss}
+        if config.r1:
+            weight = 0.5 * config.r1_gamma
+            terms["r1_encoded"] = weight * patch_r1_penalty(self.encoded_discriminator, real)
+            terms["r1_random"] = weight * patch_r1_penalty(self.random_discriminator, other_real)
+        yield Turn("base_discriminators", terms)
 
+        encoded_scores = self.encoded_discriminator(self._augmented(encoded))
+        random_scores = self.random_discriminator(self._augmented(random))
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
         yield Turn(
             "base",
             {
-                "encoded": generator_loss(least_squares, self.encoded_discriminator(encoded)),
-                "random": generator_loss(least_squares, self.random_discriminator(random)),
+                "encoded": generator_loss(loss, encoded_scores),
+                "random": generator_loss(loss, random_scores),
                 "l1": pixel_loss(encoded, real, config.base_l1_weight),
                 "kl": config.kl_weight * divergence.sum(1).mean(),
                 "latent": config.latent_weight
                 * F.l1_loss(self._recovered_code(random), random_code),
             },
         )
+
+    def _augmented(self, images: Tensor) -> Tensor:
+        """What a discriminator scores in place of `images`, whose last channel is thermal."""
+        return diff_augment(images, 1) if self.config.diff_augment else images
 
     def _recovered_code(self, base: Thermal) -> Latent:
         """The mean code of a generated base.
@@ -255,7 +275,7 @@ class ThermalGAN(Translator):
 
     def _contrast_turns(self, batch: Batch, base: Thermal) -> Iterator[Turn]:
         """pix2pix: from RGB and base, real or predicted, to the contrast."""
-        config = self.config
+        config, loss = self.config, ADVERSARIAL_LOSSES[self.config.contrast_gan_mode]
         assert isinstance(self.generator, TwoStageGenerator)
         if self.uses_predicted_base:
             with torch.no_grad():
@@ -265,29 +285,29 @@ class ThermalGAN(Translator):
         condition = torch.cat([base, batch.rgb], dim=1)
         fake = self.generator.contrast(condition)
 
-        def scored(contrast: Thermal) -> Tensor:
-            pair = torch.cat([condition, contrast], dim=1)
-            return diff_augment(pair, 1) if config.diff_augment else pair
+        def pair(contrast: Thermal) -> Tensor:
+            return torch.cat([condition, contrast], dim=1)
 
-        real_scores = self.contrast_discriminator(scored(real))
-        fake_scores = self.contrast_discriminator(scored(fake.detach()))
+        def scores(contrast: Thermal) -> list[Tensor]:
+            return self.contrast_discriminator(self._augmented(pair(contrast)))
+
+        adversarial = discriminator_loss(loss, scores(real), scores(fake.detach()))
+        terms = {"adversarial": 0.5 * adversarial}
+        if config.r1:
+            penalty = patch_r1_penalty(
+                lambda contrast: self.contrast_discriminator(pair(contrast)), real
+            )
+            terms["r1"] = 0.5 * config.r1_gamma * penalty
         clipped = (difference.abs() > 1).float().mean()
-        yield Turn(
-            "contrast_discriminator",
-            {"adversarial": 0.5 * discriminator_loss(cross_entropy, real_scores, fake_scores)},
-            logged={"clipped_fraction": clipped},
-        )
+        yield Turn("contrast_discriminator", terms, logged={"clipped_fraction": clipped})
 
-        fake_scores = self.contrast_discriminator(scored(fake))
         terms = {
-            "adversarial": generator_loss(cross_entropy, fake_scores),
+            "adversarial": generator_loss(loss, scores(fake)),
             "l1": pixel_loss(fake, real, config.contrast_l1_weight),
         }
         if config.feature_matching:
             terms["feature_matching"] = config.feature_matching_weight * feature_matching_loss(
-                self.contrast_discriminator,
-                torch.cat([condition, real], dim=1),
-                torch.cat([condition, fake], dim=1),
+                self.contrast_discriminator, pair(real), pair(fake)
             )
         yield Turn("contrast", terms)
 

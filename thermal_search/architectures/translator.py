@@ -9,7 +9,6 @@ import torch
 from torch import Generator, Tensor, nn
 
 from thermal_search.images import Batch, Latent, Rgb, Thermal
-from thermal_search.losses import pixel_loss
 
 
 @dataclass(frozen=True)
@@ -92,25 +91,14 @@ class Config:
         return self.batch_size
 
     @property
+    def loss_networks(self) -> frozenset[str]:
+        """The pretrained networks that it trains with, by name; no search may measure with them."""
+        return frozenset()
+
+    @property
     def generator_turns(self) -> int:
         """Turns of the generator in one training step."""
         return 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class L1Config(Config):
-    """The fields of `l1_terms`: an optional pixel loss for papers that have none."""
-
-    l1: bool = False
-    """Whether the generator also minimizes the L1 loss. Not part of the paper."""
-
-    l1_weight: float = 100.0
-    """Weight of the L1 loss. The adversarial term has weight 1."""
-
-
-def l1_terms(config: L1Config, fake: Thermal, real: Thermal) -> dict[str, Tensor]:
-    """The generator's weighted L1 loss as the term `l1`; no term if `config.l1` is off."""
-    return {"l1": pixel_loss(fake, real, config.l1_weight)} if config.l1 else {}
 
 
 class Translator(nn.Module, ABC):

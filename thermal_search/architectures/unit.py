@@ -21,18 +21,23 @@ from typing import ClassVar, Literal, final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from thermal_search.architectures import translator
+from thermal_search.architectures.additions import PatchConfig
 from thermal_search.architectures.translator import Player, Translator, Turn, adam_player
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import (
     ADVERSARIAL_LOSSES,
     discriminator_loss,
     generator_loss,
+    patch_r1_penalty,
     pixel_loss,
 )
 from thermal_search.networks import MultiScale, ResidualBlock, initialize
+from thermal_search.networks.diff_augment import diff_augment
 from thermal_search.networks.padding import ReflectionPad
+from thermal_search.networks.spectral_norm import SpectralNetwork, apply_spectral_norm
 
 Code = Float[Tensor, "batch channels rows columns"]
 
@@ -40,7 +45,7 @@ Code = Float[Tensor, "batch channels rows columns"]
 @final
 class UNIT(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.Config):
+    class Config(PatchConfig):
         generator_lr: float = 1e-4
         discriminator_lr: float = 1e-4
         weight_decay: float = 1e-4
@@ -99,7 +104,7 @@ class UNIT(Translator):
     def _discriminator(self, channels: int) -> MultiScale:
         config = self.config
         max_scales = int(math.log2(config.size)) - config.patch_layers + 1
-        return initialize(
+        discriminator = initialize(
             MultiScale(
                 [
                     StridedDiscriminator(channels, config.discriminator_width, config.patch_layers)
@@ -107,6 +112,9 @@ class UNIT(Translator):
                 ]
             )
         )
+        if config.spectral_norm:
+            apply_spectral_norm(discriminator)
+        return discriminator
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb)
@@ -146,20 +154,22 @@ class UNIT(Translator):
 
         thermal_loss = discriminator_loss(
             loss,
-            self.thermal_discriminator(thermal),
-            self.thermal_discriminator(fake_thermal.detach()),
+            self._thermal_scores(thermal),
+            self._thermal_scores(fake_thermal.detach()),
         )
         rgb_loss = discriminator_loss(
-            loss, self.rgb_discriminator(rgb), self.rgb_discriminator(fake_rgb.detach())
+            loss, self._rgb_scores(rgb), self._rgb_scores(fake_rgb.detach())
         )
-        yield Turn(
-            "discriminators",
-            {"thermal": gan_weight * thermal_loss, "rgb": gan_weight * rgb_loss},
-        )
+        terms = {"thermal": gan_weight * thermal_loss, "rgb": gan_weight * rgb_loss}
+        if self.config.r1:
+            weight = 0.5 * self.config.r1_gamma
+            terms["r1_thermal"] = weight * patch_r1_penalty(self.thermal_discriminator, thermal)
+            terms["r1_rgb"] = weight * patch_r1_penalty(self.rgb_discriminator, rgb)
+        yield Turn("discriminators", terms)
 
         # The generators have not been updated since: the same fakes serve for their own turn.
-        thermal_loss = generator_loss(loss, self.thermal_discriminator(fake_thermal))
-        rgb_loss = generator_loss(loss, self.rgb_discriminator(fake_rgb))
+        thermal_loss = generator_loss(loss, self._thermal_scores(fake_thermal))
+        rgb_loss = generator_loss(loss, self._rgb_scores(fake_rgb))
         yield Turn(
             "generators",
             {
@@ -169,6 +179,15 @@ class UNIT(Translator):
                 **self._cycle_losses(rgb, thermal, fake_rgb, fake_thermal),
             },
         )
+
+    def _thermal_scores(self, thermal: Thermal) -> list[Tensor]:
+        """The patches' scores at each scale."""
+        augments = self.config.diff_augment
+        return self.thermal_discriminator(diff_augment(thermal, 1) if augments else thermal)
+
+    def _rgb_scores(self, rgb: Rgb) -> list[Tensor]:
+        augments = self.config.diff_augment
+        return self.rgb_discriminator(diff_augment(rgb, 3) if augments else rgb)
 
     def _reconstruction_losses(
         self, rgb: Rgb, thermal: Thermal, rgb_code: Code, thermal_code: Code
@@ -295,8 +314,11 @@ def _upsample(in_channels: int, out_channels: int) -> tuple[nn.Module, ...]:
     )
 
 
-class StridedDiscriminator(nn.Module):
-    """Strided convolutions with reflection padding and without normalization, then one of 1 x 1."""
+class StridedDiscriminator(SpectralNetwork):
+    """Strided convolutions with reflection padding and without normalization, then one of 1 x 1.
+
+    Has spectral normalization after a call of `apply_spectral_norm`.
+    """
 
     def __init__(self, in_channels: int, width: int = 64, layers: int = 4) -> None:
         super().__init__()
@@ -313,7 +335,9 @@ class StridedDiscriminator(nn.Module):
     def forward(
         self, images: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch 1 rows columns"]:
-        return self.layers(images)
+        with parametrize.cached():
+            self.cache_weights()
+            return self.layers(images)
 
 
 def _initialize(network: nn.Sequential | CrossDomainGenerator) -> nn.Module:

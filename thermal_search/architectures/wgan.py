@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, final
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from thermal_search.architectures import translator
+from thermal_search.architectures.additions import DecoderConfig, scored_images, similarity_terms
 from thermal_search.architectures.translator import (
     OptimizerConfig,
     Player,
     Translator,
     Turn,
-    l1_terms,
     normal_latent,
 )
 from thermal_search.images import Batch, Latent, Rgb, Thermal
@@ -38,7 +39,7 @@ WARMUP_FRACTION = 0.05
 @final
 class WGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.L1Config):
+    class Config(DecoderConfig):
         generator_lr: float = 5e-5
         critic_lr: float = 5e-5
         optimizer: Literal["rmsprop", "adam"] = "rmsprop"
@@ -86,6 +87,7 @@ class WGAN(Translator):
                 width=config.width,
                 max_multiplier=config.max_width_multiplier,
                 condition_channels=config.condition_channels,
+                rgb_encoder=config.rgb_encoder,
                 norm=config.generator_norm,
             )
         )
@@ -140,16 +142,18 @@ class WGAN(Translator):
 
         batch = next(batches)
         fake = self.translate(batch.rgb)
-        score = self.critic(torch.cat([batch.rgb, fake], dim=1))
-        terms = {"adversarial": wasserstein.generator(score)}
-        terms |= l1_terms(self.config, fake, batch.thermal)
+        terms = {"adversarial": wasserstein.generator(self._score(batch.rgb, fake))}
+        terms |= similarity_terms(self.config, fake, batch.thermal)
         yield Turn("generator", terms)
 
-    def _critic_loss(self, batch: Batch, fake: Thermal) -> torch.Tensor:
+    def _critic_loss(self, batch: Batch, fake: Thermal) -> Tensor:
         # Two passes, because batch normalization would mix real and fake pairs.
-        real_score = self.critic(torch.cat([batch.rgb, batch.thermal], dim=1))
-        fake_score = self.critic(torch.cat([batch.rgb, fake], dim=1))
+        real_score = self._score(batch.rgb, batch.thermal)
+        fake_score = self._score(batch.rgb, fake)
         return wasserstein.discriminator(real_score, fake_score)
+
+    def _score(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
+        return self.critic(torch.cat(scored_images(self.config, rgb, thermal), dim=1))
 
     @torch.no_grad()
     def _clip_weights(self) -> None:

@@ -17,17 +17,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.architectures import translator
+from thermal_search.architectures.additions import DecoderConfig, scored_images, similarity_terms
 from thermal_search.architectures.translator import (
     Player,
     Translator,
     Turn,
     adam_player,
-    l1_terms,
     normal_latent,
 )
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import gradient_penalty, wasserstein
 from thermal_search.networks import ConditionPyramid
+from thermal_search.networks.condition import RgbEncoder
 
 BASE_RESOLUTION = 4
 """Height and width of the smallest features."""
@@ -36,7 +37,7 @@ BASE_RESOLUTION = 4
 @final
 class WGANGP(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(translator.L1Config):
+    class Config(DecoderConfig):
         generator_lr: float = 1e-4
         critic_lr: float = 1e-4
         beta1: float = 0.0
@@ -75,6 +76,7 @@ class WGANGP(Translator):
                 latent_size=config.latent_size,
                 width=config.width,
                 condition_channels=config.condition_channels,
+                rgb_encoder=config.rgb_encoder,
             )
         )
         self.critic = _initialize(
@@ -103,18 +105,16 @@ class WGANGP(Translator):
 
         batch = next(batches)
         fake = self.translate(batch.rgb)
-        score = self.critic(torch.cat([batch.rgb, fake], dim=1))
-        terms = {"adversarial": wasserstein.generator(score)}
-        terms |= l1_terms(config, fake, batch.thermal)
+        terms = {"adversarial": wasserstein.generator(self._score(batch.rgb, fake))}
+        terms |= similarity_terms(config, fake, batch.thermal)
         yield Turn("generator", terms)
 
     def _critic_terms(self, batch: Batch, fake: Thermal) -> dict[str, Tensor]:
         # One pass for both, because the critic does not couple images.
         rgb = torch.cat([batch.rgb, batch.rgb])
-        pairs = torch.cat([rgb, torch.cat([batch.thermal, fake])], dim=1)
-        real_score, fake_score = self.critic(pairs).chunk(2)
+        real_score, fake_score = self._score(rgb, torch.cat([batch.thermal, fake])).chunk(2)
         penalty = gradient_penalty(
-            lambda thermal: self.critic(torch.cat([batch.rgb, thermal], dim=1)),
+            lambda thermal: self._score(batch.rgb, thermal),
             batch.thermal,
             fake,
             one_sided=self.config.penalty == "one-sided",
@@ -123,6 +123,9 @@ class WGANGP(Translator):
             "wasserstein": wasserstein.discriminator(real_score, fake_score),
             "penalty": self.config.penalty_weight * penalty,
         }
+
+    def _score(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
+        return self.critic(torch.cat(scored_images(self.config, rgb, thermal), dim=1))
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         start = 0.0 if self.config.lr_decay else 1.0
@@ -150,10 +153,13 @@ class ResidualGenerator(nn.Module):
         latent_size: int = 128,
         width: int = 64,
         condition_channels: int | None = 32,
+        rgb_encoder: RgbEncoder = "pooled",
     ) -> None:
         super().__init__()
         channels = resnet_channels(size, width)
-        self.condition = ConditionPyramid(list(channels)[:-1], condition_channels)
+        self.condition = ConditionPyramid(
+            list(channels)[:-1], condition_channels, encoder=rgb_encoder, size=size
+        )
         extra = self.condition.channels
         self.root = nn.Linear(latent_size, channels[BASE_RESOLUTION] * BASE_RESOLUTION**2)
         self.blocks = nn.ModuleList(
@@ -167,8 +173,9 @@ class ResidualGenerator(nn.Module):
 
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
         features = self.root(z).unflatten(1, (-1, BASE_RESOLUTION, BASE_RESOLUTION))
+        condition = self.condition.encode(rgb)
         for block in self.blocks:
-            features = block(self.condition.concatenate(features, rgb))
+            features = block(self.condition.concatenate(features, condition))
         return self.output(features).float()
 
 

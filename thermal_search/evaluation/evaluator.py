@@ -84,6 +84,12 @@ class Evaluator:
         self.group, self.device, self.perceptual = group, device, perceptual
 
     @property
+    def networks(self) -> frozenset[str]:
+        """The networks that it measures with, by name."""
+        lpips = {self.perceptual.backbone} if self.perceptual else set[str]()
+        return frozenset({self.extractor.name} | lpips)
+
+    @property
     def protocol(self) -> Protocol:
         """How the metrics on the extractor's features are measured."""
         return self.extractor.protocol(images=self.real.count, size=self.pairs.rgb.shape[-1])

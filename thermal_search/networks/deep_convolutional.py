@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.images import Latent, Rgb, Thermal
-from thermal_search.networks.condition import ConditionPyramid
+from thermal_search.networks.condition import ConditionPyramid, RgbEncoder
 from thermal_search.networks.fusion import LateFusion
 from thermal_search.networks.initialization import normalization
 
@@ -49,12 +49,15 @@ class DcganGenerator(nn.Module):
         width: int = 64,
         max_multiplier: int = 16,
         condition_channels: int | None = 32,
+        rgb_encoder: RgbEncoder = "pooled",
         norm: str = "batch",
     ) -> None:
         super().__init__()
         channels = dcgan_channels(size, width, max_multiplier)
         bias = norm == "none"
-        self.condition = ConditionPyramid(list(channels), condition_channels)
+        self.condition = ConditionPyramid(
+            list(channels), condition_channels, encoder=rgb_encoder, size=size
+        )
         extra = self.condition.channels
         self.root = nn.Sequential(
             nn.ConvTranspose2d(latent_size, channels[4], 4, 1, 0, bias=bias),
@@ -78,9 +81,10 @@ class DcganGenerator(nn.Module):
                 )
 
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
+        condition = self.condition.encode(rgb)
         features = self.root(z[:, :, None, None])
         for level in self.levels:
-            features = level(self.condition.concatenate(features, rgb))
+            features = level(self.condition.concatenate(features, condition))
         return features.float()
 
 

@@ -46,6 +46,13 @@ class SpectralNetwork(nn.Module):
         return total
 
 
+def apply_spectral_norm(network: nn.Module) -> None:
+    """Applies spectral normalization to each `SpectralNetwork` that `network` is or has."""
+    for module in list(network.modules()):
+        if isinstance(module, SpectralNetwork):
+            module.apply_spectral_norm()
+
+
 def layer_orthogonality_penalty(filters: Float[Tensor, "filters inputs"]) -> Tensor:
     """The sum of the squared dot products of all pairs of different filters."""
     if len(filters) <= filters.shape[1]:

@@ -60,7 +60,7 @@ class Trial:
     """A translator, its optimizers, its data and its history.
 
     If the plan's folder holds a state, the trial resumes from it. Raises SearchError for an unknown
-    architecture or unknown parameters.
+    architecture or unknown parameters, and if it would train with a network of the evaluator.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class Trial:
         # All workers build the same networks; afterwards their random draws differ.
         torch.manual_seed(plan.seed)
         self.translator = _build(plan, data.size).to(device)
+        _require_other_networks(self.translator, evaluator)
         self.translator.to(memory_format=fastest_memory_format(self.translator, device))
         # A setting of the whole process, which runs one trial at a time.
         torch.backends.cudnn.benchmark = use_cudnn_benchmark(self.translator, device)
@@ -323,6 +324,15 @@ def _build(plan: TrialPlan, size: int) -> Translator:
         return architectures.build(plan.architecture, size, plan.parameters)
     except ValueError as error:
         raise SearchError(str(error)) from error
+
+
+def _require_other_networks(translator: Translator, evaluator: Evaluator) -> None:
+    """Raises SearchError if the translator minimizes a distance that it is evaluated by."""
+    if shared := translator.config.loss_networks & evaluator.networks:
+        raise SearchError(
+            f"perceptual_network must not be a network that the search measures with, but is "
+            f"{min(shared)}: choose another one, or other --features."
+        )
 
 
 def _batches(

@@ -37,7 +37,13 @@ from thermal_search.tuning.settings import (
 )
 from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.space import ConditionalSpace, load_spaces
-from thermal_search.tuning.space_flags import Fixed, Narrowed, parse_fixed, parse_narrowed
+from thermal_search.tuning.space_flags import (
+    Fixed,
+    Narrowed,
+    parse_fixed,
+    parse_narrowed,
+    without_measuring_network,
+)
 
 FILE = "search.json"
 FILES = {"space", "architecture_file", "first"}
@@ -115,8 +121,10 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
 
     @property
     def narrowed_parameters(self) -> Narrowed:
-        """What --narrow keeps to; SettingsError if it is not in the search space."""
-        return parse_narrowed(self.narrow, self._spaces, self.fixed_parameters)
+        """What --narrow and --features keep to; SettingsError if it is not in the search space."""
+        spaces, fixed = self._spaces, self.fixed_parameters
+        narrowed = parse_narrowed(self.narrow, spaces, fixed)
+        return without_measuring_network(self.features, spaces, fixed, narrowed)
 
     def search_space(self, names: Sequence[str] | None = None) -> ConditionalSpace:
         """The space of the search, or of the architectures `names`."""

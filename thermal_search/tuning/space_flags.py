@@ -14,6 +14,9 @@ from optuna.distributions import (
 from search_spaces import SearchSpace
 from thermal_search.errors import SettingsError, known_names, near_name
 
+PERCEPTUAL = "perceptual_network"
+"""The parameter that names the network of a perceptual loss."""
+
 Fixed = dict[str, dict[str, Any]]
 """Values that a search does not vary, by architecture and parameter."""
 
@@ -53,6 +56,33 @@ def parse_narrowed(
             else _range(text, value, distribution)
         )
     return narrowed
+
+
+def without_measuring_network(
+    features: str, spaces: Mapping[str, SearchSpace], fixed: Fixed, narrowed: Narrowed
+) -> Narrowed:
+    """`narrowed`, without perceptual losses on the network that the search measures with: a
+    generator that minimizes what it is measured by would win, and be no better for it.
+
+    SettingsError if --fix, --narrow or all of a search space asks for one.
+    """
+    result = {**narrowed}
+    for architecture, space in spaces.items():
+        kept = narrowed.get(architecture, {})
+        value = fixed.get(architecture, {}).get(PERCEPTUAL)
+        distribution = kept.get(PERCEPTUAL, space.space.get(PERCEPTUAL))
+        if not isinstance(distribution, CategoricalDistribution):
+            continue
+        others = [choice for choice in distribution.choices if choice != features]
+        is_asked = PERCEPTUAL in kept and len(others) < len(distribution.choices)
+        if value == features or is_asked or not others:
+            raise SettingsError(
+                f"{architecture}.{PERCEPTUAL} must not be {features}, with which the search "
+                "measures: choose another network, or other --features."
+            )
+        if value is None and len(others) < len(distribution.choices):
+            result[architecture] = {**kept, PERCEPTUAL: CategoricalDistribution(others)}
+    return result
 
 
 def nearest_value(distribution: BaseDistribution, value: Any) -> Any:

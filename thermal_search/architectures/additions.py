@@ -1,0 +1,89 @@
+"""What a search can add to architectures whose papers lack it. All of it is off by default."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thermal_search.architectures.translator import Config
+from thermal_search.images import Rgb, Thermal
+from thermal_search.losses import pixel_loss
+from thermal_search.networks.condition import RgbEncoder
+from thermal_search.networks.diff_augment import diff_augment
+from thermal_search.networks.perceptual import PerceptualNetwork, perceptual_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchConfig(Config):
+    """For discriminators of patches: pix2pix, CycleGAN, UNIT and ThermalGAN."""
+
+    spectral_norm: bool = False
+    """Whether the discriminators have spectral normalization, beside the paper's own."""
+
+    r1: bool = False
+    """Whether the discriminators minimize R1, the gradient penalty at real images (`losses`)."""
+
+    r1_gamma: float = 1.0
+    """Twice the weight of R1. The score of an image is the mean over its patches."""
+
+    diff_augment: bool = False
+    """Whether the discriminators score augmented images (see `diff_augment`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedConfig(Config):
+    """For paired architectures without a pixel loss: the fields of `similarity_terms` and
+    `scored_images`."""
+
+    l1: bool = False
+    """Whether the generator also minimizes the L1 loss. Not part of the paper."""
+
+    l1_weight: float = 100.0
+    """Weight of the L1 loss. The adversarial term has weight 1."""
+
+    perceptual_network: PerceptualNetwork = "none"
+    """The network of a perceptual loss, which the generator also minimizes (see `perceptual_loss`):
+    not the one that the search measures with. Not part of the paper."""
+
+    perceptual_weight: float = 10.0
+    """Weight of the perceptual loss. The adversarial term has weight 1."""
+
+    diff_augment: bool = False
+    """Whether the discriminator scores augmented images (see `diff_augment`). Not part of the
+    paper."""
+
+    @property
+    def loss_networks(self) -> frozenset[str]:
+        return frozenset({self.perceptual_network} - {"none"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig(PairedConfig):
+    """For the eight of them whose generator decodes a latent and sees the RGB image at each
+    resolution."""
+
+    rgb_encoder: RgbEncoder = "pooled"
+    """How the generator sees the RGB image (see `ConditionPyramid`): pooled to each resolution and
+    convolved once, or through an encoder of strided convolutions. Not part of the papers, which
+    have no such image. Without effect if `condition_channels` is 0."""
+
+
+def similarity_terms(config: PairedConfig, fake: Thermal, real: Thermal) -> dict[str, Tensor]:
+    """The generator's weighted loss terms that compare its images with the real ones: `l1` and
+    `perceptual`, if they are on."""
+    terms: dict[str, Tensor] = {}
+    if config.l1:
+        terms["l1"] = pixel_loss(fake, real, config.l1_weight)
+    if config.perceptual_network != "none":
+        loss = perceptual_loss(config.perceptual_network, fake, real)
+        terms["perceptual"] = config.perceptual_weight * loss
+    return terms
+
+
+def scored_images(config: PairedConfig, rgb: Rgb, thermal: Thermal) -> tuple[Rgb, Thermal]:
+    """The pairs that a discriminator scores: augmented ones, if `diff_augment` is on."""
+    if not config.diff_augment:
+        return rgb, thermal
+    augmented = diff_augment(torch.cat([rgb, thermal], dim=1), 1)
+    rgb, thermal = augmented.split([3, 1], dim=1)
+    return rgb, thermal
