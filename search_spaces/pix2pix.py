@@ -19,6 +19,8 @@ SPACE = {
     "discriminator_width": CategoricalDistribution([32, 48, 64, 96]),
     "patch_layers": IntDistribution(1, 5),
     "scales": IntDistribution(1, 3),
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "feature_matching": CategoricalDistribution([False, True]),
     "feature_matching_weight": FloatDistribution(1.0, 100.0, log=True),
     "spectral_norm": CategoricalDistribution([False, True]),
@@ -40,6 +42,7 @@ SPACE = {
 # Suggested only if the other parameter has one of these values.
 CONDITIONS = {
     "blocks": ("generator_network", ("resnet",)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
     "feature_matching_weight": ("feature_matching", (True,)),
     "r1_gamma": ("r1", (True,)),
     "test_norm_stats": ("norm", ("batch",)),
@@ -59,6 +62,7 @@ PUBLISHED = {
     "discriminator_width": 64,
     "patch_layers": 3,
     "scales": 1,
+    "perceptual_network": "none",
     "feature_matching": False,
     "spectral_norm": False,
     "r1": False,

@@ -23,6 +23,8 @@ SPACE = {
     "contrast_scales": IntDistribution(1, 3),
     "base_gan_mode": CategoricalDistribution(["lsgan", "vanilla", "hinge"]),
     "contrast_gan_mode": CategoricalDistribution(["vanilla", "lsgan", "hinge"]),
+    "perceptual_network": CategoricalDistribution(["none", "efficientnet-lite0"]),
+    "perceptual_weight": FloatDistribution(1.0, 100.0, log=True),
     "feature_matching": CategoricalDistribution([False, True]),
     "feature_matching_weight": FloatDistribution(1.0, 100.0, log=True),
     "spectral_norm": CategoricalDistribution([False, True]),
@@ -39,6 +41,7 @@ SPACE = {
 # Suggested only if the other parameter has one of these values.
 CONDITIONS = {
     "levels": ("base_method", ("levels",)),
+    "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
     "feature_matching_weight": ("feature_matching", (True,)),
     "r1_gamma": ("r1", (True,)),
 }
@@ -62,6 +65,7 @@ PUBLISHED = {
     "contrast_scales": 1,
     "base_gan_mode": "lsgan",
     "contrast_gan_mode": "vanilla",
+    "perceptual_network": "none",
     "feature_matching": False,
     "spectral_norm": False,
     "r1": False,

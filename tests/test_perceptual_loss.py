@@ -69,8 +69,9 @@ def test_first_use_of_a_network_draws_nothing():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_its_network_is_no_part_of_the_translator():
-    on, off = (build("dcgan", SIZE, TINY["dcgan"] | setting) for setting in (ON, {}))
+@pytest.mark.parametrize("name", ["dcgan", "pix2pix", "thermalgan"])
+def test_its_network_is_no_part_of_the_translator(name):
+    on, off = (build(name, SIZE, TINY[name] | setting) for setting in (ON, {}))
     *_, turn = on.turns(random_batches())
 
     assert "perceptual" in turn.terms

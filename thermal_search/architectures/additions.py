@@ -31,7 +31,23 @@ class PatchConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairedConfig(Config):
+class PerceptualConfig(Config):
+    """For architectures that train on pairs: the fields of `perceptual_terms`."""
+
+    perceptual_network: PerceptualNetwork = "none"
+    """The network of a perceptual loss, which the generator also minimizes (see `perceptual_loss`):
+    not the one that the search measures with. Not part of the paper."""
+
+    perceptual_weight: float = 10.0
+    """Weight of the perceptual loss. The adversarial term has weight 1."""
+
+    @property
+    def loss_networks(self) -> frozenset[str]:
+        return frozenset({self.perceptual_network} - {"none"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedConfig(PerceptualConfig):
     """For paired architectures without a pixel loss: the fields of `similarity_terms` and
     `scored_images`."""
 
@@ -41,20 +57,9 @@ class PairedConfig(Config):
     l1_weight: float = 100.0
     """Weight of the L1 loss. The adversarial term has weight 1."""
 
-    perceptual_network: PerceptualNetwork = "none"
-    """The network of a perceptual loss, which the generator also minimizes (see `perceptual_loss`):
-    not the one that the search measures with. Not part of the paper."""
-
-    perceptual_weight: float = 10.0
-    """Weight of the perceptual loss. The adversarial term has weight 1."""
-
     diff_augment: bool = False
     """Whether the discriminator scores augmented images (see `diff_augment`). Not part of the
     paper."""
-
-    @property
-    def loss_networks(self) -> frozenset[str]:
-        return frozenset({self.perceptual_network} - {"none"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +79,15 @@ def similarity_terms(config: PairedConfig, fake: Thermal, real: Thermal) -> dict
     terms: dict[str, Tensor] = {}
     if config.l1:
         terms["l1"] = pixel_loss(fake, real, config.l1_weight)
-    if config.perceptual_network != "none":
-        loss = perceptual_loss(config.perceptual_network, fake, real)
-        terms["perceptual"] = config.perceptual_weight * loss
-    return terms
+    return terms | perceptual_terms(config, fake, real)
+
+
+def perceptual_terms(config: PerceptualConfig, fake: Thermal, real: Thermal) -> dict[str, Tensor]:
+    """The generator's weighted perceptual loss, if it is on."""
+    if config.perceptual_network == "none":
+        return {}
+    loss = perceptual_loss(config.perceptual_network, fake, real)
+    return {"perceptual": config.perceptual_weight * loss}
 
 
 def scored_images(config: PairedConfig, rgb: Rgb, thermal: Thermal) -> tuple[Rgb, Thermal]:

@@ -6,8 +6,8 @@ A U-Net generates the thermal image; a PatchGAN scores the (rgb, thermal) pair i
 pixels. Needs aligned pairs. The only noise is dropout, which stays active at test time.
 
 Not part of the paper, and off by default: CycleGAN's residual generator; several scales and feature
-matching (pix2pixHD, Wang et al. 2018, arXiv 1711.11585); the hinge loss, spectral normalization, R1
-and DiffAugment for the discriminator.
+matching (pix2pixHD, Wang et al. 2018, arXiv 1711.11585); a perceptual loss; the hinge loss,
+spectral normalization, R1 and DiffAugment for the discriminator.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.additions import PatchConfig
+from thermal_search.architectures.additions import PatchConfig, PerceptualConfig, perceptual_terms
 from thermal_search.architectures.translator import Translator, Turn, adam_players
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import (
@@ -39,7 +39,7 @@ from thermal_search.networks.spectral_norm import apply_spectral_norm
 @final
 class Pix2Pix(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(PatchConfig):
+    class Config(PatchConfig, PerceptualConfig):
         generator_lr: float = 2e-4
         discriminator_lr: float = 2e-4
         beta1: float = 0.5
@@ -150,6 +150,7 @@ class Pix2Pix(Translator):
         terms = {
             "adversarial": generator_loss(loss, self._scores(rgb, fake)),
             "l1": config.l1_weight * F.l1_loss(fake, thermal),
+            **perceptual_terms(config, fake, thermal),
         }
         if config.feature_matching:
             terms["feature_matching"] = config.feature_matching_weight * feature_matching_loss(

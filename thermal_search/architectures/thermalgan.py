@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.additions import PatchConfig
+from thermal_search.architectures.additions import PatchConfig, PerceptualConfig, perceptual_terms
 from thermal_search.architectures.translator import (
     Player,
     Translator,
@@ -53,7 +53,7 @@ from thermal_search.networks.spectral_norm import apply_spectral_norm
 @final
 class ThermalGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(PatchConfig):
+    class Config(PatchConfig, PerceptualConfig):
         generator_lr: float = 2e-4
         """For both stages and the encoder."""
 
@@ -304,6 +304,7 @@ class ThermalGAN(Translator):
         terms = {
             "adversarial": generator_loss(loss, scores(fake)),
             "l1": pixel_loss(fake, real, config.contrast_l1_weight),
+            **perceptual_terms(config, fake, real),
         }
         if config.feature_matching:
             terms["feature_matching"] = config.feature_matching_weight * feature_matching_loss(
