@@ -10,12 +10,12 @@ from torch.nn.utils import parametrize
 
 from thermal_search.architectures import build
 from thermal_search.architectures.improved_gan import (
-    HistoricalAverage,
-    MinibatchDiscrimination,
     feature_matching,
 )
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
+from thermal_search.networks.historical_average import HistoricalAverage
+from thermal_search.networks.minibatch_discrimination import MinibatchDiscrimination
 from thermal_search.networks.virtual_batch_norm import VirtualBatchNorm
 from thermal_search.training.optimizers import build_optimizers
 from thermal_search.training.step import train_step

@@ -22,6 +22,8 @@ from thermal_search.images import Batch, Latent, Rgb, Thermal, to_network_range,
 from thermal_search.losses import smoothed_cross_entropy
 from thermal_search.networks import DcganGenerator, initialize
 from thermal_search.networks.fusion import LateFusion
+from thermal_search.networks.historical_average import HistoricalAverage
+from thermal_search.networks.minibatch_discrimination import MinibatchDiscrimination
 from thermal_search.networks.virtual_batch_norm import VirtualBatchNorm
 from thermal_search.networks.weight_norm import init_weight_norm, weight_norm
 
@@ -374,79 +376,3 @@ def _downsampling(
 
 def _weight_normed(convolution: nn.Conv2d) -> tuple[nn.Module, nn.Module]:
     return weight_norm(initialize(convolution, std=0.05)), nn.LeakyReLU(0.2)
-
-
-class MinibatchDiscrimination(nn.Module):
-    """The similarity of each image's features to the others of its batch (section 3.2)."""
-
-    def __init__(self, features: int, num_kernels: int, dim_per_kernel: int) -> None:
-        super().__init__()
-        self.kernels = nn.Parameter(torch.empty(num_kernels, dim_per_kernel, features))
-        with torch.no_grad():
-            self.kernels.normal_().mul_(0.05)
-        self.log_scale = nn.Parameter(torch.zeros(num_kernels, dim_per_kernel))
-        self.bias = nn.Parameter(torch.full((num_kernels,), -1.0))
-
-    def forward(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch kernels"]:
-        """From 0, if no other image is similar, to batch - 1, if all are equal, plus the bias."""
-        with torch.autocast(features.device.type, enabled=False):
-            similarity = torch.exp(-self._distances(features.float())).sum(1)
-            return similarity - 1 + self.bias  # without the image itself
-
-    @torch.no_grad()
-    def init_from_data(self, features: Float[Tensor, "batch features"]) -> None:
-        """Makes the nearest other image about 2 away from each, and the mean similarity 0."""
-        if len(features) < 2:
-            return
-        others = self._distances(features)
-        others.diagonal().fill_(torch.inf)
-        half_nearest = 0.5 * others.amin(1).mean(0)  # of each kernel
-        # Copies of an image are at distance 0.
-        self.log_scale.sub_(half_nearest.clamp(min=1e-6).log()[:, None])
-        self.bias.sub_(self(features).mean(0))
-
-    def _distances(self, features: Tensor) -> Float[Tensor, "batch batch kernels"]:
-        norm = torch.linalg.vector_norm(self.kernels, dim=2)
-        kernels = self.kernels * (self.log_scale.exp() / norm)[:, :, None]
-        projected = F.linear(features, kernels.flatten(0, 1)).unflatten(1, norm.shape)
-        return (projected[:, None] - projected[None]).abs().sum(3)
-
-
-class HistoricalAverage(nn.Module):
-    """The mean of a network's past weights (historical averaging, section 3.3)."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.steps: Tensor
-        self.register_buffer("steps", torch.zeros(()))
-        for number, parameter in enumerate(network.parameters()):
-            self.register_buffer(f"mean_{number}", parameter.detach().clone())
-
-    @torch.no_grad()
-    def restart(self, network: nn.Module) -> None:
-        """Begins again with the network's current weights."""
-        self.steps.zero_()
-        for mean, weight in zip(self.means, network.parameters(), strict=True):
-            mean.copy_(weight)
-
-    @property
-    def means(self) -> list[Tensor]:
-        """One per parameter, in the network's order."""
-        return [mean for name, mean in self.named_buffers() if name.startswith("mean_")]
-
-    def distance(self, network: nn.Module) -> Tensor:
-        """The mean squared difference of the network's weights from their historical average."""
-        weights: list[Tensor] = list(network.parameters())
-        differences = torch._foreach_sub(weights, self.means)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - one kernel for all weights
-        total = torch.stack([difference.square().sum() for difference in differences]).sum()
-        return total / sum(weight.numel() for weight in weights)
-
-    @torch.no_grad()
-    def append(self, network: nn.Module) -> None:
-        """Adds the network's current weights to the average."""
-        self.steps += 1
-        means = self.means
-        weights: list[Tensor] = list(network.parameters())
-        updates = torch._foreach_sub(weights, means)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-        torch._foreach_mul_(updates, 1 / (self.steps + 1))  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-        torch._foreach_add_(means, updates)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
