@@ -45,13 +45,23 @@ on_every_node mkdir -p "$RAY_TMPDIR"
 trap 'on_every_node rm -rf "$RAY_TMPDIR"' EXIT
 trap 'kill -TERM "$(cat "$RAY_TMPDIR/pid")"' TERM
 
-# Runs on every node: Ray on the others has a file of its own for what it prints.
+# Runs on every node. Ray on the others has a file of its own for what it prints, and a second and a
+# third try: it gives up on a node that takes half a minute to start, as it may from a busy disk.
 # shellcheck disable=SC2016
 launch='
-if [ "$SLURM_NODEID" -gt 0 ]; then
-    exec &>"slurm-$SLURM_JOB_ID-node-$SLURM_NODEID.out"
+ray=(ray symmetric-run --address "$0" --min-nodes "$SLURM_JOB_NUM_NODES" -- bash -c "$@")
+if [ "$SLURM_NODEID" = 0 ]; then
+    "${ray[@]}"
+    exec test -e "$RAY_TMPDIR/exit-code"
 fi
-exec ray symmetric-run --address "$0" --min-nodes "$SLURM_JOB_NUM_NODES" -- bash -c "$@"'
+log=slurm-$SLURM_JOB_ID-node-$SLURM_NODEID.out
+for _ in 1 2 3; do
+    "${ray[@]}" &>>"$log"
+    if grep -q "Ray runtime started" "$log"; then
+        exit 0
+    fi
+done
+exit 1'
 # Runs on the head. The launcher may lose the exit code, and has none if Ray does not start.
 # shellcheck disable=SC2016
 search='
@@ -60,7 +70,7 @@ echo $! >"$RAY_TMPDIR/pid"
 wait $!
 echo $? >"$RAY_TMPDIR/exit-code"'
 
-on_every_node bash -c "$launch" "$head" "$search" "$head" "$@" "${resume[@]}" &
+on_every_node --kill-on-bad-exit=1 bash -c "$launch" "$head" "$search" "$head" "$@" "${resume[@]}" &
 launcher=$!
 # A signal interrupts `wait`.
 while kill -0 "$launcher" 2>/dev/null; do
