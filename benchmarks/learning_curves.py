@@ -2,13 +2,11 @@
 
     python benchmarks/learning_curves.py curves.jsonl --minutes 100
     python benchmarks/learning_curves.py curves.jsonl --pack benchmarks/learning_curves.jsonl.gz
-    python benchmarks/learning_curves.py curves.jsonl --measure
 
 All thirteen architectures on drawn pairs, with the small networks of small_spaces.py. The first
 round is the published setting of each architecture; every further one has one setting of each, as
 the product's random sampler draws it from the space. In each round one setting is trained with two
-further seeds. The same command resumes a recording; --pack writes the file that is kept, and
---measure says how long a run of each architecture takes.
+further seeds. The same command resumes a recording; --pack writes the file that is kept.
 """
 
 import argparse
@@ -24,7 +22,6 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import optuna
@@ -267,9 +264,6 @@ def main() -> None:
     data = drawn_pairs()
     head = head_of(args, data)
     recorder = Recorder(head, data)
-    if args.measure:
-        measure(recorder, args)
-        return
     file = CurveFile(args.file, head)
     planned = runs(args.architectures, args.rounds)
     missing = [run for run in planned if run.key not in file.recorded]
@@ -287,21 +281,6 @@ def main() -> None:
             return
 
 
-def measure(recorder: Recorder, args: argparse.Namespace) -> None:
-    """CPU-seconds of whole runs of the first settings of each architecture."""
-    for architecture in args.architectures:
-        curves = [recorder.record(Run(architecture, n, 0)) for n in range(args.rounds)]
-        seconds = [curve.seconds for curve in curves]
-        distances = [c.evaluations[-1].distance for c in curves if c.evaluations]
-        print(
-            f"{architecture:16} training {median(seconds):5.1f} ({max(seconds):5.1f} at most), "
-            f"evaluations {median([c.evaluation_seconds for c in curves]):5.1f}; distances "
-            + ", ".join(f"{distance:.0f}" for distance in distances)
-            + "".join(f"; {c.status}: {c.reason}" for c in curves if c.status != "completed"),
-            flush=True,
-        )
-
-
 def parse_args() -> argparse.Namespace:
     names = search_spaces.names()
     parser = argparse.ArgumentParser(
@@ -313,7 +292,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="after which no run starts any more")
     parser.add_argument("--seed", type=int, default=0, help="of the settings")
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--measure", action="store_true", help="only say how long runs take")
     parser.add_argument("--pack", type=Path, metavar="FILE.gz", help="only write the kept file")
     return parser.parse_args()
 

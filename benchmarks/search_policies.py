@@ -16,18 +16,19 @@ because the networks are small, are not counted.
 """
 
 import argparse
-import hashlib
-import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from statistics import mean, median, quantiles
+from statistics import mean
 from typing import Any
 
-import matplotlib.pyplot as plt
+from policy_outcomes import Outcome, Results, draw, table
+from ray.tune.schedulers import FIFOScheduler
 from recorded_curves import Curve, Head, NearestCurves, read_curves
+from rung_rules import RungRule, Scope
 from virtual_search import VirtualSearch, tune_result, tune_trial
 
 from thermal_search.training.trial_plan import TrialEvaluation
@@ -41,20 +42,38 @@ from thermal_search.tuning.study import ProposalStudy
 from thermal_search.tuning.summary import TrialRecord
 
 FOLDER = Path(__file__).parent
-BASELINE = "random"
+BASELINE, DEFAULT = "random", "tpe, asha (default)"
 
-POLICIES: dict[str, dict[str, Any]] = {
-    BASELINE: {"sampler": "random", "scheduler": "none"},
-    "random, no published points": {
-        "sampler": "random", "scheduler": "none", "no_published": True,
-    },
-    "random, asha": {"sampler": "random", "scheduler": "asha"},
-    "tpe": {"sampler": "tpe", "scheduler": "none"},
-    "tpe, asha (default)": {"sampler": "tpe", "scheduler": "asha"},
-    "tpe, hyperband": {"sampler": "tpe", "scheduler": "hyperband"},
-    "tpe, median": {"sampler": "tpe", "scheduler": "median"},
-}  # fmt: skip
-"""Settings of the search, by the name of the policy."""
+
+@dataclass(frozen=True)
+class Policy:
+    """Settings of the search, and its scheduler if that is not the product's."""
+
+    sampler: str = "tpe"
+    scheduler: str = "none"
+    no_published: bool = False
+    rule: Callable[[SearchRecord], FIFOScheduler] = build_scheduler
+
+
+def rule(*rungs: tuple[int, Scope], **settings: Any) -> Callable[[SearchRecord], FIFOScheduler]:
+    return partial(RungRule, rungs=rungs, **settings)
+
+
+ACROSS = rule((1, "architecture"), (3, "all"), (9, "all"), waits_for_growth=True)
+
+POLICIES = {
+    BASELINE: Policy(sampler="random"),
+    "random, no published points": Policy(sampler="random", no_published=True),
+    "random, asha": Policy(sampler="random", scheduler="asha"),
+    "random, hyperband": Policy(sampler="random", scheduler="hyperband"),
+    "random, median": Policy(sampler="random", scheduler="median"),
+    "random, across": Policy(sampler="random", rule=ACROSS),
+    "tpe": Policy(),
+    DEFAULT: Policy(scheduler="asha"),
+    "tpe, hyperband": Policy(scheduler="hyperband"),
+    "tpe, median": Policy(scheduler="median"),
+    "tpe, across": Policy(rule=ACROSS),
+}
 
 
 class MemoryRecord(SearchRecord):
@@ -64,54 +83,46 @@ class MemoryRecord(SearchRecord):
         pass
 
 
-@dataclass
-class Outcome:
-    """What a search has found after how much compute."""
+class TableStudy(ProposalStudy):
+    """Proposes recorded settings, and knows each trial by what was trained, not by what the sampler
+    had asked for."""
 
-    spent: list[float] = field(default_factory=list)
-    """CPU-seconds until each completed trial that is better than those before it."""
+    def __init__(self, record: SearchRecord, table: NearestCurves) -> None:
+        super().__init__(record, table.architectures, record.plan.seed)
+        self.table = table
 
-    best: list[float] = field(default_factory=list)
-    trials: int = 0
-    completed: int = 0
-
-    def add(self, spent: float, value: float) -> None:
-        self.completed += 1
-        if not self.best or value < self.best[-1]:
-            self.spent.append(spent)
-            self.best.append(value)
-
-    def at(self, spent: float) -> float:
-        """The best value after so many CPU-seconds; infinite before the first one."""
-        values = [v for s, v in zip(self.spent, self.best, strict=True) if s <= spent]
-        return values[-1] if values else math.inf
-
-    def reaches(self, value: float) -> float:
-        """CPU-seconds until a value at least as good; infinite if it never comes."""
-        reached = (s for s, v in zip(self.spent, self.best, strict=True) if v <= value)
-        return next(reached, math.inf)
+    def take(self) -> tuple[int, Curve]:
+        """The number and the recorded setting of the next trial."""
+        number, config = self.propose()
+        curve = self.table.take(config.architecture, config.parameters)
+        for asked in self.study.get_trials(deepcopy=False)[number:]:
+            point = self.space.flatten(TrialConfig(curve.architecture, curve.parameters))
+            assert point
+            asked.params, asked.distributions = point
+        return number, curve
 
 
 class PolicySearch(VirtualSearch):
     """One search among the recorded settings."""
 
-    def __init__(self, plan: SearchPlan, table: NearestCurves, slots: int, compute: float) -> None:
+    def __init__(
+        self, plan: SearchPlan, policy: Policy, table: NearestCurves, slots: int, compute: float
+    ) -> None:
         """`compute`: CPU-seconds after which no trial starts."""
         super().__init__(slots)
         self.plan, self.table, self.compute = plan, table, compute
         self.record = MemoryRecord(plan)
-        self.scheduler = build_scheduler(self.record)
+        self.scheduler = policy.rule(self.record)
+        self.study = TableStudy(self.record, table)
         self.spent, self.outcome = 0.0, Outcome()
 
     def start(self) -> Any:
         architectures = self.table.architectures
         if self.spent >= self.compute or not architectures:
             return None
-        # A study that is rebuilt from the record, as when a search resumes, knows the settings
-        # that were trained instead of those that were proposed.
-        study = ProposalStudy(self.record, architectures, self.plan.seed)
-        number, config = study.propose()
-        curve = self.table.take(config.architecture, config.parameters)
+        if architectures != [*self.study.space.spaces]:
+            self.study = TableStudy(self.record, self.table)
+        number, curve = self.study.take()
         record = self.record.add(number, TrialConfig(curve.architecture, curve.parameters))
         trial = tune_trial(record, curve=curve, count=0)
         self.scheduler.on_trial_add(None, trial)  # pyright: ignore[reportArgumentType]
@@ -164,24 +175,25 @@ def seconds_until(curve: Curve, count: int) -> float:
     return curve.evaluations[count].seconds if count < len(curve.evaluations) else curve.seconds
 
 
-def plan_of(head: Head, policy: dict[str, Any], seed: int, trials: int) -> SearchPlan:
+def plan_of(head: Head, policy: Policy, seed: int, trials: int) -> SearchPlan:
     """The plan of a search; its images are evaluations, which come at equal shares of a budget."""
     settings = SearchSettings(
         data=Path("data"), output=Path("output"), features="efficientnet-lite0",
         architectures=tuple(head.spaces), images=head.evaluations, evaluate_every=1,
-        trials=trials, finalists=0, seed=seed, **policy,
+        trials=trials, finalists=0, seed=seed, sampler=policy.sampler, scheduler=policy.scheduler,
+        no_published=policy.no_published,
     )  # fmt: skip  # pyright: ignore[reportArgumentType]
     plan = plan_from_settings(settings).replace(own_spaces=head.spaces)
     return plan.started_on("drawn scenes", head.protocol)
 
 
 def simulate(
-    head: Head, curves: Sequence[Curve], policy: dict[str, Any], seed: int, slots: int,
+    head: Head, curves: Sequence[Curve], policy: Policy, seed: int, slots: int,
     compute: float,
 ) -> Outcome:  # fmt: skip
     spaces = {name: space.load() for name, space in head.spaces.items()}
     plan = plan_of(head, policy, seed, len(curves))
-    search = PolicySearch(plan, NearestCurves(spaces, curves), slots, compute)
+    search = PolicySearch(plan, policy, NearestCurves(spaces, curves), slots, compute)
     search.run()
     return search.outcome
 
@@ -191,60 +203,6 @@ def true_value(curve: Curve, last: int) -> float:
     if curve.status != "completed":
         return math.inf
     return mean(evaluation.distance for evaluation in curve.evaluations[-last:])
-
-
-def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The lower quartile, the median and the upper one."""
-    finite = [min(value, 1e9) for value in values]
-    low, middle, high = quantiles(finite, n=4, method="inclusive")
-    return low, middle, high
-
-
-def table(outcomes: dict[str, list[Outcome]], compute: float, run: float) -> Iterator[str]:
-    """A row for each policy; `run`: CPU-seconds of a mean full run."""
-    target = median(outcome.at(compute) for outcome in outcomes[BASELINE])
-    yield (
-        "| Policy | At a third of the compute | At a half | At all of it "
-        f"| Reaches {target:.1f} after | Trials, completed |"
-    )
-    yield "|---|---|---|---|---|---|"
-    for name, searches in outcomes.items():
-        cells = [name]
-        for share in (1 / 3, 1 / 2, 1):
-            low, middle, high = quartiles([search.at(share * compute) for search in searches])
-            cells.append(f"{middle:.1f} ({low:.1f} to {high:.1f})")
-        reached = [search.reaches(target) / compute for search in searches]
-        share = sum(value <= 1 for value in reached) / len(reached)
-        middle = quartiles(reached)[1]
-        text = f"{middle:.2f} of the compute" if middle <= 1 else "more than all"
-        cells.append(f"{text}; {share:.0%} reach it")
-        trials = mean(search.trials for search in searches)
-        cells.append(f"{trials:.0f}, {mean(search.completed for search in searches):.0f}")
-        yield "| " + " | ".join(cells) + " |"
-
-
-def draw(
-    outcomes: dict[str, list[Outcome]], compute: float, run: float, best: float, file: Path
-) -> None:
-    """The medians over the orders against the compute, and the quartiles as bands."""
-    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
-    grid = [compute * step / 300 for step in range(1, 301)]
-    for name, searches in outcomes.items():
-        rows = [quartiles([search.at(spent) for search in searches]) for spent in grid]
-        x, shown = (
-            [s / run for s in grid],
-            [row if row[1] < 1e8 else (math.nan,) * 3 for row in rows],
-        )
-        low, middle, high = zip(*shown, strict=True)
-        (line,) = axes.plot(x, middle, label=name, linewidth=1.6)
-        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.08, linewidth=0)
-    axes.axhline(best, color="gray", linestyle=":", label="best recorded setting")
-    axes.set_xlabel("compute, in mean full runs")
-    axes.set_ylabel("distance at full length of the best completed trial")
-    axes.set_ylim(top=median(search.at(compute / 8) for search in outcomes[BASELINE]))
-    axes.legend(fontsize=8)
-    axes.grid(alpha=0.3)
-    figure.savefig(file, dpi=110)
 
 
 def main() -> None:
@@ -258,7 +216,7 @@ def main() -> None:
     values = sorted(true_value(curve, last) for curve in curves)
     print(f"{len(curves)} settings, {len(runs)} runs, a mean run takes {run:.1f} CPU-seconds")
     print("best recorded values: " + ", ".join(f"{value:.1f}" for value in values[:10]))
-    results = Results(args, head)
+    results = Results(args.results, args.curves, [args.orders, args.slots, args.trials])
     outcomes: dict[str, list[Outcome]] = {}
     for name in args.policies:
         outcomes[name] = results.get(name) or [
@@ -269,28 +227,11 @@ def main() -> None:
         print(
             f"{name}: {mean(outcome.trials for outcome in outcomes[name]):.0f} trials", flush=True
         )
-    print(*table(outcomes, compute, run), sep="\n")
-    draw(outcomes, compute, run, values[0], args.plot)
-
-
-class Results:
-    """Outcomes in a file, so that policies that were simulated before are not simulated again."""
-
-    def __init__(self, args: argparse.Namespace, head: Head) -> None:
-        key = [args.orders, args.slots, args.trials, args.curves.read_bytes().hex()]
-        self.file, self.key = args.results, hashlib.sha256(json.dumps(key).encode()).hexdigest()
-        self.content: dict[str, Any] = {}
-        if self.file and self.file.exists():
-            content = json.loads(self.file.read_text())
-            self.content = content if content.get("key") == self.key else {}
-
-    def get(self, name: str) -> list[Outcome] | None:
-        return [Outcome(**fields) for fields in self.content.get(name, [])] or None
-
-    def keep(self, name: str, outcomes: list[Outcome]) -> None:
-        self.content |= {"key": self.key, name: [vars(outcome) for outcome in outcomes]}
-        if self.file:
-            self.file.write_text(json.dumps(self.content))
+    print(*table(outcomes, compute, BASELINE), sep="\n")
+    draw(
+        outcomes, compute, runs=args.trials, best=values[0], banded=(BASELINE, DEFAULT),
+        file=args.plot,
+    )  # fmt: skip
 
 
 def parse_args() -> argparse.Namespace:
