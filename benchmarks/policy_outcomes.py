@@ -6,13 +6,10 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, median, quantiles
+from statistics import mean
 from typing import Any
 
 import matplotlib.pyplot as plt
-
-UNREACHED = 1e9
-"""Stands for infinity, between whose values no quartile could be computed."""
 
 
 @dataclass
@@ -44,15 +41,16 @@ class Outcome:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The lower quartile, the median and the upper one."""
-    finite = [min(value, UNREACHED) for value in values]
-    low, middle, high = quantiles(finite, n=4, method="inclusive")
+    """The lower quartile, the median and the upper one: values themselves, which may be infinite,
+    so that none lies between a number and infinity."""
+    ranked, last = sorted(values), len(values) - 1
+    low, middle, high = (ranked[round(share * last)] for share in (0.25, 0.5, 0.75))
     return low, middle, high
 
 
 def table(outcomes: dict[str, list[Outcome]], compute: float, baseline: str) -> Iterator[str]:
     """A row for each policy, compared with the policy `baseline` at full compute."""
-    target = median(outcome.at(compute) for outcome in outcomes[baseline])
+    target = quartiles([outcome.at(compute) for outcome in outcomes[baseline]])[1]
     yield (
         "| Policy | At a third of the compute | At a half | At all of it "
         f"| Reaches {target:.1f} after | Trials, completed |"
@@ -88,7 +86,8 @@ def draw(
     shares = [step / 300 for step in range(1, 301)]
     for name, searches in outcomes.items():
         rows = [quartiles([search.at(share * compute) for search in searches]) for share in shares]
-        low, middle, high = ([v if v < UNREACHED else math.nan for v in q] for q in zip(*rows))  # noqa: B905 - of equal length
+        # Matplotlib leaves out what is not finite.
+        low, middle, high = zip(*rows, strict=True)
         x = [share * runs for share in shares]
         (line,) = axes.plot(x, middle, label=name, linewidth=1.5)
         if name in banded:

@@ -22,13 +22,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import mean
+from statistics import mean, variance
 from typing import Any
 
 from policy_outcomes import Outcome, Results, draw, table
 from ray.tune.schedulers import FIFOScheduler
 from recorded_curves import Curve, Head, NearestCurves, read_curves
 from rung_rules import RungRule, Scope
+from scipy.stats import spearmanr
 from virtual_search import VirtualSearch, tune_result, tune_trial
 
 from thermal_search.training.trial_plan import TrialEvaluation
@@ -205,6 +206,44 @@ def true_value(curve: Curve, last: int) -> float:
     return mean(evaluation.distance for evaluation in curve.evaluations[-last:])
 
 
+def agreement(curves: Sequence[Curve], count: int, last: int) -> str:
+    """How well the order after `count` evaluations tells that at full length (Spearman)."""
+    completed = [curve for curve in curves if curve.status == "completed"]
+
+    def correlation(chosen: Sequence[Curve]) -> float:
+        early = [mean(e.distance for e in c.evaluations[:count][-last:]) for c in chosen]
+        return spearmanr(early, [true_value(c, last) for c in chosen]).statistic
+
+    by_name = [[c for c in completed if c.architecture == name] for name in architectures(curves)]
+    within = mean(correlation(group) for group in by_name if len(group) > 2)
+    return (
+        f"rank correlation of {count} evaluations with all: {within:.2f} within an architecture, "
+        f"{correlation(completed):.2f} over all"
+    )
+
+
+def noise(runs: Sequence[Curve], last: int) -> str:
+    """What a seed changes, beside what a setting changes."""
+    values = {run.key: true_value(run, last) for run in runs if run.status == "completed"}
+    seeds: dict[tuple[str, int], list[float]] = {}
+    for (name, number, _), value in values.items():
+        seeds.setdefault((name, number), []).append(value)
+    repeated = [variance(group) for group in seeds.values() if len(group) > 1]
+    between = [
+        variance(v for (name, _, seed), v in values.items() if name == chosen and seed == 0)
+        for chosen in architectures(runs)
+    ]
+    return (
+        f"standard deviation between seeds of a setting {math.sqrt(mean(repeated)):.0f} "
+        f"({len(repeated)} settings), between settings of an architecture "
+        f"{math.sqrt(mean(between)):.0f}"
+    )
+
+
+def architectures(curves: Sequence[Curve]) -> list[str]:
+    return sorted({curve.architecture for curve in curves})
+
+
 def main() -> None:
     args = parse_args()
     silence_libraries()
@@ -216,6 +255,7 @@ def main() -> None:
     values = sorted(true_value(curve, last) for curve in curves)
     print(f"{len(curves)} settings, {len(runs)} runs, a mean run takes {run:.1f} CPU-seconds")
     print("best recorded values: " + ", ".join(f"{value:.1f}" for value in values[:10]))
+    print(*(agreement(curves, count, last) for count in (1, 3, 9)), noise(runs, last), sep="\n")
     results = Results(args.results, args.curves, [args.orders, args.slots, args.trials])
     outcomes: dict[str, list[Outcome]] = {}
     for name in args.policies:
