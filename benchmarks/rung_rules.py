@@ -1,8 +1,8 @@
 """Stopping rules that are not the product's, for search_policies.py: asynchronous successive
 halving (ASHA) whose later rungs compare trials of all architectures.
 
-In the recorded curves every run has about equal compute, so that equal shares of the budget are
-equal compute.
+The recorded runs of most architectures take about equal compute, and those of the most expensive
+ones up to four times as much: equal shares of a budget are equal compute only nearly.
 """
 
 from collections.abc import Sequence

@@ -35,8 +35,9 @@ IMAGES = {
     "pix2pix": 1600, "progressive_gan": 800, "stylegan": 640, "thermalgan": 800, "unit": 640,
     "wgan": 960, "wgan_gp": 480,
 }  # fmt: skip
-"""Budget of a run, in images shown: about equal compute, with a floor of 30 steps. One number for
-each architecture, because seconds measured on a busy machine vary."""
+"""Budget of a run, in images shown: about equal compute, but no fewer than 30 steps, for which the
+most expensive architectures take up to four times as long. One number for each architecture,
+because seconds measured on a busy machine vary."""
 
 Shrink = Callable[[Any], Any]
 
