@@ -9,7 +9,6 @@ is virtual, and the driver handles one event after another as Ray Tune would cal
 
 import argparse
 import hashlib
-import heapq
 import logging
 import os
 import resource
@@ -22,8 +21,9 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from statistics import median
 from tempfile import mkdtemp
-from types import SimpleNamespace
 from typing import Any
+
+from virtual_search import VirtualSearch, tune_result, tune_trial
 
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.callback import SearchCallback
@@ -34,7 +34,7 @@ from thermal_search.tuning.search import silence_libraries
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.shared_study import open_storage
-from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
+from thermal_search.tuning.slots.messages import TrialReport
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.study import ProposalStudy
 from thermal_search.tuning.trial_source import proposed_trials
@@ -65,11 +65,12 @@ class Timer:
             )
 
 
-class SimulatedSearch:
+class SimulatedSearch(VirtualSearch):
     """One search in virtual time."""
 
     def __init__(self, plan: SearchPlan, slots: int, timer: Timer) -> None:
-        self.slots, self.timer = slots, timer
+        super().__init__(slots)
+        self.timer = timer
         self.stopper = SearchStopper("the same command")
         self.record = SearchRecord.of(plan)
         with timer("resume"):
@@ -79,48 +80,28 @@ class SimulatedSearch:
             self.callback.setup()
             self.scheduler = PerArchitectureASHA(self.record)
             self.trials = proposed_trials(self.record)
-        self.events: list[tuple[float, int, Any]] = []
+        self.ended = 0
 
     def run(self) -> None:
-        for _ in range(self.slots):
-            self._start(0.0)
-        done = 0
-        while self.events:
-            now, _, trial = heapq.heappop(self.events)
-            if self._report(trial):
-                done += 1
-                if done % 500 == 0:
-                    print(f"{done:,} trials", *self.timer.rows(), sep="\n  ", file=sys.stderr)
-                self._start(now)
-            else:
-                self._schedule(now, trial)
+        super().run()
         self.callback.finish()
 
-    def _start(self, now: float) -> None:
+    def start(self) -> Any:
         with self.timer("proposal"):
             record = next(self.trials, None)
         if record is None:
-            return
-        config = TrialConfig(record.architecture, record.parameters)
+            return None
         digest = hashlib.sha256(repr(record.parameters).encode()).digest()
-        trial = SimpleNamespace(
-            trial_id=record.id,
-            config=config.to_tune(),
-            quality=digest[0] / 255,
-            speed=1 + digest[1] / 64,
-            images=0,
-            last_result={},
-        )
+        trial = tune_trial(record, quality=digest[0] / 255, speed=1 + digest[1] / 64, images=0)
         with self.timer("start"):
             self.scheduler.on_trial_add(None, trial)
             self.callback.on_trial_start(0, [], trial)
-        self._schedule(now, trial)
+        return trial
 
-    def _schedule(self, now: float, trial: Any) -> None:
-        heapq.heappush(self.events, (now + trial.speed, id(trial), trial))
+    def seconds_to_report(self, trial: Any) -> float:
+        return trial.speed
 
-    def _report(self, trial: Any) -> bool:
-        """Delivers an evaluation; whether the trial ends with it."""
+    def report(self, trial: Any) -> bool:
         trial.images += EVERY
         is_last = trial.images >= IMAGES
         distance = 100 * trial.quality + 4e6 / trial.images
@@ -137,8 +118,7 @@ class SimulatedSearch:
             ),
             baselines={"inverted_grey": {"fid": 60.0}},
         )
-        result = {"status": report.status, "images": trial.images, REPORT: report}
-        trial.last_result = result
+        trial.last_result = result = tune_result(report, trial.images)
         with self.timer("report"):
             decision = self.scheduler.on_trial_result(None, trial, result)
             self.callback.on_trial_result(0, [], trial, result)
@@ -148,6 +128,9 @@ class SimulatedSearch:
         with self.timer("end"):
             self.scheduler.on_trial_complete(None, trial, result)
             self.callback.on_trial_complete(0, [], trial)
+        self.ended += 1
+        if self.ended % 500 == 0:
+            print(f"{self.ended:,} trials", *self.timer.rows(), sep="\n  ", file=sys.stderr)
         return True
 
 
