@@ -30,14 +30,15 @@ from ray.tune.schedulers import FIFOScheduler
 from recorded_curves import Curve, Head, NearestCurves, read_curves
 from rung_rules import RungRule, Scope
 from scipy.stats import spearmanr
-from virtual_search import VirtualSearch, tune_result, tune_trial
+from virtual_driver import VirtualSearch, tune_result, tune_trial
 
 from thermal_search.training.trial_plan import TrialEvaluation
-from thermal_search.tuning.plan import SearchPlan, plan_from_settings
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.search import silence_libraries
 from thermal_search.tuning.settings import SearchSettings
+from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.messages import TrialConfig, TrialReport
 from thermal_search.tuning.study import ProposalStudy
 from thermal_search.tuning.summary import TrialRecord

@@ -23,7 +23,7 @@ from statistics import median
 from tempfile import mkdtemp
 from typing import Any
 
-from virtual_search import VirtualSearch, tune_result, tune_trial
+from virtual_driver import VirtualSearch, tune_result, tune_trial
 
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.callback import SearchCallback
