@@ -37,13 +37,34 @@ WITH_RAY = {
 }
 
 
-class RaySerialScheduling(LoadScopeScheduling):
-    """Runs files that start Ray one after the other in one process, and first, because they take
-    longest; any other test runs in whichever process is free."""
+RAY = "ray:"
+"""The beginning of the scopes of files with Ray."""
+
+LONGEST = ["test_cluster.py", "test_search.py", "test_slots.py", "test_bucket_search.py"]
+"""Files that are tested first, so that the processes end at about the same time."""
+
+
+class RayFirstScheduling(LoadScopeScheduling):
+    """One process tests the files that start Ray, each as a whole, because their searches disturb
+    each other; any other test runs in whichever process is free. At the end all help with Ray."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.split("::")[0]).name
-        return "ray" if file in WITH_RAY else nodeid
+        return f"{RAY}{file}" if file in WITH_RAY else nodeid
+
+    def _assign_work_unit(self, node) -> None:
+        def place(scope: str) -> int:
+            file = scope.removeprefix(RAY)
+            return LONGEST.index(file) if file in LONGEST else len(LONGEST)
+
+        with_ray = [scope for scope in self.workqueue if scope.startswith(RAY)]
+        if node is self.nodes[0]:
+            chosen = min(with_ray, key=place, default=None)
+        else:
+            chosen = next((scope for scope in self.workqueue if not scope.startswith(RAY)), None)
+        if chosen:
+            self.workqueue.move_to_end(chosen, last=False)
+        super()._assign_work_unit(node)
 
 
 def pytest_addoption(parser):
@@ -77,7 +98,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_xdist_make_scheduler(config, log):
-    return RaySerialScheduling(config, log)
+    return RayFirstScheduling(config, log)
 
 
 @pytest.fixture(scope="session")
