@@ -169,7 +169,7 @@ def test_registered_version_is_the_champion_of_its_trial(search):
     assert info.saved_input_example_info
     files = [path.name for path in (search / "mlflow-artifacts").rglob("*")]
     assert {"generator.safetensors", "served_model.py"} <= set(files)
-    assert not [name for name in files if name.endswith((".pkl", ".pyc"))]
+    assert not [name for name in files if name.endswith(".pkl")]
     assert "MLFLOW_TRACKING_URI" not in os.environ
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,8 +132,7 @@ def _train(
             evaluate_every=1,
             precision=precision,
         )
-        # It is never evaluated.
-        trial = Trial(plan, _random_frames(size), cast(Any, None), WorkerGroup(), device)
+        trial = Trial(plan, _random_frames(size), None, WorkerGroup(), device)
     trial.translator.train()
     trial.progress.images = 1  # growth has finished
     _reset_peak(device)

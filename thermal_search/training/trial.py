@@ -67,16 +67,19 @@ class Trial:
         self,
         plan: TrialPlan,
         data: WorkerFrames,
-        evaluator: Evaluator,
+        evaluator: Evaluator | None,
         group: WorkerGroup,
         device: torch.device,
     ) -> None:
-        self.plan, self.evaluator, self.group, self.device = plan, evaluator, group, device
+        """`evaluator`: None for a trial whose steps are only timed."""
+        self.plan, self.group, self.device = plan, group, device
+        self._evaluator = evaluator
         start = plan.applicable_start
         # All workers build the same networks; afterwards their random draws differ.
         torch.manual_seed(plan.seed)
         self.translator = _build(plan, data.size).to(device)
-        _require_other_networks(self.translator, evaluator)
+        if evaluator:
+            _require_other_networks(self.translator, evaluator)
         self.translator.to(memory_format=fastest_memory_format(self.translator, device))
         # A setting of the whole process, which runs one trial at a time.
         torch.backends.cudnn.benchmark = use_cudnn_benchmark(self.translator, device)
@@ -105,6 +108,11 @@ class Trial:
             autocast=self.autocast,
             device=device,
         )
+
+    @property
+    def evaluator(self) -> Evaluator:
+        assert self._evaluator, "a trial whose steps are only timed is not evaluated"
+        return self._evaluator
 
     @property
     def history(self) -> list[TrialEvaluation]:

@@ -124,7 +124,7 @@ class PerArchitectureScheduler(FIFOScheduler):
         decision = rule.on_trial_result(tune_controller, Competitor(id), result)
         if decision == self.STOP and rule.last_comparison:
             self.stop_reasons[id] = rule.last_comparison.describe(
-                images, self.record.objective.axes[0], trial.config["architecture"]
+                images, str(self.record.objective.axes[0]), trial.config["architecture"]
             )
         return decision
 
