@@ -40,7 +40,7 @@ WITH_RAY = {
 RAY = "ray:"
 """The beginning of the scopes of files with Ray."""
 
-LONGEST = ["test_cluster.py", "test_search.py", "test_slots.py", "test_bucket_search.py"]
+LONGEST = ["test_search.py", "test_cluster.py", "test_slots.py", "test_bucket_search.py"]
 """Files that are tested first, so that the processes end at about the same time."""
 
 
