@@ -320,7 +320,7 @@ class TestEveryState:
 
 class TestAnalysis:
     def test_the_parameter_that_matters_is_the_most_important(self, tmp_path):
-        record = searched(tmp_path, ("pix2pix",), 60)
+        record = searched(tmp_path, ("pix2pix",), 150)
         analysis = analyze(record, "pix2pix")
         shares = [parameter.importance for parameter in analysis.parameters]
 
