@@ -320,7 +320,7 @@ class TestEveryState:
 
 class TestAnalysis:
     def test_the_parameter_that_matters_is_the_most_important(self, tmp_path):
-        record = searched(tmp_path, ("pix2pix",), 150)
+        record = searched(tmp_path, ("pix2pix",), 60)
         analysis = analyze(record, "pix2pix")
         shares = [parameter.importance for parameter in analysis.parameters]
 
@@ -334,8 +334,8 @@ class TestAnalysis:
         counts = [len(trial.history) for trial in record.ranking()]
 
         assert analysis.compared_trials == sum(c >= analysis.compared_at for c in counts)
-        assert analysis.compared_trials >= MIN_TRIALS
-        assert sum(c > analysis.compared_at for c in counts) < MIN_TRIALS
+        assert analysis.compared_trials >= len(counts) / 2 >= MIN_TRIALS
+        assert sum(c > analysis.compared_at for c in counts) < len(counts) / 2
 
 
 class TestGallery:

@@ -6,6 +6,7 @@ Parameters are conditional on their architecture, so each architecture is analyz
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import optuna
@@ -21,6 +22,10 @@ from thermal_search.tuning.summary import TrialRecord
 
 MIN_TRIALS = 10
 """Fewer trials say nothing about a parameter's importance."""
+
+COMPARED_FRACTION = 0.5
+"""Least fraction of the trials that are compared: of the few that early stopping leaves, all have
+good values of what matters, so that it would seem not to matter."""
 
 GOOD_TRIALS = 5
 """PED-ANOVA compares the best trials with all: Optuna advises that these are at least so many."""
@@ -71,8 +76,8 @@ def analyze(record: SearchRecord, architecture: str) -> Analysis:
     """The analysis of all evaluated trials of an architecture.
 
     Importances compare trials after equal parts of their budgets, as a trial that was stopped early
-    has a higher objective for that reason alone: at the latest evaluation that `MIN_TRIALS` trials
-    have reached. With two objectives they are those of the first.
+    has a higher objective for that reason alone: at the latest evaluation that half of the
+    trials, and `MIN_TRIALS` of them, have reached. With two objectives they are those of the first.
     """
     space = record.plan.search_space()
     points: dict[str, tuple[dict[str, Any], dict[str, BaseDistribution]]] = {}
@@ -124,7 +129,7 @@ def _comparable(trials: Sequence[TrialRecord]) -> tuple[list[TrialRecord], int]:
     counts = sorted((len(trial.history) for trial in trials), reverse=True)
     if len(counts) < MIN_TRIALS:
         return [], 0
-    evaluations = counts[MIN_TRIALS - 1]
+    evaluations = counts[max(MIN_TRIALS, ceil(COMPARED_FRACTION * len(counts))) - 1]
     return [trial for trial in trials if len(trial.history) >= evaluations], evaluations
 
 
