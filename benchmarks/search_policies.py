@@ -1,6 +1,6 @@
 """What each search policy buys: simulated searches among recorded settings.
 
-    python benchmarks/search_policies.py [--curves benchmarks/learning_curves.jsonl.gz]
+    python benchmarks/search_policies.py CURVES
 
 The samplers and the schedulers are the product's, driven in virtual time. A sampler proposes a
 setting of the small spaces; the search then has the nearest recorded setting of that architecture
@@ -279,7 +279,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--curves", type=Path, default=FOLDER / "learning_curves.jsonl.gz")
+    parser.add_argument("curves", type=Path, help="a file of learning_curves.py")
     parser.add_argument("--orders", type=int, default=50, help="searches of each policy")
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--trials", type=int, default=60, help="full runs that the compute is for")

@@ -12,8 +12,7 @@ from training_helpers import plan_of, trial_of
 
 from thermal_search.architectures import build
 from thermal_search.errors import SearchError, SettingsError, WeightsUnavailable
-from thermal_search.networks import perceptual
-from thermal_search.networks.perceptual import perceptual_loss
+from thermal_search.networks.perceptual_loss import _load, perceptual_loss
 from thermal_search.tuning.first_settings import read_first
 
 ON = {"perceptual_network": "efficientnet-lite0"}
@@ -62,7 +61,7 @@ def test_small_images_of_growing_networks_are_enlarged(size):
 
 
 def test_first_use_of_a_network_draws_nothing():
-    perceptual._load.cache_clear()
+    _load.cache_clear()
     state = torch.get_rng_state()
     loss(images(), images())
 
@@ -145,7 +144,7 @@ def test_first_setting_cannot_ask_for_it_either(tmp_path):
 
 def test_vgg_needs_its_weights_in_torchs_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    perceptual._load.cache_clear()
+    _load.cache_clear()
     with pytest.raises(
         WeightsUnavailable, match=r"perceptual_network vgg16 needs torchvision's weights in .*vgg16"
     ):
@@ -165,4 +164,4 @@ def test_vgg_needs_its_weights_in_torchs_folder(tmp_path, monkeypatch):
 
     assert perceptual_loss("vgg16", images(), images()) == 0
     assert perceptual_loss("vgg16", images(seed=1), images()) > 0.01
-    perceptual._load.cache_clear()
+    _load.cache_clear()

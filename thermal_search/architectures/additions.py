@@ -10,11 +10,20 @@ from thermal_search.images import Rgb, Thermal
 from thermal_search.losses import pixel_loss
 from thermal_search.networks.condition import RgbEncoder
 from thermal_search.networks.diff_augment import diff_augment
-from thermal_search.networks.perceptual import PerceptualNetwork, perceptual_loss
+from thermal_search.networks.perceptual_loss import PerceptualNetwork, perceptual_loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchConfig(Config):
+class AugmentConfig(Config):
+    """The field of `augmented`."""
+
+    diff_augment: bool = False
+    """Whether the discriminators score augmented images (see `diff_augment`). Not part of the
+    papers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchConfig(AugmentConfig):
     """For discriminators of patches: pix2pix, CycleGAN, UNIT and ThermalGAN."""
 
     spectral_norm: bool = False
@@ -25,9 +34,6 @@ class PatchConfig(Config):
 
     r1_gamma: float = 1.0
     """Twice the weight of R1. The score of an image is the mean over its patches."""
-
-    diff_augment: bool = False
-    """Whether the discriminators score augmented images (see `diff_augment`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +53,7 @@ class PerceptualConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairedConfig(PerceptualConfig):
+class PairedConfig(PerceptualConfig, AugmentConfig):
     """For paired architectures without a pixel loss: the fields of `similarity_terms` and
     `scored_images`."""
 
@@ -56,10 +62,6 @@ class PairedConfig(PerceptualConfig):
 
     l1_weight: float = 100.0
     """Weight of the L1 loss. The adversarial term has weight 1."""
-
-    diff_augment: bool = False
-    """Whether the discriminator scores augmented images (see `diff_augment`). Not part of the
-    paper."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +92,15 @@ def perceptual_terms(config: PerceptualConfig, fake: Thermal, real: Thermal) -> 
     return {"perceptual": config.perceptual_weight * loss}
 
 
-def scored_images(config: PairedConfig, rgb: Rgb, thermal: Thermal) -> tuple[Rgb, Thermal]:
-    """The pairs that a discriminator scores: augmented ones, if `diff_augment` is on."""
+def augmented(config: AugmentConfig, images: Tensor, channels: int = 1) -> Tensor:
+    """What a discriminator scores in place of `images`, of which the last `channels` are not a
+    condition: augmented images, if `diff_augment` is on."""
+    return diff_augment(images, channels) if config.diff_augment else images
+
+
+def scored_images(config: AugmentConfig, rgb: Rgb, thermal: Thermal) -> tuple[Rgb, Thermal]:
+    """The pairs that a discriminator scores, if it takes both images apart."""
     if not config.diff_augment:
         return rgb, thermal
-    augmented = diff_augment(torch.cat([rgb, thermal], dim=1), 1)
-    rgb, thermal = augmented.split([3, 1], dim=1)
+    rgb, thermal = augmented(config, torch.cat([rgb, thermal], dim=1)).split([3, 1], dim=1)
     return rgb, thermal

@@ -15,12 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.additions import PatchConfig
+from thermal_search.architectures.additions import PatchConfig, augmented
 from thermal_search.architectures.translator import Player, Translator, Turn, adam_player
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import ADVERSARIAL_LOSSES, patch_r1_penalty
 from thermal_search.networks import ImagePool, PatchDiscriminator, ResidualTranslator, initialize
-from thermal_search.networks.diff_augment import diff_augment
 from thermal_search.networks.patch import fitting_layers
 from thermal_search.networks.residual import published_blocks
 
@@ -165,7 +164,7 @@ class CycleGAN(Translator):
 
     def _augmented(self, images: Tensor) -> Tensor:
         """What a discriminator scores in place of `images`."""
-        return diff_augment(images, images.shape[1]) if self.config.diff_augment else images
+        return augmented(self.config, images, images.shape[1])
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
-from thermal_search.architectures.additions import DecoderConfig, similarity_terms
+from thermal_search.architectures.additions import DecoderConfig, augmented, similarity_terms
 from thermal_search.architectures.translator import (
     OptimizerConfig,
     Player,
@@ -31,7 +31,6 @@ from thermal_search.losses import ADVERSARIAL_LOSSES
 from thermal_search.networks import ConditionPyramid
 from thermal_search.networks.condition import RgbEncoder
 from thermal_search.networks.deep_convolutional import dcgan_channels
-from thermal_search.networks.diff_augment import diff_augment
 
 THUMBNAIL_SIZE = 8
 """Height and width of the RGB image at the generator's dense layers."""
@@ -147,7 +146,7 @@ class GAN(Translator):
         yield Turn("generator", terms)
 
     def _score(self, thermal: Thermal) -> Float[Tensor, "batch"]:
-        return self.discriminator(diff_augment(thermal, 1) if self.config.diff_augment else thermal)
+        return self.discriminator(augmented(self.config, thermal))
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         if self.config.optimizer == "adam":

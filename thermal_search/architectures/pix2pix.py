@@ -20,7 +20,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.additions import PatchConfig, PerceptualConfig, perceptual_terms
+from thermal_search.architectures.additions import (
+    PatchConfig,
+    PerceptualConfig,
+    augmented,
+    perceptual_terms,
+)
 from thermal_search.architectures.translator import Translator, Turn, adam_players
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import (
@@ -30,7 +35,6 @@ from thermal_search.losses import (
     patch_r1_penalty,
 )
 from thermal_search.networks import ResidualTranslator, UNet, initialize
-from thermal_search.networks.diff_augment import diff_augment
 from thermal_search.networks.patch import feature_matching_loss, patch_discriminators
 from thermal_search.networks.residual import published_blocks
 from thermal_search.networks.spectral_norm import apply_spectral_norm
@@ -160,8 +164,7 @@ class Pix2Pix(Translator):
 
     def _scores(self, rgb: Rgb, thermal: Thermal) -> list[Tensor]:
         """The patches' scores at each scale."""
-        pair = _pair(rgb, thermal)
-        return self.discriminator(diff_augment(pair, 1) if self.config.diff_augment else pair)
+        return self.discriminator(augmented(self.config, _pair(rgb, thermal)))
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)

@@ -11,7 +11,6 @@ temperatures; FLIR has none, so here they are computed from the thermal image. S
 BicycleGAN, stage two pix2pix. Needs aligned pairs.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,12 +18,16 @@ from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.additions import PatchConfig, PerceptualConfig, perceptual_terms
+from thermal_search.architectures.additions import (
+    PatchConfig,
+    PerceptualConfig,
+    augmented,
+    perceptual_terms,
+)
 from thermal_search.architectures.translator import (
     Player,
     Translator,
@@ -41,7 +44,7 @@ from thermal_search.losses import (
     pixel_loss,
 )
 from thermal_search.networks import MultiScale, PatchDiscriminator, UNet, initialize
-from thermal_search.networks.diff_augment import diff_augment
+from thermal_search.networks.latent_encoder import LatentEncoder
 from thermal_search.networks.patch import (
     feature_matching_loss,
     fitting_layers,
@@ -132,7 +135,7 @@ class ThermalGAN(Translator):
         self.generator = TwoStageGenerator(config)
         self.uses_predicted_base = False
         self.encoder = initialize(
-            BaseEncoder(size=config.size, latent_size=config.latent_size, width=config.width)
+            LatentEncoder(size=config.size, latent_size=config.latent_size, width=config.width)
         )
         self.encoded_discriminator = self._base_discriminator()
         self.random_discriminator = self._base_discriminator()
@@ -229,13 +232,13 @@ class ThermalGAN(Translator):
 
         encoded_loss = discriminator_loss(
             loss,
-            self.encoded_discriminator(self._augmented(real)),
-            self.encoded_discriminator(self._augmented(encoded.detach())),
+            self.encoded_discriminator(augmented(config, real)),
+            self.encoded_discriminator(augmented(config, encoded.detach())),
         )
         random_loss = discriminator_loss(
             loss,
-            self.random_discriminator(self._augmented(other_real)),
-            self.random_discriminator(self._augmented(random.detach())),
+            self.random_discriminator(augmented(config, other_real)),
+            self.random_discriminator(augmented(config, random.detach())),
         )
         terms = {"encoded": 0.5 * encoded_loss, "random": 0.5 * random_loss}
         if config.r1:
@@ -244,8 +247,8 @@ class ThermalGAN(Translator):
             terms["r1_random"] = weight * patch_r1_penalty(self.random_discriminator, other_real)
         yield Turn("base_discriminators", terms)
 
-        encoded_scores = self.encoded_discriminator(self._augmented(encoded))
-        random_scores = self.random_discriminator(self._augmented(random))
+        encoded_scores = self.encoded_discriminator(augmented(config, encoded))
+        random_scores = self.random_discriminator(augmented(config, random))
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
         yield Turn(
             "base",
@@ -258,10 +261,6 @@ class ThermalGAN(Translator):
                 * F.l1_loss(self._recovered_code(random), random_code),
             },
         )
-
-    def _augmented(self, images: Tensor) -> Tensor:
-        """What a discriminator scores in place of `images`, whose last channel is thermal."""
-        return diff_augment(images, 1) if self.config.diff_augment else images
 
     def _recovered_code(self, base: Thermal) -> Latent:
         """The mean code of a generated base.
@@ -289,7 +288,7 @@ class ThermalGAN(Translator):
             return torch.cat([condition, contrast], dim=1)
 
         def scores(contrast: Thermal) -> list[Tensor]:
-            return self.contrast_discriminator(self._augmented(pair(contrast)))
+            return self.contrast_discriminator(augmented(config, pair(contrast)))
 
         adversarial = discriminator_loss(loss, scores(real), scores(fake.detach()))
         terms = {"adversarial": 0.5 * adversarial}
@@ -369,47 +368,3 @@ class TwoStageGenerator(nn.Module):
         base = self.base(rgb, z)
         contrast = self.contrast(torch.cat([base, rgb], dim=1))
         return (base + self.contrast_range * contrast).clamp(-1, 1)
-
-
-class BaseEncoder(nn.Module):
-    """Maps a base image to the mean and the log variance of its code."""
-
-    def __init__(self, *, size: int, latent_size: int = 8, width: int = 64) -> None:
-        super().__init__()
-        blocks = min(4, int(math.log2(size)) - 4)
-        channels = [width * min(4, level) for level in range(1, blocks + 2)]
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, width, 4, 2, 1),
-            *(DownBlock(*pair) for pair in itertools.pairwise(channels)),
-            nn.LeakyReLU(0.2),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-        )
-        self.mean = nn.Linear(channels[-1], latent_size)
-        self.log_variance = nn.Linear(channels[-1], latent_size)
-
-    def forward(
-        self, base: Thermal
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
-        features = self.layers(base)
-        return self.mean(features).float(), self.log_variance(features).float()
-
-
-class DownBlock(nn.Module):
-    """A residual block that halves the size by average pooling."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.InstanceNorm2d(in_channels),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(in_channels, in_channels, 3, 1, 1),
-            nn.InstanceNorm2d(in_channels),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(in_channels, out_channels, 3, 1, 1),
-            nn.AvgPool2d(2),
-        )
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(in_channels, out_channels, 1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.layers(features) + self.shortcut(features)

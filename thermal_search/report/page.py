@@ -27,7 +27,8 @@ from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TEST_GRID, grid_name
 from thermal_search.tuning.analysis import Analysis
 from thermal_search.tuning.ownership import require_free
-from thermal_search.tuning.record import REPORT_FILE, SearchRecord
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.record_files import REPORT_FILE
 from thermal_search.tuning.summary import TrialRecord
 
 PACKAGE = "thermal_search.report"

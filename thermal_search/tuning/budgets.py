@@ -1,5 +1,6 @@
 """How long each trial trains: as many images as any other, or as much compute."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
@@ -20,6 +21,9 @@ DEFAULT_COMPUTE = 200_000
 
 REFERENCE = "pix2pix"
 """The architecture whose published point is the unit of compute."""
+
+
+log = logging.getLogger(__name__)
 
 
 class Speed(Section):
@@ -125,8 +129,14 @@ class Budgets:
         published point. SearchError if that cannot be counted either."""
         try:
             return cost_of(config.architecture, self.size, config.parameters)
-        except Exception:
+        except Exception as error:
             published = self.published(config.architecture)
+            log.warning(
+                "What a setting of %s costs cannot be counted (%s): its trial has the budget of "
+                "the published point.",
+                config.architecture,
+                _line(error),
+            )
         try:
             return cost_of(published.architecture, self.size, published.parameters)
         except Exception as error:

@@ -8,7 +8,6 @@ import ray
 
 from thermal_search.architectures import from_file
 from thermal_search.architectures.from_file import SourceFile
-from thermal_search.choices import Precision
 from thermal_search.errors import SearchError
 from thermal_search.tuning.budgets import REFERENCE, Budgets, Calibration, Speed
 from thermal_search.tuning.plan import SearchPlan
@@ -23,31 +22,17 @@ START_SECONDS = 20.0
 
 
 @ray.remote(max_retries=0)
-def _measure(
-    architecture: str,
-    parameters: Mapping[str, Any],
-    size: int,
-    seconds: float,
-    threads: int,
-    precision: Precision,
-    use_gpu: bool,
-    own: tuple[SourceFile, ...],
-) -> Any:
-    """A Measurement, or the sentence that says why there is none."""
+def _measure(own: tuple[SourceFile, ...], architecture: str, **setting: Any) -> Any:
+    """A Measurement (see `speed.measure`), or the sentence that says why there is none.
+
+    `own`: the files of architectures that are not the package's.
+    """
     from thermal_search.training.speed import measure
 
     try:
         for file in own:
             from_file.register(file)
-        return measure(
-            architecture,
-            parameters,
-            size=size,
-            seconds=seconds,
-            threads=threads,
-            precision=precision,
-            use_gpu=use_gpu,
-        )
+        return measure(architecture, **setting)
     except Exception as error:
         return _line(error)
 
@@ -64,7 +49,7 @@ def calibrate(plan: SearchPlan, size: int, placement: SlotPlacement) -> tuple[Ca
     waiting = sorted(points, key=lambda name: name != REFERENCE)
     seconds = (SECONDS - START_SECONDS) * placement.slots / len(points)
     gpus = placement.resources_per_worker.get("GPU", 0.0)
-    remote = _measure.options(num_cpus=placement.resources_per_worker["CPU"], num_gpus=gpus)
+    remote: Any = _measure.options(num_cpus=placement.resources_per_worker["CPU"], num_gpus=gpus)
     own = tuple(from_file.registered[name] for name in plan.own_architectures)
     ends = time.monotonic() + SECONDS
     running: dict[Any, str] = {}
@@ -75,14 +60,14 @@ def calibrate(plan: SearchPlan, size: int, placement: SlotPlacement) -> tuple[Ca
             name = waiting.pop(0)
             share = min(seconds, ends - time.monotonic())
             reference = remote.remote(
-                name,
-                points[name],
-                size,
-                share,
-                placement.threads_per_worker,
-                plan.precision,
-                gpus > 0,
                 own,
+                name,
+                parameters=points[name],
+                size=size,
+                seconds=share,
+                threads=placement.threads_per_worker,
+                precision=plan.precision,
+                use_gpu=gpus > 0,
             )
             running[reference] = name
         done, _ = ray.wait(list(running), timeout=max(ends - time.monotonic(), 0.0))

@@ -31,7 +31,8 @@ from thermal_search.tuning.plan import FILE as PLAN
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
 from thermal_search.tuning.ranking_text import compare_trial
-from thermal_search.tuning.record import BASELINES_FILE, REPORT_FILE, Phase, SearchRecord
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.record_files import BASELINES_FILE, REPORT_FILE, Phase
 from thermal_search.tuning.search_note import search_note
 from thermal_search.tuning.shared_study import SharedStudy
 from thermal_search.tuning.slots.mailbox import stop_slots

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable
 
-from thermal_search.tuning.record import Phase, SearchRecord
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.record_files import Phase
 from thermal_search.tuning.summary import OUT_OF_TIME, UNFINISHED, TimeFile
 from thermal_search.tuning.time_left import TrialTimes, retraining_seconds
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal
 
 from thermal_search.documents import Document
 from thermal_search.errors import SearchError
-from thermal_search.tuning.budgets import DEFAULT_COMPUTE, REFERENCE
 from thermal_search.tuning.first_settings import Setting
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
@@ -123,13 +122,6 @@ def _difference(plan: SearchPlan, earlier: SearchPlan) -> str:
         return "another protocol"
     if earlier.is_calibrated or plan.needs_calibration:
         return "trials whose budgets follow from --hours"
-    if _length(plan) != _length(earlier):
-        return f"trials of {_length(earlier)} instead of {_length(plan)}"
+    if plan.length_text != earlier.length_text:
+        return f"trials of {earlier.length_text} instead of {plan.length_text}"
     return ""
-
-
-def _length(plan: SearchPlan) -> str:
-    """How long a trial trains."""
-    if plan.images:
-        return f"{plan.images:,} images"
-    return f"the compute of {plan.compute or DEFAULT_COMPUTE:,} images of {REFERENCE}"

@@ -10,7 +10,8 @@ from thermal_search.tuning.budgets import DEFAULT_COMPUTE, Budgets, Calibration
 from thermal_search.tuning.calibrate import calibrate, unit_seconds
 from thermal_search.tuning.hours import SearchTime, compute_for
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.record import Phase, SearchRecord
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.record_files import Phase
 from thermal_search.tuning.settings_to_plan import DEFAULT_TRIALS
 from thermal_search.tuning.slots.config import SlotPlacement
 from thermal_search.tuning.slots.messages import TrialConfig

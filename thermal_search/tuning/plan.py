@@ -46,7 +46,7 @@ from thermal_search.tuning.space_flags import (
 )
 
 FILE = "search.json"
-FILES = {"space", "architecture_file", "first"}
+NAMED_FILES = {"space", "architecture_file", "first"}
 """Files that a person names: a plan holds what was in them, and never their names."""
 
 
@@ -183,15 +183,21 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         return bool(self.hours) and not self.images and not self.compute
 
     @property
-    def budget_text(self) -> str:
-        """How long each trial trains, for people."""
+    def length_text(self) -> str:
+        """How long a trial trains if nothing was measured, for people."""
         if self.images:
-            return f"{self.images:,} images each, evaluated every {self.evaluate_every:,}"
+            return f"{self.images:,} images"
+        return f"the compute of {self.compute or DEFAULT_COMPUTE:,} images of {REFERENCE}"
+
+    @property
+    def budget_text(self) -> str:
+        """How long each trial trains, and how often it is evaluated, for people."""
+        if self.images:
+            return f"{self.length_text} each, evaluated every {self.evaluate_every:,}"
         times = f"evaluated {EVALUATIONS_PER_TRIAL} times"
         if self.is_calibrated and self.hours:
             return f"equal compute by --hours {self.hours:g}, {times}"
-        compute = self.compute or DEFAULT_COMPUTE
-        return f"the compute of {compute:,} images of {REFERENCE} each, {times}"
+        return f"{self.length_text} each, {times}"
 
     @property
     def trials_text(self) -> str:
@@ -222,7 +228,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         params = self.model_dump(
             exclude={
                 "version", "is_calibrated", "inception_weights", "lpips_weights", "protocol",
-                "own_spaces", "first_settings", *FILES,
+                "own_spaces", "first_settings", *NAMED_FILES,
             }
         )  # fmt: skip
         params |= {"data": self.data.name, "output": self.output.name}

@@ -11,9 +11,16 @@ from rich.text import Text
 from thermal_search.evaluation.baselines import TRIVIAL_BASELINE
 from thermal_search.evaluation.comparison import display_name
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.record import Phase, SearchRecord
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.record_files import Phase
 from thermal_search.tuning.summary import UNFINISHED, TrialRecord
 from thermal_search.tuning.time_left import Estimate
+
+ESTIMATE_INTERVAL_S = 2.0
+"""Least time between two estimates of the time left."""
+
+ESTIMATE_SHARE = 0.02
+"""Largest share of the time that goes into estimates: of thousands of trials they take long."""
 
 SHOWN_TRIALS = 12
 """Rows of the table: all running trials, and the best of the others."""
@@ -37,6 +44,10 @@ class Progress:
             self.total = 0
         self.console = console or Console()
         self.estimate = estimate
+        self.expected_end: float | None = None
+        """When the search ends, by `time.monotonic` and the last estimate."""
+
+        self.next_estimate = 0.0
         self.started = time.monotonic()
         self.images_before = self._images()
         self.slots: list[str | None] = []
@@ -110,9 +121,19 @@ class Progress:
         words: list[str] = []
         if shown:
             words.append(f"{shown / (time.monotonic() - self.started):.1f} images/s")
-        if self.estimate and (seconds := self.estimate()) is not None:
-            words.append(f"at most {_duration(seconds)} left")
+        if (seconds := self._seconds_left()) is not None:
+            words.append(f"at most {_duration(round(seconds))} left")
         return words
+
+    def _seconds_left(self) -> float | None:
+        """The last estimate, less the time since: each one looks at every trial of the search."""
+        now = time.monotonic()
+        if self.estimate and now >= self.next_estimate:
+            estimate = self.estimate()
+            self.expected_end = None if estimate is None else now + estimate
+            took = time.monotonic() - now
+            self.next_estimate = now + max(ESTIMATE_INTERVAL_S, took / ESTIMATE_SHARE)
+        return None if self.expected_end is None else max(self.expected_end - now, 0.0)
 
     def _trials(self) -> Sequence[TrialRecord]:
         is_retraining = self.phase == "retrainings"

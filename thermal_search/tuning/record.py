@@ -13,9 +13,7 @@ import contextlib
 import errno
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 from thermal_search.checkpoint import GENERATOR
 from thermal_search.documents import backup_of
@@ -30,10 +28,16 @@ from thermal_search.tuning.ownership import gone
 from thermal_search.tuning.plan import FILE as PLAN_FILE
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record_faults import (
-    fault_of,
-    fault_of_baselines,
     retraining_id,
     trial_id,
+)
+from thermal_search.tuning.record_files import (
+    BASELINES_FILE,
+    TIME_FILE,
+    TRIAL_FILE,
+    Phase,
+    read_baselines,
+    read_trials,
 )
 from thermal_search.tuning.slots.messages import TrialConfig, TrialReport
 from thermal_search.tuning.summary import (
@@ -52,25 +56,11 @@ from thermal_search.tuning.summary import (
     TrialRecord,
 )
 
-Phase = Literal["trials", "retrainings"]
-"""What a run of Ray Tune trains: the trials of the search, or its finalists with further seeds.
-Also the name of the folder that holds them."""
-
-TRIAL_FILE = "trial.json"
-FILES: dict[Phase, type[TrialFile]] = {"trials": TrialFile, "retrainings": RetrainingFile}
-BASELINES_FILE = "baselines.json"
-TIME_FILE = "time.json"
-REPORT_FILE = "report.html"
-"""What `thermal-search report` writes to the output."""
-
 SUMMARY_INTERVAL_S = 2.0
 """Least time between two versions of summary.json."""
 
 SUMMARY_SHARE = 0.05
 """Largest share of the time that goes into writing it: of thousands of trials it is large."""
-
-READERS = 32
-"""Trial files that are read at the same time: in a bucket each takes a round trip."""
 
 
 class SearchRecord:
@@ -98,43 +88,16 @@ class SearchRecord:
     def of(cls, plan: SearchPlan) -> "SearchRecord":
         """The record in a plan's output folder; empty if nothing has been trained."""
         record = cls(plan)
-        try:
-            baselines = BaselinesFile.read_or_backup(record.output / BASELINES_FILE)
-            for split in (baselines.validation, baselines.test):
-                if fault := fault_of_baselines(split, record.objective):
-                    raise SearchError(
-                        f"{record.output / BASELINES_FILE} is damaged ({fault}): "
-                        f"{BaselinesFile.REMEDY}."
-                    )
-            record.baselines, record.test_baselines = baselines.validation, baselines.test
-        except FileNotFoundError:
-            pass
+        baselines = read_baselines(record.output, record.objective)
+        record.baselines, record.test_baselines = baselines.validation, baselines.test
         with contextlib.suppress(FileNotFoundError):
             record.time = TimeFile.read_or_backup(record.output / TIME_FILE)
-        for trial in record._read("trials"):
+        for trial in read_trials(record.output, "trials", record.objective, record.metric):
             record.trials[trial.id] = trial
-        for trial in record._read("retrainings"):
+        for trial in read_trials(record.output, "retrainings", record.objective, record.metric):
             if isinstance(trial, RetrainingRecord):
                 record.retrainings[trial.id] = trial
         return record
-
-    def _read(self, phase: Phase) -> list[TrialRecord]:
-        """The trials of a phase in the order of their numbers. A folder without a file of its trial
-        is of one that was cut off before it began."""
-
-        def read(folder: Location) -> TrialRecord | None:
-            file = folder / TRIAL_FILE
-            try:
-                trial = FILES[phase].read_or_backup(file).trial
-            except FileNotFoundError:
-                return None
-            if fault := fault_of(trial, folder.name, self.objective, self.metric):
-                raise SearchError(f"{file} is damaged ({fault}): {TrialFile.REMEDY}.")
-            return trial
-
-        with ThreadPoolExecutor(READERS) as threads:
-            trials = threads.map(read, (self.output / phase).list())
-        return sorted(filter(None, trials), key=lambda trial: (trial.number, trial.id))
 
     @property
     def summary(self) -> Summary:

@@ -33,7 +33,8 @@ from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.pace import CALIBRATION_FILE, Pace, calibration_of
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.record import FILES, Phase, SearchRecord
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.record_files import TRIAL_FILES, Phase
 from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.short_budgets import warn_if_short
@@ -171,7 +172,7 @@ def _remove_unfinished(output: Location) -> None:
     """Removes what a killed search has left unfinished. A bucket has no such files."""
     if local := output.local:
         remove_unfinished(local.iterdir())
-        for phase in FILES:
+        for phase in TRIAL_FILES:
             remove_unfinished((local / phase).rglob(".unfinished-*"))
 
 

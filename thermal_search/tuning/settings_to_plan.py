@@ -13,7 +13,7 @@ from thermal_search.tuning.budgets import EVALUATIONS_PER_TRIAL
 from thermal_search.tuning.first_settings import read_first
 from thermal_search.tuning.objective import PARETO
 from thermal_search.tuning.own_code import OwnCode, read_own_code, require_code
-from thermal_search.tuning.plan import FILES, SearchPlan
+from thermal_search.tuning.plan import NAMED_FILES, SearchPlan
 from thermal_search.tuning.settings import ALL, MAX_TRIALS, SearchSettings
 
 DEFAULT_TRIALS = 60
@@ -69,7 +69,7 @@ def plan_from_settings(settings: SearchSettings, *, resume: bool = False) -> Sea
         "finalists": 0 if has_two_objectives or is_small else DEFAULT_FINALISTS,
         "scheduler": "none" if has_two_objectives else "asha",
     }
-    names = SearchSettings.model_fields.keys() - FILES
+    names = SearchSettings.model_fields.keys() - NAMED_FILES
     decided = {name: _value(settings, name, code) for name in names}
     decided |= {name: value for name, value in defaults.items() if decided[name] is None}
     plan = SearchPlan(**decided, id=uuid.uuid4().hex, dataset_digest="", protocol={})
@@ -84,7 +84,9 @@ def plan_from_settings(settings: SearchSettings, *, resume: bool = False) -> Sea
 def resume_plan(before: SearchPlan, settings: SearchSettings) -> SearchPlan:
     """A plan with the settings that were passed; SearchError if one changes the search."""
     code = read_own_code(settings.space, settings.architecture_file, before.own_spaces)
-    passed = {name: _value(settings, name, code) for name in settings.model_fields_set - FILES}
+    passed = {
+        name: _value(settings, name, code) for name in settings.model_fields_set - NAMED_FILES
+    }
     passed = {name: value for name, value in passed.items() if value is not None}
     for name, now in passed.items():
         was = getattr(before, name)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from thermal_search.tuning.record import Phase, SearchRecord
+from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.record_files import Phase
 from thermal_search.tuning.summary import UNFINISHED, TrialRecord
 
 Estimate = Callable[[], float | None]

