@@ -10,6 +10,8 @@ os.environ.pop("RAY_ADDRESS", None)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 # Tiny networks gain nothing from a second thread, and two processes of pytest share two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers are nice by default: beside another process of pytest they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 import pytorch_fid.inception

@@ -30,7 +30,13 @@ def test_every_gpu_is_used_by_default():
 
     assert placement.slots == 3
     assert placement.resources_per_worker == {"CPU": 6.0, "GPU": 1.0}
-    assert placement.threads_per_worker == 8
+    assert placement.threads_per_worker == 6
+
+
+def test_threads_of_workers_leave_a_core_to_the_driver():
+    placement = place_slots(PLAN.replace(slots=1), [{"CPU": 2.0}])
+
+    assert placement.threads_per_worker == 1
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,6 @@ def run_search(settings: SearchSettings, launch: LaunchSettings, *, default_addr
         default_address: the Ray cluster to join if neither --address nor RAY_ADDRESS names one.
     """
     local_ray.hide_warnings()
-    from thermal_search.report.page import write_after_search
     from thermal_search.tuning.launch import launch as run_launch
     from thermal_search.tuning.launch import try_out
     from thermal_search.tuning.ranking_text import describe
@@ -105,6 +104,8 @@ def run_search(settings: SearchSettings, launch: LaunchSettings, *, default_addr
         return
     record = run_launch(settings, launch, default_address=default_address)
     print(describe(record))
+    from thermal_search.report.page import write_after_search
+
     write_after_search(record)
     record.require_results()
 

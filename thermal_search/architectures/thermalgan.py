@@ -19,7 +19,6 @@ from typing import ClassVar, Literal, final
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from thermal_search.architectures import translator
 from thermal_search.architectures.additions import (
@@ -335,6 +334,9 @@ def average_levels(thermal: Thermal, levels: int) -> Thermal:
 
 
 def _blurred(thermal: Thermal, sigma: float) -> Thermal:
+    # Here: torchvision takes two seconds to import.
+    from torchvision.transforms.v2.functional import gaussian_blur
+
     radius = max(1, min(math.ceil(3 * sigma), thermal.shape[-1] // 2 - 1))
     return gaussian_blur(thermal.float(), [2 * radius + 1] * 2, [sigma] * 2)
 

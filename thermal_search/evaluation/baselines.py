@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor
-from torchvision.transforms.functional import rgb_to_grayscale
 
 from thermal_search.data.frames import EVALUATION_BATCH, Frames
 from thermal_search.distributed.worker_group import WorkerGroup
@@ -162,6 +161,9 @@ def _evenly_spaced(
 
 def invert_grey(rgb: Tensor) -> Tensor:
     """The baseline's images, uint8 [batch, 1, height, width], of uint8 RGB images."""
+    # Here: torchvision takes two seconds to import.
+    from torchvision.transforms.functional import rgb_to_grayscale
+
     return 255 - rgb_to_grayscale(rgb)
 
 

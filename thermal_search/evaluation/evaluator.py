@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
-from torchvision.utils import make_grid, save_image
 
 from thermal_search.architectures.translator import Translator
 from thermal_search.data.frames import EVALUATION_BATCH, EvaluationPairs
@@ -240,6 +239,9 @@ class Evaluator:
 
     def _write_grid(self, generated: Tensor, path: Location) -> None:
         """Writes rows of RGB | real | generated thermal, evenly spaced in rank 0's first images."""
+        # Here: torchvision takes two seconds to import.
+        from torchvision.utils import make_grid, save_image
+
         rows = torch.linspace(0, len(generated) - 1, min(GRID_ROWS, len(generated))).long().tolist()
         columns = (
             self.pairs.rgb.take(rows),

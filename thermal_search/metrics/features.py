@@ -10,10 +10,17 @@ from thermal_search.errors import MetricError, nearest
 from thermal_search.metrics.efficientnet import build_efficientnet
 from thermal_search.metrics.encoder_files import SUFFIXES, build_encoder
 from thermal_search.metrics.extractor import Extractor, FeaturesPrecision
-from thermal_search.metrics.inception import build_inception
+
+
+def _build_inception(weights: Path | None, precision: FeaturesPrecision) -> Extractor:
+    # Here: pytorch-fid imports torchvision, which takes two seconds.
+    from thermal_search.metrics.inception import build_inception
+
+    return build_inception(weights, precision)
+
 
 EXTRACTORS: dict[str, Callable[[Path | None, FeaturesPrecision], Extractor]] = {
-    "inception": build_inception,
+    "inception": _build_inception,
     "efficientnet-lite0": build_efficientnet,
 }
 

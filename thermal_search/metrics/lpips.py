@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torchvision.models import alexnet, vgg16
 
 from thermal_search.errors import MetricError, WeightsUnavailable
 from thermal_search.metrics.extractor import without_tf32
@@ -28,6 +27,9 @@ class PerceptualDistance:
     """
 
     def __init__(self, weights: Path, device: torch.device | None = None) -> None:
+        # Here: torchvision takes two seconds to import.
+        from torchvision.models import alexnet, vgg16
+
         self.device = device or torch.device("cpu")
         state = _read(weights)
         is_alexnet = state["features.0.weight"].shape[-1] == 11

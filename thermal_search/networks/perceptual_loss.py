@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, vgg16
 
 from thermal_search.errors import WeightsUnavailable
 from thermal_search.images import Thermal
@@ -105,6 +104,9 @@ def _efficientnet() -> FeatureStages:
 
 def _vgg() -> FeatureStages:
     """VGG-16 before its first four poolings. Never downloaded: training must not wait for it."""
+    # Here: torchvision takes two seconds to import.
+    from torchvision.models import VGG16_Weights, vgg16
+
     url = VGG16_Weights.IMAGENET1K_V1.url
     file = Path(torch.hub.get_dir(), "checkpoints", Path(url).name)
     with torch.device("meta"):  # its classifier has 120 million weights that nothing needs

@@ -12,7 +12,6 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import Study, StudyDirection
 from optuna.trial import TrialState, create_trial
 
@@ -158,6 +157,9 @@ def _study(
 
 def _importances(study: Study) -> dict[str, float]:
     """By parameter; empty if no parameter varies, or none matters."""
+    # Here: it imports sklearn, which takes two seconds.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     trials = study.get_trials(deepcopy=False)
     fraction = min(max(GOOD_FRACTION, GOOD_TRIALS / len(trials)), MAX_GOOD_FRACTION)
     # Only what varies in these trials can be seen to matter.

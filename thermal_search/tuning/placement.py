@@ -44,7 +44,9 @@ def place_slots(plan: SearchPlan, nodes: Sequence[Node]) -> SlotPlacement:
     cpus = _max_cpus_per_worker(nodes, slots, plan.workers, gpus, one_node) if slots else 0.0
     if not cpus:
         raise SearchError(_does_not_fit(plan, nodes, max(slots, 1), gpus))
-    threads = max(1, int(cpus / CPU_FRACTION_FOR_SLOTS + 1e-9))
+    # Never more threads than reserved CPUs: OpenMP's threads wait for the slowest, and one that
+    # shares its core with the driver makes a step of a small network eight times as long.
+    threads = max(1, int(cpus + 1e-9))
     # Ray accepts fractions below one CPU, and whole numbers above.
     reserved = float(int(cpus)) if cpus >= 1 else max(int(cpus * 1e4) / 1e4, 0.001)
     resources = {"CPU": reserved} | ({"GPU": gpus} if gpus else {})
