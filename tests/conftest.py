@@ -32,11 +32,14 @@ from thermal_search.metrics.inception import WEIGHTS_FILE  # noqa: E402
 ROADSCENE = Path(__file__).parents[2] / "shared" / "data" / "roadscene"
 
 
-WITH_RAY = {
-    file.name
-    for file in Path(__file__).parent.glob("test_*.py")
-    if re.search(r"pytest\.mark\.(ray|cluster|faults)", file.read_text())
-}
+def _files_with(pattern: str) -> set[str]:
+    files = Path(__file__).parent.glob("test_*.py")
+    return {file.name for file in files if re.search(pattern, file.read_text())}
+
+
+WITH_RAY = _files_with(r"pytest\.mark\.(ray|cluster|faults)")
+WITH_MODULE_FIXTURES = _files_with(r'scope="module"')
+"""Each process that tests a part of such a file computes its fixtures anew."""
 
 
 RAY = "ray:"
@@ -47,12 +50,15 @@ LONGEST = ["test_search.py", "test_cluster.py", "test_slots.py", "test_bucket_se
 
 
 class RayFirstScheduling(LoadScopeScheduling):
-    """One process tests the files that start Ray, each as a whole, because their searches disturb
-    each other; any other test runs in whichever process is free. At the end all help with Ray."""
+    """One process tests the files that start Ray, because their searches disturb each other; any
+    other test runs in whichever process is free. At the end all help with Ray. Files with Ray or
+    with fixtures of a module are tested as a whole."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = Path(nodeid.split("::")[0]).name
-        return f"{RAY}{file}" if file in WITH_RAY else nodeid
+        if file in WITH_RAY:
+            return f"{RAY}{file}"
+        return file if file in WITH_MODULE_FIXTURES else nodeid
 
     def _assign_work_unit(self, node) -> None:
         def place(scope: str) -> int:

@@ -86,6 +86,7 @@ def kill_and_resume(output, undisturbed, *kills):
     assert_mlflow_has_each_trial_once(output)
 
 
+@pytest.mark.faults
 def test_killed_search_ends_as_an_undisturbed_one(undisturbed, tmp_path):
     summary, steps = undisturbed
     kill_and_resume(tmp_path / "output", summary, steps // 3)
@@ -102,7 +103,10 @@ def test_search_killed_at_forty_moments_ends_as_an_undisturbed_one(undisturbed, 
         print(f"killed at {kills} of {steps}: as undisturbed", flush=True)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.faults), (signal.SIGTERM, 143)],
+)
 def test_signal_stops_the_search_tidily(tmp_path, number, code):
     output = tmp_path / "output"
     process = start(output, SLOW_S="0.5")
@@ -159,6 +163,7 @@ def test_full_disk_stops_the_search_with_a_sentence_and_it_resumes(disk):
     assert_mlflow_has_each_trial_once(output)
 
 
+@pytest.mark.faults
 def test_renamed_folder_stops_the_search_with_a_sentence(tmp_path):
     output, renamed = tmp_path / "output", tmp_path / "renamed"
     process = start(output, SLOW_S="0.3")

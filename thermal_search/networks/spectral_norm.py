@@ -4,7 +4,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrizations import _SpectralNorm  # pyright: ignore[reportPrivateUsage]
+
+
+class SpectralNorm(_SpectralNorm):
+    """torch's spectral normalization, without its iterations on the meta device.
+
+    There are no values there to iterate on, and torch's fifteen iterations of each new layer would
+    take seconds each time the operations of a large network are counted.
+    """
+
+    def _power_method(self, weight_mat: Tensor, n_power_iterations: int) -> None:
+        if not weight_mat.is_meta:
+            super()._power_method(weight_mat, n_power_iterations)
 
 
 class SpectralNetwork(nn.Module):
@@ -17,7 +29,7 @@ class SpectralNetwork(nn.Module):
                 nn.init.orthogonal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-                spectral_norm(module)
+                parametrize.register_parametrization(module, "weight", SpectralNorm(module.weight))
 
     def cache_weights(self) -> None:
         """Computes every normalized weight once, in float32; call it inside `parametrize.cached`.
