@@ -53,6 +53,8 @@ def cluster(dataset, tmp_path_factory):
         environment = {
             **serve_bucket(servers),
             **serve_mlflow(servers, servers),
+            # Ray's workers are nice by default: beside other tests they would hardly run.
+            "RAY_worker_niceness": "0",
             # How soon Ray on the workers ends after the head's; a minute by default.
             "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
         }
@@ -142,6 +144,8 @@ def test_log_names_the_nodes_and_the_end_of_trials(submitted):
 
     assert "Searching on 3 node(s), 6 CPUs: 2 slot(s)" in log
     assert "completed" in log
+    assert "lost its slot" not in log
+    assert "Traceback" not in log
 
 
 def test_ray_job_resumes_the_finished_search(cluster, bucket, submitted):

@@ -279,6 +279,9 @@ def run_phase(
             run_config=tune.RunConfig(
                 name=phase,
                 storage_path=scratch,
+                # A trial's own folder holds its state. Ray Tune would write to `scratch`, which the
+                # slots of other nodes do not see: it would take them for lost.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[callback],
                 failure_config=tune.FailureConfig(max_failures=SLOT_LOSSES_PER_TRIAL),
                 stop=stopper,

@@ -109,12 +109,6 @@ class Slot(tune.Trainable):
         self._begin(new_config)
         return True
 
-    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
-        return {}  # the trial's own folder holds its state, written before its report is delivered
-
-    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        pass
-
     def cleanup(self) -> None:
         ray.get(self.mailbox.cancel.remote(self.current))
         is_stopped = ray.get(self.mailbox.close.remote())
