@@ -45,10 +45,11 @@ except OSError:
     sys.exit()
 device, context = ctypes.c_int(), ctypes.c_void_p()
 code = cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(device), 0)
-sys.exit(code or cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device))
+code = code or cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+sys.exit(f"CUDA error {code}" if code else None)
 """
 """Uses CUDA as a worker would: a daemon may answer and still serve no process, as in a container
-that keeps its server from the GPU. Exits with CUDA's error code."""
+that keeps its server from the GPU."""
 
 
 @dataclass(frozen=True)
