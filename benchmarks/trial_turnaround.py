@@ -25,6 +25,7 @@ from ray.train.torch import TorchTrainer
 from thermal_search import checkpoint
 from thermal_search.storage import Location
 from thermal_search.tuning import nodes
+from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import search
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
@@ -53,19 +54,27 @@ def slots(dataset: Path, output: Path, trials: int) -> list[float]:
         slots=1,
         features="efficientnet-lite0",
     )
-    record = search(plan_from_settings(settings))
-    times: list[tuple[float, float]] = []
+    return gaps_between_trials(search(plan_from_settings(settings)), slots=1)
+
+
+def gaps_between_trials(record: SearchRecord, slots: int) -> list[float]:
+    """Seconds from the end of each trial of a search to the first step of the one that follows it
+    in a slot, if trials of its slots end in the order in which they begin."""
+    begins: list[float] = []
+    ends: list[float] = []
     for trial in record.trials.values():
-        folder = output / "trials" / trial.id
+        folder = record.folder(trial)
         state = checkpoint.latest(folder)
         assert state
         committed = (state / checkpoint.COMMIT).local
         assert committed
         first = checkpoint.load(state / "shared.pt")["progress"]["history"][0]
-        drawn = (folder / first["grid"]).stat().st_mtime
-        times.append((drawn - first["seconds"], committed.stat().st_mtime))
-    times.sort()
-    return [begin - end for (_, end), (begin, _) in pairwise(times)]
+        drawn = (folder / first["grid"]).local
+        assert drawn
+        begins.append(drawn.stat().st_mtime - first["seconds"])
+        ends.append(committed.stat().st_mtime)
+    following = sorted(begins)[slots:]
+    return [begin - end for begin, end in zip(following, sorted(ends), strict=False)]
 
 
 def loop(config: dict[str, str]) -> None:
