@@ -10,6 +10,7 @@ from thermal_search.tuning.calibrate import calibrate
 from thermal_search.tuning.nodes import present
 from thermal_search.tuning.placement import CPU_FRACTION_FOR_SLOTS, Node, place_slots
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.settings import MAX_TRIALS_PER_GPU
 from thermal_search.tuning.slots.config import SlotPlacement
 from thermal_search.tuning.slots.mps_keeper import SharedGpus
 
@@ -118,15 +119,18 @@ def most_that_fit(
     host = min(node.get("memory", float("inf")) / node["GPU"] for node in with_gpus)
     total = sum(node["GPU"] for node in with_gpus)
     limits = [
+        Sharing(MOST, "more gain nothing"),
         Sharing(
             int(fit),
             f"a trial needs up to {needed / GIB:.1f} GiB at the published points, and a GPU has "
             f"{device_bytes / GIB:.0f} GiB",
         ),
         Sharing(int(cpus), "each needs a CPU"),
-        Sharing(int(min(host / HOST_MEMORY, MOST)), "each needs 3 GiB of the machine's memory"),
+        Sharing(
+            int(min(host / HOST_MEMORY, MAX_TRIALS_PER_GPU)),
+            "each needs 3 GiB of the machine's memory",
+        ),
         Sharing(ceil(plan.trials / total), "the search has no more trials"),
-        Sharing(MOST, "more gain nothing"),
     ]
     least = min(limits, key=lambda limit: limit.trials)
     return Sharing(max(least.trials, 1), least.why)
