@@ -2,12 +2,13 @@
 
     python benchmarks/shared_gpu.py [--system pix2pix] [--size 256] [--trials 1 2 4 8] [--seconds 8]
 
-Every trial is a process of its own, as in a search with --trials-per-gpu: the published point, whole
-training steps, a share of the GPU's memory. All of them are timed while all train. Without a GPU the
-trials share the CPUs, which shows only that it runs. Needs no Ray.
+Every trial is a process of its own, as in a search with --trials-per-gpu: the published point,
+whole training steps, a share of the GPU's memory. All of them are timed while all train. Without a
+GPU the trials share the CPUs, which shows only that it runs. Needs no Ray.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import tempfile
@@ -109,12 +110,12 @@ def train(
 def timed(options: dict[str, Any], barrier: Barrier) -> tuple[float, str, int]:
     """Images a second, the name of the device, and the most memory in bytes."""
     import torch
-    from drawn_pairs import drawn_frames
 
     from thermal_search.distributed.worker_group import WorkerGroup
     from thermal_search.storage import Location
     from thermal_search.training.cuda_graphs import WARMUP_STEPS
     from thermal_search.training.hardware import limit_memory
+    from thermal_search.training.speed import random_frames
     from thermal_search.training.trial import Trial
     from thermal_search.training.trial_plan import TrialPlan
 
@@ -122,17 +123,16 @@ def timed(options: dict[str, Any], barrier: Barrier) -> tuple[float, str, int]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     is_gpu = device.type == "cuda"
     limit_memory(device, options["share"])
-    data = drawn_frames(options["size"], recordings=2, frames=8, validation=1)
     with tempfile.TemporaryDirectory() as folder:
         plan = TrialPlan(
             id="",
             architecture=options["system"],
-            parameters={},
+            parameters=options["settings"],
             folder=Location.of(Path(folder)),
             images=1,
             evaluate_every=1,
         )
-        trial = Trial(plan, data, None, WorkerGroup(), device)
+        trial = Trial(plan, random_frames(options["size"]), None, WorkerGroup(), device)
     trial.translator.train()
     for _ in range(WARMUP_STEPS + 2 if is_gpu else 1):
         trial.step()
@@ -155,6 +155,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--system", default="pix2pix")
+    parser.add_argument("--settings", type=json.loads, default={}, help="as JSON")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--seconds", type=float, default=8.0, help="timed, for each number")

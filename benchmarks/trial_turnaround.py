@@ -1,7 +1,7 @@
 """Seconds from the end of a trial to the first training step of the next: slots against Ray's
 documented pattern, one TorchTrainer for each trial.
 
-    python benchmarks/trial_turnaround.py DATASET [--trials 4]
+    python benchmarks/trial_turnaround.py DATASET [--trials 4] [--only-slots]
 
 DATASET is a folder written by process.py. Ours is a real search with one slot, timed by its files:
 a trial ends when its last state is committed; its first step starts at the time of its first image
@@ -35,12 +35,18 @@ def main() -> None:
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ours = slots(args.dataset, Path(folder, "search"), args.trials)
+        show("one slot", ours)
+        if args.only_slots:
+            return
         theirs = trainers(Path(folder), args.trials)
-    for name, gaps in (("one slot", ours), ("one TorchTrainer per trial", theirs)):
-        listed = ", ".join(f"{gap:.2f}" for gap in gaps)
-        print(f"{name}: median {statistics.median(gaps):.2f} s ({listed})")
+    show("one TorchTrainer per trial", theirs)
     ratio = statistics.median(theirs) / statistics.median(ours)
     print(f"{ratio:.0f} times as fast to the next trial")
+
+
+def show(name: str, gaps: list[float]) -> None:
+    listed = ", ".join(f"{gap:.2f}" for gap in gaps)
+    print(f"{name}: median {statistics.median(gaps):.2f} s ({listed})", flush=True)
 
 
 def slots(dataset: Path, output: Path, trials: int) -> list[float]:
@@ -117,6 +123,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--trials", type=int, default=4)
+    parser.add_argument("--only-slots", action="store_true", help="leave out the other pattern")
     return parser.parse_args()
 
 

@@ -1,5 +1,9 @@
 """How many trials share a GPU: --trials-per-gpu in plans and placements, and what auto chooses."""
 
+import os
+import re
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -230,6 +234,21 @@ def fake_gpus():
             self.keeper = "mps" if placement.workers_per_gpu > 1 else None
 
     yield Gpus()
+
+
+def test_benchmark_of_a_shared_gpu_runs_on_cpus():
+    script = Path(__file__).parents[1] / "benchmarks" / "shared_gpu.py"
+    flags = ["--size", "32", "--trials", "1", "2", "--seconds", "0.2"]
+    flags += ["--settings", '{"generator_width": 8, "discriminator_width": 8}']
+    environment = {**os.environ, "PATH": "/usr/bin:/bin"}  # without NVIDIA's programs
+    command = [sys.executable, script, *flags]
+    text = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=environment, timeout=300
+    ).stdout
+
+    assert re.search(r"one trial: [\d.]+ \(CPU", text)
+    assert re.search(r"2 trials, in turns: [\d.]+ \([\d.]+ times one", text)
+    assert "without MPS only: nvidia-cuda-mps-control is not installed" in text
 
 
 @given(share=st.floats(0.02, 0.99), device=st.floats(2, 200))

@@ -142,7 +142,7 @@ def _train(
             evaluate_every=1,
             precision=precision,
         )
-        trial = Trial(plan, _random_frames(size), None, WorkerGroup(), device)
+        trial = Trial(plan, random_frames(size), None, WorkerGroup(), device)
     trial.translator.train()
     trial.progress.images = 1  # growth has finished
     _reset_peak(device)
@@ -173,7 +173,8 @@ def _train(
     return _Steps(sum(timed) / len(timed), images, held, peak)
 
 
-def _random_frames(size: int) -> WorkerFrames:
+def random_frames(size: int) -> WorkerFrames:
+    """FRAMES pairs to train on, and none to evaluate on."""
     random = np.random.default_rng(0)
 
     def frames(channels: int, count: int = FRAMES) -> Frames:
