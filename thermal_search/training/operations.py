@@ -12,6 +12,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 import torch
+from torch.nn.utils import parametrizations
 from torch.optim import SGD
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -75,7 +76,7 @@ def cost_of(architecture: str, size: int, parameters: Mapping[str, Any]) -> Cost
 
 @lru_cache(maxsize=4096)
 def _cost_of(architecture: str, size: int, parameters: tuple[tuple[str, Any], ...]) -> Cost:
-    with META, Operations():
+    with META, _without_power_iterations(), Operations():
         translator = build(architecture, size, _one_microbatch(architecture, dict(parameters)))
     config = translator.config
     if not isinstance(config, GrowthConfig):
@@ -139,6 +140,23 @@ def _without_autocast() -> Generator[None]:
         yield
     finally:
         torch.autocast = autocast
+
+
+@contextlib.contextmanager
+def _without_power_iterations() -> Generator[None]:
+    """A context where spectral normalization is set up without its first fifteen power iterations:
+    of weights without content, for a second or more."""
+    normalization: Any = getattr(parametrizations, "_SpectralNorm", None)
+    name = "_power_method"
+    iterate = getattr(normalization, name, None)
+    if iterate is None:  # another release of torch, which takes the second
+        yield
+        return
+    setattr(normalization, name, lambda *arguments: None)
+    try:
+        yield
+    finally:
+        setattr(normalization, name, iterate)
 
 
 def _optimizers(translator: Translator) -> dict[str, PlayerOptimizer]:
