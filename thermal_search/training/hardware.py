@@ -27,8 +27,9 @@ def limit_memory(device: torch.device, share: float) -> None:
     are its own, and count.
     """
     if device.type == "cuda" and share < 1:
-        fraction = memory_fraction(share, torch.cuda.mem_get_info(device)[1])
-        torch.cuda.set_per_process_memory_fraction(fraction, device)
+        # By its number, or the current one: torch limits no device that is only "cuda".
+        fraction = memory_fraction(share, torch.cuda.mem_get_info(device.index)[1])
+        torch.cuda.set_per_process_memory_fraction(fraction, device.index)
 
 
 def memory_fraction(share: float, device_bytes: int) -> float:

@@ -138,7 +138,7 @@ def _answers(control: str) -> bool:
             capture_output=True,
             timeout=ANSWER_TIMEOUT_S,
         )
-        return asked.returncode == 0
+        return asked.returncode == 0 and b"cannot find" not in (asked.stdout + asked.stderr).lower()
     return False
 
 
