@@ -20,8 +20,9 @@ from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
 from thermal_search.tuning.placement import place_slots
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.protocol import protocol_of
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.search import protocol_of, run_phase, search, slot_trainable
+from thermal_search.tuning.search import run_phase, search, slot_trainable
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.mailbox import Mailbox

@@ -4,7 +4,6 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -20,8 +19,6 @@ from thermal_search.atomic_file import remove_unfinished
 from thermal_search.data.manifest import Manifest
 from thermal_search.data.ray_dataset import LoadedDataset, load
 from thermal_search.errors import SearchError
-from thermal_search.evaluation.evaluator import full_protocol
-from thermal_search.metrics import PerceptualDistance, build_extractor
 from thermal_search.storage import Location
 from thermal_search.tracking.store import require_store
 from thermal_search.training.trial_plan import TrialPlan
@@ -34,6 +31,7 @@ from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.pace import CALIBRATION_FILE, Pace, calibration_of
 from thermal_search.tuning.placement import place_alone
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.protocol import protocol_of, require_same_protocol
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.record_files import TRIAL_FILES, Phase
 from thermal_search.tuning.schedulers import build_scheduler
@@ -191,19 +189,6 @@ def _remove_unfinished(output: Location) -> None:
             remove_unfinished((local / phase).rglob(".unfinished-*"))
 
 
-def protocol_of(plan: SearchPlan, manifest: Manifest) -> dict[str, str | int]:
-    """How this search measures, by the weights on this machine; raises WeightsUnavailable."""
-    extractor = build_extractor(
-        plan.features, inception_weights=plan.inception_weights, precision=plan.features_precision
-    )
-    perceptual = PerceptualDistance(plan.lpips_weights) if plan.lpips_weights else None
-    if perceptual:
-        perceptual.require_size(manifest.size)
-    return full_protocol(
-        extractor.protocol(images=manifest.count("pairs", "val"), size=manifest.size), perceptual
-    )
-
-
 def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
     require_free(plan.output)
     if resume:
@@ -217,17 +202,6 @@ def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
             f"{plan.output} must be empty, but is not: pass --resume to resume the search in it, "
             "or another --output."
         )
-
-
-def require_same_protocol(protocol: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    """Raises SearchError if a search would resume with numbers that are measured differently."""
-    for name in sorted({*protocol, *first}):
-        if protocol.get(name) != first.get(name):
-            raise SearchError(
-                f"This search began with {name} {first.get(name)}, but would now measure with "
-                f"{protocol.get(name)}, and its numbers would not compare: use what it began with, "
-                "or start a new search."
-            )
 
 
 def _load_and_run(
