@@ -88,7 +88,15 @@ else
         --evaluate-every 1000 --features efficientnet-lite0 --gpus-per-worker 0.5
 fi
 
-# 3. Steps beside those of the peers.
+# 3. Several trials on one GPU, in turns and through NVIDIA MPS.
+part 270 "pix2pix at 256 px, 1, 2, 4 and 8 trials on one GPU" python benchmarks/shared_gpu.py --seconds 6
+if [ -n "$dataset" ] && has ray && has mlflow; then
+    part 270 "What --trials-per-gpu auto chooses" python -m thermal_search.cli search --dry-run \
+        --data "$dataset" --output "$results/shared" --architectures pix2pix --trials-per-gpu auto
+    part 90 "From one trial to the next" python benchmarks/trial_turnaround.py "$dataset" --only-slots
+fi
+
+# 4. Steps beside those of the peers.
 for peer in pytorch-gan:PyTorch-GAN junyanz:pytorch-CycleGAN-and-pix2pix; do
     checkout="${PEERS:-peers}/${peer#*:}"
     if [ -d "$checkout" ]; then
@@ -99,15 +107,15 @@ for peer in pytorch-gan:PyTorch-GAN junyanz:pytorch-CycleGAN-and-pix2pix; do
     fi
 done
 
-# 4. Steps of each architecture.
+# 5. Steps of each architecture.
 part 90 "Steps, batch 2" python benchmarks/cuda_graphs.py --batch 2 \
     --systems cyclegan unit wgan wgan_gp thermalgan biggan
 part 90 "Steps while growing to 256 px" python benchmarks/progressive_steps.py --size 256 --batch 8
 
-# 5. Two workers on one GPU, as with --gpus-per-worker 0.5.
+# 6. Two workers on one GPU, as with --gpus-per-worker 0.5.
 part 60 "Two workers on one GPU" python benchmarks/on_gpu.py workers "$results/workers" --size 128
 
-# 6. Others that learn, briefly.
+# 7. Others that learn, briefly.
 for system in cyclegan unit stylegan progressive_gan wgan_gp biggan; do
     part 75 "$system on drawn scenes, 64 px" python benchmarks/on_gpu.py train "$results/trials" \
         --size 64 --system "$system" --seconds 20 --recordings 25

@@ -1,7 +1,7 @@
 """Seconds from the end of a trial to the first training step of the next: slots against Ray's
 documented pattern, one TorchTrainer for each trial.
 
-    python benchmarks/trial_turnaround.py DATASET [--trials 4]
+    python benchmarks/trial_turnaround.py DATASET [--trials 4] [--only-slots]
 
 DATASET is a folder written by process.py. Ours is a real search with one slot, timed by its files:
 a trial ends when its last state is committed; its first step starts at the time of its first image
@@ -25,6 +25,7 @@ from ray.train.torch import TorchTrainer
 from thermal_search import checkpoint
 from thermal_search.storage import Location
 from thermal_search.tuning import nodes
+from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import search
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
@@ -34,12 +35,18 @@ def main() -> None:
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ours = slots(args.dataset, Path(folder, "search"), args.trials)
+        show("one slot", ours)
+        if args.only_slots:
+            return
         theirs = trainers(Path(folder), args.trials)
-    for name, gaps in (("one slot", ours), ("one TorchTrainer per trial", theirs)):
-        listed = ", ".join(f"{gap:.2f}" for gap in gaps)
-        print(f"{name}: median {statistics.median(gaps):.2f} s ({listed})")
+    show("one TorchTrainer per trial", theirs)
     ratio = statistics.median(theirs) / statistics.median(ours)
     print(f"{ratio:.0f} times as fast to the next trial")
+
+
+def show(name: str, gaps: list[float]) -> None:
+    listed = ", ".join(f"{gap:.2f}" for gap in gaps)
+    print(f"{name}: median {statistics.median(gaps):.2f} s ({listed})", flush=True)
 
 
 def slots(dataset: Path, output: Path, trials: int) -> list[float]:
@@ -53,19 +60,27 @@ def slots(dataset: Path, output: Path, trials: int) -> list[float]:
         slots=1,
         features="efficientnet-lite0",
     )
-    record = search(plan_from_settings(settings))
-    times: list[tuple[float, float]] = []
+    return gaps_between_trials(search(plan_from_settings(settings)), slots=1)
+
+
+def gaps_between_trials(record: SearchRecord, slots: int) -> list[float]:
+    """Seconds from the end of each trial of a search to the first step of the one that follows it
+    in a slot, if trials of its slots end in the order in which they begin."""
+    begins: list[float] = []
+    ends: list[float] = []
     for trial in record.trials.values():
-        folder = output / "trials" / trial.id
+        folder = record.folder(trial)
         state = checkpoint.latest(folder)
         assert state
         committed = (state / checkpoint.COMMIT).local
         assert committed
         first = checkpoint.load(state / "shared.pt")["progress"]["history"][0]
-        drawn = (folder / first["grid"]).stat().st_mtime
-        times.append((drawn - first["seconds"], committed.stat().st_mtime))
-    times.sort()
-    return [begin - end for (_, end), (begin, _) in pairwise(times)]
+        drawn = (folder / first["grid"]).local
+        assert drawn
+        begins.append(drawn.stat().st_mtime - first["seconds"])
+        ends.append(committed.stat().st_mtime)
+    following = sorted(begins)[slots:]
+    return [begin - end for begin, end in zip(following, sorted(ends), strict=False)]
 
 
 def loop(config: dict[str, str]) -> None:
@@ -108,6 +123,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--trials", type=int, default=4)
+    parser.add_argument("--only-slots", action="store_true", help="leave out the other pattern")
     return parser.parse_args()
 
 

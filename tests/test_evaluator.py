@@ -21,7 +21,7 @@ from thermal_search.errors import MetricError, SearchError, TrialDiverged
 from thermal_search.evaluation.evaluator import full_protocol
 from thermal_search.metrics import Extractor, Protocol
 from thermal_search.storage import Location
-from thermal_search.tuning.search import require_same_protocol
+from thermal_search.tuning.protocol import require_same_protocol
 from thermal_search.tuning.slots.worker_loop import SlotPlan, build_evaluator
 
 

@@ -130,8 +130,8 @@ def cost_notes(results: Results) -> list[str]:
     text = f"{number(hours)} hours of one slot"
     if plan.workers > 1:
         text += f", {number(hours * plan.workers)} hours of its {plan.workers} workers"
-    if plan.gpus_per_worker:
-        text += f", {number(hours * plan.workers * plan.gpus_per_worker)} GPU-hours"
+    if plan.requested_gpus:
+        text += f", {number(hours * plan.workers * plan.requested_gpus)} GPU-hours"
     notes = [
         f"Machine time: {text}. Training and evaluation until the last evaluation of each trial "
         "count; starting the machines and what was trained after that do not."

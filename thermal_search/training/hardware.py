@@ -1,4 +1,5 @@
-"""Choices that depend on the device: precision, memory format, cudnn's benchmark."""
+"""Choices that depend on the device: precision, memory format, cudnn's benchmark, and the memory of
+a process that shares a GPU."""
 
 import functools
 import time
@@ -12,6 +13,35 @@ from thermal_search.architectures.translator import Translator
 
 ComputePrecision = Literal["bf16", "fp32"]
 """Precision of the forward pass in training; weights and optimizers are float32."""
+
+CONTEXT_BYTES = 3 * 2**28
+"""Of a GPU's memory, what each process takes beside torch's allocator: CUDA's context and the
+kernels of cuDNN and cuBLAS (about half a GiB)."""
+
+
+def limit_memory(device: torch.device, share: float) -> None:
+    """Keeps this process to a share (above 0 .. 1) of its GPU, so that it cannot take the memory of
+    others.
+
+    The allocator then raises OutOfMemoryError where it would have grown; the pools of CUDA graphs
+    are its own, and count.
+    """
+    if device.type == "cuda" and share < 1:
+        # By its number, or the current one: torch limits no device that is only "cuda".
+        fraction = memory_fraction(share, torch.cuda.mem_get_info(device.index)[1])
+        torch.cuda.set_per_process_memory_fraction(fraction, device.index)
+
+
+def memory_fraction(share: float, device_bytes: int) -> float:
+    """The fraction of a GPU's memory that the allocator may use: the share without the context, but
+    at least half of it."""
+    return max(share - CONTEXT_BYTES / device_bytes, share / 2)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of its GPU, in torch or in a library below it."""
+    is_named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return is_named or "alloc" in str(error) or "CUDA error: out of memory" in str(error)
 
 
 def autocast_for(device: torch.device, precision: ComputePrecision) -> torch.autocast:

@@ -21,6 +21,7 @@ from thermal_search.errors import SearchError, TrialDiverged
 from thermal_search.pair_alignment import PairAlignment
 from thermal_search.storage import Location
 from thermal_search.training.cuda_graphs import WARMUP_STEPS
+from thermal_search.training.hardware import limit_memory
 from thermal_search.training.operations import cost_of
 from thermal_search.training.trial import Trial
 from thermal_search.training.trial_plan import TrialPlan
@@ -73,13 +74,21 @@ def measure(
     threads: int,
     precision: Precision,
     use_gpu: bool,
+    gpu_share: float = 1.0,
+    has_neighbors: bool = False,
 ) -> Measurement:
     """Trains a setting for about so many seconds, and at least one step.
+
+    Args:
+        gpu_share: the part of the GPU that this process may use the memory of, above 0 .. 1.
+        has_neighbors: whether others are measured on the same GPU at the same time. Then all of
+            the time is trained, and its second half is timed, when the others train as well.
 
     Raises SearchError for unknown parameters, and torch's error if its memory does not suffice.
     """
     torch.set_num_threads(threads)
     device = torch.device("cuda" if use_gpu and torch.cuda.is_available() else "cpu")
+    limit_memory(device, gpu_share)
     ends = time.monotonic() + seconds
     config = ARCHITECTURES[architecture].Config(size=size, **parameters)
     full: int = config.batch_size
@@ -88,7 +97,7 @@ def measure(
         setting = {**parameters, "batch_size": batch}
         steps = None
         try:
-            steps = _train(architecture, setting, size, ends, device, precision)
+            steps = _train(architecture, setting, size, ends, device, precision, has_neighbors)
         except (SearchError, ValueError):
             if batch == full:
                 raise  # else the setting needs a larger batch
@@ -120,6 +129,7 @@ def _train(
     ends: float,
     device: torch.device,
     precision: Precision,
+    has_neighbors: bool,
 ) -> _Steps:
     """The mean step at full size."""
     with tempfile.TemporaryDirectory(prefix="thermal-search-") as scratch:
@@ -132,7 +142,7 @@ def _train(
             evaluate_every=1,
             precision=precision,
         )
-        trial = Trial(plan, _random_frames(size), None, WorkerGroup(), device)
+        trial = Trial(plan, random_frames(size), None, WorkerGroup(), device)
     trial.translator.train()
     trial.progress.images = 1  # growth has finished
     _reset_peak(device)
@@ -153,16 +163,18 @@ def _train(
         seconds.append(time.perf_counter() - began)
         images = trial.progress.images - before
         trial.progress.images = 1
-        if len(seconds) >= 10 * (warmups + MIN_STEPS):
+        if len(seconds) >= 10 * (warmups + MIN_STEPS) and not has_neighbors:
             break
     if not seconds:
         raise SearchError(f"{architecture} diverges in its first step")
-    timed = seconds[warmups:] or seconds[-1:]
+    untimed = max(warmups, len(seconds) // 2) if has_neighbors else warmups
+    timed = seconds[untimed:] or seconds[-1:]
     held, peak = _memory(device)
     return _Steps(sum(timed) / len(timed), images, held, peak)
 
 
-def _random_frames(size: int) -> WorkerFrames:
+def random_frames(size: int) -> WorkerFrames:
+    """FRAMES pairs to train on, and none to evaluate on."""
     random = np.random.default_rng(0)
 
     def frames(channels: int, count: int = FRAMES) -> Frames:

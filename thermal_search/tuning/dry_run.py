@@ -14,8 +14,10 @@ from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.pace import compute_of, trial_seconds
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.sharing import share_gpus
 from thermal_search.tuning.slots.config import SlotPlacement
 from thermal_search.tuning.slots.messages import TrialConfig
+from thermal_search.tuning.slots.mps_keeper import shared_gpus
 from thermal_search.tuning.time_left import TrialTimes, time_left
 
 EVALUATIONS = (
@@ -24,7 +26,8 @@ EVALUATIONS = (
 
 
 def dry_run(plan: SearchPlan, *, address: str, wait: NodeWait) -> str:
-    """Measures the machines for at most two minutes and says what the search would do on them.
+    """Says what the search would do on the machines, after measuring them for at most two minutes,
+    with --trials-per-gpu auto for at most four.
 
     Raises what `search` raises before anything starts. Writes nothing.
     """
@@ -33,23 +36,33 @@ def dry_run(plan: SearchPlan, *, address: str, wait: NodeWait) -> str:
     nodes.join(address)
     try:
         placement = nodes.wait_for(plan, wait, print)
-        calibration, device_bytes = calibrate(plan, manifest.size, placement)
+        with shared_gpus(print) as gpus:
+            shared = share_gpus(plan, manifest.size, placement, gpus, print)
+            placement = shared.placement
+            calibration, device_bytes = shared.measured or calibrate(
+                plan, manifest.size, placement, gpus.keeper
+            )
     finally:
         if not was_connected:
             ray.shutdown()
     calibration = calibration.model_copy(
         update={"compute": compute_of(plan, placement.slots, calibration)}
     )
-    return forecast(plan, placement, calibration, device_bytes)
+    return forecast(plan, placement, calibration, device_bytes, shared.why)
 
 
 def forecast(
-    plan: SearchPlan, placement: SlotPlacement, calibration: Calibration, device_bytes: int
+    plan: SearchPlan,
+    placement: SlotPlacement,
+    calibration: Calibration,
+    device_bytes: int,
+    sharing: str = "",
 ) -> str:
     """What a dry run prints.
 
     Args:
         device_bytes: the memory of one slot's device.
+        sharing: a sentence on how many trials share a GPU, and why.
     """
     uses = calibration if plan.needs_calibration else None
     budgets = plan.budgets(calibration.size, uses)
@@ -63,6 +76,7 @@ def forecast(
     header = ("architecture", "s/image", "memory", "images a trial", "hours a trial", "")
     lines = [
         f"{placement.slots} slot(s) of {plan.workers} worker(s) on {calibration.device}",
+        *([sharing] if sharing else []),
         "",
         *_table([header, *rows]),
         "",
@@ -74,7 +88,8 @@ def forecast(
     if misfits:
         lines.append(
             f"Does not fit the memory of a slot at the published point: {', '.join(misfits)}. Fix "
-            f"a smaller batch, as in --fix {misfits[0]}.batch_size=N, or leave it out."
+            f"a smaller batch, as in --fix {misfits[0]}.batch_size=N, or leave it out"
+            + (", or share each GPU among fewer trials." if placement.gpu_share < 1 else ".")
         )
     return "\n".join(lines)
 

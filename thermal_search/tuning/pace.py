@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from thermal_search.errors import SearchError
 from thermal_search.training.operations import cost_of
@@ -69,8 +70,16 @@ def calibration_of(
     placement: SlotPlacement,
     resume: bool,
     say: Callable[[str], None],
+    *,
+    measured: Calibration | None = None,
+    mps: Any = None,
 ) -> Calibration | None:
-    """What the machines were measured at, if the budgets of trials follow from --hours."""
+    """What the machines were measured at, if the budgets of trials follow from --hours.
+
+    Args:
+        measured: the calibration of these slots, if there is one already.
+        mps: the actor that knows how workers share a GPU; None if they share none.
+    """
     if resume:
         if not plan.is_calibrated:
             return None
@@ -81,10 +90,11 @@ def calibration_of(
             raise SearchError(f"{file} is missing: {Calibration.REMEDY}.") from None
     if not plan.needs_calibration:
         return None
-    say("Measuring how fast each architecture trains here, for at most two minutes.")
-    calibration, _ = calibrate(plan, size, placement)
-    compute = compute_of(plan, placement.slots, calibration)
-    return calibration.model_copy(update={"compute": compute})
+    if not measured:
+        say("Measuring how fast each architecture trains here, for at most two minutes.")
+        measured, _ = calibrate(plan, size, placement, mps)
+    compute = compute_of(plan, placement.slots, measured)
+    return measured.model_copy(update={"compute": compute})
 
 
 def compute_of(plan: SearchPlan, slots: int, calibration: Calibration) -> float:

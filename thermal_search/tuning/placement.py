@@ -20,8 +20,8 @@ Node = Mapping[str, float]
 
 def gpus_per_worker(plan: SearchPlan, nodes: Sequence[Node]) -> float:
     """The plan's number; without one, 1 if any node has a GPU and 0 otherwise."""
-    if plan.gpus_per_worker is not None:
-        return plan.gpus_per_worker
+    if (requested := plan.requested_gpus) is not None:
+        return requested
     return 1.0 if any(node.get("GPU", 0.0) for node in nodes) else 0.0
 
 
@@ -55,6 +55,12 @@ def place_slots(plan: SearchPlan, nodes: Sequence[Node]) -> SlotPlacement:
     are_real = any(name.startswith("accelerator_type:") for node in nodes for name in node)
     backend: Backend = "nccl" if gpus >= 1 and plan.workers > 1 and are_real else "gloo"
     return SlotPlacement(slots, resources, threads, STRATEGIES[plan.placement], backend)
+
+
+def place_alone(plan: SearchPlan, trials: int, nodes: Sequence[Node]) -> SlotPlacement:
+    """The placement of so many trials with a whole GPU for each."""
+    whole = plan.replace(trials_per_gpu=None, gpus_per_worker=1.0, slots=None, trials=trials)
+    return place_slots(whole, nodes)
 
 
 def _max_cpus_per_worker(
@@ -101,6 +107,8 @@ def _does_not_fit(plan: SearchPlan, nodes: Sequence[Node], slots: int, gpus: flo
     need = f" with {per_worker:g} GPU each" if gpus else ""
     on_one_node = " on one node" if plan.placement == "pack" else ""
     advice = "--slots, --workers or --gpus-per-worker" if gpus else "--slots or --workers"
+    if isinstance(plan.trials_per_gpu, int):
+        advice = "--slots, or leave --trials-per-gpu out"
     return (
         f"{slots} slot(s) of {plan.workers} worker(s){on_one_node}{need} do not fit: the nodes "
         f"have {counts} {kind}s. Lower {advice}"

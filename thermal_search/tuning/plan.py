@@ -200,6 +200,17 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
         return f"{self.length_text} each, {times}"
 
     @property
+    def requested_gpus(self) -> float | None:
+        """GPUs of one worker, as far as the settings say; None if the machines decide.
+
+        Of several trials a GPU, each part is rounded down to what Ray counts (ten-thousandths): six
+        parts of 0.1667 would be more than the whole.
+        """
+        if isinstance(self.trials_per_gpu, int):
+            return int(10_000 / self.trials_per_gpu) / 10_000
+        return self.gpus_per_worker
+
+    @property
     def trials_text(self) -> str:
         """How many trials the search has, for people."""
         return f"{self.trials:,}" if not self.is_open_ended else f"{self.hours:g} hours of"

@@ -4,7 +4,6 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -20,8 +19,6 @@ from thermal_search.atomic_file import remove_unfinished
 from thermal_search.data.manifest import Manifest
 from thermal_search.data.ray_dataset import LoadedDataset, load
 from thermal_search.errors import SearchError
-from thermal_search.evaluation.evaluator import full_protocol
-from thermal_search.metrics import PerceptualDistance, build_extractor
 from thermal_search.storage import Location
 from thermal_search.tracking.store import require_store
 from thermal_search.training.trial_plan import TrialPlan
@@ -32,13 +29,17 @@ from thermal_search.tuning.learned import learn
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.pace import CALIBRATION_FILE, Pace, calibration_of
+from thermal_search.tuning.placement import place_alone
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.protocol import protocol_of, require_same_protocol
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.record_files import TRIAL_FILES, Phase
 from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.shared_study import open_storage
+from thermal_search.tuning.sharing import share_gpus
 from thermal_search.tuning.short_budgets import warn_if_short
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
+from thermal_search.tuning.slots.mps_keeper import SharedGpus, shared_gpus
 from thermal_search.tuning.slots.slot import Slot
 from thermal_search.tuning.starting_point import (
     describe_start,
@@ -107,10 +108,21 @@ def search(
     stopper = SearchStopper(resume_command(plan))
     try:
         silence_libraries()
-        with stopper.on_signals():
-            say = Console(highlight=False, soft_wrap=True).print
-            placement = nodes.wait_for(plan, wait, say)
-            calibration = calibration_of(plan, manifest.size, placement, resume, say)
+        say = Console(highlight=False, soft_wrap=True).print
+        with stopper.on_signals(), shared_gpus(say) as gpus:
+            shared = share_gpus(plan, manifest.size, nodes.wait_for(plan, wait, say), gpus, say)
+            if shared.why:
+                say(shared.why)
+            placement = shared.placement
+            calibration = calibration_of(
+                plan,
+                manifest.size,
+                placement,
+                resume,
+                say,
+                measured=shared.measured[0] if shared.measured else None,
+                mps=gpus.keeper,
+            )
             if calibration and not resume:
                 plan = plan.replace(is_calibrated=True)
                 warn_if_short(plan, manifest.size, calibration)
@@ -128,9 +140,9 @@ def search(
                 # Of an earlier run, or of the search that this one is a copy of: its placement
                 # groups are not ours.
                 (plan.output / RAY_FOLDER).delete()
-                shared = optuna_storage or open_storage(plan.output, None)
+                study = optuna_storage or open_storage(plan.output, None)
                 pace = Pace.of(plan, manifest.size, placement.slots, calibration, started)
-                record = _search(pace, manifest, placement, stopper, shared)
+                record = _search(pace, manifest, placement, stopper, study, gpus)
                 (plan.output / RAY_FOLDER).delete()
                 return record
         stopper.raise_reason()
@@ -146,6 +158,7 @@ def _search(
     placement: SlotPlacement,
     stopper: SearchStopper,
     storage: BaseStorage | None,
+    gpus: SharedGpus,
 ) -> SearchRecord:
     """Runs what the record lacks: trials, then the finalists with further seeds, which are
     evaluated on the test split."""
@@ -156,7 +169,7 @@ def _search(
         # MLflow may have been unreachable when the last one ended.
         SearchCallback(record, "trials", stopper, storage).resend()
     else:
-        _load_and_run("trials", pace, manifest, placement, stopper, storage)
+        _load_and_run("trials", pace, manifest, placement, stopper, gpus, storage)
     if record.finalists():
         stop_other_retrainings(record)
         if pace.clock:
@@ -164,7 +177,7 @@ def _search(
         if record.final_ranking:
             SearchCallback(record, "retrainings", stopper).resend()
         else:
-            _load_and_run("retrainings", pace, manifest, placement, stopper)
+            _load_and_run("retrainings", pace, manifest, placement, stopper, gpus)
     return record
 
 
@@ -174,19 +187,6 @@ def _remove_unfinished(output: Location) -> None:
         remove_unfinished(local.iterdir())
         for phase in TRIAL_FILES:
             remove_unfinished((local / phase).rglob(".unfinished-*"))
-
-
-def protocol_of(plan: SearchPlan, manifest: Manifest) -> dict[str, str | int]:
-    """How this search measures, by the weights on this machine; raises WeightsUnavailable."""
-    extractor = build_extractor(
-        plan.features, inception_weights=plan.inception_weights, precision=plan.features_precision
-    )
-    perceptual = PerceptualDistance(plan.lpips_weights) if plan.lpips_weights else None
-    if perceptual:
-        perceptual.require_size(manifest.size)
-    return full_protocol(
-        extractor.protocol(images=manifest.count("pairs", "val"), size=manifest.size), perceptual
-    )
 
 
 def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
@@ -204,31 +204,31 @@ def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
         )
 
 
-def require_same_protocol(protocol: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    """Raises SearchError if a search would resume with numbers that are measured differently."""
-    for name in sorted({*protocol, *first}):
-        if protocol.get(name) != first.get(name):
-            raise SearchError(
-                f"This search began with {name} {first.get(name)}, but would now measure with "
-                f"{protocol.get(name)}, and its numbers would not compare: use what it began with, "
-                "or start a new search."
-            )
-
-
 def _load_and_run(
     phase: Phase,
     pace: Pace,
     manifest: Manifest,
     placement: SlotPlacement,
     stopper: SearchStopper,
+    gpus: SharedGpus,
     storage: BaseStorage | None = None,
 ) -> None:
-    """Trains what is left of a phase, on the dataset."""
+    """Trains what is left of a phase, on the dataset; at the end with a whole GPU for each what did
+    not fit its share of one."""
     # Held until the phase ends: its blocks live as long as the process that loaded them. While
     # trials are compared, nothing reads the test split.
     dataset = load(manifest, with_test=phase == "retrainings")
-    trainable = slot_trainable(pace.record.plan, manifest, dataset, placement, phase)
-    run_phase(phase, pace.record, trainable, placement.slots, stopper, storage, pace)
+    record = pace.record
+
+    def train(placement: SlotPlacement) -> None:
+        trainable = slot_trainable(record.plan, manifest, dataset, placement, phase, gpus.keeper)
+        run_phase(phase, record, trainable, placement.slots, stopper, storage, pace)
+
+    train(placement)
+    trials = record.trials if phase == "trials" else record.retrainings
+    if count := sum(trial.needs_whole_gpu for trial in trials.values()):
+        print(f"{count} trial(s) did not fit a shared GPU and train again alone.", flush=True)
+        train(place_alone(record.plan, count, nodes.present()))
     del dataset
 
 
@@ -298,8 +298,13 @@ def slot_trainable(
     dataset: LoadedDataset,
     placement: SlotPlacement,
     phase: Phase = "trials",
+    mps: Any = None,
 ) -> Any:
-    """The trainable of this plan's slots, as Ray Tune takes it."""
+    """The trainable of this plan's slots, as Ray Tune takes it.
+
+    Args:
+        mps: the actor that knows how workers share a GPU; None if they share none.
+    """
     test_count = manifest.count("pairs", "test")  # a single image has no Frechet distance
     slot_plan = SlotPlan(
         shards=dataset.split_among(plan.workers),
@@ -312,6 +317,7 @@ def slot_trainable(
         lpips_weights=plan.lpips_weights,
         protocol=plan.protocol,
         threads=placement.threads_per_worker,
+        gpu_share=placement.gpu_share,
         own_architectures=tuple(from_file.registered[name] for name in plan.own_architectures),
     )
     slot = SlotConfig(
@@ -319,6 +325,7 @@ def slot_trainable(
         workers=plan.workers,
         placement=placement,
         storage=plan.output / RAY_FOLDER,
+        mps=mps,
         trial_template=TrialPlan(
             id="",
             architecture="",

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from thermal_search.choices import FeaturesPrecision, Precision
 from thermal_search.command_line import CONFIG, LocationFlag, Settings, Switch
@@ -15,6 +15,9 @@ ALL = ("all",)
 
 MAX_COUNT = 10_000
 """Of slots, workers, GPUs and retrainings: more is a typing error."""
+
+MAX_TRIALS_PER_GPU = 48
+"""As many processes as NVIDIA MPS serves on one GPU."""
 
 MAX_TRIALS = 1_000_000
 MAX_IMAGES = 10**12
@@ -37,6 +40,7 @@ Trials = Annotated[int, Field(ge=1, le=MAX_TRIALS)]
 Images = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 Finalists = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Placement = Literal["pack", "spread"]
+TrialsPerGpu = Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_TRIALS_PER_GPU)]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
 Sampler = Literal["tpe", "random", "gp"]
 StartupTrials = Annotated[int, Field(ge=0, le=MAX_TRIALS)]
@@ -180,6 +184,10 @@ class SearchSettings(MetricSettings, frozen=True):
     """GPUs of one worker: a fraction below 1 or a whole number; default: 1 if the machines have
     GPUs."""
 
+    trials_per_gpu: Annotated[TrialsPerGpu | None, RESOURCES] = None
+    """Trials that share each GPU: a number, or auto (as many as its memory holds and as train more
+    images a second together, at most 8, after measuring for at most four minutes); default: 1."""
+
     placement: Annotated[Placement | None, RESOURCES] = None
     """The workers of a trial all on one machine (pack), or on as many machines as possible
     (spread); default: on one machine if they fit."""
@@ -238,6 +246,35 @@ class SearchSettings(MetricSettings, frozen=True):
         if gpus and gpus > 1 and gpus % 1:
             raise ValueError("must be a fraction of one GPU or a whole number")
         return gpus
+
+    @field_validator("trials_per_gpu", mode="before")
+    @classmethod
+    def _require_number_or_auto(cls, trials: Any) -> Any:
+        if trials is None or trials == "auto":
+            return trials
+        try:
+            number = int(trials)  # of a flag's text, too
+        except (TypeError, ValueError, OverflowError):
+            number = 0
+        is_whole = isinstance(trials, str) or number == trials
+        if not is_whole or not 1 <= number <= MAX_TRIALS_PER_GPU:
+            raise ValueError(f"must be auto or a whole number from 1 to {MAX_TRIALS_PER_GPU}")
+        return number
+
+    @field_validator("trials_per_gpu")
+    @classmethod
+    def _require_one_way_to_share(
+        cls, trials: TrialsPerGpu | None, info: ValidationInfo
+    ) -> TrialsPerGpu | None:
+        if trials is None:
+            return None
+        if info.data.get("gpus_per_worker") is not None:
+            raise ValueError("must not come with --gpus-per-worker, which decides the same")
+        if trials != 1 and info.data.get("workers", 1) > 1:
+            raise ValueError("must be 1 if several --workers train one trial")
+        if trials == "auto" and info.data.get("slots") is not None:
+            raise ValueError("must be a number if --slots is given, because auto decides the slots")
+        return trials
 
 
 class LaunchSettings(Settings, frozen=True):

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ CHANGEABLE = {
     "slots",
     "workers",
     "gpus_per_worker",
+    "trials_per_gpu",
     "placement",
     "inception_weights",
     "lpips_weights",
@@ -100,6 +101,7 @@ def resume_plan(before: SearchPlan, settings: SearchSettings) -> SearchPlan:
                 + (", which is less" if name in GROWING else "")
                 + ": leave it out, or start a new search in another --output folder."
             )
+    passed = _replaced_by(passed, before) | passed
     plan = _with_code(before.replace(**passed), code, had=before.architectures)
     if plan.workers != before.workers:
         log.warning(
@@ -117,6 +119,18 @@ def resume_plan(before: SearchPlan, settings: SearchSettings) -> SearchPlan:
                 "out, or start a new search in another --output folder."
             )
     return plan
+
+
+def _replaced_by(passed: Mapping[str, Any], before: SearchPlan) -> dict[str, None]:
+    """What the search had of resources that those which were passed exclude."""
+    trials = passed.get("trials_per_gpu")
+    if trials == "auto":
+        return {"gpus_per_worker": None, "slots": None}
+    if trials:
+        return {"gpus_per_worker": None}
+    if "gpus_per_worker" in passed or ("slots" in passed and before.trials_per_gpu == "auto"):
+        return {"trials_per_gpu": None}
+    return {}
 
 
 def _with_code(plan: SearchPlan, code: OwnCode, had: Sequence[str]) -> SearchPlan:

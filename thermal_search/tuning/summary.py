@@ -16,6 +16,9 @@ Status = Literal["running", "completed", "stopped", "diverged", "failed", "inter
 OUT_OF_TIME = "the time of the search was over"
 """The reason of a trial that --hours stopped."""
 
+OUT_OF_SHARED_MEMORY = "out of memory in its share of a GPU"
+"""How the reason of a trial begins that is to train again with a GPU of its own."""
+
 UNFINISHED: set[Status] = {"running", "interrupted"}
 """What a search that resumes continues."""
 
@@ -93,6 +96,11 @@ class TrialRecord(Section):
     def is_out_of_time(self) -> bool:
         """Whether it was stopped because the time of the search was over."""
         return self.status == "stopped" and self.reason == OUT_OF_TIME
+
+    @property
+    def needs_whole_gpu(self) -> bool:
+        """Whether it waits for a GPU of its own, because it did not fit its share of one."""
+        return self.status == "interrupted" and self.reason.startswith(OUT_OF_SHARED_MEMORY)
 
     @property
     def share(self) -> float:

@@ -30,6 +30,17 @@ class SlotPlacement:
     backend: Backend
     """The torch.distributed backend that averages gradients between the workers of one slot."""
 
+    @property
+    def gpu_share(self) -> float:
+        """The part of a GPU that each worker has, above 0 .. 1; 1 without GPUs too."""
+        gpus = self.resources_per_worker.get("GPU", 0.0)
+        return gpus if 0 < gpus < 1 else 1.0
+
+    @property
+    def workers_per_gpu(self) -> int:
+        """How many workers share a GPU; 1 without GPUs too."""
+        return int(1 / self.gpu_share + 1e-9)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlotPlan:
@@ -57,6 +68,9 @@ class SlotPlan:
     threads: int
     """CPU threads of each worker."""
 
+    gpu_share: float = 1.0
+    """The part of a GPU that each worker has, above 0 .. 1; 1 without GPUs too."""
+
     own_architectures: "tuple[SourceFile, ...]" = ()
     """The files of architectures that are not in the package, for machines that lack them."""
 
@@ -73,6 +87,9 @@ class SlotConfig:
     storage: Location
     """Where Ray Train keeps its own files."""
 
+    mps: Any = None
+    """The actor that knows how workers share a GPU (`mps_keeper`); None if they share none."""
+
     trial_template: TrialPlan
     """The plan of every trial but for its id, architecture, parameters, budget and, of a
     retraining, seed. Its folder is the one that holds the trials' folders."""
@@ -88,3 +105,6 @@ class WorkerConfig:
     mailbox: Any
     placement_group_file: Location
     """Where the first worker writes the id of the group's placement group."""
+
+    mps: Any = None
+    """As in SlotConfig."""

@@ -64,7 +64,10 @@ class Slot(tune.Trainable):
             _run_worker,
             train_loop_config={
                 WORKER_CONFIG: WorkerConfig(
-                    slot.plan, self.mailbox, self.placement_groups / f"{self.name}.group"
+                    slot.plan,
+                    self.mailbox,
+                    self.placement_groups / f"{self.name}.group",
+                    slot.mps,
                 )
             },
             backend_config=Rendezvous(backend=placement.backend),

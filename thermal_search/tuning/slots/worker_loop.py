@@ -29,10 +29,13 @@ from thermal_search.metrics import (
     cached_statistics_path,
 )
 from thermal_search.storage import Location, describe_fault
+from thermal_search.training.hardware import is_out_of_memory, limit_memory
 from thermal_search.training.trial import Trial
 from thermal_search.training.trial_plan import TEST_GRID, TrialEvaluation, TrialPlan
 from thermal_search.tuning.slots.config import SlotPlan, WorkerConfig
 from thermal_search.tuning.slots.messages import TrialReport
+from thermal_search.tuning.slots.mps_keeper import join_mps
+from thermal_search.tuning.summary import OUT_OF_SHARED_MEMORY
 
 IDLE_S = 5.0
 """Seconds the first worker waits for a trial before it tells the others that it is alive."""
@@ -57,10 +60,12 @@ class _Worker:
 
     group: WorkerGroup
     device: torch.device
+    gpu_share: float
 
 
 def worker_loop(config: WorkerConfig) -> None:
     """Takes trials from the mailbox until it closes."""
+    join_mps(config.mps)
     plan: SlotPlan = ray.get(config.plan)
     mailbox = config.mailbox
     group = WorkerGroup()
@@ -88,6 +93,7 @@ def _prepare_worker(plan: SlotPlan, group: WorkerGroup) -> _Worker:
         from_file.register(file)
     torch.set_num_threads(plan.threads)
     device = _device()
+    limit_memory(device, plan.gpu_share)
     data = open_worker_shard(plan.shards[train.get_context().get_world_rank()])
     extractor = build_extractor(
         plan.features,
@@ -109,6 +115,7 @@ def _prepare_worker(plan: SlotPlan, group: WorkerGroup) -> _Worker:
         test=split_evaluator("test") if plan.test_count else None,
         group=group,
         device=device,
+        gpu_share=plan.gpu_share,
     )
 
 
@@ -168,18 +175,24 @@ def _train(plan: TrialPlan, worker: _Worker, mailbox: Any) -> None:
     except WorkerLost:
         raise  # a new group resumes the trial
     except Exception as error:
+        if isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error):
+            # CUDA fails in this process from now on: through MPS perhaps by a fault of another
+            # process on the GPU. A new group resumes the trial.
+            raise
         # From whichever worker it is, and before anything else, so that it is not retried.
-        ray.get(mailbox.end.remote(plan.id, failure_of(error)))
+        share = worker.gpu_share if group.size == 1 else 1.0
+        ray.get(mailbox.end.remote(plan.id, failure_of(error, share)))
         if group.size > 1:
             # The others may be waiting for this one in a collective: only a new group is safe.
             raise
 
 
-def failure_of(error: Exception) -> TrialReport:
+def failure_of(error: Exception, gpu_share: float = 1.0) -> TrialReport:
     """How a trial ends by an error.
 
     Training has no files or connections of its own: an error of these is the machine's. So is
-    one of Ray, such as a process that was killed because the machine's memory ran out.
+    one of Ray, such as a process that was killed because the machine's memory ran out. What does
+    not fit a share of a GPU may fit the whole: it is trained again alone.
     """
     if isinstance(error, (OSError, StorageError)):
         where = f"{socket.gethostname()}: {describe_fault(error)}"
@@ -187,6 +200,9 @@ def failure_of(error: Exception) -> TrialReport:
     if isinstance(error, RayError):
         where = f"{socket.gethostname()}: {_describe(error)}"
         return TrialReport(status="interrupted", reason=where)
+    if gpu_share < 1 and is_out_of_memory(error):
+        reason = f"{OUT_OF_SHARED_MEMORY}: {' '.join(str(error).split())[:400]}"
+        return TrialReport(status="interrupted", reason=reason)
     return TrialReport(status="failed", reason=_describe(error))
 
 
@@ -247,8 +263,7 @@ def build_evaluator(
 def _describe(error: BaseException) -> str:
     """One line for the record: "out of memory" by that name, everything else in its own words."""
     text = " ".join(str(error).split())
-    is_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "alloc" in text
-    name = "out of memory" if is_memory else type(error).__name__
+    name = "out of memory" if is_out_of_memory(error) else type(error).__name__
     return f"{name}: {text[:400]}"
 
 
