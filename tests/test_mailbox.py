@@ -26,7 +26,7 @@ def run(scenario):
             images=8,
             evaluate_every=4,
         )
-        await mailbox.submit(plan)
+        await mailbox.submit("trial", plan)
         assert await mailbox.take(SOON_S) == plan
         await asyncio.wait_for(scenario(mailbox), SOON_S)
 

@@ -230,7 +230,7 @@ def test_worker_that_was_cut_off_stops(cluster, tmp_path):
     )
     late = TrialReport(status="running")
     assert ray.get(mailbox.report.remote("first", 0, late))
-    ray.get(mailbox.submit.remote(second))
+    ray.get(mailbox.submit.remote("second", second))
     assert ray.get(mailbox.take.remote(5.0)) == second
     assert ray.get(mailbox.report.remote("first", 0, late))
     ray.get(mailbox.end.remote("first", TrialReport(status="failed", reason="late")))

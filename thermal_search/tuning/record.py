@@ -22,6 +22,7 @@ from thermal_search.evaluation.baselines import TRIVIAL_BASELINE, Baselines
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialBudget, TrialEvaluation
 from thermal_search.tuning.budgets import equal_images
+from thermal_search.tuning.exploits import ExploitRecord, redo
 from thermal_search.tuning.final_ranking import rank_finalists
 from thermal_search.tuning.objective import pareto_front
 from thermal_search.tuning.ownership import gone
@@ -114,6 +115,7 @@ class SearchRecord:
             trials=list(self.trials.values()),
             best=best.id if best else None,
             pareto_front=self.pareto_front(),
+            lineages={t.id: t.lineage for t in self.trials.values() if t.exploits},
             retrainings=sorted(
                 self.retrainings.values(), key=lambda trial: (trial.number, trial.id)
             ),
@@ -223,26 +225,34 @@ class SearchRecord:
 
     def objective_after(self, trial: TrialRecord, count: int) -> list[float]:
         """A trial's objective on each axis after its first `count` evaluations."""
-        average_last = self.plan.average_last
-        recent = trial.history[max(count - average_last, 0) : count]
-        return self.objective.mean_of_last([item.metrics for item in recent], average_last)
+        recent = self._recent(trial, count)
+        return self.objective.mean_of_last([e.metrics for e in recent], self.plan.average_last)
 
     def objective_with(self, id: str, evaluation: TrialEvaluation) -> list[float]:
         """A trial's objective after an evaluation that need not be in the record yet."""
-        before = [item for item in self[id].history if item.images < evaluation.images]
-        average_last = self.plan.average_last
-        metrics = [item.metrics for item in before[max(len(before) + 1 - average_last, 0) :]]
-        return self.objective.mean_of_last([*metrics, evaluation.metrics], average_last)
+        trial = self[id]
+        before = [item for item in trial.history if item.images < evaluation.images]
+        added = EvaluationRecord(images=evaluation.images, metrics=evaluation.metrics)
+        with_it = trial.model_copy(update={"history": [*before, added]})
+        return self.objective_after(with_it, len(with_it.history))
 
     def averaged_metrics(self, trial: TrialRecord) -> list[str]:
         """The metrics that all evaluations have that count for the objective."""
-        recent = trial.history[-self.plan.average_last :]
+        recent = self._recent(trial, len(trial.history))
         return [key for key in recent[-1].metrics if all(key in item.metrics for item in recent)]
 
     def metric_mean(self, trial: TrialRecord, key: str) -> float:
         """The mean of a metric over the evaluations that count for the objective."""
-        recent = [item.metrics[key] for item in trial.history[-self.plan.average_last :]]
+        recent = [item.metrics[key] for item in self._recent(trial, len(trial.history))]
         return sum(recent) / len(recent)
+
+    def _recent(self, trial: TrialRecord, count: int) -> list[EvaluationRecord]:
+        """The evaluations that count for the objective after the first `count`."""
+        shown = trial.history[:count]
+        # Those before are of weights that the trial has given up since.
+        passed = [e.images for e in trial.exploits if shown and e.images < shown[-1].images]
+        own = [item for item in shown if not passed or item.images > passed[-1]]
+        return own[-self.plan.average_last :]
 
     def add(self, number: int, config: TrialConfig) -> TrialRecord:
         """A new trial of the search."""
@@ -277,6 +287,7 @@ class SearchRecord:
             budget=finalist.budget,
             finalist=finalist.id,
             seed=seed,
+            retrained=finalist.schedule if finalist.exploits else [],
         )
         self.retrainings[trial.id] = trial
         self._save(trial)
@@ -289,8 +300,14 @@ class SearchRecord:
             trial.status, trial.reason = "running", ""
             self._save(trial)
 
-    def add_evaluation(self, id: str, report: TrialReport) -> bool:
-        """False if there is no new one, or it is there already (reported again after a crash)."""
+    def add_evaluation(
+        self, id: str, report: TrialReport, exploit: ExploitRecord | None = None
+    ) -> bool:
+        """False if there is no new one, or it is there already (reported again after a crash).
+
+        `exploit`: what was decided by this evaluation, which is in the record with it or not at
+        all.
+        """
         trial, evaluation = self[id], report.evaluation
         if evaluation is None or evaluation.images <= trial.images:
             return False
@@ -309,6 +326,9 @@ class SearchRecord:
             trial.start = StartRecord(taken_over=taken_over, left_out=left_out)
         if isinstance(trial, RetrainingRecord) and report.test_metrics:
             trial.test_metrics = report.test_metrics
+        if exploit:
+            trial.parameters = redo(trial.parameters, exploit)
+            trial.exploits.append(exploit)
         self._save(trial)
         return True
 
