@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Experiment
-from summaries import record_of
+from summaries import record_of, started_plan
 from virtual_search import VirtualSearch
 
 import search_spaces
@@ -24,6 +24,7 @@ from thermal_search.errors import SearchError
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import ComparisonPoints, TrialBudget, TrialEvaluation
 from thermal_search.tuning.course import config_of
+from thermal_search.tuning.learned import learn
 from thermal_search.tuning.logged_metrics import end_tags, logged_metrics
 from thermal_search.tuning.population import (
     Arrival,
@@ -433,6 +434,18 @@ def test_sampler_learns_of_a_setting_what_it_reached_until_it_was_given_up(tmp_p
     assert told.params["wgan/generator_lr"] == 1e-4
     assert told.params["wgan/width"] == 128
     assert [t.state for t in study.study.trials[:3]] == [TrialState.COMPLETE] * 3
+
+
+def test_later_search_learns_only_of_settings_that_were_kept(tmp_path, undisturbed):
+    _, _, record = undisturbed
+    settings = SETTINGS | {"learn_from": record.output, "scheduler": "asha"}
+    plan = started_plan(tmp_path, **settings)
+    kept = [trial for trial in record.trials.values() if not trial.exploits]
+    learned = learn(plan)
+
+    assert 0 < len(kept) < len(record.trials)
+    assert [trial.parameters for trial in learned.trials] == [trial.parameters for trial in kept]
+    assert learned.first == []
 
 
 def test_mlflow_shows_the_history(undisturbed):

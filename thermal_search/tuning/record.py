@@ -20,7 +20,7 @@ from thermal_search.documents import backup_of
 from thermal_search.errors import SearchError
 from thermal_search.evaluation.baselines import TRIVIAL_BASELINE, Baselines
 from thermal_search.storage import Location
-from thermal_search.training.trial_plan import TrialBudget, TrialEvaluation
+from thermal_search.training.trial_plan import TrialBudget
 from thermal_search.tuning.budgets import equal_images
 from thermal_search.tuning.exploits import ExploitRecord, redo
 from thermal_search.tuning.final_ranking import rank_finalists
@@ -56,6 +56,7 @@ from thermal_search.tuning.summary import (
     TrialFile,
     TrialRecord,
 )
+from thermal_search.tuning.trial_objectives import TrialObjectives
 
 SUMMARY_INTERVAL_S = 2.0
 """Least time between two versions of summary.json."""
@@ -64,7 +65,7 @@ SUMMARY_SHARE = 0.05
 """Largest share of the time that goes into writing it: of thousands of trials it is large."""
 
 
-class SearchRecord:
+class SearchRecord(TrialObjectives):
     """Every trial of a search. Each change is in the trial's file before the search continues."""
 
     def __init__(self, plan: SearchPlan) -> None:
@@ -218,41 +219,6 @@ class SearchRecord:
     def retraining_seeds(self) -> Sequence[int]:
         """The seeds that each finalist is trained again with."""
         return [self.plan.seed + further for further in range(1, self.plan.seeds + 1)]
-
-    def objective_values(self, trial: TrialRecord) -> list[float]:
-        """A trial's objective on each axis; empty before its first evaluation."""
-        return self.objective_after(trial, len(trial.history))
-
-    def objective_after(self, trial: TrialRecord, count: int) -> list[float]:
-        """A trial's objective on each axis after its first `count` evaluations."""
-        recent = self._recent(trial, count)
-        return self.objective.mean_of_last([e.metrics for e in recent], self.plan.average_last)
-
-    def objective_with(self, id: str, evaluation: TrialEvaluation) -> list[float]:
-        """A trial's objective after an evaluation that need not be in the record yet."""
-        trial = self[id]
-        before = [item for item in trial.history if item.images < evaluation.images]
-        added = EvaluationRecord(images=evaluation.images, metrics=evaluation.metrics)
-        with_it = trial.model_copy(update={"history": [*before, added]})
-        return self.objective_after(with_it, len(with_it.history))
-
-    def averaged_metrics(self, trial: TrialRecord) -> list[str]:
-        """The metrics that all evaluations have that count for the objective."""
-        recent = self._recent(trial, len(trial.history))
-        return [key for key in recent[-1].metrics if all(key in item.metrics for item in recent)]
-
-    def metric_mean(self, trial: TrialRecord, key: str) -> float:
-        """The mean of a metric over the evaluations that count for the objective."""
-        recent = [item.metrics[key] for item in self._recent(trial, len(trial.history))]
-        return sum(recent) / len(recent)
-
-    def _recent(self, trial: TrialRecord, count: int) -> list[EvaluationRecord]:
-        """The evaluations that count for the objective after the first `count`."""
-        shown = trial.history[:count]
-        # Those before are of weights that the trial has given up since.
-        passed = [e.images for e in trial.exploits if shown and e.images < shown[-1].images]
-        own = [item for item in shown if not passed or item.images > passed[-1]]
-        return own[-self.plan.average_last :]
 
     def add(self, number: int, config: TrialConfig) -> TrialRecord:
         """A new trial of the search."""
