@@ -41,6 +41,15 @@ CONDITIONS = {
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
+# Learning rates and loss weights: what `--scheduler pbt` changes while a trial trains.
+IN_FLIGHT = (
+    "generator_lr",
+    "discriminator_lr",
+    "orthogonal_regularization_weight",
+    "l1_weight",
+    "perceptual_weight",
+)
+
 # The settings of Brock et al., with a smaller width and batch.
 PUBLISHED = {
     "generator_lr": 5e-5,

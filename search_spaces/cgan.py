@@ -37,6 +37,16 @@ CONDITIONS = {
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
+# Learning rates and loss weights: what `--scheduler pbt` changes while a trial trains.
+IN_FLIGHT = (
+    "generator_lr",
+    "discriminator_lr",
+    "mismatch_weight",
+    "manifold_interpolation_weight",
+    "l1_weight",
+    "perceptual_weight",
+)
+
 # The settings of Reed et al. Mirza & Osindero do not give all of them.
 PUBLISHED = {
     "generator_lr": 0.0002,

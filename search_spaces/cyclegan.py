@@ -34,6 +34,15 @@ CONDITIONS = {
     "r1_gamma": ("r1", (True,)),
 }
 
+# Learning rates and loss weights: what `--scheduler pbt` changes while a trial trains.
+IN_FLIGHT = (
+    "generator_lr",
+    "discriminator_lr",
+    "cycle_weight",
+    "identity_ratio",
+    "r1_gamma",
+)
+
 # The settings of Zhu et al.
 PUBLISHED = {
     "generator_lr": 2e-4,

@@ -38,6 +38,14 @@ CONDITIONS = {
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
+# Learning rates and loss weights: what `--scheduler pbt` changes while a trial trains.
+IN_FLIGHT = (
+    "generator_lr",
+    "discriminator_lr",
+    "l1_weight",
+    "perceptual_weight",
+)
+
 # The settings of Radford et al., with the width of most ports.
 PUBLISHED = {
     "generator_lr": 0.0002,

@@ -46,6 +46,16 @@ CONDITIONS = {
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
+# Learning rates and loss weights: what `--scheduler pbt` changes while a trial trains.
+IN_FLIGHT = (
+    "generator_lr",
+    "discriminator_lr",
+    "generator_adam_lr",
+    "discriminator_adam_lr",
+    "l1_weight",
+    "perceptual_weight",
+)
+
 # The settings of Goodfellow et al. for CIFAR-10.
 PUBLISHED = {
     "generator_loss": "nonsaturating",

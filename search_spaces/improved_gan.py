@@ -51,6 +51,16 @@ CONDITIONS = {
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
+# Learning rates and loss weights: what `--scheduler pbt` changes while a trial trains.
+IN_FLIGHT = (
+    "generator_lr",
+    "discriminator_lr",
+    "feature_matching_weight",
+    "historical_averaging_weight",
+    "l1_weight",
+    "perceptual_weight",
+)
+
 # The settings of Salimans et al.
 PUBLISHED = {
     "generator_lr": 0.0003,

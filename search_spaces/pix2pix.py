@@ -50,6 +50,16 @@ CONDITIONS = {
     "test_dropout": ("generator_network", ("unet",)),
 }
 
+# Learning rates and loss weights: what `--scheduler pbt` changes while a trial trains.
+IN_FLIGHT = (
+    "generator_lr",
+    "discriminator_lr",
+    "l1_weight",
+    "perceptual_weight",
+    "feature_matching_weight",
+    "r1_gamma",
+)
+
 # The settings of Isola et al.
 PUBLISHED = {
     "generator_lr": 2e-4,

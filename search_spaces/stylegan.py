@@ -47,6 +47,15 @@ CONDITIONS = {
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
+# Learning rates and loss weights: what `--scheduler pbt` changes while a trial trains.
+IN_FLIGHT = (
+    "generator_lr",
+    "discriminator_lr",
+    "r1_gamma",
+    "l1_weight",
+    "perceptual_weight",
+)
+
 # The settings of Karras et al.
 PUBLISHED = {
     "generator_lr": 0.001,

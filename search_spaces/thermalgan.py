@@ -46,6 +46,19 @@ CONDITIONS = {
     "r1_gamma": ("r1", (True,)),
 }
 
+# Learning rates and loss weights: what `--scheduler pbt` changes while a trial trains.
+IN_FLIGHT = (
+    "generator_lr",
+    "discriminator_lr",
+    "base_l1_weight",
+    "contrast_l1_weight",
+    "kl_weight",
+    "latent_weight",
+    "perceptual_weight",
+    "feature_matching_weight",
+    "r1_gamma",
+)
+
 # The settings of Kniaz et al., and of BicycleGAN for stage one.
 PUBLISHED = {
     "generator_lr": 0.0002,

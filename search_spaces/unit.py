@@ -38,6 +38,18 @@ CONDITIONS = {
     "r1_gamma": ("r1", (True,)),
 }
 
+# Learning rates and loss weights: what `--scheduler pbt` changes while a trial trains.
+IN_FLIGHT = (
+    "generator_lr",
+    "discriminator_lr",
+    "gan_weight",
+    "recon_weight",
+    "kl_weight",
+    "cycle_weight",
+    "cycle_kl_weight",
+    "r1_gamma",
+)
+
 # The settings of Liu et al., with the weights of their later code.
 PUBLISHED = {
     "generator_lr": 0.0001,

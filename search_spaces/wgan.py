@@ -40,6 +40,14 @@ CONDITIONS = {
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
+# Learning rates and loss weights: what `--scheduler pbt` changes while a trial trains.
+IN_FLIGHT = (
+    "generator_lr",
+    "critic_lr",
+    "l1_weight",
+    "perceptual_weight",
+)
+
 # The settings of Arjovsky et al.
 PUBLISHED = {
     "generator_lr": 5e-5,

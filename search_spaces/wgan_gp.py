@@ -38,6 +38,15 @@ CONDITIONS = {
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
 
+# Learning rates and loss weights: what `--scheduler pbt` changes while a trial trains.
+IN_FLIGHT = (
+    "generator_lr",
+    "critic_lr",
+    "penalty_weight",
+    "l1_weight",
+    "perceptual_weight",
+)
+
 # The settings of Gulrajani et al.
 PUBLISHED = {
     "generator_lr": 0.0001,

@@ -14,11 +14,11 @@ from thermal_search.tuning.summary import TrialRecord
 
 KEYS = {
     "version", "metric", "features", "objective", "average_last", "protocol", "baselines",
-    "test_baselines", "trials", "best", "pareto_front", "retrainings", "final_ranking",
+    "test_baselines", "trials", "best", "pareto_front", "lineages", "retrainings", "final_ranking",
 }  # fmt: skip
 TRIAL_KEYS = {
     "id", "number", "architecture", "parameters", "history", "status", "reason", "images",
-    "seconds", "checkpoint", "objective", "beats_inverted_grey", "budget", "start",
+    "seconds", "checkpoint", "objective", "beats_inverted_grey", "budget", "start", "exploits",
 }  # fmt: skip
 
 SMALL = {

@@ -1,13 +1,14 @@
 """The mailbox between a slot and its workers, called as Ray calls it but without a cluster."""
 
 import asyncio
+import dataclasses
 
 import pytest
 
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning.slots.mailbox import ATTEMPTS_PER_TRIAL, Mailbox
-from thermal_search.tuning.slots.messages import TrialReport
+from thermal_search.tuning.slots.messages import TrialConfig, TrialReport
 
 SOON_S = 5.0
 RUNNING = TrialReport(status="running")
@@ -26,7 +27,7 @@ def run(scenario):
             images=8,
             evaluate_every=4,
         )
-        await mailbox.submit(plan)
+        await mailbox.submit("trial", plan)
         assert await mailbox.take(SOON_S) == plan
         await asyncio.wait_for(scenario(mailbox), SOON_S)
 
@@ -93,5 +94,43 @@ def test_trial_whose_workers_are_killed_again_and_again_is_interrupted():
         assert last.status == "interrupted"
         assert "memory" in last.reason
         assert last.is_last
+
+    run(scenario)
+
+
+def test_trial_that_is_redirected_ends_its_plan_and_takes_the_next():
+    """As the slot does it: what its workers still say of the plan before does not count."""
+
+    async def scenario(mailbox):
+        config = TrialConfig("wgan", {"generator_lr": 2e-4})
+        first = mailbox.next_report("trial")
+        report = await waiting(mailbox.report("trial", 0, RUNNING))
+        assert await first == RUNNING
+        assert not await mailbox.redirect("another", config)
+        assert await mailbox.redirect("trial", config)
+        assert await mailbox.take_redirected() == config
+        assert await mailbox.take_redirected() is None
+        await mailbox.cancel("trial")
+        plan = dataclasses.replace(mailbox.running.plan, id="trial-4")
+        await mailbox.submit("trial", plan)
+
+        assert await report  # stop
+        await mailbox.end("trial", None)
+        assert await mailbox.take(SOON_S) == plan
+        assert await mailbox.report("trial", 1, RUNNING)  # from the plan before
+        second = await waiting(mailbox.next_report("trial-4"))
+        await waiting(mailbox.report("trial-4", 0, RUNNING))
+        assert await second == RUNNING
+
+    run(scenario)
+
+
+def test_redirection_of_an_earlier_plan_is_forgotten():
+    async def scenario(mailbox):
+        plan = mailbox.running.plan
+        await mailbox.redirect("trial", TrialConfig("wgan", {}))
+        await mailbox.submit("trial", plan)
+
+        assert await mailbox.take_redirected() is None
 
     run(scenario)

@@ -64,7 +64,7 @@ def report_of(config, images):
 
 def run_phase(record, trials, scheduler):
     """What Ray Tune and SearchCallback do with one slot; a slot reports from the start again."""
-    source = TrialSource(trials, 1, SearchStopper("the same command"))
+    source = TrialSource(record.plan, trials, 1, SearchStopper("the same command"))
     source.add_configurations([Experiment("trials", tune.Trainable)])
     while trial := source.next_trial():
         id, config = trial.trial_id, trial.config

@@ -1,6 +1,7 @@
 """Trial slots on a real local Ray: many trials through few worker groups, and their failures."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -11,11 +12,15 @@ from pathlib import Path
 
 import pytest
 import ray
+from mlflow.tracking import MlflowClient
 from summaries import small
 
 from thermal_search import local_ray
+from thermal_search.checkpoint import load_generator
 from thermal_search.data.ray_dataset import load
 from thermal_search.errors import SearchError
+from thermal_search.tracking.runs import TRIAL_TAG
+from thermal_search.tracking.store import store_of
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
 from thermal_search.tuning.placement import place_slots
@@ -227,7 +232,7 @@ def test_worker_that_was_cut_off_stops(cluster, tmp_path):
     )
     late = TrialReport(status="running")
     assert ray.get(mailbox.report.remote("first", 0, late))
-    ray.get(mailbox.submit.remote(second))
+    ray.get(mailbox.submit.remote("second", second))
     assert ray.get(mailbox.take.remote(5.0)) == second
     assert ray.get(mailbox.report.remote("first", 0, late))
     ray.get(mailbox.end.remote("first", TrialReport(status="failed", reason="late")))
@@ -301,4 +306,48 @@ def test_killed_slot_is_replaced_and_its_trial_resumes(cluster, dataset, tmp_pat
     first = next(iter(record.trials.values()))
     assert [item.images for item in first.history] == [64 * n for n in range(1, 6)]
     assert first.status == "completed"
+    assert_all_resources_are_released()
+
+
+def test_trial_continues_from_another_through_the_slots(cluster, dataset, tmp_path):
+    """Population based training. Four trials learn to be as bright as the thermal images; the last
+    one hardly learns, until it continues from one of them."""
+    settings = [(2e-3, 1000.0), (1.9e-3, 1000.0), (1.8e-3, 1000.0), (1.7e-3, 1000.0), (2e-5, 1.0)]
+    first = tmp_path / "first.json"
+    first.write_text(
+        json.dumps(
+            [
+                {"architecture": "pix2pix", "parameters": {"generator_lr": lr, "l1_weight": weight}}
+                for lr, weight in settings
+            ]
+        )
+    )
+    changes = {"architectures": ("pix2pix",), "trials": 5, "images": 24, "evaluate_every": 12}
+    changes |= {"scheduler": "pbt", "perturb_every": 1, "objective": "l1", "slots": 2}
+    output = tmp_path / "search"
+    plan = plan_of(dataset, output, first=first, no_published=True, **changes)
+    record = search(plan)
+
+    assert {trial.status for trial in record.trials.values()} == {"completed"}
+    for trial in record.trials.values():
+        assert [item.images for item in trial.history] == [12, 24]
+    last = record["00004"]
+    assert last.exploits[0].images == 12
+    assert last.proposed["generator_lr"] == 2e-5
+    before, after = last.history[0].metrics["l1"], last.history[-1].metrics["l1"]
+    assert after < before - 0.02
+    description, _ = load_generator(record.folder(last) / "generator.pt")
+    assert description.parameters == last.parameters
+    assert description.images == 24
+    client = MlflowClient(store_of(record.output))
+    (experiment,) = [e for e in client.search_experiments() if e.name == "thermal-search"]
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{TRIAL_TAG}` = '00004'")
+    (run,) = runs
+    assert run.data.tags["pbt_parent"] == last.exploits[-1].donor
+    assert run.data.tags["pbt_lineage"] == " > ".join(last.lineage)
+    rates = client.get_metric_history(run.info.run_id, "pbt/generator_lr")
+    assert [point.step for point in rates] == [12, 24]
+    assert rates[0].value == 2e-5
+    assert rates[-1].value == last.parameters["generator_lr"]
+    assert run.data.params["generator_lr"] == "2e-05"
     assert_all_resources_are_released()

@@ -25,15 +25,15 @@ from thermal_search.tuning.trial_source import (
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
 
-def source_of(trials, slots, stopper=None):
-    source = TrialSource(trials, slots, stopper or SearchStopper("the same command"))
+def source_of(record, trials, slots, stopper=None):
+    source = TrialSource(record.plan, trials, slots, stopper or SearchStopper("the same command"))
     source.add_configurations([Experiment("trials", tune.Trainable)])
     return source
 
 
 def test_no_more_trials_run_than_there_are_slots(tmp_path):
     record = record_of(tmp_path, trials=3)
-    source = source_of(proposed_trials(record), slots=2)
+    source = source_of(record, proposed_trials(record), slots=2)
     first, second = source.next_trial(), source.next_trial()
     assert source.next_trial() is None
     source.on_trial_complete(first.trial_id)
@@ -51,7 +51,7 @@ def test_new_trial_that_cannot_be_written_stops_the_search(tmp_path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device", str(location))
 
     record, stopper = record_of(tmp_path, trials=3), SearchStopper("the same command")
-    source = source_of(proposed_trials(record), 2, stopper)
+    source = source_of(record, proposed_trials(record), 2, stopper)
     monkeypatch.setattr(Location, "open_output", full)
 
     assert source.next_trial() is None
@@ -65,7 +65,7 @@ def test_unfinished_trials_continue_under_their_own_id(tmp_path):
     run_trial(record, 5.0)
     interrupted = run_trial(record, 4.0, status="interrupted")
     run_trial(record, 3.0, status="stopped")
-    source = source_of(proposed_trials(SearchRecord.load(tmp_path)), slots=9)
+    source = source_of(record, proposed_trials(SearchRecord.load(tmp_path)), slots=9)
     again, new = source.next_trial(), source.next_trial()
 
     assert (again.trial_id, new.trial_id) == (interrupted.id, "00003")
@@ -78,7 +78,7 @@ def test_every_finalist_is_retrained_with_every_seed(tmp_path):
     for value in (3.0, 1.0, 2.0):
         run_trial(record, value)
     record.add_retraining(record.trials["00001"], 11)
-    source = source_of(retrainings(record), slots=9)
+    source = source_of(record, retrainings(record), slots=9)
     trials = [source.next_trial() for _ in range(4)]
 
     ids = ["00001-seed-11", "00002-seed-11", "00001-seed-12", "00002-seed-12"]

@@ -5,6 +5,7 @@ import heapq
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+from thermal_search.checkpoint import COMMIT, pending
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.hours import SearchTime
 from thermal_search.tuning.schedulers import build_scheduler
@@ -95,6 +96,11 @@ class VirtualSearch:
         """Whether the trial has ended."""
         images = min(number * trial.budget.evaluate_every, trial.budget.images)
         text = repr((trial.architecture, sorted(trial.parameters.items()), trial.id))
+        if is_population := self.record.plan.scheduler == "pbt":
+            # A trial that continues from another one's state is then about as good.
+            text = repr((trial.architecture, trial.parameters["latent_size"]))
+            state = pending(self.record.folder(trial), images)
+            (state / COMMIT).write_text("[]")
         quality = hashlib.sha256(text.encode()).digest()[0]
         evaluation = TrialEvaluation(
             images=images,
@@ -118,7 +124,8 @@ class VirtualSearch:
                 scheduler.on_trial_complete(None, tune_trial, result)
             else:
                 decision = scheduler.on_trial_result(None, tune_trial, result)
-        self.record.add_evaluation(trial.id, report)
+        exploit = scheduler.exploits.pop(trial.id, None) if scheduler and is_population else None
+        self.record.add_evaluation(trial.id, report, exploit)
         if is_last:
             self.record.end(trial.id, "completed", "")
         elif is_over:

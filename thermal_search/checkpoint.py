@@ -6,14 +6,15 @@
     TRIAL/generator.pt                 the generator of the last evaluation, to be exported
 
 A bucket cannot rename a folder, so a file that is written last commits a state. The two latest ones
-are kept. Everything is tensors and plain values, so that loading never runs code.
+are kept, and those that other trials may continue from. Everything is tensors and plain values, so
+that loading never runs code.
 """
 
 import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any, BinaryIO
@@ -133,16 +134,27 @@ def pending(trial: Location, images: int) -> Location:
     return trial / f"{STATE}{images:08d}"
 
 
-def commit(folder: Location, names: list[str]) -> None:
-    """Makes a written state the latest; keeps the one before and removes all others. For one worker
-    to call."""
+def commit(folder: Location, names: list[str], also: Iterable[int] = ()) -> None:
+    """Makes a written state the latest; keeps the one before and those after `also` images, and
+    removes all others. For one worker to call."""
     (folder / COMMIT).write_text(json.dumps(names))
     kept = {folder, *_committed(folder.parent)[:KEPT_STATES]}
+    kept |= {pending(folder.parent, images) for images in also}
     for other in folder.parent.list():
         if other.name.startswith(STATE) and other not in kept:
-            # The commit file first: a state removed only in part must not count as complete.
-            (other / COMMIT).delete()
-            other.delete()
+            remove(other)
+
+
+def remove(folder: Location) -> None:
+    """Removes a state, if there is one."""
+    # The commit file first: a state removed only in part must not count as complete.
+    (folder / COMMIT).delete()
+    folder.delete()
+
+
+def is_kept(trial: Location, images: int) -> bool:
+    """Whether a trial still has its state after so many images."""
+    return (pending(trial, images) / COMMIT).exists()
 
 
 def latest(trial: Location | Path) -> Location | None:
@@ -151,20 +163,30 @@ def latest(trial: Location | Path) -> Location | None:
     A damaged state is logged and passed over. Raises OSError or StorageError if the disk or the
     store refuses.
     """
-    for folder in _committed(Location.of(trial)):
-        try:
-            for name in files_of(folder):
-                load(folder / name)
-        except FileNotFoundError as error:
-            log.warning("%s is incomplete (%s): the state before it is used.", folder, error)
-        except (OSError, StorageError):
-            raise
-        except Exception as error:  # any, from a damaged file
-            reason = " ".join(str(error).split())[:200]
-            log.warning("%s is damaged (%s): the state before it is used.", folder, reason)
-        else:
-            return folder
-    return None
+    return next(filter(_can_be_read, _committed(Location.of(trial))), None)
+
+
+def state_after(trial: Location, images: int) -> Location | None:
+    """The folder of a trial's state after so many images, or None if there is none that can be
+    read. Raises as `latest` does."""
+    folder = pending(trial, images)
+    return folder if is_kept(trial, images) and _can_be_read(folder) else None
+
+
+def _can_be_read(folder: Location) -> bool:
+    try:
+        for name in files_of(folder):
+            load(folder / name)
+    except FileNotFoundError as error:
+        log.warning("%s is incomplete (%s): the state before it is used.", folder, error)
+    except (OSError, StorageError):
+        raise
+    except Exception as error:  # any, from a damaged file
+        reason = " ".join(str(error).split())[:200]
+        log.warning("%s is damaged (%s): the state before it is used.", folder, reason)
+    else:
+        return True
+    return False
 
 
 def _committed(trial: Location) -> list[Location]:

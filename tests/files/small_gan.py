@@ -26,6 +26,7 @@ SPACE = {
     "batch_size": CategoricalDistribution([1, 4, 16]),
 }
 CONDITIONS = {"l1_weight": ("l1", (True,))}
+IN_FLIGHT = ("generator_lr", "discriminator_lr", "l1_weight")
 PUBLISHED = {
     "generator_lr": 2e-4,
     "discriminator_lr": 2e-4,

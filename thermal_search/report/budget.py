@@ -94,6 +94,36 @@ def ended_early(results: Results) -> Table:
     )
 
 
+def lineage(results: Results) -> Table:
+    """Trials that continued from others, each time: from which, and why."""
+    trials = sorted(results.record.trials.values(), key=lambda t: (t.architecture, t.number))
+    events = [(trial, exploit) for trial in trials for exploit in trial.exploits]
+    rows = [
+        [
+            trial.id,
+            trial.architecture,
+            f"{exploit.images:,}",
+            number(exploit.value),
+            exploit.donor,
+            number(exploit.donor_value),
+            " > ".join([*exploit.ancestors, trial.id]),
+            exploit.reason,
+        ]
+        for trial, exploit in events
+    ]
+    axis = results.axes[0]
+    columns = ["trial", "architecture", "images", axis, "continues from", f"its {axis}"]
+    columns += ["weights trained by", "reason"]
+    return Table(
+        columns,
+        rows,
+        [trial.number for trial, _ in events],
+        FOLD_AFTER,
+        frozenset({2, 3, 5}),
+        wraps=True,
+    )
+
+
 def cost(results: Results) -> Table:
     """Trials, images and seconds by architecture, and of all."""
     record = results.record
@@ -158,6 +188,7 @@ def settings(results: Results) -> Table:
         "hours": plan.hours or "",
         "budget of a trial": plan.budget_text,
         "scheduler": plan.scheduler,
+        "compared every": f"{plan.perturb_every} evaluations" if plan.scheduler == "pbt" else "",
         "reduction factor": plan.reduction if plan.scheduler in ("asha", "hyperband") else "",
         "sampler": plan.sampler,
         "seed": plan.seed,

@@ -138,6 +138,7 @@ def render(record: SearchRecord) -> str:
         ],
         endings=budget.endings(results),
         ended_early=budget.ended_early(results),
+        lineage=budget.lineage(results),
         analyses=[_analysis(results, name) for name in results.best_of_each],
         shown_slices=SHOWN_SLICES,
         shown_importances=SHOWN_IMPORTANCES,

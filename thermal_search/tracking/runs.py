@@ -169,7 +169,7 @@ class SearchLogger:
         """Ends a trial's run with its status and reason."""
         run_id = self.runs[id].info.run_id
         run_tags = [RunTag("status", status), RunTag("reason", reason[:MAX_TAG_LENGTH])]
-        run_tags += [RunTag(name, value) for name, value in (tags or {}).items()]
+        run_tags += [RunTag(name, value[:MAX_TAG_LENGTH]) for name, value in (tags or {}).items()]
         diverged = [Metric("diverged", 1.0, self._time_of(id, "diverged"), 0)]
         self.client.log_batch(
             run_id, tags=run_tags, metrics=diverged if status == "diverged" else []
@@ -178,7 +178,7 @@ class SearchLogger:
 
     def set_tags(self, id: str, tags: Mapping[str, str]) -> None:
         """Tags a trial's run."""
-        run_tags = [RunTag(name, value) for name, value in tags.items()]
+        run_tags = [RunTag(name, value[:MAX_TAG_LENGTH]) for name, value in tags.items()]
         self.client.log_batch(self.runs[id].info.run_id, tags=run_tags)
 
     def end(self, status: str) -> None:

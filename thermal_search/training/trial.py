@@ -3,13 +3,12 @@
 import contextlib
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from thermal_search import architectures, checkpoint
+from thermal_search import architectures
 from thermal_search.architectures.translator import Translator
 from thermal_search.data.batches import PairedBatches, UnpairedBatches
 from thermal_search.data.frames import Frames, WorkerFrames
@@ -32,6 +31,7 @@ from thermal_search.training.optimizers import build_optimizers
 from thermal_search.training.starting_weights import start_from
 from thermal_search.training.system_metrics import SystemMeter
 from thermal_search.training.trial_plan import TrialEvaluation, TrialPlan, grid_name
+from thermal_search.training.trial_state import Progress, restore_state, save_state
 
 INIT_IMAGES = 64
 """Training frames, at most, for `Translator.init_from_data`, before the first step."""
@@ -42,25 +42,13 @@ BATCH_NORM_IMAGES = 256
 MIN_BATCH_NORM_BATCH = 16
 """Smallest batch size for recomputing batch normalization's statistics."""
 
-SHARED_FILE = "shared.pt"
-"""The part of a state that all workers have in common (see `checkpoint`)."""
-
-
-@dataclass
-class _Progress:
-    precision: ComputePrecision
-    """Chosen once: a trial that resumes keeps it."""
-
-    images: int = 0
-    seconds: float = 0.0
-    history: list[TrialEvaluation] = field(default_factory=list[TrialEvaluation])
-
 
 class Trial:
     """A translator, its optimizers, its data and its history.
 
-    If the plan's folder holds a state, the trial resumes from it. Raises SearchError for an unknown
-    architecture or unknown parameters, and if it would train with a network of the evaluator.
+    If the plan's folder holds a state, the trial resumes from it; else, if the plan names a state
+    of another trial, it continues from that. Raises SearchError for an unknown architecture or
+    unknown parameters, and if it would train with a network of the evaluator.
     """
 
     def __init__(
@@ -96,9 +84,11 @@ class Trial:
         self.optimizers = build_optimizers(self.translator)
         self.average = MovingAverage.of(self.translator)
         torch.manual_seed(plan.seed + 1 + group.rank)
-        self.progress = _Progress(precision=self._precision())
-        if folder := group.broadcast_object(lambda: checkpoint.latest(plan.folder)):
-            self._restore(folder)
+        self.parameters = plan.parameters
+        """Those of the last step, or of the first one."""
+
+        self.progress = Progress(precision=self._precision())
+        restore_state(self)
         self.autocast = autocast_for(device, self.progress.precision)
         self.steps = StepRunner(
             self.translator,
@@ -116,7 +106,9 @@ class Trial:
 
     @property
     def history(self) -> list[TrialEvaluation]:
-        return [*self.progress.history]
+        """The evaluations so far, without those of a trial whose state it continues from."""
+        since = self.plan.origin.images if self.plan.origin else 0
+        return [item for item in self.progress.history if item.images > since]
 
     @property
     def is_done(self) -> bool:
@@ -129,8 +121,11 @@ class Trial:
         """
         if not self.progress.images:
             self._write_untrained_grid()
+        since = self.plan.origin.images if self.plan.origin else 0
         while not self.is_done:
-            yield self._train_to_next_evaluation()
+            evaluation = self._train_to_next_evaluation()
+            if evaluation.images > since:
+                yield evaluation
 
     def _precision(self) -> ComputePrecision:
         if self.plan.precision != "auto":
@@ -170,7 +165,7 @@ class Trial:
             system=used,
         )
         progress.history.append(evaluation)
-        self._save()
+        save_state(self)
         return evaluation
 
     def _write_untrained_grid(self) -> None:
@@ -181,6 +176,7 @@ class Trial:
     def step(self) -> dict[str, Tensor]:
         """Runs one training step; returns its loss terms, averaged over the workers."""
         plan, progress = self.plan, self.progress
+        self._change_parameters(plan.parameters_at(progress.images))
         batch_size = self.translator.config.batch_size_at(progress.images / plan.images)
         self.batches.batch_size = batch_size
         needs_reset = self.translator.begin_step(progress.images, plan.images)
@@ -197,6 +193,16 @@ class Trial:
         if self.average:
             self.average.update(self.translator.generator, shown, progress.images)
         return losses
+
+    def _change_parameters(self, parameters: Mapping[str, object]) -> None:
+        """Sets parameters that may change in flight, from the next step on."""
+        if parameters == self.parameters:
+            return
+        self.parameters = parameters
+        self.translator.config = replace(self.translator.config, **parameters)
+        for name, player in self.translator.players().items():
+            self.optimizers[name] = replace(self.optimizers[name], config=player.optimizer)
+        self.steps.reset()  # a captured step has the weights of its losses built in
 
     def _spread(self, frames: Frames) -> Tensor:
         """Different training images from all over the shard, in network range."""
@@ -239,93 +245,6 @@ class Trial:
         with self.averaged_weights():
             return evaluator.evaluate(self.translator, grid)
 
-    def _save(self) -> None:
-        plan, group = self.plan, self.group
-        folder = checkpoint.pending(plan.folder, self.progress.images)
-        network = self.translator.state_dict()
-        parameters = {name for name, _ in self.translator.named_parameters()}
-        buffers = {name: value for name, value in network.items() if name not in parameters}
-        checkpoint.save(
-            {
-                "translator": buffers,
-                "batches": self.batches.state_dict(),
-                "random": _random_state(),
-            },
-            folder / _worker_file(group.rank),
-        )
-        if group.is_rank_zero:
-            shared: checkpoint.State = {
-                "trial": self._identity,
-                "translator": network,
-                "optimizers": {
-                    name: player_optimizer.optimizer.state_dict()
-                    for name, player_optimizer in self.optimizers.items()
-                },
-                "average": self.average.network.state_dict() if self.average else None,
-                "progress": asdict(self.progress),
-            }
-            checkpoint.save(shared, folder / SHARED_FILE)
-            self._save_generator()
-        group.barrier()
-        if group.is_rank_zero:
-            workers = [_worker_file(rank) for rank in range(group.size)]
-            checkpoint.commit(folder, [SHARED_FILE, *workers])
-        group.barrier()
-
-    def _save_generator(self) -> None:
-        description = checkpoint.GeneratorDescription(
-            architecture=self.plan.architecture,
-            parameters=dict(self.plan.parameters),
-            size=self.translator.config.size,
-            temperatures=self.temperatures,
-            alignment=self.alignment,
-            images=self.progress.images,
-            metrics=self.progress.history[-1].metrics,
-            protocol=self.evaluator.full_protocol,
-        )
-        generator = self.average.network if self.average else self.translator.generator
-        checkpoint.save_generator(description, generator.state_dict(), self.plan.folder)
-
-    @property
-    def _identity(self) -> dict[str, Any]:
-        """What a state must agree in with the trial that resumes from it."""
-        plan = self.plan
-        return {
-            "architecture": plan.architecture,
-            "parameters": dict(plan.parameters),
-            "seed": plan.seed,
-            "images": plan.images,
-            **({"start": start.digest} if (start := plan.applicable_start) else {}),
-        }
-
-    def _restore(self, folder: Location) -> None:
-        shared = checkpoint.load(folder / SHARED_FILE, self.device)
-        if shared["trial"] != self._identity:
-            return  # of another trial, whose record was lost
-        network = shared["translator"]
-        own_file = _worker_file(self.group.rank)
-        # With more workers than before, a new one starts with rank 0's buffers and fresh draws.
-        has_state = own_file in checkpoint.files_of(folder)
-        own = checkpoint.load(folder / own_file) if has_state else None
-        if own:
-            network |= own["translator"]
-        self.translator.load_state_dict(network)
-        for name, player_optimizer in self.optimizers.items():
-            player_optimizer.restore(shared["optimizers"][name])
-        if self.average:
-            self.average.network.load_state_dict(shared["average"])
-        self.progress = _Progress(**shared["progress"])
-        self.progress.history = [
-            TrialEvaluation(**fields) for fields in shared["progress"]["history"]
-        ]
-        if own:
-            self.batches.load_state_dict(own["batches"])
-            _restore_random_state(own["random"])
-
-
-def _worker_file(rank: int) -> str:
-    return f"worker-{rank}.pt"
-
 
 def _build(plan: TrialPlan, size: int) -> Translator:
     try:
@@ -357,16 +276,3 @@ def _batches(
     return batches_class(
         rgb, thermal, batch_size=translator.config.batch_size, seed=seed, device=device
     )
-
-
-def _random_state() -> dict[str, Any]:
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _restore_random_state(state: Mapping[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

@@ -1,6 +1,6 @@
 """What a trial trains, and what an evaluation finds: plain data, for processes without torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -41,6 +41,71 @@ class TrialBudget:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LaterParameters:
+    """Parameters that apply from a number of images on. They differ from those before in what may
+    change in flight (`SearchSpace.in_flight`) alone."""
+
+    images: int
+    parameters: Mapping[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateOrigin:
+    """The state of another trial, which a trial continues from."""
+
+    trial: str
+    """Its id, which is also the name of its folder."""
+
+    images: int
+    """Shown until that state."""
+
+    seconds: float
+    """That the trial which continues has trained and been evaluated so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonPoints:
+    """Where a trial of population based training is compared with others: at the first evaluation
+    of each `every` images."""
+
+    every: int
+    first: int
+    """Not before so many images."""
+
+    last: int
+    """Not at a multiple of `every` beyond so many images."""
+
+    def arrivals(self, shown: Sequence[int]) -> dict[int, int]:
+        """The images of the evaluations that come first to a point, by the number of the point.
+
+        Args:
+            shown: the images of a trial's evaluations, increasing.
+        """
+        came: dict[int, int] = {}
+        for images in shown:
+            came.setdefault(images // self.every, images)
+        return {
+            point: images
+            for point, images in came.items()
+            if point and self.first <= point * self.every <= self.last
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How a trial of population based training goes: what changes while it trains."""
+
+    changes: tuple[LaterParameters, ...] = ()
+    """In the order of their images."""
+
+    origin: StateOrigin | None = None
+    """What it continues from, unless it has a later state of its own."""
+
+    points: ComparisonPoints | None = None
+    """Where states are kept for other trials; None: nowhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialPlan:
     """What one trial trains, for how long, and where it saves its state."""
 
@@ -61,6 +126,28 @@ class TrialPlan:
     seed: int = 0
     precision: Precision = "auto"
     start_from: StartingPoint | None = None
+    course: Course | None = None
+    """None if neither its parameters change nor its states are kept."""
+
+    @property
+    def changes(self) -> tuple[LaterParameters, ...]:
+        """Parameters that apply later than `parameters`."""
+        return self.course.changes if self.course else ()
+
+    @property
+    def origin(self) -> StateOrigin | None:
+        """The state of another trial that it continues from."""
+        return self.course.origin if self.course else None
+
+    def parameters_at(self, images: int) -> Mapping[str, object]:
+        """The parameters of a step that begins when so many images have been shown."""
+        passed = [change.parameters for change in self.changes if change.images <= images]
+        return passed[-1] if passed else self.parameters
+
+    def kept_images(self, shown: Sequence[int]) -> set[int]:
+        """Those of the evaluations after `shown` images, in their order, whose states are kept."""
+        points = self.course.points if self.course else None
+        return set(points.arrivals(shown).values()) if points else set()
 
     @property
     def applicable_start(self) -> StartingPoint | None:

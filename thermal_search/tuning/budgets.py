@@ -103,6 +103,13 @@ class Budgets:
         every = max(round(images / EVALUATIONS_PER_TRIAL), 1)
         return replace(config, budget=equal_images(config, every * EVALUATIONS_PER_TRIAL, every))
 
+    def fix_as_published(self, config: TrialConfig) -> TrialConfig:
+        """A configuration with the number of images of its architecture's published point,
+        whatever its own would cost: trials that exchange states have shown equal images."""
+        budget = self.fix(self.published(config.architecture)).budget
+        assert budget
+        return replace(config, budget=equal_images(config, budget.images, budget.evaluate_every))
+
     def done(self, trial: TrialRecord) -> float:
         """The fraction of a trial's work that it has done, 0 .. 1: of growing networks less than
         that of its images, as at the published point."""

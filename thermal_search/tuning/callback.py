@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -15,11 +15,14 @@ from thermal_search.tracking.provenance import dataset_input
 from thermal_search.tracking.runs import SearchLogger
 from thermal_search.tracking.store import prepare_database
 from thermal_search.training.trial_plan import grid_name
+from thermal_search.tuning.course import config_of
+from thermal_search.tuning.exploits import ExploitRecord
 from thermal_search.tuning.final_ranking import mlflow_summary
 from thermal_search.tuning.hours import SearchTime
 from thermal_search.tuning.logged_metrics import (
     end_tags,
     grid_step,
+    lineage_tags,
     logged_metrics,
     logged_training,
     objective_sentence,
@@ -35,7 +38,7 @@ from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.record_files import BASELINES_FILE, REPORT_FILE, Phase
 from thermal_search.tuning.search_note import search_note
 from thermal_search.tuning.shared_study import SharedStudy
-from thermal_search.tuning.slots.mailbox import stop_slots
+from thermal_search.tuning.slots.mailbox import redirect_trial, stop_slots
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.summary import FILE as SUMMARY
@@ -68,6 +71,7 @@ class SearchCallback(tune.Callback):
         stopper: SearchStopper,
         storage: BaseStorage | None = None,
         stop_reasons: Mapping[str, str] | None = None,
+        exploits: MutableMapping[str, ExploitRecord] | None = None,
         *,
         time: SearchTime | None = None,
         estimate: Estimate | None = None,
@@ -76,10 +80,12 @@ class SearchCallback(tune.Callback):
         Args:
             storage: Optuna's, for the study that others open; None for no such study.
             stop_reasons: why the scheduler stops a trial, by id; it is filled while trials run.
+            exploits: what pbt decides by the evaluation that is reported next, by id.
             time: of a search with --hours.
             estimate: of the time left.
         """
         self.stop_reasons = {} if stop_reasons is None else stop_reasons
+        self.exploits = {} if exploits is None else exploits
         self.record, self.plan, self.stopper = record, record.plan, stopper
         self.phase: Phase = phase
         self.storage, self.time, self.estimate = storage, time, estimate
@@ -144,10 +150,13 @@ class SearchCallback(tune.Callback):
     ) -> None:
         report: TrialReport | None = result.get(REPORT)
         id, is_new = trial.trial_id, False
+        exploit = self.exploits.pop(id, None)
         with self.stopper.on_storage_faults():
-            is_new = report is not None and self.record.add_evaluation(id, report)
+            is_new = report is not None and self.record.add_evaluation(id, report, exploit)
         if report is None or not is_new:
             return
+        if exploit:  # only now: what a slot trains is in the record
+            self._redirect(trial)
         self.has_evaluated = True
         self._share(id)
         evaluation = report.evaluation
@@ -171,6 +180,19 @@ class SearchCallback(tune.Callback):
             f"{images:,} images: {metric} {evaluation.metrics[metric]:.2f} "
             f"({evaluation.images_per_second:.1f} images/s)",
         )
+        if exploit:
+            tags = lineage_tags(record)
+            self._log(lambda: self.logger.set_tags(id, tags))
+            self.progress.show(id, exploit.reason)
+
+    def _redirect(self, trial: Any) -> None:
+        """Lets a trial go on as the record now has it."""
+        config = config_of(self.plan, self.record[trial.trial_id])
+        trial.set_config(config.to_tune())  # with which it starts again if its slot is lost
+        if not redirect_trial(trial.trial_id, config):
+            self.stopper.report_fault(
+                f"the slots did not answer when {trial.trial_id} was to continue from another trial"
+            )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         report: TrialReport | None = trial.last_result.get(REPORT)
@@ -297,7 +319,10 @@ class SearchCallback(tune.Callback):
             self._end_run(trial)
 
     def _start_run(self, trial: TrialRecord) -> None:
-        self.logger.start_trial(trial.id, trial.architecture, trial.parameters, start_tags(trial))
+        # MLflow's parameters never change: those at the end are tags.
+        self.logger.start_trial(trial.id, trial.architecture, trial.proposed, start_tags(trial))
+        if trial.exploits:
+            self.logger.set_tags(trial.id, lineage_tags(trial))
 
     def _end_run(self, trial: TrialRecord) -> None:
         tags = end_tags(self.record, trial)

@@ -69,7 +69,12 @@ def learn(plan: SearchPlan) -> Learned | None:
             "search the same architectures and ranges, or leave it out."
         )
     learned = Learned(search=earlier.plan.id, trials=[], first=[])
-    if difference := _difference(plan, earlier.plan):
+    # A number that no single setting has reached says nothing to a sampler.
+    unchanged = [trial for trial in usable if not trial.exploits]
+    difference = _difference(plan, earlier.plan)
+    if not difference and not unchanged:
+        difference = "only trials whose parameters changed while they trained"
+    if difference:
         best = {trial.architecture: trial for trial in reversed(usable)}
         chosen = [trial for trial in usable if best[trial.architecture] is trial]
         learned.first = [_setting(trial) for trial in chosen]
@@ -80,7 +85,7 @@ def learn(plan: SearchPlan) -> Learned | None:
             difference,
         )
     else:
-        usable.sort(key=lambda trial: trial.number)
+        unchanged.sort(key=lambda trial: trial.number)
         objective, last = plan.parsed_objective, plan.average_last
         learned.trials = [
             LearnedTrial(
@@ -88,7 +93,7 @@ def learn(plan: SearchPlan) -> Learned | None:
                 parameters=trial.parameters,
                 values=objective.mean_of_last([e.metrics for e in trial.history[-last:]], last),
             )
-            for trial in usable
+            for trial in unchanged
         ]
     return learned
 

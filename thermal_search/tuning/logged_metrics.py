@@ -5,6 +5,7 @@ from thermal_search.tracking.view import SearchView
 from thermal_search.training.trial_plan import TrialBudget, TrialEvaluation
 from thermal_search.tuning.objective import Objective, Sum
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.population import explorable
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.rungs import Rungs
 from thermal_search.tuning.summary import RetrainingRecord, TrialRecord
@@ -34,10 +35,24 @@ def _key(axis: Sum, average_last: int) -> str:
 
 
 def logged_metrics(record: SearchRecord, trial: TrialRecord, count: int) -> dict[str, float]:
-    """The metrics of evaluation `count` (from 1), and the trial's objective at that time."""
+    """The metrics of evaluation `count` (from 1), and the trial's objective at that time. With pbt
+    also the parameters that change in flight, as the trial had them until then."""
     keys = objective_keys(record.objective, record.plan.average_last)
     values = record.objective_after(trial, count)
-    return trial.history[count - 1].metrics | dict(zip(keys, values, strict=False))
+    evaluation = trial.history[count - 1]
+    changing = _changing_parameters(record, trial, evaluation.images)
+    return evaluation.metrics | dict(zip(keys, values, strict=False)) | changing
+
+
+def _changing_parameters(record: SearchRecord, trial: TrialRecord, images: int) -> dict[str, float]:
+    if record.plan.scheduler != "pbt":
+        return {}
+    parameters = trial.parameters_at(images)
+    if isinstance(trial, RetrainingRecord):
+        passed = [item.parameters for item in trial.retrained if item.images < images]
+        parameters = passed[-1] if passed else parameters
+    space = record.plan.search_space((trial.architecture,)).spaces[trial.architecture]
+    return {f"pbt/{n}": float(parameters[n]) for n in explorable(space) if n in parameters}
 
 
 def logged_training(evaluation: TrialEvaluation) -> dict[str, float]:
@@ -63,9 +78,23 @@ def start_tags(trial: TrialRecord) -> dict[str, str]:
     return {"phase": "trial"}
 
 
+def lineage_tags(trial: TrialRecord) -> dict[str, str]:
+    """Tags of the run of a trial that has continued from others, as it does so: from which at last,
+    all that have trained its weights, each decision, and what it trains with since."""
+    if not trial.exploits:
+        return {}
+    changed = {name for exploit in trial.exploits for name in exploit.changed}
+    return {
+        "pbt_parent": trial.exploits[-1].donor,
+        "pbt_lineage": " > ".join(trial.lineage),
+        "pbt_history": "\n".join(exploit.reason for exploit in trial.exploits),
+        **{f"pbt.{n}": str(trial.parameters.get(n, "does not apply")) for n in sorted(changed)},
+    }
+
+
 def end_tags(record: SearchRecord, trial: TrialRecord) -> dict[str, str]:
     """Tags of a trial's run when it has ended: how far it came."""
-    tags = {"stopped_at": str(trial.images)}
+    tags = {"stopped_at": str(trial.images), **lineage_tags(trial)}
     if record.plan.scheduler == "asha" and not isinstance(trial, RetrainingRecord):
         tags["rung"] = str(last_rung(trial.budget, record.plan.reduction, trial.images))
     return tags

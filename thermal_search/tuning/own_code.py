@@ -6,18 +6,20 @@ again.
 """
 
 import types
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
 from optuna.distributions import (
     BaseDistribution,
+    FloatDistribution,
     distribution_to_json,
     json_to_distribution,
 )
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
+import search_spaces
 from search_spaces import SearchSpace
 from thermal_search.architectures import ARCHITECTURES
 from thermal_search.architectures.from_file import FLAG, SourceFile, register, registered
@@ -49,6 +51,8 @@ class OwnSpace(Section):
 
     published: dict[str, Any]
     conditions: dict[str, Condition]
+    in_flight: list[str] = Field(default_factory=list[str])
+    """Parameters that may change while a trial trains."""
 
     @field_validator("space")
     @classmethod
@@ -71,6 +75,7 @@ class OwnSpace(Section):
             space={name: distribution_to_json(kind) for name, kind in space.space.items()},
             published=dict(space.published),
             conditions=conditions,
+            in_flight=[*space.in_flight],
         )
 
     def load(self) -> SearchSpace:
@@ -79,6 +84,7 @@ class OwnSpace(Section):
             space={name: json_to_distribution(text) for name, text in self.space.items()},
             published=self.published,
             conditions={n: (c.parameter, tuple(c.values)) for n, c in self.conditions.items()},
+            in_flight=tuple(self.in_flight),
         )
 
 
@@ -149,7 +155,10 @@ def space_of(module: types.ModuleType, architecture: str, source: str) -> Search
             )
     _require_conditions(space, conditions, source)
     loaded = SearchSpace(
-        space, published, {name: (other, tuple(v)) for name, (other, v) in conditions.items()}
+        space,
+        published,
+        {name: (other, tuple(v)) for name, (other, v) in conditions.items()},
+        _in_flight(module, architecture, space, source),
     )
     _require_published(loaded, source)
     return loaded
@@ -204,6 +213,28 @@ def _require_conditions(space: Mapping[str, Any], conditions: Any, source: str) 
                 f"{source}: the condition of {name} has {other} = {wrong[0]!r:.40}, but it must be "
                 f"{describe(space[other])}."
             )
+
+
+def _in_flight(
+    module: types.ModuleType, architecture: str, space: Mapping[str, Any], source: str
+) -> tuple[str, ...]:
+    """IN_FLIGHT; without one, that of the package's own space of the architecture."""
+    packaged = search_spaces.load(architecture).in_flight if _is_packaged(architecture) else ()
+    names: Any = getattr(module, "IN_FLIGHT", tuple(name for name in packaged if name in space))
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise SettingsError(f"{source}: IN_FLIGHT must be a list of parameters.")
+    given = tuple(names)
+    for name in given:
+        if not isinstance(space.get(name), FloatDistribution):
+            raise SettingsError(
+                f"{source}: IN_FLIGHT has {name!r:.60}, but may have only parameters of SPACE with "
+                "a range of floats."
+            )
+    return given
+
+
+def _is_packaged(architecture: str) -> bool:
+    return architecture in search_spaces.names() and architecture not in registered
 
 
 def _require_published(space: SearchSpace, source: str) -> None:

@@ -16,6 +16,7 @@ from thermal_search.documents import Document
 from thermal_search.errors import SearchError, SettingsError, known_names
 from thermal_search.metrics import is_file, metric_name
 from thermal_search.storage import Location
+from thermal_search.training.trial_plan import ComparisonPoints, TrialBudget
 from thermal_search.tuning.budgets import (
     DEFAULT_COMPUTE,
     EVALUATIONS_PER_TRIAL,
@@ -27,6 +28,7 @@ from thermal_search.tuning.budgets import (
 from thermal_search.tuning.first_settings import Setting
 from thermal_search.tuning.objective import Objective, parse_objective
 from thermal_search.tuning.own_code import OwnSpace, require_code
+from thermal_search.tuning.population import explorable
 from thermal_search.tuning.settings import (
     MAX_TRIALS,
     Finalists,
@@ -168,6 +170,8 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
                 f"--scheduler {self.scheduler} compares trials by one objective, but "
                 f"{self.objective} has two: pass --scheduler none, or a weighted sum."
             )
+        if self.scheduler == "pbt":
+            self._require_something_to_explore()
         manifest = read_manifest(self.data)
         paired = [n for n in self.architectures if architectures.ARCHITECTURES[n].needs_pairs]
         if paired and not manifest.count("pairs", "train"):
@@ -176,6 +180,15 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
                 "search only architectures that need none."
             )
         return manifest
+
+    def _require_something_to_explore(self) -> None:
+        for name, space in self.search_space().spaces.items():
+            if not explorable(space):
+                raise SearchError(
+                    f"--scheduler pbt changes learning rates and loss weights in flight, but the "
+                    f"search space of {name} has none that is searched: name them in its "
+                    "IN_FLIGHT, fix fewer of them, or pass another --scheduler."
+                )
 
     @property
     def needs_calibration(self) -> bool:
@@ -229,10 +242,26 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
 
     def fix_budget(self, config: TrialConfig, budgets: Budgets | None) -> TrialConfig:
         """A configuration with the budget of its trial."""
+        if budgets and self.scheduler == "pbt":
+            return budgets.fix_as_published(config)
         if budgets:
             return budgets.fix(config)
         assert self.images
         return replace(config, budget=equal_images(config, self.images, self.evaluate_every))
+
+    def comparison_points(self, budget: TrialBudget) -> ComparisonPoints | None:
+        """Where a trial of this budget is compared with its population; None without pbt.
+
+        Growing networks are compared at their full size. After the last point a trial has as many
+        evaluations as its objective is the mean of.
+        """
+        if self.scheduler != "pbt":
+            return None
+        return ComparisonPoints(
+            every=self.perturb_every * budget.evaluate_every,
+            first=budget.full_size_from,
+            last=budget.images - self.average_last * budget.evaluate_every,
+        )
 
     def mlflow_params(self) -> dict[str, Any]:
         """Parameters of the search's own MLflow run, without paths of this machine."""

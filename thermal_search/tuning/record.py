@@ -20,8 +20,9 @@ from thermal_search.documents import backup_of
 from thermal_search.errors import SearchError
 from thermal_search.evaluation.baselines import TRIVIAL_BASELINE, Baselines
 from thermal_search.storage import Location
-from thermal_search.training.trial_plan import TrialBudget, TrialEvaluation
+from thermal_search.training.trial_plan import TrialBudget
 from thermal_search.tuning.budgets import equal_images
+from thermal_search.tuning.exploits import ExploitRecord, redo
 from thermal_search.tuning.final_ranking import rank_finalists
 from thermal_search.tuning.objective import pareto_front
 from thermal_search.tuning.ownership import gone
@@ -55,6 +56,7 @@ from thermal_search.tuning.summary import (
     TrialFile,
     TrialRecord,
 )
+from thermal_search.tuning.trial_objectives import TrialObjectives
 
 SUMMARY_INTERVAL_S = 2.0
 """Least time between two versions of summary.json."""
@@ -63,7 +65,7 @@ SUMMARY_SHARE = 0.05
 """Largest share of the time that goes into writing it: of thousands of trials it is large."""
 
 
-class SearchRecord:
+class SearchRecord(TrialObjectives):
     """Every trial of a search. Each change is in the trial's file before the search continues."""
 
     def __init__(self, plan: SearchPlan) -> None:
@@ -114,6 +116,7 @@ class SearchRecord:
             trials=list(self.trials.values()),
             best=best.id if best else None,
             pareto_front=self.pareto_front(),
+            lineages={t.id: t.lineage for t in self.trials.values() if t.exploits},
             retrainings=sorted(
                 self.retrainings.values(), key=lambda trial: (trial.number, trial.id)
             ),
@@ -217,33 +220,6 @@ class SearchRecord:
         """The seeds that each finalist is trained again with."""
         return [self.plan.seed + further for further in range(1, self.plan.seeds + 1)]
 
-    def objective_values(self, trial: TrialRecord) -> list[float]:
-        """A trial's objective on each axis; empty before its first evaluation."""
-        return self.objective_after(trial, len(trial.history))
-
-    def objective_after(self, trial: TrialRecord, count: int) -> list[float]:
-        """A trial's objective on each axis after its first `count` evaluations."""
-        average_last = self.plan.average_last
-        recent = trial.history[max(count - average_last, 0) : count]
-        return self.objective.mean_of_last([item.metrics for item in recent], average_last)
-
-    def objective_with(self, id: str, evaluation: TrialEvaluation) -> list[float]:
-        """A trial's objective after an evaluation that need not be in the record yet."""
-        before = [item for item in self[id].history if item.images < evaluation.images]
-        average_last = self.plan.average_last
-        metrics = [item.metrics for item in before[max(len(before) + 1 - average_last, 0) :]]
-        return self.objective.mean_of_last([*metrics, evaluation.metrics], average_last)
-
-    def averaged_metrics(self, trial: TrialRecord) -> list[str]:
-        """The metrics that all evaluations have that count for the objective."""
-        recent = trial.history[-self.plan.average_last :]
-        return [key for key in recent[-1].metrics if all(key in item.metrics for item in recent)]
-
-    def metric_mean(self, trial: TrialRecord, key: str) -> float:
-        """The mean of a metric over the evaluations that count for the objective."""
-        recent = [item.metrics[key] for item in trial.history[-self.plan.average_last :]]
-        return sum(recent) / len(recent)
-
     def add(self, number: int, config: TrialConfig) -> TrialRecord:
         """A new trial of the search."""
         id = trial_id(number)
@@ -277,6 +253,7 @@ class SearchRecord:
             budget=finalist.budget,
             finalist=finalist.id,
             seed=seed,
+            retrained=finalist.schedule if finalist.exploits else [],
         )
         self.retrainings[trial.id] = trial
         self._save(trial)
@@ -289,8 +266,14 @@ class SearchRecord:
             trial.status, trial.reason = "running", ""
             self._save(trial)
 
-    def add_evaluation(self, id: str, report: TrialReport) -> bool:
-        """False if there is no new one, or it is there already (reported again after a crash)."""
+    def add_evaluation(
+        self, id: str, report: TrialReport, exploit: ExploitRecord | None = None
+    ) -> bool:
+        """False if there is no new one, or it is there already (reported again after a crash).
+
+        `exploit`: what was decided by this evaluation, which is in the record with it or not at
+        all.
+        """
         trial, evaluation = self[id], report.evaluation
         if evaluation is None or evaluation.images <= trial.images:
             return False
@@ -309,6 +292,9 @@ class SearchRecord:
             trial.start = StartRecord(taken_over=taken_over, left_out=left_out)
         if isinstance(trial, RetrainingRecord) and report.test_metrics:
             trial.test_metrics = report.test_metrics
+        if exploit:
+            trial.parameters = redo(trial.parameters, exploit)
+            trial.exploits.append(exploit)
         self._save(trial)
         return True
 

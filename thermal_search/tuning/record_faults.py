@@ -16,6 +16,10 @@ def trial_id(number: int) -> str:
     return f"{number:05d}"
 
 
+def _is_trial_id(text: str) -> bool:
+    return text.isdecimal() and text.isascii() and trial_id(int(text[:20])) == text
+
+
 def retraining_id(finalist: str, seed: int) -> str:
     """The id of a finalist's retraining, and the name of its folder."""
     return f"{finalist}-seed-{seed}"
@@ -30,6 +34,10 @@ def fault_of(trial: TrialRecord, folder: str, objective: Objective, metric: str)
         return f"it is the file of {trial.id!r:.40}, number {trial.number!s:.20}"
     if not 0 <= trial.number < MAX_TRIALS:
         return f"number must be from 0 to {MAX_TRIALS - 1}"
+    for exploit in trial.exploits:
+        # The name of a folder follows from it.
+        if not _is_trial_id(exploit.donor):
+            return f"{exploit.donor!r:.40} is no trial to continue from"
     if trial.status == "completed" and not trial.history:
         return "a completed trial must have evaluations"
     needed = {*objective.keys, metric}

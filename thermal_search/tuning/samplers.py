@@ -38,6 +38,14 @@ def seed_of(seed: int, number: int, of: str = "") -> int:
     return int.from_bytes(digest[:4], "big")
 
 
+def evaluations_as_proposed(trial: TrialRecord) -> int:
+    """How many of a trial's evaluations are of the setting that was proposed: with pbt, those until
+    it continued from another trial. To a sampler the setting was given up there."""
+    if not trial.exploits:
+        return len(trial.history)
+    return sum(item.images <= trial.exploits[0].images for item in trial.history)
+
+
 def joint_sampler(plan: SearchPlan, seed: int, number: int) -> BaseSampler:
     """Optuna's sampler of the architecture and its parameters together, for one proposal."""
     seed = seed_of(seed, number)
@@ -126,8 +134,8 @@ class PerArchitectureSampler(ABC):
                 point = filled(spaces[trial.architecture], trial.parameters)
                 told[trial.architecture].append((point, trial.values))
         for trial in sorted(self.record.trials.values(), key=lambda trial: trial.number):
-            if self.space.flatten(TrialConfig(trial.architecture, trial.parameters)):
-                point = filled(spaces[trial.architecture], trial.parameters)
+            if self.space.flatten(TrialConfig(trial.architecture, trial.proposed)):
+                point = filled(spaces[trial.architecture], trial.proposed)
                 told[trial.architecture].append((point, self._values(trial, worst)))
         return told
 
@@ -136,7 +144,9 @@ class PerArchitectureSampler(ABC):
             return None
         # A stopped trial was behind others: its last objective says so.
         has_result = trial.status in ("completed", "stopped") and bool(trial.history)
-        return self.record.objective_values(trial) if has_result else worst
+        if not has_result:
+            return worst
+        return self.record.objective_after(trial, evaluations_as_proposed(trial))
 
     def _worst(self) -> list[float]:
         """The objective of a trial without a result. A large constant, as TPE may have, would be

@@ -42,7 +42,7 @@ class Comparison:
 
     def describe(self, images: int, objective: str, architecture: str) -> str:
         """The sentence for people."""
-        value, threshold = _digits(self.value, self.threshold)
+        value, threshold = distinct_texts(self.value, self.threshold)
         others = f"the {self.trials} {architecture} trials"
         name = f"{self.threshold_name} {others}"
         if self.trials == 1:
@@ -258,7 +258,7 @@ def _share(reduction: float) -> str:
     return words.get(reduction) or f"{100 / reduction:.0f} %"
 
 
-def _digits(value: float, threshold: float) -> tuple[str, str]:
+def distinct_texts(value: float, threshold: float) -> tuple[str, str]:
     """Both numbers, with as many digits as it takes to see which is larger."""
     for digits in range(4, 17):
         texts = f"{value:.{digits}g}", f"{threshold:.{digits}g}"

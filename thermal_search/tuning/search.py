@@ -252,6 +252,7 @@ def run_phase(
     is_search = phase == "trials"
     scheduler = build_scheduler(record) if is_search else FIFOScheduler()
     stop_reasons = getattr(scheduler, "stop_reasons", {})
+    exploits = getattr(scheduler, "exploits", {})
     pace = pace or Pace(record, None, TrialTimes(record), None)
     clock = pace.clock
     trials = (
@@ -264,6 +265,7 @@ def run_phase(
         stopper,
         storage,
         stop_reasons,
+        exploits,
         time=clock,
         estimate=partial(pace.left, slots, phase),
     )
@@ -272,7 +274,7 @@ def run_phase(
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=TrialSource(trials, slots, stopper),
+                search_alg=TrialSource(record.plan, trials, slots, stopper),
                 scheduler=scheduler,
                 reuse_actors=True,
             ),

@@ -41,7 +41,7 @@ Images = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
 Finalists = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Placement = Literal["pack", "spread"]
 TrialsPerGpu = Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_TRIALS_PER_GPU)]
-Scheduler = Literal["asha", "hyperband", "median", "none"]
+Scheduler = Literal["asha", "hyperband", "median", "pbt", "none"]
 Sampler = Literal["tpe", "random", "gp"]
 StartupTrials = Annotated[int, Field(ge=0, le=MAX_TRIALS)]
 
@@ -165,11 +165,16 @@ class SearchSettings(MetricSettings, frozen=True):
     scheduler: Annotated[Scheduler | None, BUDGET] = None
     """Which trials stop early, compared with others of the same architecture: asha (successive
     halving), hyperband (the same in several brackets, some of which begin later), median (worse
-    than the median of the others) or none; default: asha, but none with two objectives."""
+    than the median of the others) or none. With pbt (population based training) none stops: a trial
+    in the lowest quarter continues from the state of one in the upper quarter, with other learning
+    rates and loss weights. Default: asha, but none with two objectives."""
 
     reduction: Annotated[float, Field(gt=1), BUDGET] = 3.0
     """Reduction factor of asha and hyperband: each rung keeps the best 1/reduction of an
     architecture's trials."""
+
+    perturb_every: Annotated[Count, BUDGET] = 2
+    """With pbt: evaluations of a trial between two at which it is compared."""
 
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), BUDGET] = 0
     """Seed of the sampler and of every trial."""

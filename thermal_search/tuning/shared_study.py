@@ -107,7 +107,7 @@ class SharedStudy:
                 storage.set_trial_state_values(id, TrialState.FAIL)
 
     def _begun(self, trial: TrialRecord) -> optuna.trial.FrozenTrial | None:
-        point = self.space.flatten(TrialConfig(trial.architecture, trial.parameters))
+        point = self.space.flatten(TrialConfig(trial.architecture, trial.proposed))
         if not point:
             return None
         parameters, distributions = point

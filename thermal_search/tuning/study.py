@@ -10,7 +10,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from thermal_search.tuning.learned import Learned, load_learned
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.samplers import PER_ARCHITECTURE, joint_sampler
+from thermal_search.tuning.samplers import (
+    PER_ARCHITECTURE,
+    evaluations_as_proposed,
+    joint_sampler,
+)
 from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.summary import Status, TrialRecord
 
@@ -76,7 +80,7 @@ class ProposalStudy:
         trials = self.record.trials.values()
         number = max((trial.number for trial in trials), default=-1) + 1
         for trial in itertools.islice(trials, self.counted, None):
-            self.tried.add(_key(TrialConfig(trial.architecture, trial.parameters)))
+            self.tried.add(_key(TrialConfig(trial.architecture, trial.proposed)))
         self.counted = len(trials)
         while self.first:
             if _key(self.first[0]) not in self.tried:
@@ -100,7 +104,7 @@ class ProposalStudy:
                 self._tell(trial, frozen.number)
 
     def _begun(self, trial: TrialRecord | None) -> FrozenTrial:
-        point = trial and self.space.flatten(TrialConfig(trial.architecture, trial.parameters))
+        point = trial and self.space.flatten(TrialConfig(trial.architecture, trial.proposed))
         if not point:
             return create_trial(state=TrialState.FAIL)  # only to keep the numbers
         parameters, distributions = point
@@ -111,12 +115,13 @@ class ProposalStudy:
     def _tell(self, trial: TrialRecord, number: int) -> None:
         """`number`: of the study's trial."""
         state = STATES[trial.status]
-        if state is TrialState.PRUNED:
+        own = evaluations_as_proposed(trial)
+        if state is TrialState.PRUNED or own < len(trial.history):
             # In a study in memory, a trial's id is its number.
             running = optuna.Trial(self.study, number)
-            for count in range(1, len(trial.history) + 1):
+            for count in range(1, own + 1):
                 running.report(self.record.objective_after(trial, count)[0], count)
-            self.study.tell(number, state=state)
+            self.study.tell(number, state=TrialState.PRUNED)
             return
         values = self.record.objective_values(trial)
         if trial.status != "completed" or not values:

@@ -5,7 +5,8 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from thermal_search.documents import Document, Section
-from thermal_search.training.trial_plan import TrialBudget
+from thermal_search.training.trial_plan import MAX_IMAGES, TrialBudget
+from thermal_search.tuning.exploits import ExploitRecord, ScheduledParameters, undo
 
 FILE = "summary.json"
 
@@ -57,6 +58,8 @@ class TrialRecord(Section):
 
     architecture: str
     parameters: dict[str, Any]
+    """As they are now: with pbt they change while the trial trains."""
+
     budget: TrialBudget
     """Of a retraining, its finalist's."""
 
@@ -83,6 +86,9 @@ class TrialRecord(Section):
     start: StartRecord | None = None
     """None without `--start-from`, for other architectures, and before the first evaluation."""
 
+    exploits: list[ExploitRecord] = Field(default_factory=list[ExploitRecord])
+    """Each time that it continued from another trial's state, with other parameters (pbt)."""
+
     @model_validator(mode="after")
     def _require_one_history(self) -> Self:
         shown = [evaluation.images for evaluation in self.history]
@@ -90,7 +96,48 @@ class TrialRecord(Section):
             raise ValueError("history must have evaluations of increasing images")
         if self.images != (shown[-1] if shown else 0):
             raise ValueError("images must be those of the last evaluation")
+        compared = [exploit.images for exploit in self.exploits]
+        if compared != sorted(set(compared)) or not set(compared) <= set(shown):
+            raise ValueError("exploits must follow evaluations, each another one")
+        if not all(e.schedule and e.schedule[0].images == 0 for e in self.exploits):
+            raise ValueError("the schedule of an exploit must begin at image 0")
         return self
+
+    @property
+    def proposed(self) -> dict[str, Any]:
+        """The parameters that it began with."""
+        return undo(self.parameters, self.exploits)
+
+    def parameters_at(self, images: int) -> dict[str, Any]:
+        """Its own parameters until an evaluation after so many images."""
+        return undo(self.parameters, [e for e in self.exploits if e.images >= images])
+
+    def schedule_until(self, images: int) -> list[ScheduledParameters]:
+        """What the weights of its evaluation after so many images were trained with, by this trial
+        and its ancestors: a schedule, of one entry if nothing has changed."""
+        passed = [exploit for exploit in self.exploits if exploit.images < images]
+        parameters = self.parameters_at(images)
+        if not passed:
+            return [ScheduledParameters(images=0, parameters=parameters)]
+        last = passed[-1]
+        now = ScheduledParameters(images=last.donor_images, parameters=parameters)
+        return [*last.schedule, now]
+
+    @property
+    def schedule(self) -> list[ScheduledParameters]:
+        """What its weights are trained with from now on, and have been."""
+        return self.schedule_until(MAX_IMAGES)
+
+    def ancestors_until(self, images: int) -> list[str]:
+        """The trials that had trained the weights of its evaluation after so many images, itself
+        the last."""
+        passed = [exploit for exploit in self.exploits if exploit.images < images]
+        return [*passed[-1].ancestors, self.id] if passed else [self.id]
+
+    @property
+    def lineage(self) -> list[str]:
+        """The trials that have trained its weights, in their order, itself the last."""
+        return self.ancestors_until(MAX_IMAGES)
 
     @property
     def is_out_of_time(self) -> bool:
@@ -109,12 +156,15 @@ class TrialRecord(Section):
 
 
 class RetrainingRecord(TrialRecord):
-    """A finalist's parameters, trained again with another seed."""
+    """A finalist's parameters, trained again with another seed: with pbt, its schedule."""
 
     finalist: str
     """The trial whose parameters these are."""
 
     seed: int
+    retrained: list[ScheduledParameters] = Field(default_factory=list[ScheduledParameters])
+    """With pbt, the finalist's parameters by images; empty if they are `parameters` throughout."""
+
     test_metrics: Metrics = Field(default_factory=dict[str, float])
     """Measured once on the test split, after training has ended."""
 
@@ -240,6 +290,10 @@ class Summary(Document):
 
     pareto_front: list[str]
     """Ids, if the objective has two axes; else empty."""
+
+    lineages: dict[str, list[str]] = Field(default_factory=dict[str, list[str]])
+    """With pbt, of each trial that has continued from another: the trials that have trained its
+    weights, in their order, itself the last."""
 
     retrainings: list[RetrainingRecord]
     final_ranking: FinalRanking | None

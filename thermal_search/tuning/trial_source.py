@@ -11,12 +11,13 @@ from ray.tune.experiment.config_parser import (
 from ray.tune.search import SearchAlgorithm
 
 from thermal_search.tuning.budgets import Budgets
+from thermal_search.tuning.course import config_of
 from thermal_search.tuning.hours import SearchTime
+from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.study import ProposalStudy
-from thermal_search.tuning.summary import UNFINISHED, RetrainingRecord, TrialRecord
+from thermal_search.tuning.summary import UNFINISHED, TrialRecord
 
 Record = TypeVar("Record", bound=TrialRecord)
 
@@ -28,8 +29,10 @@ class TrialSource(SearchAlgorithm):
     Tune pickles its search algorithm into its own files; there is nothing in them to read again.
     """
 
-    def __init__(self, trials: Iterator[TrialRecord], slots: int, stopper: SearchStopper) -> None:
-        self.trials, self.slots, self.stopper = trials, slots, stopper
+    def __init__(
+        self, plan: SearchPlan, trials: Iterator[TrialRecord], slots: int, stopper: SearchStopper
+    ) -> None:
+        self.plan, self.trials, self.slots, self.stopper = plan, trials, slots, stopper
         self.running: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -50,10 +53,8 @@ class TrialSource(SearchAlgorithm):
             self.set_finished()
             return None
         self.running.add(record.id)
-        seed = record.seed if isinstance(record, RetrainingRecord) else None
-        config = TrialConfig(record.architecture, record.parameters, seed, record.budget)
         return _create_trial_from_spec(
-            {**self.spec, "config": config.to_tune()},
+            {**self.spec, "config": config_of(self.plan, record).to_tune()},
             self.parser,
             evaluated_params={},
             experiment_tag=record.id,

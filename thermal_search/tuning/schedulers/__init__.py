@@ -1,4 +1,5 @@
-"""The schedulers of --scheduler: which trials stop early. Each compares within an architecture."""
+"""The schedulers of --scheduler: which trials stop early, or continue from others. Each compares
+within an architecture."""
 
 from ray.tune.schedulers import FIFOScheduler
 
@@ -6,6 +7,7 @@ from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA, PerArchitectureScheduler
 from thermal_search.tuning.schedulers.hyperband import PerArchitectureHyperband
 from thermal_search.tuning.schedulers.median import PerArchitectureMedian
+from thermal_search.tuning.schedulers.pbt import PopulationScheduler
 from thermal_search.tuning.settings import Scheduler
 
 SCHEDULERS: dict[Scheduler, type[PerArchitectureScheduler]] = {
@@ -13,12 +15,15 @@ SCHEDULERS: dict[Scheduler, type[PerArchitectureScheduler]] = {
     "hyperband": PerArchitectureHyperband,
     "median": PerArchitectureMedian,
 }
+"""Those that stop trials."""
 
 
 def build_scheduler(record: SearchRecord) -> FIFOScheduler:
     """The scheduler of a search, filled from its record. With `none`, and with two objectives,
     which these cannot compare by, every trial runs to its end."""
     scheduler = SCHEDULERS.get(record.plan.scheduler)
-    if scheduler is None or record.objective.has_two_objectives:
+    if record.objective.has_two_objectives:
         return FIFOScheduler()
-    return scheduler(record)
+    if record.plan.scheduler == "pbt":
+        return PopulationScheduler(record)
+    return scheduler(record) if scheduler else FIFOScheduler()

@@ -3,19 +3,22 @@
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayError
 
 from thermal_search.training.trial_plan import TrialPlan
-from thermal_search.tuning.slots.messages import SlotFailure, TrialReport
+from thermal_search.tuning.slots.messages import SlotFailure, TrialConfig, TrialReport
 
 ATTEMPTS_PER_TRIAL = 3
 """Times in a row a trial may lose its workers without an evaluation in between."""
 
 NAME_PREFIX = "mailbox-"
 """How the name of each mailbox begins, in the Ray namespace of the process that searches."""
+
+REDIRECT_TIMEOUT_S = 60.0
+"""How long the process that searches waits for a slot to take another configuration."""
 
 STARTS_PER_SLOT = 3
 """Times in a row a worker group may fail to get ready before the slot gives up."""
@@ -48,6 +51,12 @@ class Mailbox:
         """Reports that Ray Tune has requested of each trial."""
 
         self.cancelled: set[str] = set()
+        self.trial = ""
+        """The trial of the last plan."""
+
+        self.redirected: TrialConfig | None = None
+        """What this trial is to continue with."""
+
         self.is_closed = False
         self.is_stopped = False
         """Whether the search stops before its end."""
@@ -57,8 +66,14 @@ class Mailbox:
 
     # Called by the slot.
 
-    async def submit(self, plan: TrialPlan) -> None:
+    async def submit(self, trial: str, plan: TrialPlan) -> None:
+        self.trial, self.redirected = trial, None
         await self.plans.put(plan)
+
+    async def take_redirected(self) -> TrialConfig | None:
+        """What the trial is to continue with, if that has changed; once."""
+        config, self.redirected = self.redirected, None
+        return config
 
     async def next_report(self, trial: str) -> TrialReport | SlotFailure | None:
         """The next report of a trial; the request tells its workers to continue. None if the search
@@ -90,6 +105,14 @@ class Mailbox:
         return self.is_stopped
 
     # Called by the process that searches.
+
+    async def redirect(self, trial: str, config: TrialConfig) -> bool:
+        """What a trial is to continue with after its last report; False if another one runs
+        here."""
+        if trial != self.trial:
+            return False
+        self.redirected = config
+        return True
 
     async def stop(self) -> None:
         """Ends the slot's wait for a report."""
@@ -175,7 +198,34 @@ def stop_slots() -> None:
     """Tells all slots of this process's search that it stops. Ray Tune's own request waits until a
     slot has a report, and the next evaluation may take long."""
     with contextlib.suppress(RayError):
-        for name in ray.util.list_named_actors():
-            if name.startswith(NAME_PREFIX):
-                with contextlib.suppress(ValueError):  # it has ended
-                    ray.get_actor(name).stop.remote()
+        for mailbox in _mailboxes():
+            mailbox.stop.remote()
+
+
+def redirect_trial(trial: str, config: TrialConfig) -> bool:
+    """Tells the slot of a trial what the trial is to continue with. Ray Tune tells a slot nothing
+    while its trial runs.
+
+    Returns False if there is no answer in time. True does not say that a slot has it: if the slot
+    was lost, the trial starts in another with what Ray Tune has.
+    """
+    with contextlib.suppress(RayError):
+        waiting = [mailbox.redirect.remote(trial, config) for mailbox in _mailboxes()]
+        while waiting:
+            answered, waiting = ray.wait(waiting, timeout=REDIRECT_TIMEOUT_S)
+            if not answered:
+                return False
+            with contextlib.suppress(RayError):  # that slot is lost
+                if ray.get(answered[0]):
+                    return True
+    return True
+
+
+def _mailboxes() -> list[Any]:
+    """Those of all slots of this process's search."""
+    found: list[Any] = []
+    for name in ray.util.list_named_actors():
+        if name.startswith(NAME_PREFIX):
+            with contextlib.suppress(ValueError):  # it has ended
+                found.append(ray.get_actor(name))
+    return found

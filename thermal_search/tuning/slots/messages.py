@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from thermal_search.training.trial_plan import TrialBudget, TrialEvaluation
+from thermal_search.training.trial_plan import Course, TrialBudget, TrialEvaluation
 
 REPORT = "report"
 """The key of a TrialReport in the results of Ray Tune."""
@@ -22,19 +22,29 @@ class TrialConfig:
     budget: TrialBudget | None = None
     """None until it is fixed, which is before the trial starts."""
 
+    course: Course | None = None
+    """How `parameters` change while it trains; None if they do not."""
+
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "TrialConfig":
         """From the config of a trial of Ray Tune."""
-        return cls(config["architecture"], config["parameters"], config["seed"], config["budget"])
+        return cls(
+            config["architecture"],
+            config["parameters"],
+            config["seed"],
+            config["budget"],
+            config.get("course"),
+        )
 
     def to_tune(self) -> dict[str, Any]:
         """The config of a trial of Ray Tune."""
-        return {
+        config = {
             "architecture": self.architecture,
             "parameters": dict(self.parameters),
             "seed": self.seed,
             "budget": self.budget,
         }
+        return config | {"course": self.course} if self.course else config
 
 
 @dataclass(frozen=True, kw_only=True)

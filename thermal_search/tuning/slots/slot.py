@@ -86,9 +86,12 @@ class Slot(tune.Trainable):
         )
         self.thread = threading.Thread(target=self._fit, args=(trainer,), daemon=True)
         self.thread.start()
-        self._begin(config)
+        self._begin(TrialConfig.of(config))
 
     def step(self) -> dict[str, Any]:
+        redirected: TrialConfig | None = ray.get(self.mailbox.take_redirected.remote())
+        if redirected:
+            self._replace(redirected)
         pending = self.mailbox.next_report.remote(self.current)
         while not ray.wait([pending], timeout=1.0)[0]:
             if not self.thread.is_alive():
@@ -108,8 +111,7 @@ class Slot(tune.Trainable):
         return result
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        ray.get(self.mailbox.cancel.remote(self.current))
-        self._begin(new_config)
+        self._replace(TrialConfig.of(new_config))
         return True
 
     def cleanup(self) -> None:
@@ -129,22 +131,30 @@ class Slot(tune.Trainable):
             id = (self.placement_groups / f"{holder}.group").read_text()
             ray.util.remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(id)))
 
-    def _begin(self, config: dict[str, Any]) -> None:
-        self.current = self.trial_id
-        (self.placement_groups / f"{self.current}.slot").write_text(self.name)
-        trial, common = TrialConfig.of(config), self.slot_config.trial_template
+    def _replace(self, trial: TrialConfig) -> None:
+        ray.get(self.mailbox.cancel.remote(self.current))
+        self._begin(trial)
+
+    def _begin(self, trial: TrialConfig) -> None:
+        (self.placement_groups / f"{self.trial_id}.slot").write_text(self.name)
+        common = self.slot_config.trial_template
         assert trial.budget
+        # A trial that continues with another plan has another name in the mailbox: what is still
+        # under way of the plan before must not count for this one.
+        origin = trial.course.origin if trial.course else None
+        self.current = f"{self.trial_id}-{origin.images}" if origin else self.trial_id
         plan = replace(
             common,
             id=self.current,
             architecture=trial.architecture,
             parameters=trial.parameters,
-            folder=common.folder / self.current,
+            folder=common.folder / self.trial_id,
             images=trial.budget.images,
             evaluate_every=trial.budget.evaluate_every,
             seed=common.seed if trial.seed is None else trial.seed,
+            course=trial.course,
         )
-        ray.get(self.mailbox.submit.remote(plan))
+        ray.get(self.mailbox.submit.remote(self.trial_id, plan))
 
     def _fit(self, trainer: DataParallelTrainer) -> None:
         try:
