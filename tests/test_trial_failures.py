@@ -10,6 +10,7 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from thermal_search.errors import SearchError, StorageError
 from thermal_search.tuning.slots.worker_loop import failure_of
+from thermal_search.tuning.summary import OUT_OF_SHARED_MEMORY
 
 
 def of_system(number, file="/out/state.pt"):
@@ -38,3 +39,20 @@ def test_what_a_machine_refuses_interrupts_a_trial(error, status, stops_search, 
     assert (report.status, report.stops_search) == (status, stops_search)
     assert reason in report.reason
     assert (socket.gethostname() in report.reason) == (status == "interrupted")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "interrupted"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), "interrupted"),
+        (RuntimeError("CUDNN_BACKEND: could not alloc a workspace"), "interrupted"),
+        (RuntimeError("CUDA error: out of memory"), "interrupted"),
+        (ZeroDivisionError("division by zero"), "failed"),
+    ],
+)
+def test_what_does_not_fit_a_share_of_a_gpu_waits_for_a_whole_one(error, status):
+    report = failure_of(error, gpu_share=0.25)
+
+    assert (report.status, report.stops_search) == (status, False)
+    assert report.reason.startswith(OUT_OF_SHARED_MEMORY) == (status == "interrupted")

@@ -41,7 +41,8 @@ def memory_fraction(share: float, device_bytes: int) -> float:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, of the machine or of its GPU, in torch or in a library below it."""
     is_named = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return is_named or "alloc" in str(error) or "CUDA error: out of memory" in str(error)
+    text = str(error).lower()  # cuBLAS says CUBLAS_STATUS_ALLOC_FAILED
+    return is_named or "alloc" in text or "cuda error: out of memory" in text
 
 
 def autocast_for(device: torch.device, precision: ComputePrecision) -> torch.autocast:
