@@ -54,7 +54,7 @@ def better_quarter(own: Arrival, others: Sequence[Arrival]) -> list[Arrival]:
 
 
 def better_half(everyone: Sequence[Arrival]) -> list[Arrival]:
-    """Those whose states are worth their space, best first: with further trials one of them may be
+    """Those whose states are kept, best first: with further trials one of them may be
     in the upper quarter. All of them, while there are few."""
     return sorted(everyone, key=_rank)[: max((len(everyone) + 1) // 2, MIN_TRIALS)]
 

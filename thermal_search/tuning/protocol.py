@@ -1,4 +1,4 @@
-"""How a search measures, and that it goes on measuring so."""
+"""How a search measures, and that it keeps to it."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -31,7 +31,7 @@ HOST_MEMORY = 3 * 2**30
 """Bytes of the machine's memory that a worker takes which has imported torch and uses CUDA."""
 
 LEAST_GAIN = 1.1
-"""Images a second of all trials on a GPU, as a multiple of one trial's, that are worth sharing it:
+"""Images a second of all trials on a GPU, as a multiple of one trial's, from which sharing it pays:
 each trial is then slower, and the sampler knows fewer results when it proposes the next."""
 
 GIB = 2**30
@@ -52,7 +52,7 @@ class Shared:
 
     placement: SlotPlacement
     why: str = ""
-    """A sentence for people; empty if no GPU is shared and nobody asked for it."""
+    """A sentence for people; empty if no GPU is shared and no one asked for it."""
 
     measured: tuple[Calibration, int] | None = None
     """The calibration of these slots and the bytes of memory of each one's device, if they were

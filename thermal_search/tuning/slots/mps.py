@@ -66,7 +66,7 @@ class MpsState:
 class MpsDaemon:
     """The control daemon of MPS for the processes of one search on this machine.
 
-    It has folders of its own and serves nobody else. It ends with `stop`, and at the latest with
+    It has folders of its own and serves no one else. It ends with `stop`, and at the latest with
     the process that started it. A daemon that is here already is used and never ended.
     """
 
