@@ -5,8 +5,8 @@ A population is the trials of one architecture, whenever they run. Each time tha
 another `--perturb-every` evaluations' images it is compared with all others of its architecture
 that came so far, at the same number of images, whether they still train or have ended. One in the
 lowest quarter continues from the state that one of the upper quarter had there: so that its weights
-have seen as many images as its own, its schedules continue where they are, and a retraining can repeat
-how they were trained.
+have seen as many images as its own, its schedules continue where they are, and a retraining can
+repeat how they were trained.
 """
 
 import contextlib
