@@ -11,6 +11,7 @@ from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 from recordings import folders
 
+from thermal_search import local_ray
 from thermal_search.errors import SearchError
 from thermal_search.preparation.prepare import prepare
 from thermal_search.preparation.settings import PreparationSettings
@@ -46,7 +47,8 @@ def cluster():
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0})
     for gpus in (1, 2):
         cluster.add_node(num_cpus=4, num_gpus=gpus)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="error")
+    # Not ray.init: this process may have had a Ray of its own, with a token.
+    local_ray.connect(cluster.address, log_to_driver=False, logging_level="error")
     yield cluster
     ray.shutdown()
     cluster.shutdown()

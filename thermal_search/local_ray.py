@@ -93,8 +93,12 @@ def connect(address: str, **settings: Any) -> None:
     if address != "auto" and not _answers(address):
         raise SearchError(_no_cluster(address))
     import ray
+    from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore - compiled
     from ray.exceptions import AuthenticationError
 
+    # A Ray that `start` has begun in this process before may have required a token of its own.
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
     try:
         ray.init(address=address, **settings)
     except ConnectionError:
