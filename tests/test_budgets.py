@@ -13,7 +13,7 @@ import search_spaces
 from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.errors import SearchError
-from thermal_search.training import operations
+from thermal_search.training import meta_results, operations
 from thermal_search.training.operations import Cost, Operations, cost_of
 from thermal_search.training.optimizers import build_optimizers
 from thermal_search.training.step import train_step
@@ -255,10 +255,13 @@ def test_a_stop_says_why_in_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ["progressive_gan", "wgan_gp"])
-def test_remembered_results_do_not_change_a_count(architecture):
+def test_remembered_results_do_not_change_a_count(architecture, monkeypatch):
     parameters = tuple(sorted({"batch_size": 2}.items()))
-    operations._known_results.clear()
-    first = operations._cost_of.__wrapped__(architecture, 32, parameters)
-    assert operations._known_results
+    monkeypatch.setattr(meta_results, "_known_results", {})
+    monkeypatch.setattr(meta_results, "MAX_KNOWN_RESULTS", 0)
+    computed = operations._cost_of.__wrapped__(architecture, 32, parameters)
+    monkeypatch.setattr(meta_results, "MAX_KNOWN_RESULTS", 10**6)
+    operations._cost_of.__wrapped__(architecture, 32, parameters)
 
-    assert operations._cost_of.__wrapped__(architecture, 32, parameters) == first
+    assert meta_results._known_results
+    assert operations._cost_of.__wrapped__(architecture, 32, parameters) == computed

@@ -6,11 +6,11 @@ import itertools
 import json
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from killed_writes import Killed, kill_at
 from optuna.trial import TrialState
 from ray import tune
 from ray.tune.experiment import Experiment
@@ -231,28 +231,6 @@ def undisturbed(begun):
     return record.summary.model_dump(), states_of(output), record
 
 
-class Killed(BaseException):
-    """The process ends here; nothing that is written in an `except` or `finally` may count."""
-
-
-def kill_at(monkeypatch, step):
-    """Kills at the `step`-th write or rename by the process that searches."""
-    count = 0
-
-    def killing(function):
-        def call(*arguments, **settings):
-            nonlocal count
-            count += checkpoint.STATE not in str(arguments[0])
-            if count == step:
-                raise Killed
-            return function(*arguments, **settings)
-
-        return call
-
-    monkeypatch.setattr(Path, "replace", killing(Path.replace))
-    monkeypatch.setattr(Location, "write_bytes", killing(Location.write_bytes))
-
-
 def test_search_killed_at_each_write_ends_as_an_undisturbed_one(
     tmp_path, monkeypatch, begun, undisturbed
 ):
@@ -264,7 +242,7 @@ def test_search_killed_at_each_write_ends_as_an_undisturbed_one(
         output = tmp_path / str(step)
         shutil.copytree(begun, output)
         with monkeypatch.context() as patch:
-            kill_at(patch, step)
+            kill_at(patch, step, counts=lambda path: checkpoint.STATE not in path)
             try:
                 search(output)
                 break  # there is no such step

@@ -8,9 +8,9 @@ import hashlib
 import os
 import pickle
 import shutil
-from pathlib import Path
 
 import pytest
+from killed_writes import Killed, kill_at
 from ray import tune
 from ray.tune.experiment import Experiment
 from summaries import record_of
@@ -36,10 +36,6 @@ SETTINGS = {
     "finalists": 2,
     "seeds": 1,
 }
-
-
-class Killed(BaseException):
-    """The process ends here; nothing that is written in an `except` or `finally` may count."""
 
 
 def report_of(config, images):
@@ -112,24 +108,6 @@ def undisturbed(tmp_path_factory):
     assert {trial.status for trial in record.trials.values()} == {"completed", "stopped"}
     assert record.final_ranking
     return results(record)
-
-
-def kill_at(monkeypatch, step):
-    """Kills at the `step`-th write or rename; a write leaves a part of the file behind."""
-    count = 0
-
-    def killing(function):
-        def call(*arguments, **settings):
-            nonlocal count
-            count += 1
-            if count == step:
-                raise Killed
-            return function(*arguments, **settings)
-
-        return call
-
-    monkeypatch.setattr(Path, "replace", killing(Path.replace))
-    monkeypatch.setattr(Location, "write_bytes", killing(Location.write_bytes))
 
 
 def test_search_killed_at_each_write_ends_as_an_undisturbed_one(tmp_path, monkeypatch, undisturbed):

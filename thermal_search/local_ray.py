@@ -39,7 +39,6 @@ def start(**settings: Any) -> None:
     """
     import ray
     from ray._private import ray_constants
-    from ray._raylet import Config  # pyright: ignore - a compiled module
 
     switch = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
     before = ray_constants.ENABLE_RAY_CLUSTER
@@ -49,12 +48,20 @@ def start(**settings: Any) -> None:
     try:
         mode = {MODE: os.environ.get(MODE, "token")}
         with _environment({switch: "0", **mode, **_token()}):
-            # Ray has read its environment when it was imported. By itself it would require a token
-            # too, and warn of it each time.
-            Config.initialize("")
+            # By itself Ray would require a token too, and warn of it each time.
+            _read_environment_again()
             ray.init(address="local", **settings)
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _read_environment_again() -> None:
+    """Lets Ray read whether it requires a token, and which one. It does so when it is imported, and
+    would keep what an earlier Ray of this process required."""
+    from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore - compiled
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 @cache
@@ -93,12 +100,9 @@ def connect(address: str, **settings: Any) -> None:
     if address != "auto" and not _answers(address):
         raise SearchError(_no_cluster(address))
     import ray
-    from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore - compiled
     from ray.exceptions import AuthenticationError
 
-    # A Ray that `start` has begun in this process before may have required a token of its own.
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    _read_environment_again()
     try:
         ray.init(address=address, **settings)
     except ConnectionError:

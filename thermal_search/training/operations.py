@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Generator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from thermal_search.architectures.growth import GrowthConfig
 from thermal_search.architectures.translator import Translator
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
+from thermal_search.training.meta_results import result_of
 from thermal_search.training.optimizers import PlayerOptimizer
 from thermal_search.training.step import train_step
 
@@ -150,28 +151,6 @@ def _optimizers(translator: Translator) -> dict[str, PlayerOptimizer]:
     return optimizers
 
 
-def _norm_without_content(
-    tensor: torch.Tensor,
-    order: float = 2.0,
-    dim: list[int] | None = None,
-    keepdim: bool = False,
-    **_: Any,
-) -> torch.Tensor:
-    """A tensor without content of a norm's shape. torch's own way takes milliseconds, and spectral
-    normalization begins with a thousand norms; likewise with clamping them."""
-    return tensor.sum(list(range(tensor.ndim)) if dim is None else dim, keepdim)
-
-
-Layout = tuple[torch.Size, tuple[int, ...], torch.dtype] | None
-"""How a tensor lies in memory."""
-
-_known_results: dict[Any, tuple[bool, list[Layout]]] = {}
-"""What operations return that have been run on tensors without content, by `_key`: torch computes
-such a result in Python, in half a millisecond, and a step repeats the same ones many times."""
-
-MAX_KNOWN_RESULTS = 100_000
-
-
 class Operations(TorchDispatchMode):
     """Counts by torch's formulas. Its FlopCounterMode fails on the gradient of a penalty."""
 
@@ -181,96 +160,7 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = _written(func, args, kwargs)
-        if out is None:
-            key = _key(func, args, kwargs)
-            if known := _known_results.get(key):
-                out = _of_layout(known)
-            else:
-                is_norm = func is torch.ops.aten.linalg_vector_norm.default and args[0].is_meta
-                out = (_norm_without_content if is_norm else func)(*args, **kwargs)
-                if key and len(_known_results) < MAX_KNOWN_RESULTS and (layout := _layout(out)):
-                    _known_results[key] = layout
+        out = result_of(func, args, kwargs)
         if formula := flop_registry.get(func._overloadpacket):
             self.count += formula(*args, **kwargs, out_val=out)
         return out
-
-
-def _written(func: Any, args: Any, kwargs: Any) -> torch.Tensor | None:
-    """The tensor without content that an elementwise operation changes in place or writes to, whose
-    shape it keeps; None for other operations."""
-    if not _writes_elementwise(func):
-        return None
-    written = kwargs.get("out", args[0])
-    is_kept = written.is_meta and written.shape == args[0].shape
-    return written if is_kept else None
-
-
-@cache
-def _writes_elementwise(func: Any) -> bool:
-    returns = func._schema.returns
-    is_written = len(returns) == 1 and returns[0].alias_info and returns[0].alias_info.is_write
-    return bool(is_written) and torch.Tag.pointwise in func.tags
-
-
-@cache
-def _makes_new_tensors(func: Any) -> bool:
-    """Whether an operation changes no argument and returns no view of one."""
-    schema = func._schema
-    return not any(part.alias_info for part in (*schema.arguments, *schema.returns))
-
-
-def _key(func: Any, args: Any, kwargs: Any) -> Any:
-    """What the result of an operation follows from, if that are shapes and numbers alone; else
-    None."""
-    if not _makes_new_tensors(func):
-        return None
-    parts: list[Any] = [func]
-    if not _describe([*args, *kwargs.items()], parts):
-        return None
-    key = tuple(parts)
-    return key if any(part is META_TENSOR for part in parts) else None
-
-
-META_TENSOR = object()
-"""Begins the description of a tensor without content."""
-
-
-def _describe(values: Any, parts: list[Any]) -> bool:
-    """Adds a description of values to `parts`; False if one of them has content."""
-    for value in values:
-        if isinstance(value, torch.Tensor):
-            if not value.is_meta or value.layout != torch.strided:
-                return False
-            parts += (META_TENSOR, value.shape, value.stride(), value.dtype)
-        elif isinstance(value, (list, tuple)):
-            parts.append((type(value), len(value)))
-            if not _describe(value, parts):
-                return False
-        elif value is None or isinstance(value, SIMPLE):
-            parts += (type(value), value)  # 1, 1.0 and True are equal
-        else:
-            return False
-    return True
-
-
-SIMPLE = (bool, int, float, str, torch.dtype, torch.device, torch.layout, torch.memory_format)
-
-
-def _layout(out: Any) -> tuple[bool, list[Layout]] | None:
-    """Whether a result is one tensor, and how its tensors lie in memory (None for none); None if it
-    has anything else."""
-    tensors = out if isinstance(out, (list, tuple)) else [out]
-    if not all(t is None or (isinstance(t, torch.Tensor) and t.is_meta) for t in tensors):
-        return None
-    layouts = [None if t is None else (t.shape, t.stride(), t.dtype) for t in tensors]
-    return isinstance(out, torch.Tensor), layouts
-
-
-def _of_layout(known: tuple[bool, list[Layout]]) -> Any:
-    is_one, layouts = known
-    tensors = [
-        None if layout is None else torch.empty_strided(*layout[:2], dtype=layout[2], device=META)
-        for layout in layouts
-    ]
-    return tensors[0] if is_one else tuple(tensors)
