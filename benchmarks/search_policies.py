@@ -34,13 +34,13 @@ from virtual_driver import VirtualSearch, tune_result, tune_trial
 
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.proposals import Proposals
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.search import silence_libraries
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.messages import TrialConfig, TrialReport
-from thermal_search.tuning.study import ProposalStudy
 from thermal_search.tuning.summary import TrialRecord
 
 FOLDER = Path(__file__).parent
@@ -85,25 +85,6 @@ class MemoryRecord(SearchRecord):
         pass
 
 
-class TableStudy(ProposalStudy):
-    """Proposes recorded settings, and knows each trial by what was trained, not by what the sampler
-    had asked for."""
-
-    def __init__(self, record: SearchRecord, table: NearestCurves) -> None:
-        super().__init__(record, table.architectures, record.plan.seed)
-        self.table = table
-
-    def take(self) -> tuple[int, Curve]:
-        """The number and the recorded setting of the next trial."""
-        number, config = self.propose()
-        curve = self.table.take(config.architecture, config.parameters)
-        for asked in self.study.get_trials(deepcopy=False)[number:]:
-            point = self.space.flatten(TrialConfig(curve.architecture, curve.parameters))
-            assert point
-            asked.params, asked.distributions = point
-        return number, curve
-
-
 class PolicySearch(VirtualSearch):
     """One search among the recorded settings."""
 
@@ -115,16 +96,18 @@ class PolicySearch(VirtualSearch):
         self.plan, self.table, self.compute = plan, table, compute
         self.record = MemoryRecord(plan)
         self.scheduler = policy.rule(self.record)
-        self.study = TableStudy(self.record, table)
+        self.proposals = Proposals(self.record, table.architectures)
         self.spent, self.outcome = 0.0, Outcome()
 
     def start(self) -> Any:
         architectures = self.table.architectures
         if self.spent >= self.compute or not architectures:
             return None
-        if architectures != [*self.study.space.spaces]:
-            self.study = TableStudy(self.record, self.table)
-        number, curve = self.study.take()
+        if architectures != [*self.proposals.space.spaces]:
+            self.proposals = Proposals(self.record, architectures)
+        number, config = self.proposals.propose()
+        # The sampler is told of what was trained, because that is what the record has.
+        curve = self.table.take(config.architecture, config.parameters)
         record = self.record.add(number, TrialConfig(curve.architecture, curve.parameters))
         trial = tune_trial(record, curve=curve, count=0)
         self.scheduler.on_trial_add(None, trial)  # pyright: ignore[reportArgumentType]

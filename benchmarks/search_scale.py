@@ -28,6 +28,7 @@ from virtual_driver import VirtualSearch, tune_result, tune_trial
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.proposals import Proposals
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.search import silence_libraries
@@ -36,7 +37,6 @@ from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.shared_study import open_storage
 from thermal_search.tuning.slots.messages import TrialReport
 from thermal_search.tuning.stopping import SearchStopper
-from thermal_search.tuning.study import ProposalStudy
 from thermal_search.tuning.trial_source import proposed_trials
 
 IMAGES, EVERY = 200_000, 20_000
@@ -138,7 +138,7 @@ def resume(plan: SearchPlan, timer: Timer) -> None:
     """What a --resume does before its first trial starts."""
     with timer("resumed"):
         search = SimulatedSearch(plan.replace(trials=plan.trials + 1), 1, timer)
-        ProposalStudy(search.record, plan.architectures, plan.seed).propose()
+        Proposals(search.record, plan.architectures).propose()
     search.callback.finish()
 
 

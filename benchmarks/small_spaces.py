@@ -4,7 +4,8 @@ The rule: widths are a quarter of those in `search_spaces`, and an eighth in the
 images cost most; channel bases are a 32nd; latents, embeddings and kernels are a quarter; there are
 at most 3 residual blocks. Batches have 8 to 16 images of 32 px. Half-lives of moving averages, in
 images, are a hundredth, as the budget is, and the warm-up of the Wasserstein critic, a number of
-turns, is a tenth. All other parameters are searched as they are.
+turns, is a tenth. There is no perceptual loss: the network that it could have measures the
+distances. All other parameters are searched as they are.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 import search_spaces
 from search_spaces import SearchSpace
 from thermal_search.architectures import ARCHITECTURES
+from thermal_search.tuning.space_flags import PERCEPTUAL
 
 WIDTHS = {"width", "generator_width", "discriminator_width", "channel_max"}
 EXPENSIVE = {
@@ -52,6 +54,8 @@ def small_space(architecture: str) -> SearchSpace:
         for name, value in space.published.items()
     }
     small = {name: _small(kind, shrink.get(name)) for name, kind in space.space.items()}
+    if PERCEPTUAL in small:
+        small[PERCEPTUAL] = CategoricalDistribution(["none"])
     return replace(space, space=small, published=published)
 
 

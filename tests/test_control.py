@@ -21,13 +21,13 @@ from thermal_search.tuning.learned import FILE as LEARNED_FILE
 from thermal_search.tuning.learned import learn, load_learned
 from thermal_search.tuning.own_code import read_own_code
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.proposals import Proposals
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.space import load_spaces
 from thermal_search.tuning.space_flags import parse_narrowed
-from thermal_search.tuning.study import ProposalStudy
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 SMALL_GAN = Path(__file__).parent / "files" / "small_gan.py"
@@ -69,9 +69,9 @@ def file_of(folder, name, text):
 
 def propose(record, count=1):
     """The next settings of a search, each of which completes."""
-    study, configs = ProposalStudy(record, record.plan.architectures, record.plan.seed), []
+    proposals, configs = Proposals(record, record.plan.architectures), []
     for _ in range(count):
-        number, config = study.propose()
+        number, config = proposals.propose()
         trial = record.add(number, config)
         evaluate(record, trial.id, 50.0 + number % 7)
         record.end(trial.id, "completed", "")
@@ -381,9 +381,9 @@ def test_contract_tests_run_on_an_architecture_from_a_file():
 
 def earlier_search(folder, **changes):
     record = record_of(folder, images=2, evaluate_every=1, trials=12, **changes)
-    study = ProposalStudy(record, record.plan.architectures, 0)
+    proposals = Proposals(record, record.plan.architectures)
     for number in range(12):
-        _, config = study.propose()
+        _, config = proposals.propose()
         trial = record.add(number, config)
         evaluate(record, trial.id, 90.0, 60.0 + (7 * number) % 11)
         record.end(trial.id, "completed" if number % 4 else "stopped", "")

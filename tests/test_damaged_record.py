@@ -15,13 +15,13 @@ from thermal_search.errors import SearchError, ThermalSearchError
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.ownership import Claim, require_free
+from thermal_search.tuning.proposals import Proposals
 from thermal_search.tuning.ranking_text import compare_trial, describe
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.messages import TrialReport
-from thermal_search.tuning.study import ProposalStudy
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -62,7 +62,7 @@ def read_again(output):
     assert type(record.summary).model_validate_json(record.summary.model_dump_json())
     describe(record)
     PerArchitectureASHA(record)
-    ProposalStudy(record, plan.architectures, plan.seed).propose()
+    Proposals(record, plan.architectures).propose()
     export.best_trial(output)
 
 

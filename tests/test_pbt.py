@@ -37,8 +37,8 @@ from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.schedulers import build_scheduler
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 from thermal_search.tuning.stopping import SearchStopper
-from thermal_search.tuning.study import ProposalStudy
 from thermal_search.tuning.trial_source import TrialSource, proposed_trials, retrainings
+from thermal_search.tuning.trial_study import TrialStudy
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 IMAGES = 3
@@ -403,8 +403,8 @@ def test_sampler_learns_of_a_setting_what_it_reached_until_it_was_given_up(tmp_p
     report(record, trial, 2, 1.0, build_scheduler(record))
     record.end(trial.id, "completed", "")
     assert trial.parameters["generator_lr"] != 1e-4
-    study = ProposalStudy(record, record.plan.architectures, 0)
-    study.update(len(record.trials))
+    study = TrialStudy(record, [], record.plan.search_space().flatten)
+    study.update()
     told = study.study.trials[trial.number]
 
     assert told.state is TrialState.PRUNED

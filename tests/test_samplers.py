@@ -10,9 +10,9 @@ from optuna.distributions import CategoricalDistribution
 from summaries import evaluate, record_of
 
 import search_spaces
+from thermal_search.tuning.proposals import Proposals
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.samplers import active, filled, static_space
-from thermal_search.tuning.study import ProposalStudy
 
 # Optuna calls grouped, multivariate TPE experimental.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -46,9 +46,9 @@ def settings_of(sampler):
 
 def search(record, count):
     """Continues a search by `count` trials, of which one is still running; returns them."""
-    study, configs = ProposalStudy(record, ARCHITECTURES, record.plan.seed), []
+    proposals, configs = Proposals(record, ARCHITECTURES), []
     for _ in range(count):
-        number, config = study.propose()
+        number, config = proposals.propose()
         trial = record.add(number, config)
         configs.append(config)
         if number == 6:
@@ -87,10 +87,10 @@ def test_model_of_an_architecture_prefers_what_was_good(tmp_path):
         tmp_path, architectures=("wgan",), sampler="gp", fix=fix, startup_trials=8,
         no_published=True,
     )  # fmt: skip
-    study = ProposalStudy(record, ("wgan",), 0)
+    proposals = Proposals(record, ("wgan",))
     shares = []
     for _ in range(20):
-        number, config = study.propose()
+        number, config = proposals.propose()
         trial = record.add(number, config)
         share = position(space, config.parameters["generator_lr"])
         shares.append(share)
@@ -119,14 +119,14 @@ def test_startup_trials_are_random_and_none_is_published_if_so_asked(tmp_path):
 
 
 def search_wgan(record, count):
-    study, proposals = ProposalStudy(record, ("wgan",), 0), []
+    proposals, settings = Proposals(record, ("wgan",)), []
     for _ in range(count):
-        number, config = study.propose()
+        number, config = proposals.propose()
         trial = record.add(number, config)
         evaluate(record, trial.id, 50.0 - number)
         record.end(trial.id, "completed", "")
-        proposals.append(config.parameters)
-    return proposals
+        settings.append(config.parameters)
+    return settings
 
 
 @pytest.mark.parametrize("name", search_spaces.names())

@@ -149,9 +149,11 @@ def test_rounds_have_each_architecture_once_and_one_with_further_seeds():
 @pytest.mark.parametrize("architecture", search_spaces.names())
 def test_small_settings_build_networks_and_are_drawn_again_alike(architecture):
     space = small_space(architecture)
-    for number in range(2):
+    for number in range(3):
         parameters = setting(space, architecture, number, 0)
         assert parameters == setting(space, architecture, number, 0)
         translator = build(architecture, SIZE, parameters)
         assert 8 <= translator.config.batch_size_at(1.0) <= 16
+        # A trial is refused if its loss has the network that measures it.
+        assert parameters.get("perceptual_network", "none") == "none"
         assert sum(p.numel() for p in translator.parameters()) < 10e6

@@ -11,21 +11,19 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import GPSampler, RandomSampler, TPESampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from search_spaces import SearchSpace
 from thermal_search.tuning.learned import LearnedTrial
-from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.settings import Sampler
+from thermal_search.tuning.settings import SamplerName
 from thermal_search.tuning.slots.messages import TrialConfig
-from thermal_search.tuning.space import ConditionalSpace, suggest_value
+from thermal_search.tuning.space import ARCHITECTURE, ConditionalSpace, suggest_value
 from thermal_search.tuning.space_flags import middle
 from thermal_search.tuning.summary import UNFINISHED, TrialRecord
-
-ARCHITECTURE = "architecture"
+from thermal_search.tuning.trial_study import Point, TrialStudy, evaluations_as_proposed
 
 Told = tuple[dict[str, Any], list[float] | None]
 """The setting of a trial, with every parameter of the static space, and its objective on each axis:
@@ -38,38 +36,82 @@ def seed_of(seed: int, number: int, of: str = "") -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-def evaluations_as_proposed(trial: TrialRecord) -> int:
-    """How many of a trial's evaluations are of the setting that was proposed: with pbt, those until
-    it continued from another trial. To a sampler the setting was given up there."""
-    if not trial.exploits:
-        return len(trial.history)
-    return sum(item.images <= trial.exploits[0].images for item in trial.history)
+class Sampler(ABC):
+    """Proposes the settings of a search."""
+
+    def __init__(
+        self, record: SearchRecord, space: ConditionalSpace, learned: Sequence[LearnedTrial]
+    ) -> None:
+        """`learned`: trials of an earlier search whose numbers compare with those of this one."""
+        self.record, self.plan, self.space, self.learned = record, record.plan, space, learned
+
+    @abstractmethod
+    def propose(self, number: int) -> TrialConfig:
+        """The setting of trial `number`, which is not in the record yet."""
 
 
-def joint_sampler(plan: SearchPlan, seed: int, number: int) -> BaseSampler:
-    """Optuna's sampler of the architecture and its parameters together, for one proposal."""
-    seed = seed_of(seed, number)
-    if plan.sampler == "random":
-        return RandomSampler(seed=seed)
-    return _tpe(plan, seed)
+class Random(Sampler):
+    """Knows nothing of the trials."""
+
+    def propose(self, number: int) -> TrialConfig:
+        sampler = RandomSampler(seed=seed_of(self.plan.seed, number))
+        return self.space.suggest(optuna.create_study(sampler=sampler).ask())
 
 
-class _TPE(TPESampler):
-    """Sees of a running trial what the record has of it.
+class ArchitectureFirst(Sampler):
+    """Chooses the architecture by all trials, then its parameters by those of that architecture.
 
-    Optuna's own one also sees what it had drawn for the trial and no one has used, such as
-    parameters of other architectures: a study that is rebuilt from the record cannot have them.
+    Parameters of different architectures have nothing to do with each other: one study of all would
+    model each of them among all trials, at many times the cost.
     """
 
-    def _get_params(self, trial: FrozenTrial, study: optuna.Study) -> dict[str, Any]:
-        return trial.params
+    def __init__(
+        self, record: SearchRecord, space: ConditionalSpace, learned: Sequence[LearnedTrial]
+    ) -> None:
+        super().__init__(record, space, learned)
+        self.architectures = TrialStudy(record, learned, self._place)
+
+    def _place(self, config: TrialConfig) -> Point | None:
+        if not self.space.flatten(config):
+            return None
+        return {ARCHITECTURE: config.architecture}, {ARCHITECTURE: self.space.architecture}
+
+    def propose(self, number: int) -> TrialConfig:
+        architecture = self.architectures.propose(
+            _tpe(seed_of(self.plan.seed, number, " architecture"), self.plan.startup_trials),
+            lambda trial: trial.suggest_categorical(ARCHITECTURE, self.space.architecture.choices),
+        )
+        return self.propose_for(str(architecture), number)
+
+    @abstractmethod
+    def propose_for(self, architecture: str, number: int) -> TrialConfig:
+        """The setting of trial `number`, of a given architecture."""
 
 
-def _tpe(plan: SearchPlan, seed: int) -> TPESampler:
+class TPE(ArchitectureFirst):
+    """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011)."""
+
+    def __init__(
+        self, record: SearchRecord, space: ConditionalSpace, learned: Sequence[LearnedTrial]
+    ) -> None:
+        super().__init__(record, space, learned)
+        self.own = {
+            name: ConditionalSpace([name], own={name: own}) for name, own in space.spaces.items()
+        }
+        self.studies = {
+            name: TrialStudy(record, learned, own.flatten) for name, own in self.own.items()
+        }
+
+    def propose_for(self, architecture: str, number: int) -> TrialConfig:
+        sampler = _tpe(seed_of(self.plan.seed, number), self.plan.startup_trials)
+        return self.studies[architecture].propose(sampler, self.own[architecture].suggest)
+
+
+def _tpe(seed: int, startup_trials: int) -> TPESampler:
     # Several trials run at once: `constant_liar` keeps the sampler from proposing a point twice.
     # With two objectives it is Optuna's multi-objective TPE.
-    return _TPE(
-        n_startup_trials=plan.startup_trials,
+    return TPESampler(
+        n_startup_trials=startup_trials,
         multivariate=True,
         group=True,
         constant_liar=True,
@@ -77,72 +119,61 @@ def _tpe(plan: SearchPlan, seed: int) -> TPESampler:
     )
 
 
-class PerArchitectureSampler(ABC):
-    """For samplers of Optuna that need the same parameters in every trial.
+class GP(ArchitectureFirst):
+    """Optuna's Gaussian process.
 
-    TPE chooses the architecture, as it does in a joint study. Each architecture has a study of its
-    own, in which a parameter that does not apply has its default: so the space is the same in every
-    trial, and the model covers the conditional parameters too. Ended trials are told in the order
-    of their numbers, because the record does not say which ended first.
+    It needs the same parameters in every trial: one that does not apply has its default, so that
+    the model covers the conditional parameters too. Ended trials are told in the order of their
+    numbers, because the record does not say which ended first.
     """
 
-    def __init__(
-        self, record: SearchRecord, space: ConditionalSpace, learned: Sequence[LearnedTrial]
-    ) -> None:
-        self.record, self.plan, self.space, self.learned = record, record.plan, space, learned
-        self.directions = [StudyDirection.MINIMIZE] * len(record.objective.axes)
-
-    def propose(self, number: int) -> TrialConfig:
-        """The setting of trial `number`, which is not in the record yet."""
-        told = self._told()
-        architecture = self._choose_architecture(told, number)
+    def propose_for(self, architecture: str, number: int) -> TrialConfig:
         space = self.space.spaces[architecture]
-        point = self.sample(told[architecture], static_space(space), number)
+        point = self._sample(self._told(architecture), static_space(space), number)
         return TrialConfig(architecture, active(space, point))
 
-    @abstractmethod
-    def sample(
+    def _sample(
         self, told: Sequence[Told], space: Mapping[str, BaseDistribution], number: int
     ) -> dict[str, Any]:
         """A value for every parameter of an architecture's static space."""
-
-    def _choose_architecture(self, told: Mapping[str, Sequence[Told]], number: int) -> str:
-        study = optuna.create_study(
-            directions=self.directions,
-            sampler=_tpe(self.plan, seed_of(self.plan.seed, number, " architecture")),
+        sampler = GPSampler(
+            seed=seed_of(self.plan.seed, number), n_startup_trials=self.plan.startup_trials
         )
-        distribution = self.space.architecture
-        for architecture in distribution.choices:
-            for _, values in told[str(architecture)]:
-                study.add_trial(
-                    create_trial(
-                        state=TrialState.COMPLETE if values else TrialState.RUNNING,
-                        values=values,
-                        params={ARCHITECTURE: architecture},
-                        distributions={ARCHITECTURE: distribution},
-                    )
+        study = optuna.create_study(
+            directions=[StudyDirection.MINIMIZE] * len(self.record.objective.axes), sampler=sampler
+        )
+        for parameters, values in told:
+            study.add_trial(
+                create_trial(
+                    state=TrialState.COMPLETE if values else TrialState.RUNNING,
+                    values=values,
+                    params=parameters,
+                    distributions={**space},
                 )
-        choice = study.ask().suggest_categorical(ARCHITECTURE, distribution.choices)
-        return str(choice)
+            )
+        # An empty study has no space yet: the sampler draws at random.
+        trial = study.ask()
+        return {name: suggest_value(trial, name, space[name]) for name in space}
 
-    def _told(self) -> dict[str, list[Told]]:
-        """What a sampler is told, by architecture."""
-        spaces, worst = self.space.spaces, self._worst()
-        told: dict[str, list[Told]] = {name: [] for name in spaces}
-        for trial in self.learned:
-            if self.space.flatten(trial.config):
-                point = filled(spaces[trial.architecture], trial.parameters)
-                told[trial.architecture].append((point, trial.values))
-        for trial in sorted(self.record.trials.values(), key=lambda trial: trial.number):
-            if self.space.flatten(TrialConfig(trial.architecture, trial.proposed)):
-                point = filled(spaces[trial.architecture], trial.proposed)
-                told[trial.architecture].append((point, self._values(trial, worst)))
+    def _told(self, architecture: str) -> list[Told]:
+        """What the sampler is told of an architecture."""
+        space, worst = self.space.spaces[architecture], self._worst()
+        told: list[Told] = [
+            (filled(space, trial.parameters), trial.values)
+            for trial in self.learned
+            if trial.architecture == architecture and self.space.flatten(trial.config)
+        ]
+        trials = [t for t in self.record.trials.values() if t.architecture == architecture]
+        for trial in sorted(trials, key=lambda trial: trial.number):
+            if self.space.flatten(TrialConfig(architecture, trial.proposed)):
+                told.append((filled(space, trial.proposed), self._values(trial, worst)))
         return told
 
     def _values(self, trial: TrialRecord, worst: list[float]) -> list[float] | None:
         if trial.status in UNFINISHED:
             return None
-        # A stopped trial was behind others: its last objective says so.
+        # A stopped trial was behind others: its last objective says so. GPSampler ignores pruned
+        # trials, so it is told as a completed one.
         has_result = trial.status in ("completed", "stopped") and bool(trial.history)
         if not has_result:
             return worst
@@ -157,37 +188,11 @@ class PerArchitectureSampler(ABC):
             if trial.status in ("completed", "stopped") and trial.history
         ]
         ended += [trial.values for trial in self.learned]
-        return [max(axis) for axis in zip(*ended, strict=True)] or [0.0] * len(self.directions)
+        axes = len(self.record.objective.axes)
+        return [max(axis) for axis in zip(*ended, strict=True)] or [0.0] * axes
 
 
-class PerArchitectureGP(PerArchitectureSampler):
-    """Optuna's Gaussian process."""
-
-    def sample(
-        self, told: Sequence[Told], space: Mapping[str, BaseDistribution], number: int
-    ) -> dict[str, Any]:
-        sampler = GPSampler(
-            seed=seed_of(self.plan.seed, number), n_startup_trials=self.plan.startup_trials
-        )
-        study = optuna.create_study(directions=self.directions, sampler=sampler)
-        for parameters, values in told:
-            study.add_trial(
-                create_trial(
-                    state=TrialState.COMPLETE if values else TrialState.RUNNING,
-                    values=values,
-                    params=parameters,
-                    distributions={**space},
-                )
-            )
-        # An empty study has no space yet: the sampler draws at random.
-        trial = study.ask()
-        return {name: suggest_value(trial, name, space[name]) for name in space}
-
-
-PER_ARCHITECTURE: dict[Sampler, type[PerArchitectureSampler]] = {
-    "gp": PerArchitectureGP,
-}
-"""The samplers that do not propose the architecture and its parameters together."""
+SAMPLERS: dict[SamplerName, type[Sampler]] = {"tpe": TPE, "random": Random, "gp": GP}
 
 
 def static_space(space: SearchSpace) -> dict[str, BaseDistribution]:

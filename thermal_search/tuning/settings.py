@@ -42,7 +42,7 @@ Finalists = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Placement = Literal["pack", "spread"]
 TrialsPerGpu = Literal["auto"] | Annotated[int, Field(ge=1, le=MAX_TRIALS_PER_GPU)]
 Scheduler = Literal["asha", "hyperband", "median", "pbt", "none"]
-Sampler = Literal["tpe", "random", "gp"]
+SamplerName = Literal["tpe", "random", "gp"]
 StartupTrials = Annotated[int, Field(ge=0, le=MAX_TRIALS)]
 
 
@@ -135,7 +135,7 @@ class SearchSettings(MetricSettings, frozen=True):
     (dataset, protocol and the budget of trials are the same), the sampler is told them; otherwise
     its best setting of each architecture is tried first."""
 
-    sampler: Annotated[Sampler, BUDGET] = "tpe"
+    sampler: Annotated[SamplerName, BUDGET] = "tpe"
     """Optuna's sampler: tpe, random or gp (a Gaussian process for each architecture)."""
 
     startup_trials: Annotated[StartupTrials, BUDGET] = 10

@@ -1,7 +1,7 @@
 """The search as a study of Optuna that others can open, such as optuna-dashboard.
 
 It is written from the record and never read for a decision: the search proposes from a study of its
-own (see `study`).
+own (see `trial_study`).
 """
 
 import time
@@ -19,8 +19,8 @@ from thermal_search.storage import Location
 from thermal_search.tracking.store import without_password
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.slots.messages import TrialConfig
-from thermal_search.tuning.study import STATES
 from thermal_search.tuning.summary import TrialRecord
+from thermal_search.tuning.trial_study import STATES
 
 JOURNAL = "optuna-journal.log"
 

@@ -17,6 +17,9 @@ from search_spaces import SearchSpace
 from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.space_flags import Fixed, Narrowed, contains, middle, nearest_value
 
+ARCHITECTURE = "architecture"
+"""The parameter that says which architecture a trial has."""
+
 OBJECTIVE = "objective"
 """The key that Ray Tune and Optuna minimize: the mean over a trial's last evaluations."""
 
@@ -53,7 +56,7 @@ class ConditionalSpace:
 
     def suggest(self, trial: optuna.Trial) -> TrialConfig:
         """An architecture and its parameters as the sampler proposes them."""
-        architecture: str = trial.suggest_categorical("architecture", self.architecture.choices)  # pyright: ignore[reportAssignmentType]
+        architecture: str = trial.suggest_categorical(ARCHITECTURE, self.architecture.choices)  # pyright: ignore[reportAssignmentType]
         space = self.spaces[architecture]
         chosen: dict[str, object] = {}
         for parameter, distribution in space.space.items():
@@ -74,8 +77,8 @@ class ConditionalSpace:
         space = self.spaces.get(config.architecture)
         if space is None:
             return None
-        values: dict[str, Any] = {"architecture": config.architecture}
-        distributions: dict[str, BaseDistribution] = {"architecture": self.architecture}
+        values: dict[str, Any] = {ARCHITECTURE: config.architecture}
+        distributions: dict[str, BaseDistribution] = {ARCHITECTURE: self.architecture}
         for parameter, value in config.parameters.items():
             distribution = space.space.get(parameter)
             if distribution is None or not contains(distribution, value):

@@ -14,9 +14,9 @@ from thermal_search.tuning.budgets import Budgets
 from thermal_search.tuning.course import config_of
 from thermal_search.tuning.hours import SearchTime
 from thermal_search.tuning.plan import SearchPlan
+from thermal_search.tuning.proposals import Proposals
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.stopping import SearchStopper
-from thermal_search.tuning.study import ProposalStudy
 from thermal_search.tuning.summary import UNFINISHED, TrialRecord
 
 Record = TypeVar("Record", bound=TrialRecord)
@@ -76,12 +76,12 @@ def proposed_trials(
     """
     yield from _unfinished(record.trials.values())
     plan = record.plan
-    study = ProposalStudy(record, plan.architectures, plan.seed)
+    proposals = Proposals(record, plan.architectures)
     while len(record.trials) < plan.trials:
         if time and not time.may_start("trials"):
             time.close("trials")
             return
-        number, config = study.propose()
+        number, config = proposals.propose()
         yield record.add(number, plan.fix_budget(config, budgets))
 
 

@@ -1,29 +1,24 @@
-"""What Optuna proposes, and what it learns of the record of a search. No Ray."""
+"""What a search tries next. No Ray."""
 
 import pytest
-from optuna.trial import TrialState
-from summaries import evaluate, record_of, run_trial
+from summaries import evaluate, record_of
 
 from thermal_search.errors import SettingsError
+from thermal_search.tuning.proposals import Proposals
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.space import load_spaces
 from thermal_search.tuning.space_flags import parse_fixed
-from thermal_search.tuning.study import ProposalStudy
 
 # Optuna calls grouped, multivariate TPE experimental.
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 ARCHITECTURES = ("pix2pix", "wgan")
 
 
-def study_of(record, seed=0, architectures=ARCHITECTURES):
-    return ProposalStudy(record, architectures, seed)
-
-
 def search(record, count):
     """Continues a search by `count` trials; returns their configurations."""
-    study, configs = study_of(record), []
+    proposals, configs = Proposals(record, ARCHITECTURES), []
     for _ in range(count):
-        number, config = study.propose()
+        number, config = proposals.propose()
         trial = record.add(number, config)
         evaluate(record, trial.id, 100.0 - number, 90.0 - 7 * number % 5)
         record.end(trial.id, "stopped" if number % 3 else "completed", "")
@@ -47,65 +42,38 @@ def test_resumed_search_proposes_what_an_undisturbed_one_does(tmp_path):
         parts += search(SearchRecord.load(tmp_path / "parts"), count)
 
     assert parts == undisturbed
-    other_seed = [study_of(SearchRecord.load(tmp_path / "whole"), seed=1).propose()[1]]
-    assert other_seed != [study_of(SearchRecord.load(tmp_path / "whole")).propose()[1]]
+    whole = SearchRecord.load(tmp_path / "whole")
+    other = SearchRecord.of(whole.plan.replace(seed=1))
+    assert Proposals(other, ARCHITECTURES).propose() != Proposals(whole, ARCHITECTURES).propose()
 
 
-def test_stopped_trial_is_pruned_for_optuna(tmp_path):
-    record = record_of(tmp_path)
-    run_trial(record, 9.0, 7.0, 8.0)
-    run_trial(record, 2.0, status="stopped")
-    run_trial(record, 5.0, 4.0, status="stopped")
-    run_trial(record, 5.0, status="diverged")
-    run_trial(record, 5.0, status="interrupted")
-    study = study_of(record)
-    study.update(5)
-    whole, lucky, later, diverged, interrupted = study.study.trials
-
-    assert [t.state for t in (whole, lucky, later)] == [
-        TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED,
-    ]  # fmt: skip
-    assert study.study.best_trial == whole
-    assert lucky.intermediate_values == {1: 2.0}
-    assert later.intermediate_values == {1: 5.0, 2: 4.0}
-    # A large objective and an end: Optuna avoids the point and waits for nothing.
-    assert (diverged.state, diverged.value) == (TrialState.COMPLETE, 1e6)
-    assert interrupted.state == TrialState.RUNNING  # it will continue
-
-
-def test_lost_trial_leaves_the_numbers_of_the_others(tmp_path):
+def test_trial_that_is_lost_leaves_the_number_of_the_next(tmp_path):
     record = record_of(tmp_path)
     search(record, 5)
     del record.trials["00003"]
-    number, _ = study_of(record).propose()
-    study = study_of(record)
-    study.update(5)
 
-    assert number == 5
-    assert study.study.trials[3].state == TrialState.FAIL
-    assert study.study.trials[4].params
+    assert Proposals(record, ARCHITECTURES).propose()[0] == 5
 
 
 def test_added_architecture_is_tried_next(tmp_path):
     record = record_of(tmp_path)
     search(record, 4)
-    study = study_of(record, architectures=(*ARCHITECTURES, "gan"))
-    number, config = study.propose()
+    proposals = Proposals(record, (*ARCHITECTURES, "gan"))
+    number, config = proposals.propose()
     record.add(number, config)
-    study.propose()
 
     assert (number, config.architecture) == (4, "gan")
-    assert len(study.study.trials) == 6
+    assert proposals.propose()[0] == 5
 
 
 def test_fixed_parameters_are_those_of_every_trial_and_the_others_are_searched(tmp_path):
     fix = ("pix2pix.batch_size=8", "pix2pix.norm=instance", "pix2pix.dropout=0.25")
     fix += ("pix2pix.generator_network=unet",)  # only there is dropout
     record = record_of(tmp_path, fix=fix)
-    study = study_of(record, architectures=("pix2pix",))
+    proposals = Proposals(record, ("pix2pix",))
     configs = []
     for _ in range(4):
-        number, config = study.propose()
+        number, config = proposals.propose()
         record.add(number, config)
         configs.append(config.parameters)
 
