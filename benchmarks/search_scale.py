@@ -30,7 +30,7 @@ from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.proposals import Proposals
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.scheduler import PerArchitectureASHA
+from thermal_search.tuning.schedulers.asha import PerArchitectureASHA
 from thermal_search.tuning.search import silence_libraries
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings

@@ -21,8 +21,8 @@ from thermal_search.training.trial_plan import TrialBudget, TrialEvaluation
 from thermal_search.tuning.budgets import Budgets, Calibration, Speed, equal_images
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.rungs import Rungs
-from thermal_search.tuning.scheduler import PerArchitectureASHA
 from thermal_search.tuning.schedulers import SCHEDULERS, build_scheduler
+from thermal_search.tuning.schedulers.asha import PerArchitectureASHA
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 from thermal_search.tuning.space import ConditionalSpace
 from thermal_search.tuning.trial_source import proposed_trials, retrainings

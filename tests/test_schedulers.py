@@ -14,8 +14,8 @@ from thermal_search.errors import SearchError
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.rungs import Rungs
-from thermal_search.tuning.scheduler import PerArchitectureScheduler
 from thermal_search.tuning.schedulers import SCHEDULERS, build_scheduler
+from thermal_search.tuning.schedulers.per_architecture import PerArchitectureScheduler
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport

@@ -12,7 +12,7 @@ from thermal_search.errors import SearchStopped
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.scheduler import PerArchitectureASHA
+from thermal_search.tuning.schedulers.asha import PerArchitectureASHA
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.trial_source import (

@@ -4,10 +4,11 @@ within an architecture."""
 from ray.tune.schedulers import FIFOScheduler
 
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.scheduler import PerArchitectureASHA, PerArchitectureScheduler
+from thermal_search.tuning.schedulers.asha import PerArchitectureASHA
 from thermal_search.tuning.schedulers.hyperband import PerArchitectureHyperband
 from thermal_search.tuning.schedulers.median import PerArchitectureMedian
 from thermal_search.tuning.schedulers.pbt import PopulationScheduler
+from thermal_search.tuning.schedulers.per_architecture import PerArchitectureScheduler
 from thermal_search.tuning.settings import Scheduler
 
 SCHEDULERS: dict[Scheduler, type[PerArchitectureScheduler]] = {

@@ -12,12 +12,8 @@ import itertools
 import math
 
 from thermal_search.tuning.rungs import Rungs
-from thermal_search.tuning.scheduler import (
-    ASHARule,
-    PerArchitectureScheduler,
-    StoppingRule,
-    asha_settings,
-)
+from thermal_search.tuning.schedulers.asha import ASHARule, asha_settings
+from thermal_search.tuning.schedulers.per_architecture import PerArchitectureScheduler, StoppingRule
 
 MAX_BRACKETS = 3
 

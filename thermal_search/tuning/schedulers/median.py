@@ -11,7 +11,7 @@ import numpy as np
 from ray.tune.schedulers import MedianStoppingRule
 
 from thermal_search.tuning.rungs import Rungs
-from thermal_search.tuning.scheduler import (
+from thermal_search.tuning.schedulers.per_architecture import (
     POSITION,
     Comparison,
     PerArchitectureScheduler,

@@ -21,7 +21,7 @@ from thermal_search.tuning.exploits import ExploitRecord, changes_between
 from thermal_search.tuning.population import Arrival, better_half, better_quarter, explore
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.samplers import seed_of
-from thermal_search.tuning.scheduler import distinct_texts
+from thermal_search.tuning.schedulers.per_architecture import distinct_texts
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
 from thermal_search.tuning.summary import UNFINISHED, TrialRecord
 
