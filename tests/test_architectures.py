@@ -324,13 +324,14 @@ def test_every_searched_parameter_is_a_config_field(name):
 
 
 def trained(name, parameters):
-    """Losses, output and weights of three steps: at the start, middle and end of a budget."""
+    """Losses, output and weights of steps at the start of a budget and near its end, and between
+    them if the networks grow."""
     torch.manual_seed(5)
     translator = build(name, SIZE, TINY[name] | parameters)
     translator.init_from_data(next(random_batches(7, batch=8)))
     optimizers, batches, budget = build_optimizers(translator), random_batches(), 10**6
     values = []
-    for images in (0, 400_000, 900_000):
+    for images in (0, 400_000, 900_000) if ARCHITECTURES[name].grows else (0, 900_000):
         translator.begin_step(images, budget)
         for player_optimizer in optimizers.values():
             player_optimizer.schedule(

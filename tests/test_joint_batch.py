@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from tiny_settings import BATCH, SIZE, TINY, random_batches
 from torch.overrides import TorchFunctionMode
+from two_workers import run_two_workers
 
 from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.distributed.worker_group import WorkerGroup
@@ -120,7 +120,7 @@ def run_worker(rank, folder):
 @pytest.fixture(scope="module")
 def results_of_two_workers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("joint")
-    multiprocessing.spawn(run_worker, (str(folder),), nprocs=WORKERS)
+    run_two_workers(run_worker, str(folder))
     return torch.load(folder / "results.pt", weights_only=True)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pytorch_fid.fid_score import calculate_frechet_distance
+from two_workers import run_two_workers
 
 from thermal_search.errors import MetricError, WeightsUnavailable
 from thermal_search.metrics import (
@@ -229,7 +229,7 @@ def reduce_on_rank(rank, folder):
 
 
 def test_two_workers_have_the_statistics_of_one(tmp_path):
-    multiprocessing.spawn(reduce_on_rank, (str(tmp_path),), nprocs=2)
+    run_two_workers(reduce_on_rank, str(tmp_path))
     reference = FrechetReference(Statistics.of(features(60, 24, 7, shift=0.5)))
     whole = features(101, 24)
     expected = reference.distance(Statistics.of(whole))

@@ -26,7 +26,7 @@ from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.short_budgets import generator_steps, warn_if_short
 
 ROOT = Path(__file__).parents[1]
-TRIALS, IMAGES, EVERY = 5, 64, 32
+TRIALS, IMAGES, EVERY = 4, 64, 32
 OBJECTIVE = "objective_fd_efficientnet_lite0_plus_0.1_l1"
 """The key of fid+0.1*l1 in MLflow."""
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 from object_store import object_store
 from training_helpers import (
     CPU,
@@ -23,6 +22,7 @@ from training_helpers import (
     trial_of,
     untrained_translator,
 )
+from two_workers import run_two_workers
 
 from thermal_search import checkpoint
 from thermal_search.architectures import ARCHITECTURES
@@ -268,7 +268,7 @@ def train_on_rank(rank, folder):
 def trained_by_two(tmp_path_factory):
     """By rank and architecture: the results and the weights' sum of a trial that resumed once."""
     folder = tmp_path_factory.mktemp("two")
-    multiprocessing.spawn(train_on_rank, (str(folder),), nprocs=2)
+    run_two_workers(train_on_rank, str(folder))
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -299,7 +299,7 @@ def evaluate_on_rank(rank, folder, shards):
 # With few validation frames, the second worker has none at all.
 @pytest.mark.parametrize("shards", [((0, 16), (16, 40)), ((0, 40), (40, 40))])
 def test_two_workers_evaluate_as_one_does(tmp_path, shards):
-    multiprocessing.spawn(evaluate_on_rank, (str(tmp_path), shards), nprocs=2)
+    run_two_workers(evaluate_on_rank, str(tmp_path), shards)
     data = data_of()
     evaluator = evaluator_of(data, WorkerGroup())
     one = evaluator.evaluate(untrained_translator(), tmp_path / "one.png")
