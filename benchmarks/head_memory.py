@@ -3,7 +3,7 @@
     python benchmarks/head_memory.py DATASET --slots 4
 
 The head has no CPUs, as in the files for clouds: all that may leave it trains on the other node.
-Both are on this machine. What grows with the slots is measured for each, and the last line says what
+Both are on this machine. What grows with the slots is measured for each; the last line says what
 a head with many slots needs.
 """
 
@@ -91,7 +91,7 @@ def main() -> None:
         try:
             head = cluster.add_node(num_cpus=0, object_store_memory=200_000_000)
             cluster.add_node(num_cpus=arguments.slots, object_store_memory=200_000_000)
-            driver = train(Path(folder), arguments, cluster.address)
+            driver = train(Path(folder), arguments, str(cluster.address))
             started = [info.process.pid for infos in head.all_processes.values() for info in infos]
             pids = {pid for parent in started for pid in (parent, *children(parent))}
             sizes: dict[str, list[float]] = defaultdict(list)
