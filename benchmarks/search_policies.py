@@ -61,6 +61,7 @@ def rule(*rungs: tuple[int, Scope], **settings: Any) -> Callable[[SearchRecord],
     return partial(RungRule, rungs=rungs, **settings)
 
 
+BEFORE = rule((1, "architecture"), (3, "architecture"), (9, "architecture"))
 ACROSS = rule((1, "architecture"), (3, "all"), (9, "all"), waits_for_growth=True)
 
 POLICIES = {
@@ -72,6 +73,7 @@ POLICIES = {
     "random, across": Policy(sampler="random", rule=ACROSS),
     "tpe": Policy(),
     DEFAULT: Policy(scheduler="asha"),
+    "tpe, asha from the first tenth on": Policy(rule=BEFORE),
     "tpe, hyperband": Policy(scheduler="hyperband"),
     "tpe, median": Policy(scheduler="median"),
     "tpe, across": Policy(rule=ACROSS),

@@ -30,7 +30,7 @@ from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.proposals import Proposals
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.schedulers.asha import PerArchitectureASHA
+from thermal_search.tuning.schedulers.asha import ASHA
 from thermal_search.tuning.search import silence_libraries
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
@@ -78,7 +78,7 @@ class SimulatedSearch(VirtualSearch):
                 self.record, "trials", self.stopper, open_storage(plan.output, None)
             )
             self.callback.setup()
-            self.scheduler = PerArchitectureASHA(self.record)
+            self.scheduler = ASHA(self.record)
             self.trials = proposed_trials(self.record)
         self.ended = 0
 

@@ -22,7 +22,7 @@ from thermal_search.tuning.budgets import Budgets, Calibration, Speed, equal_ima
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.rungs import Rungs
 from thermal_search.tuning.schedulers import SCHEDULERS, build_scheduler
-from thermal_search.tuning.schedulers.asha import PerArchitectureASHA
+from thermal_search.tuning.schedulers.asha import ASHA
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 from thermal_search.tuning.space import ConditionalSpace
 from thermal_search.tuning.trial_source import proposed_trials, retrainings
@@ -174,7 +174,8 @@ def test_rungs_are_shares_of_the_own_budget():
     growing = TrialBudget(images=2_000, evaluate_every=200, full_size_from=1_300)
 
     assert Rungs.of(cheap, 3.0).shares == pytest.approx([0.1, 0.3, 0.9])
-    assert Rungs.of(growing, 3.0).shares == pytest.approx([0.7])
+    # All architectures have the further ones in common.
+    assert Rungs.of(growing, 3.0).shares == pytest.approx([0.7, 0.9])
 
 
 def decide(scheduler, trial, evaluations, value):
@@ -198,7 +199,7 @@ def decide(scheduler, trial, evaluations, value):
 
 def test_growing_networks_are_compared_at_full_size_first(tmp_path):
     record = record_of(tmp_path, images=None, reduction=3.0)
-    scheduler = PerArchitectureASHA(record)
+    scheduler = ASHA(record)
     budget = TrialBudget(images=1000, evaluate_every=100, full_size_from=650)
     config = replace(TrialConfig("progressive_gan", {}), budget=budget)
     trials = [record.add(number, config) for number in range(3)]
@@ -208,6 +209,32 @@ def test_growing_networks_are_compared_at_full_size_first(tmp_path):
 
     decisions = [decide(scheduler, t, 7, v) for t, v in zip(trials, (1.0, 2.0, 99.0), strict=True)]
     assert decisions == ["CONTINUE", "STOP", "STOP"]
+
+
+def test_asha_compares_all_architectures_at_the_rungs_that_they_have_in_common(tmp_path):
+    record = record_of(tmp_path, images=None, reduction=3.0)
+    scheduler = ASHA(record)
+    at_once = TrialBudget(images=1000, evaluate_every=100)
+    growing = TrialBudget(images=500, evaluate_every=50, full_size_from=300)
+    architectures = (("gan", at_once), ("wgan", at_once), ("stylegan", growing))
+    gan, wgan, stylegan = (
+        record.add(number, replace(TrialConfig(name, {}), budget=budget))
+        for number, (name, budget) in enumerate(architectures)
+    )
+
+    # The first rung is of an architecture alone.
+    assert [decide(scheduler, gan, 1, 50.0), decide(scheduler, wgan, 1, 90.0)] == ["CONTINUE"] * 2
+    assert [decide(scheduler, gan, 3, 40.0), decide(scheduler, wgan, 3, 60.0)] == [
+        "CONTINUE", "STOP",
+    ]  # fmt: skip
+    assert scheduler.stop_reasons[wgan.id] == (
+        "at 300 images its fid of 60 is behind 40, that of the only other trial that came so far"
+    )
+    # Its networks were growing at that rung, and are compared from the next one on.
+    assert decide(scheduler, stylegan, 3, 99.0) == "CONTINUE"
+    assert decide(scheduler, stylegan, 6, 99.0) == "CONTINUE"
+    assert decide(scheduler, gan, 9, 30.0) == "CONTINUE"
+    assert decide(scheduler, stylegan, 9, 31.0) == "STOP"
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -240,7 +267,7 @@ def test_a_setting_that_cannot_be_trained_has_a_budget_too():
 
 def test_a_stop_says_why_in_numbers(tmp_path):
     record = record_of(tmp_path, images=None, reduction=3.0)
-    scheduler = PerArchitectureASHA(record)
+    scheduler = ASHA(record)
     for number, value in enumerate((198.0, 201.0, 190.0, 212.3)):
         # Equal shares of budgets that differ.
         budget = TrialBudget(images=1000 * (number + 1), evaluate_every=100 * (number + 1))

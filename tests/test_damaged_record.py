@@ -18,7 +18,7 @@ from thermal_search.tuning.ownership import Claim, require_free
 from thermal_search.tuning.proposals import Proposals
 from thermal_search.tuning.ranking_text import compare_trial, describe
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.schedulers.asha import PerArchitectureASHA
+from thermal_search.tuning.schedulers.asha import ASHA
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.messages import TrialReport
@@ -61,7 +61,7 @@ def read_again(output):
     record = SearchRecord.of(plan)
     assert type(record.summary).model_validate_json(record.summary.model_dump_json())
     describe(record)
-    PerArchitectureASHA(record)
+    ASHA(record)
     Proposals(record, plan.architectures).propose()
     export.best_trial(output)
 

@@ -42,7 +42,8 @@ def test_search_ends_in_time_with_a_final_ranking(tmp_path):
 
 def test_running_trials_end_when_the_time_is_over(tmp_path):
     """Their architectures turn out to be slower than they were."""
-    record = search_of(tmp_path, hours=0.5, architectures=("gan", "wgan"), finalists=1, seeds=1)
+    settings = {"architectures": ("gan", "wgan"), "finalists": 1, "seeds": 1, "scheduler": "none"}
+    record = search_of(tmp_path, hours=0.5, **settings)
     search = VirtualSearch(record, {"gan": 200.0, "wgan": 3000.0})
     search.run()
 

@@ -20,7 +20,7 @@ from thermal_search.errors import SearchError
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.schedulers.asha import PerArchitectureASHA
+from thermal_search.tuning.schedulers.asha import ASHA
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.trial_source import TrialSource, proposed_trials, retrainings
@@ -85,7 +85,7 @@ def run_phase(record, trials, scheduler):
 def search(output):
     """Begins a search, or resumes the one in `output`."""
     record = SearchRecord.load(output)
-    run_phase(record, proposed_trials(record), PerArchitectureASHA(record))
+    run_phase(record, proposed_trials(record), ASHA(record))
     run_phase(record, retrainings(record), None)
     record.flush()
     return record

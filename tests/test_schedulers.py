@@ -141,7 +141,11 @@ def contents(scheduler: PerArchitectureScheduler):
         history = trial.history[: -1 if trial.status == "running" else None]
         known[trial.id] = history[-1].images if history else 0
     found = {}
+    for rung, values in getattr(scheduler, "common", {}).items():
+        found[rung] = {id: value for id, value in values.items() if known[id] >= rung}
     for name, rule in scheduler.rules.items():
+        if first := getattr(rule, "first", None):
+            found[name] = {id: value for id, value in first.items() if known[id]}
         for number, bracket in enumerate(getattr(rule, "_brackets", ())):
             for rung, values in bracket._rungs:
                 items = {id: value for id, value in values.items() if known[id] >= rung}

@@ -14,6 +14,7 @@ import search_spaces
 from search_spaces import SearchSpace
 from thermal_search.architectures import build
 from thermal_search.tuning.own_code import OwnSpace
+from thermal_search.tuning.schedulers import build_scheduler
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -113,7 +114,7 @@ def test_a_search_with_enough_compute_finds_the_best_setting(policy):
 
     assert outcome.trials == len(curves)
     assert outcome.best[-1] == true_value(curves[8], 3)
-    stops = POLICIES[policy].scheduler != "none" or "across" in policy
+    stops = POLICIES[policy].scheduler != "none" or POLICIES[policy].rule is not build_scheduler
     assert (outcome.completed < outcome.trials) == stops
 
 

@@ -12,7 +12,7 @@ from thermal_search.errors import SearchStopped
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.schedulers.asha import PerArchitectureASHA
+from thermal_search.tuning.schedulers.asha import ASHA
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.trial_source import (
@@ -123,9 +123,9 @@ def test_resumed_trial_competes_with_those_before_the_interruption(tmp_path):
     for value in (1.0, 2.0, 3.0):
         run_trial(record, value)
 
-    assert decide(PerArchitectureASHA(record), "00003", 2.5) == "STOP"
+    assert decide(ASHA(record), "00003", 2.5) == "STOP"
     empty = record_of(tmp_path / "empty")
-    assert decide(PerArchitectureASHA(empty), "00000", 2.5) == "CONTINUE"
+    assert decide(ASHA(empty), "00000", 2.5) == "CONTINUE"
 
 
 def test_last_evaluation_before_an_interruption_is_decided_again(tmp_path):
@@ -135,4 +135,4 @@ def test_last_evaluation_before_an_interruption_is_decided_again(tmp_path):
         run_trial(record, value)
     run_trial(record, 9.0, status="running")
 
-    assert decide(PerArchitectureASHA(record), "00003", 9.0) == "STOP"
+    assert decide(ASHA(record), "00003", 9.0) == "STOP"

@@ -11,13 +11,26 @@ class Rungs:
     """The rungs of one architecture's trials, counted in evaluations of their own budgets."""
 
     first: float
-    """The first rung: of growing networks, the first evaluation at their full size."""
+    """The first rung, within the architecture: of growing networks, the first evaluation at their
+    full size."""
 
     last: float
     """The end of the budget, where no trial is stopped any more."""
 
     reduction: float
     """Each rung is this many times as far as the one before, and keeps 1/reduction."""
+
+    @property
+    def common(self) -> list[float]:
+        """The further rungs, increasing: the same for all architectures, after the first
+        evaluation of networks that do not grow."""
+        rungs: list[float] = []
+        rung = self.reduction
+        while rung < self.last:
+            if rung > self.first:
+                rungs.append(rung)
+            rung *= self.reduction
+        return rungs
 
     @classmethod
     def of(cls, budget: TrialBudget, reduction: float) -> "Rungs":
@@ -29,12 +42,7 @@ class Rungs:
     @property
     def shares(self) -> list[float]:
         """The shares of a budget (0 .. 1) at which a trial may be stopped, increasing."""
-        shares: list[float] = []
-        rung = self.first
-        while rung < self.last:
-            shares.append(rung / self.last)
-            rung *= self.reduction
-        return shares
+        return [rung / self.last for rung in (self.first, *self.common) if rung < self.last]
 
 
 def position(budget: TrialBudget, images: int) -> float:

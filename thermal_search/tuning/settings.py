@@ -139,8 +139,8 @@ class SearchSettings(MetricSettings, frozen=True):
     """Optuna's sampler: tpe, random or gp (a Gaussian process for each architecture)."""
 
     startup_trials: Annotated[StartupTrials, BUDGET] = 10
-    """Trials before the sampler's model is used, until when settings are random: of all
-    architectures together for tpe, of each for gp."""
+    """Trials of an architecture before the sampler's model of it is used, until when its settings
+    are random."""
 
     trials: Annotated[Trials | None, BUDGET] = None
     """Number of trials, each with one configuration; default: 60, or with --hours as many as there
@@ -163,15 +163,16 @@ class SearchSettings(MetricSettings, frozen=True):
     may be stopped; default: a tenth of the trial's budget."""
 
     scheduler: Annotated[Scheduler | None, BUDGET] = None
-    """Which trials stop early, compared with others of the same architecture: asha (successive
-    halving), hyperband (the same in several brackets, some of which begin later), median (worse
-    than the median of the others) or none. With pbt (population based training) none stops: a trial
-    in the lowest quarter continues from the state of one in the upper quarter, with other learning
-    rates and loss weights. Default: asha, but none with two objectives."""
+    """Which trials stop early: asha (successive halving, first within an architecture, then of all
+    trials), hyperband (successive halving within an architecture, in several brackets, some of
+    which begin later), median (worse than the median of its architecture's trials) or none. With
+    pbt (population based training) none stops: a trial in the lowest quarter continues from the
+    state of one in the upper quarter, with other learning rates and loss weights. Default: asha,
+    but none with two objectives."""
 
     reduction: Annotated[float, Field(gt=1), BUDGET] = 3.0
-    """Reduction factor of asha and hyperband: each rung keeps the best 1/reduction of an
-    architecture's trials."""
+    """Reduction factor of asha and hyperband: each rung keeps the best 1/reduction of the trials
+    that come to it, and is this many times as far as the one before."""
 
     perturb_every: Annotated[Count, BUDGET] = 2
     """With pbt: evaluations of a trial between two at which it is compared."""

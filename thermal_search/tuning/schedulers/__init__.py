@@ -1,10 +1,9 @@
-"""The schedulers of --scheduler: which trials stop early, or continue from others. Each compares
-within an architecture."""
+"""The schedulers of --scheduler: which trials stop early, or continue from others."""
 
 from ray.tune.schedulers import FIFOScheduler
 
 from thermal_search.tuning.record import SearchRecord
-from thermal_search.tuning.schedulers.asha import PerArchitectureASHA
+from thermal_search.tuning.schedulers.asha import ASHA
 from thermal_search.tuning.schedulers.hyperband import PerArchitectureHyperband
 from thermal_search.tuning.schedulers.median import PerArchitectureMedian
 from thermal_search.tuning.schedulers.pbt import PopulationScheduler
@@ -12,7 +11,7 @@ from thermal_search.tuning.schedulers.per_architecture import PerArchitectureSch
 from thermal_search.tuning.settings import Scheduler
 
 SCHEDULERS: dict[Scheduler, type[PerArchitectureScheduler]] = {
-    "asha": PerArchitectureASHA,
+    "asha": ASHA,
     "hyperband": PerArchitectureHyperband,
     "median": PerArchitectureMedian,
 }

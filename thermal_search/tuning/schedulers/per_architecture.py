@@ -1,8 +1,8 @@
-"""Early stopping within each architecture: one stopping rule for each.
+"""Early stopping by one rule for each architecture.
 
-Growing and critic-heavy architectures learn slowly at first. Compared across architectures, they
-would stop before they show anything, and the search would find the fastest starter. Networks that
-grow are compared from their full size on.
+Growing and critic-heavy architectures learn slowly at first. Compared with others from the start,
+they would stop before they show anything, and the search would find the fastest starter. Networks
+that grow are compared from their full size on.
 """
 
 import contextlib
@@ -40,13 +40,17 @@ class Comparison:
     where: str = ""
     """Which of them, such as "in its bracket"; empty for all that came so far."""
 
+    of_all: bool = False
+    """Whether the others are the trials of all architectures, not only of its own."""
+
     def describe(self, images: int, objective: str, architecture: str) -> str:
         """The sentence for people."""
         value, threshold = distinct_texts(self.value, self.threshold)
-        others = f"the {self.trials} {architecture} trials"
-        name = f"{self.threshold_name} {others}"
+        name = f"{self.threshold_name} the {self.trials} {architecture} trials"
+        if self.of_all:
+            name = f"{self.threshold_name} the {self.trials} trials of all architectures"
         if self.trials == 1:
-            name = f"that of the only other {architecture} trial"
+            name = f"that of the only other {'' if self.of_all else f'{architecture} '}trial"
         where = f" {self.where}" if self.where else ""
         return (
             f"at {images:,} images its {self.value_name.format(objective=objective)} of {value} is "
@@ -185,6 +189,12 @@ class PerArchitectureScheduler(FIFOScheduler):
         is_decided = past.status in ("completed", "stopped")
         if results and is_decided and is_comparable(past.budget, past.images):
             rule.on_trial_complete(controller, competitor, results[-1])
+
+
+def best_share(reduction: float) -> str:
+    """1/reduction, in words."""
+    words: dict[float, str] = {2: "half", 3: "third", 4: "quarter", 5: "fifth", 10: "tenth"}
+    return words.get(reduction) or f"{100 / reduction:.0f} %"
 
 
 def distinct_texts(value: float, threshold: float) -> tuple[str, str]:
