@@ -69,6 +69,7 @@ class SearchRecord(TrialObjectives):
     """Every trial of a search. Each change is in the trial's file before the search continues."""
 
     def __init__(self, plan: SearchPlan) -> None:
+        super().__init__()
         self.plan = plan
         self.output, self.metric = plan.output, plan.metric
         self.objective = plan.parsed_objective

@@ -14,13 +14,23 @@ class TrialObjectives(ABC):
     plan: SearchPlan
     objective: Objective
 
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[int, int], list[float]]] = {}
+        """By id: how many evaluations and exploits a trial had, and its objective then. Rankings
+        look at every trial after each evaluation of any."""
+
     @abstractmethod
     def __getitem__(self, id: str) -> TrialRecord:
         """The trial or retraining of this id."""
 
     def objective_values(self, trial: TrialRecord) -> list[float]:
         """A trial's objective on each axis; empty before its first evaluation."""
-        return self.objective_after(trial, len(trial.history))
+        count = len(trial.history), len(trial.exploits)
+        known = self._known.get(trial.id)
+        if known is None or known[0] != count:
+            known = count, self.objective_after(trial, len(trial.history))
+            self._known[trial.id] = known
+        return known[1]
 
     def objective_after(self, trial: TrialRecord, count: int) -> list[float]:
         """A trial's objective on each axis after its first `count` evaluations."""
