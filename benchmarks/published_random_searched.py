@@ -56,7 +56,8 @@ def run(args: argparse.Namespace, policy: str, seed: int, hours: float | None) -
         "validation": next(iter(best.objective.values())),
         "test": {key: report.metrics[key] for key in keys},
         "baselines": {
-            name: {key: values[key] for key in keys} for name, values in report.baselines.items()
+            name: {key: values[key] for key in keys if key in values}
+            for name, values in report.baselines.items()
         },
     }
 
@@ -78,7 +79,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         best = ", ".join(row["best"] for row in found)
         lines.append("| " + " | ".join([policy, *cells, trials, best]) + " |")
     for name, values in rows[0]["baselines"].items():
-        cells = [f"{values[key]:.4g}" for key in keys]
+        cells = [f"{values[key]:.4g}" if key in values else "" for key in keys]
         lines.append("| " + " | ".join([name.replace("_", " "), *cells, "", ""]) + " |")
     return "\n".join(lines)
 
