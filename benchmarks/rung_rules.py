@@ -1,5 +1,5 @@
 """Stopping rules that are not the product's, for search_policies.py: asynchronous successive
-halving (ASHA) whose later rungs compare trials of all architectures.
+halving (ASHA) with other rungs, such as those that the product had before.
 
 The recorded runs of most architectures take about equal compute, and those of the most expensive
 ones up to four times as much: equal shares of a budget are equal compute only nearly.
@@ -26,17 +26,15 @@ class RungRule(FIFOScheduler):
         rungs: Sequence[tuple[int, Scope]],
         *,
         waits_for_growth: bool = False,
-        fewest: int = 1,
     ) -> None:
         """
         Args:
             rungs: evaluations before each rung, and its scope; ascending.
             waits_for_growth: whether rungs before a growing network has its full size are left out.
-            fewest: other trials at a rung without which it stops none.
         """
         super().__init__()
         self.record, self.rungs = record, rungs
-        self.waits_for_growth, self.fewest = waits_for_growth, fewest
+        self.waits_for_growth = waits_for_growth
         self.values: dict[tuple[int, str], list[float]] = {}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -50,7 +48,7 @@ class RungRule(FIFOScheduler):
             others = self.values.setdefault((rung, name), [])
             value, *_ = self.record.objective_with(trial.trial_id, result[REPORT].evaluation)
             share = 100 / self.record.plan.reduction
-            is_behind = len(others) >= self.fewest and value > np.percentile(others, share)
+            is_behind = others and value > np.percentile(others, share)
             others.append(value)
             if is_behind:
                 return self.STOP

@@ -61,22 +61,19 @@ def rule(*rungs: tuple[int, Scope], **settings: Any) -> Callable[[SearchRecord],
     return partial(RungRule, rungs=rungs, **settings)
 
 
-BEFORE = rule((1, "architecture"), (3, "architecture"), (9, "architecture"))
-ACROSS = rule((1, "architecture"), (3, "all"), (9, "all"), waits_for_growth=True)
+WITHIN = rule((1, "architecture"), (3, "architecture"), (9, "architecture"))
+FROM_FIRST = rule((1, "all"), (3, "all"), (9, "all"), waits_for_growth=True)
 
 POLICIES = {
     BASELINE: Policy(sampler="random"),
     "random, no published points": Policy(sampler="random", no_published=True),
     "random, asha": Policy(sampler="random", scheduler="asha"),
-    "random, hyperband": Policy(sampler="random", scheduler="hyperband"),
-    "random, median": Policy(sampler="random", scheduler="median"),
-    "random, across": Policy(sampler="random", rule=ACROSS),
     "tpe": Policy(),
+    "tpe, asha within architectures": Policy(rule=WITHIN),
     DEFAULT: Policy(scheduler="asha"),
-    "tpe, asha from the first tenth on": Policy(rule=BEFORE),
+    "tpe, asha of all from the first rung": Policy(rule=FROM_FIRST),
     "tpe, hyperband": Policy(scheduler="hyperband"),
     "tpe, median": Policy(scheduler="median"),
-    "tpe, across": Policy(rule=ACROSS),
 }
 
 
