@@ -48,7 +48,7 @@ class RungRule(FIFOScheduler):
             others = self.values.setdefault((rung, name), [])
             value, *_ = self.record.objective_with(trial.trial_id, result[REPORT].evaluation)
             share = 100 / self.record.plan.reduction
-            is_behind = others and value > np.percentile(others, share)
+            is_behind = bool(others) and value > np.percentile(others, share)
             others.append(value)
             if is_behind:
                 return self.STOP

@@ -118,6 +118,13 @@ def test_a_search_with_enough_compute_finds_the_best_setting(policy):
     assert (outcome.completed < outcome.trials) == stops
 
 
+def test_rungs_within_an_architecture_do_not_stop_its_only_trial():
+    curves = [curve_of(0, "gan", level=90.0), curve_of(0, "wgan")]
+    policy = POLICIES["tpe, asha within architectures"]
+
+    assert simulate(head_of(), curves, policy, 0, 1, math.inf).completed == 2
+
+
 def test_a_search_starts_nothing_once_its_compute_is_spent():
     curves = [curve_of(n, level=n) for n in range(20)]
     outcome = simulate(head_of(), curves, POLICIES["random"], 0, 1, 55.0)
