@@ -21,6 +21,7 @@ from PIL import Image
 from thermal_search import generator
 from thermal_search.architectures import ARCHITECTURES, build
 from thermal_search.generator import GeneratorConfig
+from thermal_search.pair_alignment import PairAlignment
 from thermal_search.storage import Location
 from thermal_search.translation.command import translate
 from thermal_search.translation.settings import TranslationSettings
@@ -78,6 +79,7 @@ def save_model(folder: Path, architecture: str, size: int) -> Path:
         parameters=parameters,
         size=size,
         temperatures=None,
+        alignment=PairAlignment(method="none", layout="flir-v2"),
         images=0,
         metrics={},
         protocol={},
