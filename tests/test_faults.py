@@ -1,6 +1,7 @@
 """Power and network failures of a cluster during a search; docs/faults.md has the printed figures.
 
-Not part of the default run: `pytest -m faults -n 0 -s`, as root, takes about half an hour.
+Not part of the default run: `pytest -m faults -n 0 -s tests/test_faults.py`, as root, takes about
+twenty minutes.
 """
 
 import contextlib
