@@ -32,7 +32,7 @@ def test_pinned_packages_allow_every_python_that_the_project_does():
     pinned = re.findall(r"^([\w.-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     installed = {canonicalize_name(d.metadata["Name"]): d.metadata for d in distributions()}
     needs = {
-        name: installed[name]["Requires-Python"] or ""
+        name: installed[name].get("Requires-Python") or ""
         for name in map(canonicalize_name, pinned)
         if name in installed
     }
