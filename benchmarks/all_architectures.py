@@ -49,8 +49,13 @@ SETTINGS: dict[str, dict[str, object]] = {
         "critic_lr": 2e-4,
     },
     "wgan_gp": {"width": 16, "batch_size": 16},
-    "pix2pix": {"generator_width": 32, "discriminator_width": 32, "batch_size": 2},
-    "cyclegan": {"generator_width": 24, "discriminator_width": 32, "blocks": 3},
+    "pix2pix": {"generator_width": 32, "discriminator_width": 32, "batch_size": 4},
+    "cyclegan": {
+        "generator_width": 24,
+        "discriminator_width": 32,
+        "blocks": 3,
+        "batch_size": 4,
+    },
     "progressive_gan": {
         "channel_base": 1024,
         "channel_max": 64,
@@ -77,7 +82,7 @@ SETTINGS: dict[str, dict[str, object]] = {
         "ema_half_life_images": 200,
     },
     "thermalgan": {"width": 32, "batch_size": 4},
-    "unit": {"generator_width": 16, "discriminator_width": 32, "scales": 2},
+    "unit": {"generator_width": 16, "discriminator_width": 32, "scales": 2, "batch_size": 4},
 }
 for name in ("cgan", "dcgan", "gan", "improved_gan", "wgan", "wgan_gp"):
     # In a short run, their weights change more from step to step than on the whole.
@@ -132,6 +137,7 @@ def train(name: str, data: WorkerFrames, evaluator: Evaluator, device: torch.dev
         folder=folder,
         images=10**9,
         evaluate_every=10**9,
+        seed=args.seed,
     )
     # A first, short measurement of the speed gives the number of images that fit into the time.
     trial = Trial(plan, data, evaluator, WorkerGroup(), device)
@@ -252,6 +258,7 @@ def parse_args() -> argparse.Namespace:
         help='for all architectures, as in --settings \'{"rgb_fusion": "late"}\'',
     )
     parser.add_argument("--images", type=int, help="for each, instead of --seconds")
+    parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
 

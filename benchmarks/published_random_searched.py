@@ -1,13 +1,14 @@
 """What a search buys on real pairs: the published settings alone, random search and the search.
 
     python process.py ROADSCENE road --size 64
-    python benchmarks/published_random_searched.py road OUTPUT --compute 300 --seeds 0 1 2
+    python benchmarks/published_random_searched.py road OUTPUT --compute 125 --seeds 0 1 2
 
 The published setting of every architecture is trained with equal compute, one after the other.
 Random search at full length, without the published settings, and the search with its defaults then
-have the same hours and the same budget a trial. The best generator of each by the validation split
-is evaluated once on the test split. Everything runs on this machine's CPUs or GPU: leave it alone
-meanwhile. The same command resumes.
+have the same hours for shorter trials: `--longer` says how many times shorter. The best generator
+of each by the validation split is evaluated once on the test split. Trials run one at a time; hours
+are of the clock, so leave the machine alone meanwhile, or give the benchmark a core of its own
+(`taskset`). The same command resumes.
 """
 
 import argparse
@@ -37,10 +38,12 @@ METRICS = ("l1", "psnr", "ssim")
 def run(args: argparse.Namespace, policy: str, seed: int, hours: float | None) -> dict[str, Any]:
     """A search to its end, and what its best generator is on the test split."""
     output: Path = args.output / f"{policy.replace(' ', '-')}-{seed}"
-    limits: dict[str, Any] = {"hours": hours} if hours else {"trials": len(args.architectures)}
+    limits: dict[str, Any] = {"hours": hours, "compute": args.compute}
+    if hours is None:
+        limits = {"trials": len(args.architectures), "compute": args.compute * args.longer}
     result = ts.search(
-        data=args.dataset, output=output, architectures=args.architectures, compute=args.compute,
-        features=args.features, finalists=0, seed=seed, resume=(output / "search.json").exists(),
+        data=args.dataset, output=output, architectures=args.architectures, features=args.features,
+        slots=1, finalists=0, seed=seed, resume=(output / "search.json").exists(),
         **limits, **POLICIES[policy],
     )  # fmt: skip
     best = result.best
@@ -112,7 +115,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--architectures", nargs="+", default=search_spaces.names())
-    parser.add_argument("--compute", type=int, default=300, help="images of pix2pix as published")
+    parser.add_argument(
+        "--compute", type=int, default=125, help="of a trial: images of pix2pix as published"
+    )
+    parser.add_argument(
+        "--longer", type=int, default=8, help="compute of a published setting in such trials"
+    )
     parser.add_argument("--features", default="efficientnet-lite0")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     return parser.parse_args()

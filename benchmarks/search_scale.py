@@ -1,7 +1,8 @@
-"""What the driver of a large search costs: its slots report learning curves instead of training.
+"""What the driver of a large search costs: its slots replay learning curves instead of training.
 
     python benchmarks/search_scale.py --trials 10000 --slots 500
 
+A trial replays one of the recorded runs of its architecture, which one by a hash of its parameters.
 The record, the sampler, the scheduler, MLflow's database, the study for others and the progress
 lines are real; the slots' processes and Ray Tune's own loop, which starts them, are not there: time
 is virtual, and the driver handles one event after another as Ray Tune would call it.
@@ -23,6 +24,7 @@ from statistics import median
 from tempfile import mkdtemp
 from typing import Any
 
+from recorded_curves import Curve, read_curves
 from virtual_driver import VirtualSearch, tune_result, tune_trial
 
 from thermal_search.training.trial_plan import TrialEvaluation
@@ -39,7 +41,8 @@ from thermal_search.tuning.slots.messages import TrialReport
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.trial_source import proposed_trials
 
-IMAGES, EVERY = 200_000, 20_000
+CURVES = Path(__file__).with_name("learning_curves.jsonl.gz")
+IMAGES = 200_000
 LOSSES = ("generator/gan", "generator/l1", "discriminator/gan")
 
 
@@ -68,9 +71,12 @@ class Timer:
 class SimulatedSearch(VirtualSearch):
     """One search in virtual time."""
 
-    def __init__(self, plan: SearchPlan, slots: int, timer: Timer) -> None:
+    def __init__(
+        self, plan: SearchPlan, curves: dict[str, list[Curve]], slots: int, timer: Timer
+    ) -> None:
+        """`curves`: by architecture."""
         super().__init__(slots)
-        self.timer = timer
+        self.timer, self.curves, self.every = timer, curves, plan.evaluate_every
         self.stopper = SearchStopper("the same command")
         self.record = SearchRecord.of(plan)
         with timer("resume"):
@@ -92,33 +98,38 @@ class SimulatedSearch(VirtualSearch):
         if record is None:
             return None
         digest = hashlib.sha256(repr(record.parameters).encode()).digest()
-        trial = tune_trial(record, quality=digest[0] / 255, speed=1 + digest[1] / 64, images=0)
+        curves = self.curves[record.architecture]
+        trial = tune_trial(record, curve=curves[digest[0] % len(curves)], evaluations=0)
         with self.timer("start"):
             self.scheduler.on_trial_add(None, trial)
             self.callback.on_trial_start(0, [], trial)
         return trial
 
     def seconds_to_report(self, trial: Any) -> float:
-        return trial.speed
+        seconds = [0.0, *(evaluation.seconds for evaluation in trial.curve.evaluations)]
+        return seconds[trial.evaluations + 1] - seconds[trial.evaluations]
 
     def report(self, trial: Any) -> bool:
-        trial.images += EVERY
-        is_last = trial.images >= IMAGES
-        distance = 100 * trial.quality + 4e6 / trial.images
-        names = ("fid", "fid_infinity", "kid", "kid_standard_error", "l1", "psnr", "ssim")
+        found = trial.curve.evaluations[trial.evaluations]
+        trial.evaluations += 1
+        images = trial.evaluations * self.every
+        is_last = trial.evaluations == len(trial.curve.evaluations)
+        distances = {"fid": found.distance, "fid_infinity": 0.9 * found.distance}
         report = TrialReport(
             status="completed" if is_last else "running",
             evaluation=TrialEvaluation(
-                images=trial.images,
-                metrics={name: distance / (1 + i) for i, name in enumerate(names)},
-                losses={name: trial.quality for name in LOSSES},
-                seconds=trial.images / 10,
-                images_per_second=10.0,
+                images=images,
+                metrics=distances
+                | {"kid": found.kid, "kid_standard_error": 0.1 * found.kid}
+                | {"l1": found.l1, "psnr": found.l1, "ssim": found.l1},
+                losses={name: found.l1 for name in LOSSES},
+                seconds=found.seconds,
+                images_per_second=images / found.seconds,
                 grid=None,
             ),
-            baselines={"inverted_grey": {"fid": 60.0}},
+            baselines={"inverted_grey": {"fid": 2000.0}},
         )
-        trial.last_result = result = tune_result(report, trial.images)
+        trial.last_result = result = tune_result(report, images)
         with self.timer("report"):
             decision = self.scheduler.on_trial_result(None, trial, result)
             self.callback.on_trial_result(0, [], trial, result)
@@ -134,10 +145,20 @@ class SimulatedSearch(VirtualSearch):
         return True
 
 
-def resume(plan: SearchPlan, timer: Timer) -> None:
+def completed_curves() -> tuple[int, dict[str, list[Curve]]]:
+    """Evaluations of a run, and all runs that completed, by architecture."""
+    head, curves = read_curves(CURVES)
+    completed: dict[str, list[Curve]] = defaultdict(list)
+    for curve in curves:
+        if curve.status == "completed" and len(curve.evaluations) == head.evaluations:
+            completed[curve.architecture].append(curve)
+    return head.evaluations, completed
+
+
+def resume(plan: SearchPlan, curves: dict[str, list[Curve]], timer: Timer) -> None:
     """What a --resume does before its first trial starts."""
     with timer("resumed"):
-        search = SimulatedSearch(plan.replace(trials=plan.trials + 1), 1, timer)
+        search = SimulatedSearch(plan.replace(trials=plan.trials + 1), curves, 1, timer)
         Proposals(search.record, plan.architectures).propose()
     search.callback.finish()
 
@@ -151,16 +172,17 @@ def main() -> None:
     output = arguments.output or Path(mkdtemp())
     silence_libraries()
     logging.getLogger("alembic").setLevel(logging.ERROR)
+    evaluations, curves = completed_curves()
     settings = SearchSettings(
         data=Path("data"), output=output / "search", trials=arguments.trials, images=IMAGES,
-        evaluate_every=EVERY, finalists=0,
+        evaluate_every=IMAGES // evaluations, finalists=0,
     )  # fmt: skip  # pyright: ignore[reportArgumentType]
     plan = plan_from_settings(settings).started_on("digest", {"images": 500})
     plan.output.make_folder()
     plan.save()
     timer, began = Timer(), time.perf_counter()
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # the progress lines
-        SimulatedSearch(plan, arguments.slots, timer).run()
+        SimulatedSearch(plan, curves, arguments.slots, timer).run()
     seconds = time.perf_counter() - began
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     files = [path for path in (output / "search").rglob("*") if path.is_file()]
@@ -168,7 +190,7 @@ def main() -> None:
     for path in files:
         by_name[path.name] += path.stat().st_size
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-        resume(plan, timer)
+        resume(plan, curves, timer)
     print(f"{arguments.trials:,} trials, {arguments.slots} slots: {seconds:.0f} s of the driver")
     print(*timer.rows(), sep="\n")
     print(f"memory of the driver: {megabytes:.0f} MB at most; {len(files):,} files")
