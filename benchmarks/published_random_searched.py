@@ -16,13 +16,13 @@ import json
 import math
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import search_spaces
 import thermal_search as ts
-from thermal_search.tuning.record import SearchRecord
 
 PUBLISHED = "published settings"
 POLICIES: dict[str, dict[str, Any]] = {
@@ -38,6 +38,7 @@ METRICS = ("l1", "psnr", "ssim")
 def run(args: argparse.Namespace, policy: str, seed: int, hours: float | None) -> dict[str, Any]:
     """A search to its end, and what its best generator is on the test split."""
     output: Path = args.output / f"{policy.replace(' ', '-')}-{seed}"
+    began = time.monotonic()
     limits: dict[str, Any] = {"hours": hours, "compute": args.compute}
     if hours is None:
         limits = {"trials": len(args.architectures), "compute": args.compute * args.longer}
@@ -46,6 +47,9 @@ def run(args: argparse.Namespace, policy: str, seed: int, hours: float | None) -
         slots=1, finalists=0, seed=seed, resume=(output / "search.json").exists(),
         **limits, **POLICIES[policy],
     )  # fmt: skip
+    trained = sum(trial.seconds for trial in result.record.trials.values())
+    # Without the time between two runs of the benchmark, if this one resumes.
+    hours = hours or max(time.monotonic() - began, trained) / 3600
     best = result.best
     report = ts.evaluate(result.export(), args.dataset, split="test", features=args.features)
     distance = next(name for name in report.metrics if name.startswith(("fid", "fd_")))
@@ -54,7 +58,8 @@ def run(args: argparse.Namespace, policy: str, seed: int, hours: float | None) -
         "policy": policy,
         "seed": seed,
         "trials": len(result.ranking),
-        "seconds": sum(trial.seconds for trial in result.record.trials.values()),
+        "hours": hours,
+        "seconds": trained,
         "best": f"{best.architecture} {best.id}",
         "validation": next(iter(best.objective.values())),
         "test": {key: report.metrics[key] for key in keys},
@@ -63,11 +68,6 @@ def run(args: argparse.Namespace, policy: str, seed: int, hours: float | None) -
             for name, values in report.baselines.items()
         },
     }
-
-
-def hours_of(output: Path) -> float:
-    """How long a search has taken."""
-    return SearchRecord.load(output).time.seconds / 3600
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -101,10 +101,12 @@ def main() -> None:
     for seed in args.seeds:
         hours = None
         for policy in POLICIES:
-            if not any(row["policy"] == policy and row["seed"] == seed for row in rows):
-                rows.append(run(args, policy, seed, hours))
+            row = next((r for r in rows if r["policy"] == policy and r["seed"] == seed), None)
+            if not row:
+                row = run(args, policy, seed, hours)
+                rows.append(row)
                 saved.write_text(json.dumps(rows, indent=2) + "\n")
-            hours = hours or hours_of(args.output / f"{PUBLISHED.replace(' ', '-')}-{seed}")
+            hours = row["hours"]
     print(table(rows))
 
 
