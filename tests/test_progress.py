@@ -36,3 +36,21 @@ def test_speed_after_a_resume_is_that_of_this_run(tmp_path):
     assert left == "1:01"
     resumed.end(running.id, "stopped", "")
     assert "-" not in progress.status()[0]
+
+
+def test_status_is_shown_less_often_than_events_and_once_more_at_the_end(tmp_path):
+    """It counts every trial, which takes long with thousands of them."""
+    record = record_of(tmp_path, trials=300)
+    trials = [run_trial(record, 9.0) for _ in range(300)]
+    printed = io.StringIO()
+    progress = Progress(record.plan, record, console=Console(file=printed))
+
+    for trial in trials:
+        progress.show(trial.id, "ends")
+
+    lines = printed.getvalue().splitlines()
+    assert sum("ends" in line for line in lines) == 300
+    assert 0 < sum("trials done" in line for line in lines) < 200
+    progress.is_status_shown = False
+    progress.close()
+    assert "300/300 trials done" in printed.getvalue().splitlines()[-2]

@@ -22,6 +22,9 @@ ESTIMATE_INTERVAL_S = 2.0
 ESTIMATE_SHARE = 0.02
 """Largest share of the time that goes into estimates: of thousands of trials they take long."""
 
+STATUS_SHARE = 0.05
+"""Largest share of the time that goes into the status of the search, which counts every trial."""
+
 SHOWN_TRIALS = 12
 """Rows of the table: all running trials, and the best of the others."""
 
@@ -47,7 +50,10 @@ class Progress:
         self.expected_end: float | None = None
         """When the search ends, by `time.monotonic` and the last estimate."""
 
-        self.next_estimate = 0.0
+        self.next_estimate = self.next_status = 0.0
+        self.is_status_shown = True
+        """Whether the status has been shown since the last event."""
+
         self.started = time.monotonic()
         self.images_before = self._images()
         self.slots: list[str | None] = []
@@ -73,21 +79,35 @@ class Progress:
             self.slots[self.slots.index(id)] = None
 
     def show(self, id: str, event: str) -> None:
-        """Prints an event of a trial with its slot, and below it the status of the search."""
+        """Prints an event of a trial with its slot, and below it the status of the search, unless
+        events follow each other so fast that it would take too much of the time."""
+        if not self.live:
+            slot = f"slot {self.slots.index(id) + 1}: " if id in self.slots else ""
+            self._print([f"[{self._clock()}] {slot}{id} {self.record[id].architecture} {event}"])
+        began = time.monotonic()
+        self.is_status_shown = began >= self.next_status
+        if not self.is_status_shown:
+            return
+        self._show_status()
+        ended = time.monotonic()
+        self.next_status = ended + (ended - began) / STATUS_SHARE
+
+    def _show_status(self) -> None:
         if self.live:
             self.live.update(self._table())
-            return
-        slot = f"slot {self.slots.index(id) + 1}: " if id in self.slots else ""
-        lines = [f"[{self._clock()}] {slot}{id} {self.record[id].architecture} {event}"]
-        lines += [f"    {line}" for line in self.status()]
+        else:
+            self._print([f"    {line}" for line in self.status()])
+
+    def _print(self, lines: Sequence[str]) -> None:
         self.console.print("\n".join(lines), highlight=False, soft_wrap=True, markup=False)
 
     def warn(self, sentence: str) -> None:
         self.console.print(sentence, style="yellow", highlight=False, markup=False)
 
     def close(self) -> None:
+        if self.live or not self.is_status_shown:
+            self._show_status()
         if self.live:
-            self.live.update(self._table())
             self.live.stop()
 
     def status(self) -> list[str]:
