@@ -50,7 +50,7 @@ def test_inverted_grey_does_not_predict_thermal(recording):
     correlation = np.corrcoef(255 - np.concatenate(luma), np.concatenate(thermals))[0, 1]
 
     # The square is what the best brightness and contrast explain: that a bright sky is cold.
-    assert correlation**2 < 0.2
+    assert correlation**2 < 0.3
 
 
 def explained(thermal, groups):
@@ -120,6 +120,22 @@ def test_recordings_are_by_day_and_by_night(recording):
 
 
 def test_images_have_regions_much_warmer_than_their_surroundings(recording):
-    hottest = [np.percentile(np.asarray(thermal), 99.8) for _, thermal in pairs(recording)]
+    median, hottest = np.mean(
+        [np.percentile(np.asarray(thermal), (50, 99.8)) for _, thermal in pairs(recording)], axis=0
+    )
 
-    assert np.mean(hottest) > 180
+    assert hottest > median + 80
+
+
+def test_a_warm_engine_does_not_darken_what_is_around_it():
+    """Gain control is slow: what is in view does not move the gray levels of the road."""
+    frames = list(draw_drive(0, 0, 12, height=64))
+    thermals = [np.asarray(scene.thermal.resize(scene.rgb.size)) for scene in frames]
+    road = [
+        np.median(thermal[scene.materials == INDEX["road"]])
+        for scene, thermal in zip(frames, thermals, strict=True)
+    ]
+    hottest = [np.percentile(np.asarray(scene.thermal), 99) for scene in frames]
+
+    assert np.ptp(hottest) > 20
+    assert np.ptp(road) < 30

@@ -247,21 +247,19 @@ def render(
 
 
 def thermogram(
-    celsius: Array, size: tuple[int, int], horizon: float, random: np.random.Generator
+    celsius: Array, size: tuple[int, int], gain: tuple[float, float], random: np.random.Generator
 ) -> Image.Image:
     """The thermal image of apparent temperatures, at `size` (width, height).
 
-    Gain control maps the 1st to the 99th percentile below the horizon, but at least 14 K, to
-    0 .. 255, as car cameras do, which leave the sky out. Blur is the lens's, noise the detector's.
+    `gain` are the temperatures that become 0 and 255. Blur is the lens's, noise the detector's.
     """
     width, height = size
     image = Image.fromarray(celsius.astype(np.float32)).resize(size, Image.Resampling.BOX)
     levels = _blurred(np.asarray(image), 0.35 + height / 640)
     levels = levels + random.normal(0, 0.12, levels.shape)
     levels = levels + random.normal(0, 0.05, (1, width))  # columns share an amplifier
-    coldest, hottest = np.percentile(levels[int(horizon * height) :], (1, 99))
-    middle, span = (coldest + hottest) / 2, max(hottest - coldest, 14.0)
-    pixels = np.clip((levels - middle) / span * 255 + 127.5, 0, 255)
+    coldest, hottest = gain
+    pixels = np.clip((levels - coldest) / (hottest - coldest) * 255, 0, 255)
     return Image.fromarray(pixels.astype(np.uint8))
 
 

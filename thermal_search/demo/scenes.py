@@ -122,6 +122,9 @@ class _Drive:
         self.camera_height = float(random.uniform(1.25, 1.7))
         self.bend = float(random.uniform(-1, 1) * random.choice([0.0, 0.0012]))
         self.exposure = BRIGHTNESS[time] * float(random.uniform(0.85, 1.2))
+        # Gain control that is slow: a frame with a warm engine is no darker than the one before.
+        coldest = self.weather.air - float(random.uniform(6, 8))
+        self.gain = coldest, coldest + float(random.uniform(20, 24))
         self.sidewalk = float(random.uniform(1.6, 3.0))
         self.speed = METERS_PER_FRAME * float(random.uniform(0.5, 1.4))
         self.kind = str(random.choice(["city", "suburb", "country"], p=[0.45, 0.35, 0.2]))
@@ -181,7 +184,7 @@ class _Drive:
         self.world.draw_faces(canvas, z, number)
         rendering = render(canvas, self.noise, random, exposure=self.exposure)
         size = round(THERMAL_SCALE * width), round(THERMAL_SCALE * height)
-        thermal = thermogram(rendering.celsius, size, camera.horizon, random)
+        thermal = thermogram(rendering.celsius, size, self.gain, random)
         return Scene(Image.fromarray(rendering.rgb), thermal, rendering.materials)
 
     def _positions(self, number: int) -> Array:
