@@ -19,7 +19,7 @@ SPACE = {
     "dim_per_kernel": IntDistribution(3, 50),
     "reference_batch_size": CategoricalDistribution([8, 16, 32, 64]),
     "historical_averaging": CategoricalDistribution([True, False]),
-    "historical_averaging_weight": FloatDistribution(1e-4, 1.0, log=True),
+    "historical_averaging_weight": FloatDistribution(1e-3, 1.0, log=True),
     "input_noise": FloatDistribution(0.0, 0.3),
     "dropout": FloatDistribution(0.0, 0.6),
     "latent_size": CategoricalDistribution([50, 100, 200]),
@@ -61,7 +61,7 @@ IN_FLIGHT = (
     "perceptual_weight",
 )
 
-# The settings of Salimans et al.
+# The settings of Salimans et al., whose code has no historical averaging.
 PUBLISHED = {
     "generator_lr": 0.0003,
     "discriminator_lr": 0.0003,
@@ -75,8 +75,7 @@ PUBLISHED = {
     "num_kernels": 100,
     "dim_per_kernel": 5,
     "reference_batch_size": 32,
-    "historical_averaging": True,
-    "historical_averaging_weight": 0.001,
+    "historical_averaging": False,
     "input_noise": 0.2,
     "dropout": 0.5,
     "latent_size": 100,

@@ -3,7 +3,8 @@
 Salimans et al., NeurIPS 2016. https://arxiv.org/abs/1606.03498
 
 DCGAN's generator with five techniques: feature matching, minibatch discrimination, historical
-averaging, one-sided label smoothing, and virtual batch normalization.
+averaging, one-sided label smoothing, and virtual batch normalization. Historical averaging is off
+by default: the authors' code has none.
 """
 
 from collections.abc import Iterator
@@ -62,10 +63,13 @@ class ImprovedGAN(Translator):
         reference_batch_size: int = 32
         """Images of the reference batch of virtual batch normalization."""
 
-        historical_averaging: bool = True
-        """Whether both players are penalized for their distance from the mean of past weights."""
+        historical_averaging: bool = False
+        """Whether both players are penalized for their distance from the mean of past weights. Not
+        in the authors' code."""
 
-        historical_averaging_weight: float = 1e-3
+        historical_averaging_weight: float = 1e-2
+        """Weight of the squared distance of all weights. The paper gives none."""
+
         input_noise: float = 0.2
         """Standard deviation of Gaussian noise on the discriminator's input."""
 
