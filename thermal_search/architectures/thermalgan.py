@@ -302,7 +302,7 @@ class ThermalGAN(Translator):
         terms = {
             "adversarial": generator_loss(loss, scores(fake)),
             "l1": pixel_loss(fake, real, config.contrast_l1_weight),
-            **perceptual_terms(config, fake, real),
+            **perceptual_terms(config, self.generator.thermal(base, fake), batch.thermal),
         }
         if config.feature_matching:
             terms["feature_matching"] = config.feature_matching_weight * feature_matching_loss(
@@ -369,4 +369,8 @@ class TwoStageGenerator(nn.Module):
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
         base = self.base(rgb, z)
         contrast = self.contrast(torch.cat([base, rgb], dim=1))
+        return self.thermal(base, contrast)
+
+    def thermal(self, base: Thermal, contrast: Thermal) -> Thermal:
+        """The thermal image with this base image and contrast, each in -1 .. 1."""
         return (base + self.contrast_range * contrast).clamp(-1, 1)
