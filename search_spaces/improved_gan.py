@@ -27,6 +27,9 @@ SPACE = {
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
     "rgb_encoder": CategoricalDistribution(["pooled", "strided"]),
     "rgb_fusion": CategoricalDistribution(["early", "late"]),
+    "spectral_norm": CategoricalDistribution([False, True]),
+    "r1": CategoricalDistribution([False, True]),
+    "r1_gamma": FloatDistribution(0.1, 100.0, log=True),
     "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
@@ -47,6 +50,9 @@ CONDITIONS = {
     "num_kernels": ("minibatch_discrimination", (True,)),
     "dim_per_kernel": ("minibatch_discrimination", (True,)),
     "historical_averaging_weight": ("historical_averaging", (True,)),
+    # Minibatch discrimination would mix the gradients of different images.
+    "r1": ("minibatch_discrimination", (False,)),
+    "r1_gamma": ("r1", (True,)),
     "l1_weight": ("l1", (True,)),
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
@@ -57,6 +63,7 @@ IN_FLIGHT = (
     "discriminator_lr",
     "feature_matching_weight",
     "historical_averaging_weight",
+    "r1_gamma",
     "l1_weight",
     "perceptual_weight",
 )
@@ -83,6 +90,7 @@ PUBLISHED = {
     "condition_channels": 32,
     "rgb_encoder": "pooled",
     "rgb_fusion": "early",
+    "spectral_norm": False,
     "diff_augment": False,
     "l1": False,
     "perceptual_network": "none",

@@ -261,7 +261,8 @@ def test_feature_matching_trains_the_generator_if_switched_on():
 
 
 def test_r1_is_the_squared_gradient_at_real_thermal_images():
-    translator, batch = make(r1=True, r1_gamma=4.0, norm="instance"), next(random_batches())
+    translator = make(r1=True, r1_gamma=4.0, discriminator_norm="instance")
+    batch = next(random_batches())
     turn = next(translator.turns(iter([batch])))
     real = batch.thermal.clone().requires_grad_(True)
     (scores,) = translator.discriminator(torch.cat([batch.rgb, real], 1))
