@@ -62,7 +62,7 @@ def test_running_averages_are_a_setting():
 
 
 def test_moving_average_has_no_statistics_to_recompute():
-    average = MovingAverage(trained().eval().generator, 100).network
+    average = MovingAverage(trained().eval().generator).network
 
     def refuse(_):
         raise AssertionError("translated a batch")
