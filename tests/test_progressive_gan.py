@@ -294,6 +294,16 @@ def parameters_of(network):
     return torch.cat([p.detach().double().flatten() for p in network.parameters()])
 
 
+def test_discriminator_downsamples_before_the_activation():
+    block = make().discriminator.blocks[str(SIZE)]
+    features = torch.randn(2, block[0].weight.shape[1], SIZE, SIZE)
+    block[3].bias.data.normal_()
+    hidden = F.leaky_relu(block[0](features), 0.2)
+    expected = F.leaky_relu(F.avg_pool2d(block[3](hidden), 2), 0.2)
+
+    assert torch.allclose(block(features), expected, atol=1e-6)
+
+
 class Product(ProgressiveNetwork):
     """Scores a pair by the product of its red and its thermal channel, so that the gradient with
     respect to the thermal image is the red channel."""
