@@ -5,6 +5,7 @@ import torch
 from tiny_settings import SIZE, TINY, random_batches
 from torch import nn
 
+import search_spaces
 from thermal_search.architectures import build
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.networks import PatchDiscriminator, ResidualBlock, ResidualTranslator, UNet
@@ -313,3 +314,23 @@ def test_discriminator_scores_augmented_pairs_if_switched_on():
         assert (pair[:, 3:] == 0).float().mean() > 0.15
         assert (pair[:, :3] == 0).float().mean() < 0.3
     assert turn.terms["adversarial"].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("chosen", "is_active"),
+    [
+        ({"generator_network": "unet", "norm": "batch"}, True),
+        ({"generator_network": "unet", "norm": "instance"}, False),
+        ({"generator_network": "resnet"}, False),
+    ],
+)
+def test_statistics_at_test_time_are_searched_only_for_a_unet_with_batch_normalization(
+    chosen, is_active
+):
+    space = search_spaces.load("pix2pix")
+
+    assert space.is_active("norm", chosen) == ("norm" in chosen)
+    assert space.is_active("test_norm_stats", chosen) == is_active
+    translator = build("pix2pix", SIZE, TINY["pix2pix"] | chosen)
+    has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in translator.generator.modules())
+    assert has_batch_norm == is_active
