@@ -97,7 +97,7 @@ def test_first_bottleneck_and_output_layers_have_no_normalization():
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_batch_size_of_one_trains(norm):
-    translator = make(norm=norm, batch_size=1).train()
+    translator = make(norm=norm, discriminator_norm=norm, batch_size=1).train()
     before = [parameter.detach().clone() for parameter in translator.parameters()]
     batches, optimizers = random_batches(batch=1), build_optimizers(translator)
     losses = train_step(
