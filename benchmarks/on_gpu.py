@@ -40,7 +40,7 @@ from thermal_search.training.trial import Trial, TrialPlan  # noqa: E402
 IMPORTED = time.perf_counter()
 
 SETTINGS: dict[str, dict[str, object]] = {
-    "pix2pix": {"norm": "instance", "batch_size": 8},
+    "pix2pix": {"norm": "instance", "discriminator_norm": "instance", "batch_size": 8},
     "cyclegan": {"batch_size": 4},
     "unit": {"batch_size": 2},
     "thermalgan": {"batch_size": 4},

@@ -18,6 +18,10 @@ SPACE = {
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
     # 1: constant.
     "lr_halving": CategoricalDistribution([0.1, 0.2, 0.5, 1.0]),
+    "spectral_norm": CategoricalDistribution([False, True]),
+    "discriminator_norm": CategoricalDistribution(["batch", "layer"]),
+    "r1": CategoricalDistribution([False, True]),
+    "r1_gamma": FloatDistribution(0.1, 100.0, log=True),
     "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
@@ -33,6 +37,9 @@ SPACE = {
 # Suggested only if the other parameter has one of these values.
 CONDITIONS = {
     "manifold_interpolation_weight": ("manifold_interpolation", (True,)),
+    # Batch normalization would mix the gradients of different images.
+    "r1": ("discriminator_norm", ("layer",)),
+    "r1_gamma": ("r1", (True,)),
     "l1_weight": ("l1", (True,)),
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
@@ -43,6 +50,7 @@ IN_FLIGHT = (
     "discriminator_lr",
     "mismatch_weight",
     "manifold_interpolation_weight",
+    "r1_gamma",
     "l1_weight",
     "perceptual_weight",
 )
@@ -59,6 +67,8 @@ PUBLISHED = {
     "width": 64,
     "condition_channels": 32,
     "lr_halving": 0.2,
+    "spectral_norm": False,
+    "discriminator_norm": "batch",
     "diff_augment": False,
     "l1": False,
     "perceptual_network": "none",

@@ -18,6 +18,10 @@ SPACE = {
     "rgb_encoder": CategoricalDistribution(["pooled", "strided"]),
     "rgb_fusion": CategoricalDistribution(["early", "late"]),
     "init_std": FloatDistribution(0.005, 0.05, log=True),
+    "spectral_norm": CategoricalDistribution([False, True]),
+    "discriminator_norm": CategoricalDistribution(["batch", "layer"]),
+    "r1": CategoricalDistribution([False, True]),
+    "r1_gamma": FloatDistribution(0.1, 100.0, log=True),
     "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
@@ -34,6 +38,9 @@ SPACE = {
 # Suggested only if the other parameter has one of these values.
 CONDITIONS = {
     "rgb_encoder": ("condition_channels", (16, 32, 64)),
+    # Batch normalization would mix the gradients of different images.
+    "r1": ("discriminator_norm", ("layer",)),
+    "r1_gamma": ("r1", (True,)),
     "l1_weight": ("l1", (True,)),
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
@@ -42,6 +49,7 @@ CONDITIONS = {
 IN_FLIGHT = (
     "generator_lr",
     "discriminator_lr",
+    "r1_gamma",
     "l1_weight",
     "perceptual_weight",
 )
@@ -60,6 +68,8 @@ PUBLISHED = {
     "rgb_encoder": "pooled",
     "rgb_fusion": "early",
     "init_std": 0.02,
+    "spectral_norm": False,
+    "discriminator_norm": "batch",
     "diff_augment": False,
     "l1": False,
     "perceptual_network": "none",

@@ -19,7 +19,7 @@ SPACE = {
     "dim_per_kernel": IntDistribution(3, 50),
     "reference_batch_size": CategoricalDistribution([8, 16, 32, 64]),
     "historical_averaging": CategoricalDistribution([True, False]),
-    "historical_averaging_weight": FloatDistribution(1e-4, 1.0, log=True),
+    "historical_averaging_weight": FloatDistribution(1e-3, 1.0, log=True),
     "input_noise": FloatDistribution(0.0, 0.3),
     "dropout": FloatDistribution(0.0, 0.6),
     "latent_size": CategoricalDistribution([50, 100, 200]),
@@ -27,6 +27,9 @@ SPACE = {
     "condition_channels": CategoricalDistribution([0, 16, 32, 64]),
     "rgb_encoder": CategoricalDistribution(["pooled", "strided"]),
     "rgb_fusion": CategoricalDistribution(["early", "late"]),
+    "spectral_norm": CategoricalDistribution([False, True]),
+    "r1": CategoricalDistribution([False, True]),
+    "r1_gamma": FloatDistribution(0.1, 100.0, log=True),
     "diff_augment": CategoricalDistribution([False, True]),
     "l1": CategoricalDistribution([False, True]),
     "l1_weight": FloatDistribution(1.0, 200.0, log=True),
@@ -47,6 +50,9 @@ CONDITIONS = {
     "num_kernels": ("minibatch_discrimination", (True,)),
     "dim_per_kernel": ("minibatch_discrimination", (True,)),
     "historical_averaging_weight": ("historical_averaging", (True,)),
+    # Minibatch discrimination would mix the gradients of different images.
+    "r1": ("minibatch_discrimination", (False,)),
+    "r1_gamma": ("r1", (True,)),
     "l1_weight": ("l1", (True,)),
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
 }
@@ -57,11 +63,12 @@ IN_FLIGHT = (
     "discriminator_lr",
     "feature_matching_weight",
     "historical_averaging_weight",
+    "r1_gamma",
     "l1_weight",
     "perceptual_weight",
 )
 
-# The settings of Salimans et al.
+# The settings of Salimans et al., whose code has no historical averaging.
 PUBLISHED = {
     "generator_lr": 0.0003,
     "discriminator_lr": 0.0003,
@@ -75,8 +82,7 @@ PUBLISHED = {
     "num_kernels": 100,
     "dim_per_kernel": 5,
     "reference_batch_size": 32,
-    "historical_averaging": True,
-    "historical_averaging_weight": 0.001,
+    "historical_averaging": False,
     "input_noise": 0.2,
     "dropout": 0.5,
     "latent_size": 100,
@@ -84,6 +90,7 @@ PUBLISHED = {
     "condition_channels": 32,
     "rgb_encoder": "pooled",
     "rgb_fusion": "early",
+    "spectral_norm": False,
     "diff_augment": False,
     "l1": False,
     "perceptual_network": "none",

@@ -19,6 +19,8 @@ SPACE = {
     "predicted_base_probability": FloatDistribution(0.0, 1.0),
     "width": CategoricalDistribution([32, 48, 64]),
     "dropout": FloatDistribution(0.0, 0.6),
+    # "running" can be better for large batches, on whose joint statistics stage two trains.
+    "test_norm_stats": CategoricalDistribution(["image", "running"]),
     "patch_layers": IntDistribution(1, 5),
     "contrast_scales": IntDistribution(1, 3),
     "base_gan_mode": CategoricalDistribution(["lsgan", "vanilla", "hinge"]),
@@ -28,6 +30,7 @@ SPACE = {
     "feature_matching": CategoricalDistribution([False, True]),
     "feature_matching_weight": FloatDistribution(1.0, 100.0, log=True),
     "spectral_norm": CategoricalDistribution([False, True]),
+    "contrast_discriminator_norm": CategoricalDistribution(["batch", "instance"]),
     "r1": CategoricalDistribution([False, True]),
     "r1_gamma": FloatDistribution(0.1, 100.0, log=True),
     "diff_augment": CategoricalDistribution([False, True]),
@@ -43,6 +46,8 @@ CONDITIONS = {
     "levels": ("base_method", ("levels",)),
     "perceptual_weight": ("perceptual_network", ("efficientnet-lite0",)),
     "feature_matching_weight": ("feature_matching", (True,)),
+    # Batch normalization would mix the gradients of different images.
+    "r1": ("contrast_discriminator_norm", ("instance",)),
     "r1_gamma": ("r1", (True,)),
 }
 
@@ -74,6 +79,7 @@ PUBLISHED = {
     "predicted_base_probability": 0.0,
     "width": 64,
     "dropout": 0.5,
+    "test_norm_stats": "image",
     "patch_layers": 3,
     "contrast_scales": 1,
     "base_gan_mode": "lsgan",
@@ -81,7 +87,7 @@ PUBLISHED = {
     "perceptual_network": "none",
     "feature_matching": False,
     "spectral_norm": False,
-    "r1": False,
+    "contrast_discriminator_norm": "batch",
     "diff_augment": False,
     "decay_start": 0.5,
     "batch_size": 2,

@@ -107,12 +107,29 @@ def test_color_jitter_scales_brightness_contrast_and_saturation_within_its_stren
     brightness = (jitter_colors(uniform, 0.3) + 1)[:, 0, 0, 0]
     assert 0.7 <= brightness.min() < 0.72
     assert 1.28 < brightness.max() <= 1.3
-    gray = (torch.rand(1, 1, 8, 8) * 0.2 - 0.1).expand(100, 3, 8, 8)
-
+    gray = (torch.rand(1, 1, 8, 8) * 0.2 - 0.1).expand(400, 3, 8, 8)
     jittered = jitter_colors(gray, 0.3)
     assert torch.allclose(jittered[:, :1], jittered[:, 1:2], atol=1e-6)  # gray stays gray
-    contrasts = jittered.std((1, 2, 3)) / gray.std((1, 2, 3))
-    assert 0.7**2 < contrasts.min() < contrasts.max() < 1.3**2
+
+    def contrast(rgb):
+        """Brightness scales the mean as much as the differences, which contrast scales alone."""
+        pixels = (rgb[:, 1] + 1) / 2
+        return pixels.std((1, 2)) / pixels.mean((1, 2))
+
+    contrasts = contrast(jittered) / contrast(gray)
+    assert 0.7 - 1e-4 <= contrasts.min() < 0.72
+    assert 1.28 < contrasts.max() <= 1.3 + 1e-4
+
+    def saturation(rgb):
+        """Contrast scales the differences between colors as much as those between pixels."""
+        red, green, blue = rgb.unbind(1)
+        luminance = 0.299 * red + 0.587 * green + 0.114 * blue
+        return (red - blue).mean((1, 2)) / luminance.std((1, 2))
+
+    colored = gray + torch.tensor([0.1, 0.0, -0.1])[:, None, None]
+    saturations = saturation(jitter_colors(colored, 0.3)) / saturation(colored)
+    assert 0.7 - 1e-4 <= saturations.min() < 0.72
+    assert 1.28 < saturations.max() <= 1.3 + 1e-4
 
 
 def test_augmentation_keeps_the_levels_of_16_bit_thermal_images():

@@ -35,11 +35,11 @@ SPACE = """
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 SPACE = {
     "generator_lr": FloatDistribution(1e-4, 1e-3, log=True),
-    "r1": CategoricalDistribution([False, True]),
-    "r1_gamma": FloatDistribution(1.0, 10.0, log=True),
+    "feature_matching": CategoricalDistribution([False, True]),
+    "feature_matching_weight": FloatDistribution(1.0, 10.0, log=True),
 }
-CONDITIONS = {"r1_gamma": ("r1", (True,))}
-PUBLISHED = {"generator_lr": 2e-4, "r1": False}
+CONDITIONS = {"feature_matching_weight": ("feature_matching", (True,))}
+PUBLISHED = {"generator_lr": 2e-4, "feature_matching": False}
 """
 
 
@@ -132,7 +132,8 @@ def test_first_settings_are_tried_before_the_published_points(tmp_path):
         tmp_path,
         "first.yaml",
         "- architecture: wgan\n"
-        "- {architecture: pix2pix, parameters: {r1: true, l1_weight: 5e1, batch_size: 8}}\n",
+        "- architecture: pix2pix\n"
+        "  parameters: {discriminator_norm: instance, r1: true, l1_weight: 5e1, batch_size: 8}\n",
     )
     settings = SearchSettings(
         data="data",
@@ -204,9 +205,9 @@ def test_space_of_ones_own_is_searched_and_kept_as_data(tmp_path):
     record = SearchRecord.load(tmp_path / "o")
     published, *others = propose(record, 12)
 
-    assert published.parameters == {"generator_lr": 2e-4, "r1": False}
+    assert published.parameters == {"generator_lr": 2e-4, "feature_matching": False}
     assert all(1e-4 <= config.parameters["generator_lr"] <= 1e-3 for config in others)
-    assert any("r1_gamma" in config.parameters for config in others)
+    assert any("feature_matching_weight" in config.parameters for config in others)
     assert str(path) not in (tmp_path / "o" / "search.json").read_text()
 
 
@@ -235,17 +236,29 @@ def test_resume_under_another_space_is_refused(tmp_path):
         (
             "FloatDistribution(1.0, 10.0, log=True)",
             "5",
-            "r1_gamma must be a distribution of Optuna",
+            "feature_matching_weight must be a distribution of Optuna",
         ),
-        ('("r1", (True,))', '("r2", (True,))', "the condition of 'r1_gamma' must be"),
-        ('("r1", (True,))', '("r1", ("on",))', "has r1 = 'on', but it must be one of False, True"),
+        (
+            '("feature_matching", (True,))',
+            '("matching", (True,))',
+            "the condition of 'feature_matching_weight' must be",
+        ),
+        (
+            '("feature_matching", (True,))',
+            '("feature_matching", ("on",))',
+            "has feature_matching = 'on', but it must be one of False, True",
+        ),
         (
             '"generator_lr": 2e-4',
             '"generator_lr": 2',
             "generator_lr = 2, but it must be a number f",
         ),
         ('"generator_lr": 2e-4, ', "", "PUBLISHED must have generator_lr"),
-        ('"r1": False}', '"r1": False, "r1_gamma": 2.0}', "PUBLISHED must not have r1_gamma"),
+        (
+            '"feature_matching": False}',
+            '"feature_matching": False, "feature_matching_weight": 2.0}',
+            "PUBLISHED must not have feature_matching_weight",
+        ),
     ],
 )
 def test_mistake_in_a_space_is_one_sentence(tmp_path, old, new, message):

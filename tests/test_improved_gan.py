@@ -9,9 +9,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import build
-from thermal_search.architectures.improved_gan import (
-    feature_matching,
-)
+from thermal_search.architectures.improved_gan import MinibatchDiscriminator, feature_matching
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.images import Batch
 from thermal_search.networks.historical_average import HistoricalAverage
@@ -300,13 +298,36 @@ def test_historical_average_is_the_mean_of_all_weights_so_far():
     mean = sum(values) / len(values)
 
     assert average.means[0].flatten().tolist() == pytest.approx([mean, mean])
-    # The mean over the weights, so that its scale does not depend on the size of the network.
-    assert average.distance(network).item() == pytest.approx((-1.0 - mean) ** 2, rel=1e-5)
+    # The sum over both weights.
+    assert average.distance(network).item() == pytest.approx(2 * (-1.0 - mean) ** 2, rel=1e-5)
     other = HistoricalAverage(network)
     other.load_state_dict(average.state_dict())
     for restored in (average, other):
         restored.append(network)
     assert torch.equal(average.means[0], other.means[0])
+
+
+def test_historical_averaging_has_a_share_in_the_gradient_of_a_network_of_real_size():
+    config = build("improved_gan", SIZE, {}).config
+    torch.manual_seed(0)
+    discriminator = MinibatchDiscriminator(size=128, dropout=0.0)
+    batch = smooth_pairs(128, count=2)
+    pairs = torch.cat([batch.rgb, batch.thermal], dim=1)
+    discriminator.init_from_data(pairs)
+    average = HistoricalAverage(discriminator)
+    weights = list(discriminator.parameters())
+    adversarial = F.softplus(-discriminator(pairs)[0]).mean()
+    # Adam moves a weight by its learning rate in each step: this far at random in a thousand steps.
+    distance = config.discriminator_lr * 1000**0.5
+    means = [mean.sub_(distance * torch.randn_like(mean)) for mean in average.means]
+    penalty = config.historical_averaging_weight * average.distance(discriminator)
+
+    def gradient(loss):
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])
+
+    share = gradient(penalty).norm().item() / gradient(adversarial).norm().item()
+    assert sum(map(torch.numel, means)) > 7_000_000
+    assert 0.003 < share < 3
 
 
 def test_both_players_have_historical_averaging():

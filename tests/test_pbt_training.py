@@ -10,7 +10,7 @@ from training_helpers import CPU, data_of, plan_of, trial_of
 
 import search_spaces
 from thermal_search import checkpoint
-from thermal_search.architectures import ARCHITECTURES, additions, build
+from thermal_search.architectures import additions, build
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.training.trial import Trial
 from thermal_search.training.trial_plan import (
@@ -21,24 +21,16 @@ from thermal_search.training.trial_plan import (
 )
 
 DATA = data_of()
-SWITCHES = {
-    "l1_weight": {"l1": True},
-    "r1_gamma": {"r1": True},
-    "feature_matching_weight": {"feature_matching": True},
-    "manifold_interpolation_weight": {"manifold_interpolation": True},
-    "perceptual_weight": {"perceptual_network": "efficientnet-lite0"},
-    "generator_adam_lr": {"optimizer": "adam"},
-    "discriminator_adam_lr": {"optimizer": "adam"},
-}
-"""What makes a parameter apply, if the published setting leaves it out."""
 
 
 def setting_with(architecture, name):
     """A tiny setting in which a parameter has an effect, and two values of it."""
-    config = ARCHITECTURES[architecture].Config
-    known = {field.name for field in dataclasses.fields(config)}
-    switches = {key: value for key, value in SWITCHES.get(name, {}).items() if key in known}
-    distribution = search_spaces.load(architecture).space[name]
+    space = search_spaces.load(architecture)
+    switches, condition = {}, name
+    while condition in space.conditions:
+        condition, values = space.conditions[condition]
+        switches[condition] = values[0]
+    distribution = space.space[name]
     middle = (distribution.low + distribution.high) / 2
     return TINY[architecture] | switches | {name: middle}, {name: distribution.high}
 

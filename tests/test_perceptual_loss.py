@@ -78,6 +78,19 @@ def test_its_network_is_no_part_of_the_translator(name):
     assert len([*on.modules()]) == len([*off.modules()])
 
 
+def test_thermalgan_compares_thermal_images_and_not_their_contrast():
+    translator = build("thermalgan", SIZE, TINY["thermalgan"] | ON | {"perceptual_weight": 1.0})
+    batch, contrasts = next(random_batches()), []
+    translator.generator.contrast.register_forward_hook(lambda _, __, out: contrasts.append(out))
+    *_, turn = translator.turns(iter([batch]))
+    base = translator.base_of(batch.thermal)
+    generated = (base + translator.config.contrast_range * contrasts[0]).clamp(-1, 1)
+
+    assert turn.terms["perceptual"].item() == pytest.approx(
+        loss(generated, batch.thermal).item(), rel=1e-4
+    )
+
+
 def test_weight_scales_its_term():
     def term(weight):
         torch.manual_seed(0)

@@ -5,6 +5,7 @@ import torch
 from tiny_settings import SIZE, TINY, random_batches
 from torch import nn
 
+import search_spaces
 from thermal_search.architectures import build
 from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.networks import PatchDiscriminator, ResidualBlock, ResidualTranslator, UNet
@@ -62,7 +63,7 @@ def test_running_averages_are_a_setting():
 
 
 def test_moving_average_has_no_statistics_to_recompute():
-    average = MovingAverage(trained().eval().generator, 100).network
+    average = MovingAverage(trained().eval().generator).network
 
     def refuse(_):
         raise AssertionError("translated a batch")
@@ -96,7 +97,7 @@ def test_first_bottleneck_and_output_layers_have_no_normalization():
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_batch_size_of_one_trains(norm):
-    translator = make(norm=norm, batch_size=1).train()
+    translator = make(norm=norm, discriminator_norm=norm, batch_size=1).train()
     before = [parameter.detach().clone() for parameter in translator.parameters()]
     batches, optimizers = random_batches(batch=1), build_optimizers(translator)
     losses = train_step(
@@ -261,7 +262,8 @@ def test_feature_matching_trains_the_generator_if_switched_on():
 
 
 def test_r1_is_the_squared_gradient_at_real_thermal_images():
-    translator, batch = make(r1=True, r1_gamma=4.0, norm="instance"), next(random_batches())
+    translator = make(r1=True, r1_gamma=4.0, discriminator_norm="instance")
+    batch = next(random_batches())
     turn = next(translator.turns(iter([batch])))
     real = batch.thermal.clone().requires_grad_(True)
     (scores,) = translator.discriminator(torch.cat([batch.rgb, real], 1))
@@ -312,3 +314,23 @@ def test_discriminator_scores_augmented_pairs_if_switched_on():
         assert (pair[:, 3:] == 0).float().mean() > 0.15
         assert (pair[:, :3] == 0).float().mean() < 0.3
     assert turn.terms["adversarial"].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("chosen", "is_active"),
+    [
+        ({"generator_network": "unet", "norm": "batch"}, True),
+        ({"generator_network": "unet", "norm": "instance"}, False),
+        ({"generator_network": "resnet"}, False),
+    ],
+)
+def test_statistics_at_test_time_are_searched_only_for_a_unet_with_batch_normalization(
+    chosen, is_active
+):
+    space = search_spaces.load("pix2pix")
+
+    assert space.is_active("norm", chosen) == ("norm" in chosen)
+    assert space.is_active("test_norm_stats", chosen) == is_active
+    translator = build("pix2pix", SIZE, TINY["pix2pix"] | chosen)
+    has_batch_norm = any(isinstance(m, nn.BatchNorm2d) for m in translator.generator.modules())
+    assert has_batch_norm == is_active

@@ -256,6 +256,54 @@ def test_default_settings_are_the_published_ones():
     assert 0.5 ** (16 / config.ema_half_life_images) == pytest.approx(0.999, abs=1e-4)
 
 
+def test_half_life_follows_the_batch_size_so_that_the_decay_per_step_stays():
+    config = ARCHITECTURES["progressive_gan"].Config(size=512, growth_fraction=0.7)
+    half_lives = {}
+    for step in range(100):
+        progress = step / 100
+        half_life, batch = config.ema_half_life_at(progress), config.batch_size_at(progress)
+        half_lives[config.schedule.at(progress).resolution] = half_life
+        assert 0.5 ** (batch / half_life) == pytest.approx(0.999, abs=1e-5)
+
+    assert half_lives == {
+        4: 88_000, 8: 88_000, 16: 88_000, 32: 44_000, 64: 22_000, 128: 11_000, 256: 5500, 512: 2750
+    }  # fmt: skip
+    # StyleGAN's code has a half-life in images.
+    config = ARCHITECTURES["stylegan"].Config(size=512)
+    assert {config.ema_half_life_at(step / 100) for step in range(100)} == {10_000}
+
+
+def test_trial_averages_with_the_half_life_of_the_resolution_reached(tmp_path):
+    parameters = {"ema_half_life_images": 100}  # as many steps, of one image each at 128 pixels
+    trial = trial_of(plan_of(tmp_path, "progressive_gan", parameters=parameters, images=10**6))
+    for images, resolution in ((100_000, 4), (900_000, SIZE)):
+        trial.progress.images = images
+        before = parameters_of(trial.average.network)
+        trial.step()
+        live, after = (
+            parameters_of(network)
+            for network in (trial.translator.generator, trial.average.network)
+        )
+
+        assert trial.translator.generator.growth.resolution == resolution
+        share = (after - before).norm() / (live - before).norm()
+        assert share.item() == pytest.approx(1 - 0.5 ** (1 / 100), rel=0.02)
+
+
+def parameters_of(network):
+    return torch.cat([p.detach().double().flatten() for p in network.parameters()])
+
+
+def test_discriminator_downsamples_before_the_activation():
+    block = make().discriminator.blocks[str(SIZE)]
+    features = torch.randn(2, block[0].weight.shape[1], SIZE, SIZE)
+    block[3].bias.data.normal_()
+    hidden = F.leaky_relu(block[0](features), 0.2)
+    expected = F.leaky_relu(F.avg_pool2d(block[3](hidden), 2), 0.2)
+
+    assert torch.allclose(block(features), expected, atol=1e-6)
+
+
 class Product(ProgressiveNetwork):
     """Scores a pair by the product of its red and its thermal channel, so that the gradient with
     respect to the thermal image is the red channel."""

@@ -313,6 +313,34 @@ def test_few_generator_steps_are_warned_of(tmp_path, caplog):
     (sentence,) = warning(architectures=names, images=200_000, workers=2)
     assert "biggan (391), improved_gan (3,000)" in sentence
     assert not warning(architectures=names, images=1_280_000)
+    # A fixed batch size is that of the published point too.
+    (sentence,) = warning(architectures=("pix2pix",), images=50_000, fix=("pix2pix.batch_size=16",))
+    assert "to the published points of pix2pix (3,125): pass more" in sentence
+
+
+def test_few_generator_steps_of_first_settings_are_warned_of(tmp_path, caplog):
+    first = tmp_path / "first.yaml"
+    first.write_text(
+        "- {architecture: pix2pix, parameters: {batch_size: 16}}\n"
+        "- {architecture: pix2pix, parameters: {batch_size: 4}}\n"
+        "- {architecture: dcgan, parameters: {batch_size: 32}}\n"
+    )
+    names = ("dcgan", "pix2pix")
+    settings = {"data": tmp_path, "output": tmp_path / "o", "architectures": names, "first": first}
+    for images in (50_000, 100_000, 700_000):
+        warn_if_short(plan_from_settings(SearchSettings(**settings, images=images)), 64)
+    both, one = (record.getMessage() for record in caplog.records)
+
+    assert (
+        "generator steps to the published points of dcgan (391) and the --first settings of "
+        "pix2pix (3,125), dcgan (1,563): pass more, or expect smaller batches to be better."
+    ) in both
+    assert "the published points of dcgan (782) and the --first settings of dcgan (3,125)" in one
+    caplog.clear()
+    settings["architectures"] = ("pix2pix",)
+    first.write_text("- {architecture: pix2pix, parameters: {batch_size: 16}}\n")
+    warn_if_short(plan_from_settings(SearchSettings(**settings, images=50_000)), 64)
+    assert "steps to the --first settings of pix2pix (3,125): pass more" in caplog.text
 
 
 def test_generator_steps_follow_the_batch_size_of_each_resolution():

@@ -333,9 +333,24 @@ def test_blur_is_binomial_and_used_by_both_networks():
     point[0, 0, 1, 1] = 16
     assert Blur()(point)[0, 0].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
     blurred = []
-    translator.generator.blur.register_forward_hook(lambda _, x, __: blurred.append(x[0].shape[-1]))
+    for convolution in translator.generator.first_conv.values():
+        convolution.blur.register_forward_hook(lambda _, x, __: blurred.append(x[0].shape[-1]))
     translator.translate(next(random_batches()).rgb)
     assert blurred == [8, 16, 32]
+
+
+def test_bias_is_added_after_the_blur_so_that_it_is_equal_at_the_border():
+    convolution = make().generator.first_conv["8"]
+    convolution.bias.data.normal_()
+    features = torch.randn(2, convolution.weight.shape[1], 8, 8)
+    expected = convolution.bias[:, None, None].expand(2, -1, 8, 8)
+    without = convolution(features) - expected
+
+    assert torch.allclose(convolution(torch.zeros_like(features)), expected)
+    convolution.bias.data.zero_()
+    assert torch.allclose(convolution(features), without, atol=1e-6)
+    weight = convolution.weight * convolution.scale
+    assert torch.allclose(without, Blur()(F.conv2d(features, weight, padding=1)), atol=1e-6)
 
 
 def test_blur_has_correct_first_and_second_derivatives():

@@ -280,6 +280,22 @@ def test_stage_one_has_instance_and_stage_two_batch_normalization():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("test_norm_stats", "is_as_in_training"), [("image", True), ("running", False)]
+)
+def test_stage_two_is_tested_with_each_images_statistics_or_with_running_averages(
+    test_norm_stats, is_as_in_training
+):
+    translator = make(dropout=0.0, test_norm_stats=test_norm_stats)
+    rgb = next(random_batches()).rgb[:1]
+    z = translator.draw_latent(1)
+    as_in_training = translator.train().translate(rgb, z)
+    tested = translator.eval().translate(rgb, z)
+
+    assert torch.allclose(tested, as_in_training, atol=1e-5) == is_as_in_training
+
+
+@torch.no_grad()
 def test_translation_does_not_depend_on_the_other_images_of_a_batch():
     translator, rgb = make(dropout=0.0).eval(), next(random_batches()).rgb
     z = translator.draw_latent(BATCH)

@@ -33,6 +33,7 @@ TINY: dict[str, dict[str, object]] = {
         "num_kernels": 6,
         "dim_per_kernel": 3,
         "reference_batch_size": 3,
+        "historical_averaging": True,
     },
     "pix2pix": {"generator_width": 4, "discriminator_width": 4, "color_jitter": 0.2},
     "progressive_gan": {

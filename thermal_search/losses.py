@@ -127,9 +127,17 @@ def r1_penalty(score: Tensor, real: Tensor) -> Tensor:
     """R1: the mean squared gradient norm of a discriminator's `score` at real images.
 
     Mescheder et al. 2018 (arXiv 1801.04406). `real` must require gradients, and `score` must come
-    from a float32 forward pass over it.
+    from a float32 forward pass over it. Each score must depend on its own image alone (no batch
+    normalization): the gradient at an image would contain the scores of the others.
     """
     return _squared_gradient(score, real).sum(1).mean()
+
+
+def r1_penalty_at(real: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
+    """R1 at `real` images, by a forward pass of its own; `score` gives each image one score."""
+    real = real.detach().requires_grad_(True)
+    with torch.autocast(real.device.type, enabled=False):
+        return r1_penalty(score(real), real)
 
 
 def patch_r1_penalty(discriminator: Callable[[Tensor], Sequence[Tensor]], real: Tensor) -> Tensor:
@@ -137,10 +145,11 @@ def patch_r1_penalty(discriminator: Callable[[Tensor], Sequence[Tensor]], real: 
 
     An image's score is the mean over its patches, and the sum over the scales.
     """
-    real = real.detach().requires_grad_(True)
-    with torch.autocast(real.device.type, enabled=False):
-        scores = discriminator(real)
-    return r1_penalty(torch.stack([score.mean((1, 2, 3)) for score in scores]).sum(0), real)
+
+    def score(images: Tensor) -> Tensor:
+        return torch.stack([patches.mean((1, 2, 3)) for patches in discriminator(images)]).sum(0)
+
+    return r1_penalty_at(real, score)
 
 
 def _squared_gradient(score: Tensor, images: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What a search can add to architectures whose papers lack it. All of it is off by default."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from thermal_search.architectures.translator import Config
 from thermal_search.images import Rgb, Thermal
-from thermal_search.losses import pixel_loss
+from thermal_search.losses import pixel_loss, r1_penalty_at
 from thermal_search.networks.condition import RgbEncoder
 from thermal_search.networks.diff_augment import diff_augment
 from thermal_search.networks.perceptual_loss import PerceptualNetwork, perceptual_loss
@@ -23,8 +24,9 @@ class AugmentConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchConfig(AugmentConfig):
-    """For discriminators of patches: pix2pix, CycleGAN, UNIT and ThermalGAN."""
+class DiscriminatorConfig(AugmentConfig):
+    """For discriminators whose papers bound no gradient: those of the cross-entropy and the
+    least-squares games."""
 
     spectral_norm: bool = False
     """Whether the discriminators have spectral normalization, beside the paper's own."""
@@ -34,6 +36,21 @@ class PatchConfig(AugmentConfig):
 
     r1_gamma: float = 1.0
     """Twice the weight of R1. The score of an image is the mean over its patches."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.r1 and self.coupling:
+            raise ValueError(
+                "r1 needs a discriminator whose score of an image depends on that image alone, but "
+                f"got {self.coupling}, which compares the images of a batch: change it, or leave "
+                "r1 off."
+            )
+
+    @property
+    def coupling(self) -> str | None:
+        """The setting with which a discriminator's score of an image depends on the other images of
+        its batch; None if there is none."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +107,16 @@ def perceptual_terms(config: PerceptualConfig, fake: Thermal, real: Thermal) -> 
         return {}
     loss = perceptual_loss(config.perceptual_network, fake, real)
     return {"perceptual": config.perceptual_weight * loss}
+
+
+def r1_terms(
+    config: DiscriminatorConfig, real: Tensor, score: Callable[[Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """A discriminator's weighted R1 at `real` images as they are, if it is on. `score` gives each
+    image one score."""
+    if not config.r1:
+        return {}
+    return {"r1": 0.5 * config.r1_gamma * r1_penalty_at(real, score)}
 
 
 def augmented(config: AugmentConfig, images: Tensor, channels: int = 1) -> Tensor:

@@ -11,15 +11,23 @@ thermal image is not enough.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, final
+from functools import partial
+from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.additions import PairedConfig, scored_images, similarity_terms
+from thermal_search.architectures.additions import (
+    DiscriminatorConfig,
+    PairedConfig,
+    r1_terms,
+    scored_images,
+    similarity_terms,
+)
 from thermal_search.architectures.translator import (
     Translator,
     Turn,
@@ -29,6 +37,8 @@ from thermal_search.architectures.translator import (
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.networks import ConditionPyramid, initialize
 from thermal_search.networks.deep_convolutional import dcgan_channels, downsampling
+from thermal_search.networks.initialization import normalization
+from thermal_search.networks.spectral_norm import SpectralNetwork
 
 BASE_RESOLUTION = 4
 """Height and width of the RGB embedding."""
@@ -41,7 +51,7 @@ next to each other in a recording differ less: they would teach that true pairs 
 @final
 class CGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(PairedConfig):
+    class Config(PairedConfig, DiscriminatorConfig):
         generator_lr: float = 2e-4
         discriminator_lr: float = 2e-4
         beta1: float = 0.5
@@ -62,6 +72,10 @@ class CGAN(Translator):
         condition_channels: int = 32
         """Channels of the RGB condition at each resolution of the generator; 0: the 3 of RGB."""
 
+        discriminator_norm: Literal["batch", "layer"] = "batch"
+        """Normalization of the discriminator: the paper's, or layer normalization, which keeps the
+        images of a batch apart, so that R1 is one image's own (Gulrajani et al. 2017)."""
+
         lr_halving: float = 0.2
         """Fraction of the budget after which the learning rates halve, again and again. Published:
         40 of 200 epochs."""
@@ -74,6 +88,10 @@ class CGAN(Translator):
         """See `translator.Config`: Reed et al. crop 76 to 64 pixels."""
 
         batch_size: int = 64
+
+        @property
+        def coupling(self) -> str | None:
+            return "discriminator_norm=batch" if self.discriminator_norm == "batch" else None
 
     config: Config
     needs_pairs: ClassVar[bool] = True
@@ -94,9 +112,14 @@ class CGAN(Translator):
         )
         self.discriminator = initialize(
             MatchingAwareDiscriminator(
-                size=config.size, embedding_size=config.embedding_size, width=config.width
+                size=config.size,
+                embedding_size=config.embedding_size,
+                width=config.width,
+                norm=config.discriminator_norm,
             )
         )
+        if config.spectral_norm:
+            self.discriminator.apply_spectral_norm()
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
@@ -118,14 +141,13 @@ class CGAN(Translator):
         fake_loss = F.softplus(score(rgb, fake.detach())).mean()
         mismatch_loss = (mismatch_losses * is_mismatch).sum() / is_mismatch.sum().clamp(min=1)
         weight = config.mismatch_weight
-        yield Turn(
-            "discriminator",
-            {
-                "real": real_loss,
-                "mismatched": weight * mismatch_loss,
-                "fake": (1 - weight) * fake_loss,
-            },
-        )
+        terms = {
+            "real": real_loss,
+            "mismatched": weight * mismatch_loss,
+            "fake": (1 - weight) * fake_loss,
+            **r1_terms(config, thermal, partial(self.discriminator, rgb)),
+        }
+        yield Turn("discriminator", terms)
 
         terms = {"adversarial": F.softplus(-score(rgb, fake)).mean()}
         if config.manifold_interpolation:
@@ -165,17 +187,19 @@ def _interpolated(images: Tensor) -> Tensor:
     return (images + images.roll(1, 0)) / 2
 
 
-def _normalized(convolution: nn.Module, channels: int, after: nn.Module) -> nn.Sequential:
-    return nn.Sequential(convolution, nn.BatchNorm2d(channels), after)
+def _normalized(
+    convolution: nn.Module, channels: int, after: nn.Module, norm: str = "batch"
+) -> nn.Sequential:
+    return nn.Sequential(convolution, normalization(norm, channels), after)
 
 
 class RgbEncoder(nn.Module):
     """Encodes the RGB image into a 4 x 4 embedding."""
 
-    def __init__(self, *, size: int, embedding_size: int, width: int) -> None:
+    def __init__(self, *, size: int, embedding_size: int, width: int, norm: str = "batch") -> None:
         super().__init__()
         channels = dcgan_channels(size, width // 2, max_multiplier=16)
-        self.layers = downsampling(3, channels)
+        self.layers = downsampling(3, channels, norm)
         self.head = nn.Sequential(
             nn.Conv2d(channels[BASE_RESOLUTION], embedding_size, 1), nn.LeakyReLU(0.2)
         )
@@ -194,14 +218,14 @@ class ResidualBottleneck(nn.Module):
     Its input is normalized and not activated, so that the skip connection carries both signs.
     """
 
-    def __init__(self, channels: int, activation: nn.Module) -> None:
+    def __init__(self, channels: int, activation: nn.Module, norm: str = "batch") -> None:
         super().__init__()
         inner = channels // 4
         self.layers = nn.Sequential(
-            _normalized(nn.Conv2d(channels, inner, 1, bias=False), inner, activation),
-            _normalized(nn.Conv2d(inner, inner, 3, 1, 1, bias=False), inner, activation),
+            _normalized(nn.Conv2d(channels, inner, 1, bias=False), inner, activation, norm),
+            _normalized(nn.Conv2d(inner, inner, 3, 1, 1, bias=False), inner, activation, norm),
             nn.Conv2d(inner, channels, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(channels),
+            normalization(norm, channels),
         )
         self.activation = activation
 
@@ -266,26 +290,35 @@ class ConditionalGenerator(nn.Module):
         return features.float()
 
 
-class MatchingAwareDiscriminator(nn.Module):
-    """Downsamples the thermal image alone and fuses the RGB embedding at 4 x 4."""
+class MatchingAwareDiscriminator(SpectralNetwork):
+    """Downsamples the thermal image alone and fuses the RGB embedding at 4 x 4.
 
-    def __init__(self, *, size: int, embedding_size: int = 128, width: int = 64) -> None:
+    Has spectral normalization after a call of `apply_spectral_norm`.
+    """
+
+    def __init__(
+        self, *, size: int, embedding_size: int = 128, width: int = 64, norm: str = "batch"
+    ) -> None:
         super().__init__()
         channels = dcgan_channels(size, width, max_multiplier=8)
         last = channels[BASE_RESOLUTION]
-        *layers, _ = downsampling(1, channels)  # without the last activation
-        self.thermal_branch = nn.Sequential(*layers, ResidualBottleneck(last, nn.LeakyReLU(0.2)))
-        self.rgb_encoder = RgbEncoder(size=size, embedding_size=embedding_size, width=width)
+        *layers, _ = downsampling(1, channels, norm)  # without the last activation
+        bottleneck = ResidualBottleneck(last, nn.LeakyReLU(0.2), norm)
+        self.thermal_branch = nn.Sequential(*layers, bottleneck)
+        self.rgb_encoder = RgbEncoder(
+            size=size, embedding_size=embedding_size, width=width, norm=norm
+        )
+        fusion = nn.Conv2d(last + embedding_size, last, 1, bias=False)
         self.head = nn.Sequential(
-            _normalized(
-                nn.Conv2d(last + embedding_size, last, 1, bias=False), last, nn.LeakyReLU(0.2)
-            ),
+            _normalized(fusion, last, nn.LeakyReLU(0.2), norm),
             nn.Conv2d(last, 1, BASE_RESOLUTION, 1, 0),
         )
 
     def forward(
         self, rgb: Rgb, thermal: Thermal, *, interpolate: bool = False
     ) -> Float[Tensor, "batch"]:
-        embedding = self.rgb_encoder(rgb, interpolate=interpolate)
-        fused = torch.cat([self.thermal_branch(thermal), embedding], dim=1)
-        return self.head(fused).flatten().float()
+        with parametrize.cached():
+            self.cache_weights()
+            embedding = self.rgb_encoder(rgb, interpolate=interpolate)
+            fused = torch.cat([self.thermal_branch(thermal), embedding], dim=1)
+            return self.head(fused).flatten().float()

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.additions import PatchConfig, augmented
+from thermal_search.architectures.additions import DiscriminatorConfig, augmented
 from thermal_search.architectures.translator import Player, Translator, Turn, adam_player
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import ADVERSARIAL_LOSSES, patch_r1_penalty
@@ -27,7 +27,7 @@ from thermal_search.networks.residual import published_blocks
 @final
 class CycleGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(PatchConfig):
+    class Config(DiscriminatorConfig):
         generator_lr: float = 2e-4
         discriminator_lr: float = 2e-4
         beta1: float = 0.5

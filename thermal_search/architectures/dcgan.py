@@ -9,6 +9,7 @@ discriminator scores the (rgb, thermal) pair.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal, final
 
 import torch
@@ -17,7 +18,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.additions import DecoderConfig, scored_images, similarity_terms
+from thermal_search.architectures.additions import (
+    DecoderConfig,
+    DiscriminatorConfig,
+    r1_terms,
+    scored_images,
+    similarity_terms,
+)
 from thermal_search.architectures.translator import (
     Translator,
     Turn,
@@ -32,7 +39,7 @@ from thermal_search.networks import DcganDiscriminator, DcganGenerator, initiali
 @final
 class DCGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(DecoderConfig):
+    class Config(DecoderConfig, DiscriminatorConfig):
         generator_lr: float = 2e-4
         discriminator_lr: float = 2e-4
         beta1: float = 0.5
@@ -58,12 +65,20 @@ class DCGAN(Translator):
         """Where the discriminator fuses the RGB and the thermal image: at its input, or at its
         smallest features, after separate branches."""
 
+        discriminator_norm: Literal["batch", "layer"] = "batch"
+        """Normalization of the discriminator: the paper's, or layer normalization, which keeps the
+        images of a batch apart, so that R1 is one image's own (Gulrajani et al. 2017)."""
+
         init_std: float = 0.02
         decay_start: float = 1.0
         """Fraction of the budget after which the learning rates fall linearly to 0; 1: never, as in
         the paper."""
 
         batch_size: int = 128
+
+        @property
+        def coupling(self) -> str | None:
+            return "discriminator_norm=batch" if self.discriminator_norm == "batch" else None
 
     config: Config
     needs_pairs: ClassVar[bool] = True
@@ -87,10 +102,13 @@ class DCGAN(Translator):
                 size=config.size,
                 width=config.width,
                 max_multiplier=config.max_width_multiplier,
+                norm=config.discriminator_norm,
                 late_fusion=config.rgb_fusion == "late",
             ),
             config.init_std,
         )
+        if config.spectral_norm:
+            self.discriminator.apply_spectral_norm()
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
@@ -113,14 +131,19 @@ class DCGAN(Translator):
         real_score = self._score(batch.rgb, batch.thermal)
         fake_score = self._score(batch.rgb, fake.detach())
         loss = smoothed_cross_entropy(real_score, fake_score, config.real_label)
-        yield Turn("discriminator", {"adversarial": loss})
+        terms = {"adversarial": loss}
+        terms |= r1_terms(config, batch.thermal, partial(self._score_pair, batch.rgb))
+        yield Turn("discriminator", terms)
 
         terms = {"adversarial": F.softplus(-self._score(batch.rgb, fake)).mean()}
         terms |= similarity_terms(config, fake, batch.thermal)
         yield Turn("generator", terms)
 
     def _score(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
-        return self.discriminator(torch.cat(scored_images(self.config, rgb, thermal), dim=1))
+        return self._score_pair(*scored_images(self.config, rgb, thermal))
+
+    def _score_pair(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
+        return self.discriminator(torch.cat([rgb, thermal], dim=1))
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)

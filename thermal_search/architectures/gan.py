@@ -16,8 +16,15 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
+from torch.nn.utils import parametrize
 
-from thermal_search.architectures.additions import DecoderConfig, augmented, similarity_terms
+from thermal_search.architectures.additions import (
+    DecoderConfig,
+    DiscriminatorConfig,
+    augmented,
+    r1_terms,
+    similarity_terms,
+)
 from thermal_search.architectures.translator import (
     OptimizerConfig,
     Player,
@@ -31,6 +38,7 @@ from thermal_search.losses import ADVERSARIAL_LOSSES
 from thermal_search.networks import ConditionPyramid
 from thermal_search.networks.condition import RgbEncoder
 from thermal_search.networks.deep_convolutional import dcgan_channels
+from thermal_search.networks.spectral_norm import SpectralNetwork, apply_spectral_norm
 
 THUMBNAIL_SIZE = 8
 """Height and width of the RGB image at the generator's dense layers."""
@@ -43,7 +51,7 @@ MIN_LR = 1e-6
 @final
 class GAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(DecoderConfig):
+    class Config(DecoderConfig, DiscriminatorConfig):
         generator_loss: Literal["nonsaturating", "minimax"] = "nonsaturating"
         """The generator maximizes log D, or minimizes log(1 - D) as in the paper's minimax game."""
 
@@ -99,6 +107,8 @@ class GAN(Translator):
                 hidden_dropout=config.hidden_dropout,
             )
         )
+        if config.spectral_norm:
+            apply_spectral_norm(self.discriminator)
 
     def translate(self, rgb: Rgb, z: Latent | None = None) -> Thermal:
         return self.generator(rgb, self.latent_for(rgb, z))
@@ -139,7 +149,8 @@ class GAN(Translator):
             torch.cat([batch.thermal, fake.detach()])  # one pass: it does not couple images
         ).chunk(2)
         loss = adversarial_loss.discriminator(real_score, fake_score)
-        yield Turn("discriminator", {"adversarial": loss})
+        terms = {"adversarial": loss} | r1_terms(self.config, batch.thermal, self.discriminator)
+        yield Turn("discriminator", terms)
 
         terms = {"adversarial": adversarial_loss.generator(self._score(fake))}
         terms |= similarity_terms(self.config, fake, batch.thermal)
@@ -213,8 +224,11 @@ class SigmoidGenerator(nn.Module):
         return features.float()
 
 
-class MaxoutDiscriminator(nn.Module):
-    """Maxout convolutions with dropout down to 8 x 8, a dense maxout layer, one logit."""
+class MaxoutDiscriminator(SpectralNetwork):
+    """Maxout convolutions with dropout down to 8 x 8, a dense maxout layer, one logit.
+
+    Has spectral normalization after a call of `apply_spectral_norm`.
+    """
 
     def __init__(
         self,
@@ -250,7 +264,9 @@ class MaxoutDiscriminator(nn.Module):
         )
 
     def forward(self, thermal: Thermal) -> Float[Tensor, "batch"]:
-        return self.layers(thermal).flatten()
+        with parametrize.cached():
+            self.cache_weights()
+            return self.layers(thermal).flatten()
 
 
 class Maxout(nn.Module):

@@ -3,20 +3,29 @@
 Salimans et al., NeurIPS 2016. https://arxiv.org/abs/1606.03498
 
 DCGAN's generator with five techniques: feature matching, minibatch discrimination, historical
-averaging, one-sided label smoothing, and virtual batch normalization.
+averaging, one-sided label smoothing, and virtual batch normalization. Historical averaging is off
+by default: the authors' code has none.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
+from torch.nn.utils import parametrize
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.additions import DecoderConfig, scored_images, similarity_terms
+from thermal_search.architectures.additions import (
+    DecoderConfig,
+    DiscriminatorConfig,
+    r1_terms,
+    scored_images,
+    similarity_terms,
+)
 from thermal_search.architectures.translator import Translator, Turn, adam_players
 from thermal_search.images import Batch, Latent, Rgb, Thermal, to_network_range, to_pixels
 from thermal_search.losses import smoothed_cross_entropy
@@ -24,6 +33,7 @@ from thermal_search.networks import DcganGenerator, initialize
 from thermal_search.networks.fusion import LateFusion
 from thermal_search.networks.historical_average import HistoricalAverage
 from thermal_search.networks.minibatch_discrimination import MinibatchDiscrimination
+from thermal_search.networks.spectral_norm import SpectralNetwork
 from thermal_search.networks.virtual_batch_norm import VirtualBatchNorm
 from thermal_search.networks.weight_norm import init_weight_norm, weight_norm
 
@@ -34,7 +44,7 @@ BASE_RESOLUTION = 8
 @final
 class ImprovedGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(DecoderConfig):
+    class Config(DecoderConfig, DiscriminatorConfig):
         generator_lr: float = 3e-4
         discriminator_lr: float = 3e-4
         beta1: float = 0.5
@@ -62,10 +72,17 @@ class ImprovedGAN(Translator):
         reference_batch_size: int = 32
         """Images of the reference batch of virtual batch normalization."""
 
-        historical_averaging: bool = True
-        """Whether both players are penalized for their distance from the mean of past weights."""
+        historical_averaging: bool = False
+        """Whether both players are penalized for their distance from the mean of past weights. Not
+        in the authors' code."""
 
-        historical_averaging_weight: float = 1e-3
+        historical_averaging_weight: float = 1e-2
+        """Weight of the squared distance of all weights. The paper gives none."""
+
+        spectral_norm: bool = False
+        """Whether the discriminator has spectral normalization, in place of weight normalization.
+        Not part of the paper."""
+
         input_noise: float = 0.2
         """Standard deviation of Gaussian noise on the discriminator's input."""
 
@@ -91,6 +108,10 @@ class ImprovedGAN(Translator):
                     f"reference_batch_size must be from 1 to {MAX_REFERENCE_BATCH}, but got "
                     f"{self.reference_batch_size}."
                 )
+
+        @property
+        def coupling(self) -> str | None:
+            return "minibatch_discrimination=True" if self.minibatch_discrimination else None
 
         @property
         def generator_turns(self) -> int:
@@ -126,6 +147,7 @@ class ImprovedGAN(Translator):
             input_noise=config.input_noise,
             dropout=config.dropout,
             late_fusion=config.rgb_fusion == "late",
+            spectral_norm=config.spectral_norm,
         )
         self.discriminator_average = self.generator_average = None
         if config.historical_averaging:
@@ -164,6 +186,7 @@ class ImprovedGAN(Translator):
         if self.discriminator_average:
             distance = self.discriminator_average.distance(self.discriminator)
             terms["historical_averaging"] = config.historical_averaging_weight * distance
+        terms |= r1_terms(config, batch.thermal, partial(self._score_pair, batch.rgb))
         yield Turn("discriminator", terms)
         if self.discriminator_average:
             self.discriminator_average.append(self.discriminator)
@@ -196,6 +219,10 @@ class ImprovedGAN(Translator):
     ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch features"]]:
         """As the discriminator: logits and features."""
         return self.discriminator(torch.cat(scored_images(self.config, rgb, thermal), dim=1))
+
+    def _score_pair(self, rgb: Rgb, thermal: Thermal) -> Float[Tensor, "batch"]:
+        score, _ = self.discriminator(torch.cat([rgb, thermal], dim=1))
+        return score
 
     def learning_rate_factor(self, images: int, budget_images: int) -> float:
         return translator.constant_then_linear(images, budget_images, self.config.decay_start)
@@ -278,9 +305,10 @@ class ReferenceBatchGenerator(nn.Module):
         return thermal
 
 
-class MinibatchDiscriminator(nn.Module):
+class MinibatchDiscriminator(SpectralNetwork):
     """Weight-normalized convolutions to one vector per image, then minibatch discrimination.
 
+    `spectral_norm`: spectral in place of weight normalization, of the same layers.
     `late_fusion`: each image has its own convolutions, the RGB image half as wide ones, and their
     features are concatenated at 8 x 8.
     """
@@ -295,6 +323,7 @@ class MinibatchDiscriminator(nn.Module):
         input_noise: float = 0.2,
         dropout: float = 0.5,
         late_fusion: bool = False,
+        spectral_norm: bool = False,
     ) -> None:
         super().__init__()
         self.input_noise = input_noise
@@ -309,9 +338,9 @@ class MinibatchDiscriminator(nn.Module):
             in_channels = channels
         self.layers = nn.Sequential(
             *downsampled,
-            *_weight_normed(nn.Conv2d(in_channels, channels, 3)),
-            *_weight_normed(nn.Conv2d(channels, channels, 1)),
-            *_weight_normed(nn.Conv2d(channels, channels, 1)),
+            *_activated(nn.Conv2d(in_channels, channels, 3)),
+            *_activated(nn.Conv2d(channels, channels, 1)),
+            *_activated(nn.Conv2d(channels, channels, 1)),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
@@ -320,8 +349,14 @@ class MinibatchDiscriminator(nn.Module):
             self.minibatch_discrimination = MinibatchDiscrimination(
                 channels, num_kernels, dim_per_kernel
             )
-        head = initialize(nn.Linear(channels + num_kernels, 1), std=0.05)
-        self.head = weight_norm(head, init_std=0.1, learns_gain=True)
+        self.head = initialize(nn.Linear(channels + num_kernels, 1), std=0.05)
+        if spectral_norm:
+            self.apply_spectral_norm()
+            return
+        for layer in self.layers.modules():
+            if isinstance(layer, nn.Conv2d):
+                weight_norm(layer)
+        weight_norm(self.head, init_std=0.1, learns_gain=True)
 
     @torch.no_grad()
     def init_from_data(self, pair: Float[Tensor, "batch 4 height width"]) -> None:
@@ -340,8 +375,10 @@ class MinibatchDiscriminator(nn.Module):
         self, pair: Float[Tensor, "batch 4 height width"]
     ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch features"]]:
         """Logits, and the features before minibatch discrimination."""
-        features = self.layers(self._add_noise(pair))
-        return self.head(self._head_input(features)).flatten().float(), features
+        with parametrize.cached():
+            self.cache_weights()
+            features = self.layers(self._add_noise(pair))
+            return self.head(self._head_input(features)).flatten().float(), features
 
     def _add_noise(self, pair: Tensor) -> Tensor:
         # The RGB image needs noise too: the discriminator could memorize clean training images.
@@ -365,8 +402,8 @@ def _downsampling(
         out_channels = min(width * 2**level, 8 * width)
         layers.extend(
             [
-                *_weight_normed(nn.Conv2d(in_channels, out_channels, 3, 1, 1)),
-                *_weight_normed(nn.Conv2d(out_channels, out_channels, 3, 2, 1)),
+                *_activated(nn.Conv2d(in_channels, out_channels, 3, 1, 1)),
+                *_activated(nn.Conv2d(out_channels, out_channels, 3, 2, 1)),
                 nn.Dropout(dropout),
             ]
         )
@@ -374,5 +411,5 @@ def _downsampling(
     return layers, out_channels
 
 
-def _weight_normed(convolution: nn.Conv2d) -> tuple[nn.Module, nn.Module]:
-    return weight_norm(initialize(convolution, std=0.05)), nn.LeakyReLU(0.2)
+def _activated(convolution: nn.Conv2d) -> tuple[nn.Module, nn.Module]:
+    return initialize(convolution, std=0.05), nn.LeakyReLU(0.2)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from thermal_search.architectures import translator
 from thermal_search.architectures.additions import (
-    PatchConfig,
+    DiscriminatorConfig,
     PerceptualConfig,
     augmented,
     perceptual_terms,
@@ -43,7 +43,7 @@ from thermal_search.networks.spectral_norm import apply_spectral_norm
 @final
 class Pix2Pix(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(PatchConfig, PerceptualConfig):
+    class Config(DiscriminatorConfig, PerceptualConfig):
         generator_lr: float = 2e-4
         discriminator_lr: float = 2e-4
         beta1: float = 0.5
@@ -76,8 +76,14 @@ class Pix2Pix(Translator):
 
         feature_matching_weight: float = 10.0
         norm: Literal["batch", "instance"] = "batch"
+        """Normalization of the U-Net."""
+
+        discriminator_norm: Literal["batch", "instance"] = "batch"
+        """Normalization of the discriminator. Instance normalization keeps the images of a batch
+        apart, so that R1 is one image's own."""
+
         test_norm_stats: Literal["image", "running"] = "image"
-        """Statistics of the generator's batch normalization at test time: each image's own, as in
+        """Statistics of the U-Net's batch normalization at test time: each image's own, as in
         the paper (section 3.3), or the running averages of training."""
 
         dropout: float = 0.5
@@ -89,6 +95,10 @@ class Pix2Pix(Translator):
 
         crop_scale: float = 286 / 256
         """See `translator.Config`: the paper's random jitter, 286 to 256 pixels."""
+
+        @property
+        def coupling(self) -> str | None:
+            return "discriminator_norm=batch" if self.discriminator_norm == "batch" else None
 
     config: Config
     needs_pairs: ClassVar[bool] = True
@@ -104,7 +114,7 @@ class Pix2Pix(Translator):
                 size=config.size,
                 width=config.discriminator_width,
                 layers=config.patch_layers,
-                norm=config.norm,
+                norm=config.discriminator_norm,
             )
         )
         if config.spectral_norm:

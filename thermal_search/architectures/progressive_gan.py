@@ -72,7 +72,11 @@ class ProgressiveGAN(Translator):
         """Group size of the minibatch standard deviation; 1: none."""
 
         ema_half_life_images: int = 11_000
-        """The paper's decay of 0.999 per step, at 128 pixels."""
+        """At 128 pixels, where it is the paper's decay of 0.999 per step. The decay per step stays,
+        so that the half-life follows the batch size of each resolution."""
+
+        def ema_half_life_at(self, progress: float) -> float:
+            return self.ema_half_life_images * self.batch_size_at(progress) / self.batch_size
 
     config: Config
     needs_pairs: ClassVar[bool] = True

@@ -32,7 +32,7 @@ from thermal_search.networks import ConditionPyramid
 from thermal_search.networks.condition import RgbEncoder
 from thermal_search.networks.progressive import (
     BASE_RESOLUTION,
-    Blur,
+    BlurredConv2d,
     EqualizedConv2d,
     EqualizedLinear,
     Growth,
@@ -252,7 +252,6 @@ class StyleGenerator(ProgressiveNetwork):
         self.constant = nn.Parameter(
             torch.ones(1, channels[BASE_RESOLUTION], BASE_RESOLUTION, BASE_RESOLUTION)
         )
-        self.blur = Blur()
         self.first_conv = nn.ModuleDict()
         self.second_conv = nn.ModuleDict()
         self.epilogues = nn.ModuleDict()
@@ -262,7 +261,7 @@ class StyleGenerator(ProgressiveNetwork):
             # At the base resolution the constant replaces the first convolution.
             if resolution > BASE_RESOLUTION:
                 in_channels = channels[resolution // 2] + rgb_channels
-                self.first_conv[r] = EqualizedConv2d(in_channels, width, 3)
+                self.first_conv[r] = BlurredConv2d(in_channels, width, 3)
                 self.second_conv[r] = EqualizedConv2d(width, width, 3)
             else:
                 self.second_conv[r] = EqualizedConv2d(width + rgb_channels, width, 3)
@@ -284,7 +283,7 @@ class StyleGenerator(ProgressiveNetwork):
             r = str(reached)
             if reached > BASE_RESOLUTION:
                 features = self.condition.concatenate(features, condition)
-                features = self.blur(self.first_conv[r](features))
+                features = self.first_conv[r](features)
             features = self.epilogues[f"{r}_first"](features, next(ws))
             if reached == BASE_RESOLUTION:
                 features = self.condition.concatenate(features, condition)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from thermal_search.architectures import translator
 from thermal_search.architectures.additions import (
-    PatchConfig,
+    DiscriminatorConfig,
     PerceptualConfig,
     augmented,
     perceptual_terms,
@@ -55,7 +55,7 @@ from thermal_search.networks.spectral_norm import apply_spectral_norm
 @final
 class ThermalGAN(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(PatchConfig, PerceptualConfig):
+    class Config(DiscriminatorConfig, PerceptualConfig):
         generator_lr: float = 2e-4
         """For both stages and the encoder."""
 
@@ -95,6 +95,10 @@ class ThermalGAN(Translator):
         authors' release, or the running averages of training. Stage one has instance
         normalization."""
 
+        contrast_discriminator_norm: Literal["batch", "instance"] = "batch"
+        """Normalization of stage two's discriminator. Instance normalization, which stage one's
+        have, keeps the images of a batch apart, so that R1 is one image's own."""
+
         patch_layers: int = 3
         """Strided layers of the discriminators; fewer if the image is too small."""
 
@@ -119,6 +123,11 @@ class ThermalGAN(Translator):
         """See `translator.Config`: the authors' release crops 542 to 512 pixels."""
 
         batch_size: int = 2
+
+        @property
+        def coupling(self) -> str | None:
+            norm = self.contrast_discriminator_norm
+            return "contrast_discriminator_norm=batch" if norm == "batch" else None
 
     config: Config
     needs_pairs: ClassVar[bool] = True
@@ -145,7 +154,7 @@ class ThermalGAN(Translator):
                 size=config.size,
                 width=config.width,
                 layers=config.patch_layers,
-                norm="batch",
+                norm=config.contrast_discriminator_norm,
             )
         )
         if config.spectral_norm:
@@ -302,7 +311,7 @@ class ThermalGAN(Translator):
         terms = {
             "adversarial": generator_loss(loss, scores(fake)),
             "l1": pixel_loss(fake, real, config.contrast_l1_weight),
-            **perceptual_terms(config, fake, real),
+            **perceptual_terms(config, self.generator.thermal(base, fake), batch.thermal),
         }
         if config.feature_matching:
             terms["feature_matching"] = config.feature_matching_weight * feature_matching_loss(
@@ -369,4 +378,8 @@ class TwoStageGenerator(nn.Module):
     def forward(self, rgb: Rgb, z: Latent) -> Thermal:
         base = self.base(rgb, z)
         contrast = self.contrast(torch.cat([base, rgb], dim=1))
+        return self.thermal(base, contrast)
+
+    def thermal(self, base: Thermal, contrast: Thermal) -> Thermal:
+        """The thermal image with this base image and contrast, each in -1 .. 1."""
         return (base + self.contrast_range * contrast).clamp(-1, 1)

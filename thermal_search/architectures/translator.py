@@ -71,7 +71,8 @@ class Config:
     """Images per worker and batch (see `batch_size_at`)."""
 
     ema_half_life_images: int = 0
-    """Half-life of the generator's exponential moving average, in images shown; 0: no average."""
+    """Half-life of the generator's exponential moving average, in images shown; 0: no average. See
+    `ema_half_life_at`."""
 
     crop_scale: float = 1.0
     """Training images are enlarged by this factor and cropped to their size at a random position;
@@ -89,6 +90,10 @@ class Config:
     def batch_size_at(self, progress: float) -> int:
         """Images per worker and batch at `progress` (0 .. 1) of the budget."""
         return self.batch_size
+
+    def ema_half_life_at(self, progress: float) -> float:
+        """The half-life of the moving average at `progress` (0 .. 1) of the budget."""
+        return float(self.ema_half_life_images)
 
     @property
     def loss_networks(self) -> frozenset[str]:

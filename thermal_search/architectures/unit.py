@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from thermal_search.architectures import translator
-from thermal_search.architectures.additions import PatchConfig, augmented
+from thermal_search.architectures.additions import DiscriminatorConfig, augmented
 from thermal_search.architectures.translator import Player, Translator, Turn, adam_player
 from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import (
@@ -44,7 +44,7 @@ Code = Float[Tensor, "batch channels rows columns"]
 @final
 class UNIT(Translator):
     @dataclass(frozen=True, kw_only=True)
-    class Config(PatchConfig):
+    class Config(DiscriminatorConfig):
         generator_lr: float = 1e-4
         discriminator_lr: float = 1e-4
         weight_decay: float = 1e-4

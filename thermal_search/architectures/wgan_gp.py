@@ -29,6 +29,7 @@ from thermal_search.images import Batch, Latent, Rgb, Thermal
 from thermal_search.losses import gradient_penalty, wasserstein
 from thermal_search.networks import ConditionPyramid
 from thermal_search.networks.condition import RgbEncoder
+from thermal_search.networks.initialization import normalization
 
 BASE_RESOLUTION = 4
 """Height and width of the smallest features."""
@@ -228,10 +229,10 @@ class DownBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, norm: str) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            _layer_norm(norm, in_channels),
+            normalization(norm, in_channels),
             nn.ReLU(),
             nn.Conv2d(in_channels, in_channels, 3, 1, 1, bias=False),
-            _layer_norm(norm, in_channels),
+            normalization(norm, in_channels),
             nn.ReLU(),
             nn.Conv2d(in_channels, out_channels, 3, 1, 1),
         )
@@ -241,11 +242,6 @@ class DownBlock(nn.Module):
         # Convolved after pooling, which is equivalent for 1 x 1 and costs a quarter.
         shortcut = self.shortcut(F.avg_pool2d(features, 2))
         return shortcut + F.avg_pool2d(self.layers(features), 2)
-
-
-def _layer_norm(norm: str, channels: int) -> nn.Module:
-    """Layer normalization over the channels and pixels of an image, or the identity."""
-    return nn.GroupNorm(1, channels) if norm == "layer" else nn.Identity()
 
 
 def _initialize(network: nn.Module) -> nn.Module:

@@ -3,11 +3,13 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from thermal_search.images import Latent, Rgb, Thermal
 from thermal_search.networks.condition import ConditionPyramid, RgbEncoder
 from thermal_search.networks.fusion import LateFusion
 from thermal_search.networks.initialization import normalization
+from thermal_search.networks.spectral_norm import SpectralNetwork
 
 EMBEDDING_SIZE = 128
 """Channels of the RGB image's features at late fusion, as in Reed et al. 2016."""
@@ -23,13 +25,16 @@ def dcgan_channels(size: int, width: int, max_multiplier: int) -> dict[int, int]
     return {r: min(width * (size // 2) // r, max_multiplier * width) for r in resolutions}
 
 
-def downsampling(in_channels: int, channels: dict[int, int]) -> nn.Sequential:
-    """Strided convolutions through the resolutions of `channels`, largest first, to 4 x 4."""
+def downsampling(in_channels: int, channels: dict[int, int], norm: str = "batch") -> nn.Sequential:
+    """Strided convolutions through the resolutions of `channels`, largest first, to 4 x 4.
+
+    `norm` is an affine normalization, whose bias replaces that of the convolution before it.
+    """
     layers = nn.Sequential()
     for resolution, out_channels in reversed(channels.items()):
         is_first = resolution == max(channels)
         layers.append(nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=is_first))
-        layers.append(nn.Identity() if is_first else nn.BatchNorm2d(out_channels))
+        layers.append(nn.Identity() if is_first else normalization(norm, out_channels))
         layers.append(nn.LeakyReLU(0.2))
         in_channels = out_channels
     return layers
@@ -88,8 +93,10 @@ class DcganGenerator(nn.Module):
         return features.float()
 
 
-class DcganDiscriminator(nn.Module):
+class DcganDiscriminator(SpectralNetwork):
     """Strided convolutions downsample an (rgb, thermal) pair to 4 x 4, then to one logit.
+
+    Has spectral normalization after a call of `apply_spectral_norm`.
 
     `late_fusion`: each image has its own convolutions, the RGB image half as wide ones, and their
     features are concatenated at 4 x 4.
@@ -101,6 +108,7 @@ class DcganDiscriminator(nn.Module):
         size: int,
         width: int = 64,
         max_multiplier: int = 16,
+        norm: str = "batch",
         late_fusion: bool = False,
     ) -> None:
         super().__init__()
@@ -108,21 +116,23 @@ class DcganDiscriminator(nn.Module):
         last = channels[4]
         if late_fusion:
             rgb_channels = dcgan_channels(size, width // 2, max_multiplier)
-            rgb_branch = downsampling(3, rgb_channels)
+            rgb_branch = downsampling(3, rgb_channels, norm)
             rgb_branch.append(nn.Conv2d(rgb_channels[4], EMBEDDING_SIZE, 1))
             rgb_branch.append(nn.LeakyReLU(0.2))
             self.features = nn.Sequential(
-                LateFusion(downsampling(1, channels), rgb_branch),
+                LateFusion(downsampling(1, channels, norm), rgb_branch),
                 nn.Conv2d(last + EMBEDDING_SIZE, last, 1, bias=False),
-                nn.BatchNorm2d(last),
+                normalization(norm, last),
                 nn.LeakyReLU(0.2),
             )
         else:
-            self.features = downsampling(4, channels)
+            self.features = downsampling(4, channels, norm)
         self.head = nn.Conv2d(last, 1, 4, 1, 0)
 
     def forward(self, pair: Float[Tensor, "batch 4 height width"]) -> Float[Tensor, "batch"]:
-        features = self.features(pair)
-        # The scores of a weight-clipped critic differ by about 1e-3, less than bf16 resolves.
-        with torch.autocast(features.device.type, enabled=False):
-            return self.head(features.float()).flatten()
+        with parametrize.cached():
+            self.cache_weights()
+            features = self.features(pair)
+            # The scores of a weight-clipped critic differ by about 1e-3, less than bf16 resolves.
+            with torch.autocast(features.device.type, enabled=False):
+                return self.head(features.float()).flatten()

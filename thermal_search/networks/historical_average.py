@@ -27,11 +27,11 @@ class HistoricalAverage(nn.Module):
         return [mean for name, mean in self.named_buffers() if name.startswith("mean_")]
 
     def distance(self, network: nn.Module) -> Tensor:
-        """The mean squared difference of the network's weights from their historical average."""
+        """The squared distance of the network's weights from their historical average: a sum over
+        all weights, as in the paper. Its gradient by a weight does not depend on their number."""
         weights: list[Tensor] = list(network.parameters())
         differences = torch._foreach_sub(weights, self.means)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - one kernel for all weights
-        total = torch.stack([difference.square().sum() for difference in differences]).sum()
-        return total / sum(weight.numel() for weight in weights)
+        return torch.stack([difference.square().sum() for difference in differences]).sum()
 
     @torch.no_grad()
     def append(self, network: nn.Module) -> None:

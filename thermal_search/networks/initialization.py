@@ -30,15 +30,19 @@ def initialize(network: Network, std: float = 0.02) -> Network:
 
 
 def normalization(kind: str, channels: int) -> nn.Module:
-    """A normalization layer: `batch` or `virtual` (affine), `instance` (not affine), or `none`."""
+    """A normalization layer: `batch`, `virtual` or `layer` (affine), `instance` (not affine), or
+    `none`. `layer` is over the channels and pixels of an image."""
     match kind:
         case "batch":
             return nn.BatchNorm2d(channels)
         case "virtual":
             return VirtualBatchNorm(channels)
+        case "layer":
+            return nn.GroupNorm(1, channels)
         case "instance":
             return nn.InstanceNorm2d(channels)
         case "none":
             return nn.Identity()
         case _:
-            raise ValueError(f"Unknown norm {kind!r}. Available: batch, virtual, instance, none.")
+            available = "batch, virtual, layer, instance, none"
+            raise ValueError(f"Unknown norm {kind!r}. Available: {available}.")

@@ -50,6 +50,20 @@ class EqualizedConv2d(nn.Module):
         return F.conv2d(features, self.weight * self.scale, self.bias, padding=self.padding)
 
 
+class BlurredConv2d(EqualizedConv2d):
+    """A convolution whose output is blurred before the bias is added, as in StyleGAN's release: the
+    blur pads with zeros, which would weaken the bias along the border."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
+        self.blur = Blur()
+
+    def forward(self, features: Tensor) -> Tensor:
+        convolved = F.conv2d(features, self.weight * self.scale, padding=self.padding)
+        blurred = self.blur(convolved)
+        return blurred + self.bias.to(blurred.dtype)[:, None, None]
+
+
 class EqualizedLinear(nn.Module):
     """A linear layer with an equalized learning rate.
 
@@ -239,9 +253,9 @@ def at_full_size(
 class ProgressiveDiscriminator(ProgressiveNetwork):
     """Scores (rgb, thermal) pairs at the resolution that growth has reached.
 
-    With `blur`, as in StyleGAN, features are filtered before each downsampling, and downsampled
-    before the leaky ReLU instead of after it. With an `mbstd_group_size` of 1 there is no minibatch
-    standard deviation.
+    Features are downsampled between a convolution and its leaky ReLU, as in the code of both
+    papers; with `blur`, StyleGAN's, they are filtered before that convolution. With an
+    `mbstd_group_size` of 1 there is no minibatch standard deviation.
     """
 
     def __init__(
@@ -270,12 +284,8 @@ class ProgressiveDiscriminator(ProgressiveNetwork):
                     nn.LeakyReLU(0.2),
                     Blur() if blur else nn.Identity(),
                     EqualizedConv2d(width, channels[r // 2], 3),
-                    # The bias of the convolution may precede the pooling, which keeps it.
-                    *(
-                        [nn.AvgPool2d(2), nn.LeakyReLU(0.2)]
-                        if blur
-                        else [nn.LeakyReLU(0.2), nn.AvgPool2d(2)]
-                    ),
+                    nn.AvgPool2d(2),  # which keeps the bias of the convolution
+                    nn.LeakyReLU(0.2),
                 )
                 for r, width in channels.items()
                 if r > BASE_RESOLUTION

@@ -55,6 +55,7 @@ def init_weight_norm(network: nn.Module) -> Generator[None]:
         layer.register_forward_hook(_standardize)
         for layer in network.modules()
         if parametrize.is_parametrized(layer, "weight")
+        and isinstance(layer.get_submodule("parametrizations.weight.0"), WeightNorm)
     ]
     try:
         yield

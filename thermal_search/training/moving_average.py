@@ -15,26 +15,26 @@ EMA_RAMPUP = 0.05
 
 
 class MovingAverage:
-    """An exponential moving average of the generator, with its half-life in images shown."""
+    """An exponential moving average of the generator."""
 
-    def __init__(self, generator: nn.Module, half_life_images: int) -> None:
+    def __init__(self, generator: nn.Module) -> None:
         self.network = copy.deepcopy(generator).requires_grad_(False)
-        self.half_life_images = half_life_images
 
     @classmethod
     def of(cls, translator: Translator) -> "MovingAverage | None":
         """The average of the translator's generator; None if its config asks for none."""
-        half_life = translator.config.ema_half_life_images
-        return cls(translator.generator, half_life) if half_life else None
+        return cls(translator.generator) if translator.config.ema_half_life_images else None
 
     @torch.no_grad()
-    def update(self, generator: nn.Module, images: int, images_so_far: int) -> None:
+    def update(
+        self, generator: nn.Module, images: int, images_so_far: int, half_life: float
+    ) -> None:
         """Moves toward `generator`, which has since been trained on `images` more images.
 
-        Buffers and extra state are copied, not averaged.
+        `half_life` is in images shown. Buffers and extra state are copied, not averaged.
         """
         # Shorter at the start: otherwise a short trial would be evaluated with its first weights.
-        half_life = min(self.half_life_images, images_so_far * EMA_RAMPUP)
+        half_life = min(half_life, images_so_far * EMA_RAMPUP)
         decay = 0.5 ** (images / half_life)
         torch._foreach_lerp_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - one kernel for all weights
             list(self.network.parameters()), list(generator.parameters()), 1 - decay

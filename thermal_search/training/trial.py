@@ -177,7 +177,9 @@ class Trial:
         """Runs one training step; returns its loss terms, averaged over the workers."""
         plan, progress = self.plan, self.progress
         self._change_parameters(plan.parameters_at(progress.images))
-        batch_size = self.translator.config.batch_size_at(progress.images / plan.images)
+        config = self.translator.config
+        batch_size = config.batch_size_at(progress.images / plan.images)
+        half_life = config.ema_half_life_at(progress.images / plan.images)
         self.batches.batch_size = batch_size
         needs_reset = self.translator.begin_step(progress.images, plan.images)
         factor = self.translator.learning_rate_factor(progress.images, plan.images)
@@ -191,7 +193,7 @@ class Trial:
         shown = batch_size * self.group.size
         progress.images += shown
         if self.average:
-            self.average.update(self.translator.generator, shown, progress.images)
+            self.average.update(self.translator.generator, shown, progress.images, half_life)
         return losses
 
     def _change_parameters(self, parameters: Mapping[str, object]) -> None:
