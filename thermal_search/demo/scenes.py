@@ -123,8 +123,8 @@ class _Drive:
         self.bend = float(random.uniform(-1, 1) * random.choice([0.0, 0.0012]))
         self.exposure = BRIGHTNESS[time] * float(random.uniform(0.85, 1.2))
         # Gain control that is slow: a frame with a warm engine is no darker than the one before.
-        coldest = self.weather.air - float(random.uniform(6, 8))
-        self.gain = coldest, coldest + float(random.uniform(20, 24))
+        coldest = self.weather.air - float(random.uniform(5.5, 7))
+        self.gain = coldest, coldest + float(random.uniform(16, 19))
         self.sidewalk = float(random.uniform(1.6, 3.0))
         self.speed = METERS_PER_FRAME * float(random.uniform(0.5, 1.4))
         self.kind = str(random.choice(["city", "suburb", "country"], p=[0.45, 0.35, 0.2]))
