@@ -134,6 +134,22 @@ def wait_for_evaluation(process, output):
         time.sleep(0.05)
 
 
+def test_first_evaluation_that_comes_too_late_does_not_outlast_the_hours(tmp_path):
+    output = tmp_path / "output"
+    process = start(output, SLOW_S="1000", HOURS="0.01")
+    printed = finish(process)
+
+    (trial,) = results(output)["trials"]
+    assert (trial["status"], trial["images"]) == ("stopped", 0)
+    assert "stopped: the time of the search was over" in printed
+    assert "MLflow" not in printed
+    finish(start(output, HOURS="1"))
+    summary = results(output)
+    assert summary["trials"][0]["status"] == "completed"
+    assert len(summary["trials"]) == 4
+    assert summary["final_ranking"]
+
+
 @pytest.fixture
 def disk(tmp_path):
     """A disk of 16 MiB."""

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Container, Mapping, MutableMapping
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -42,7 +42,7 @@ from thermal_search.tuning.slots.mailbox import redirect_trial, stop_slots
 from thermal_search.tuning.slots.messages import REPORT, TrialReport
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.summary import FILE as SUMMARY
-from thermal_search.tuning.summary import OUT_OF_TIME, Status, TrialRecord
+from thermal_search.tuning.summary import OUT_OF_TIME, UNFINISHED, Status, TrialRecord
 from thermal_search.tuning.time_left import Estimate
 
 TIMEOUT_S = 120.0
@@ -132,7 +132,9 @@ class SearchCallback(tune.Callback):
             self.record.write_summary()
             if self.time:
                 self.time.keep()
-        if self.stopper.reason and not self.are_slots_stopped:
+        if self.time and not self.stopper.reason and self.time.has_run_out(self.phase):
+            self.stopper.is_out_of_time = True
+        if self.stopper.stop_all() and not self.are_slots_stopped:
             self.are_slots_stopped = True
             stop_slots()
 
@@ -229,9 +231,11 @@ class SearchCallback(tune.Callback):
     def finish(self) -> None:
         """Ends the record, the runs in MLflow and the progress display."""
         if reason := self.stopper.reason:
-            for trial in self._records.values():
-                if trial.status == "running":
-                    self._end(trial.id, "interrupted", reason)
+            self._end_each({"running"}, "interrupted", reason)
+        elif self.time and self.stopper.is_out_of_time:
+            self._end_each(UNFINISHED, "stopped", OUT_OF_TIME)
+            with self.stopper.on_storage_faults():
+                self.time.close(self.phase)
         with self.stopper.on_storage_faults():
             self.record.flush()
             if self.time:
@@ -289,6 +293,13 @@ class SearchCallback(tune.Callback):
             files += [file for file in output.list() if file.name.endswith(".png")]
         for file in files:
             self.logger.log_file(file)
+
+    def _end_each(self, statuses: Container[Status], status: Status, reason: str) -> None:
+        """Ends the trials with one of these statuses: some may not have started yet."""
+        for trial in self._records.values():
+            if trial.status in statuses:
+                self._log(lambda trial=trial: self._start_run(trial))
+                self._end(trial.id, status, reason)
 
     def _end(self, id: str, status: Status, reason: str) -> None:
         with self.stopper.on_storage_faults():

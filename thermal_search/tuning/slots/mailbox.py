@@ -59,7 +59,7 @@ class Mailbox:
 
         self.is_closed = False
         self.is_stopped = False
-        """Whether the search stops before its end."""
+        """Whether the slot ends before its trial has."""
 
         self.starts = 0
         self.start_error = "its workers died before they were ready; the usual cause is memory"
@@ -76,8 +76,8 @@ class Mailbox:
         return config
 
     async def next_report(self, trial: str) -> TrialReport | SlotFailure | None:
-        """The next report of a trial; the request tells its workers to continue. None if the search
-        stops."""
+        """The next report of a trial; the request tells its workers to continue. None if the slot
+        is to end now."""
         async with self.changed:
             self.requested[trial] = self.requested.get(trial, 0) + 1
             self.changed.notify_all()
@@ -96,8 +96,8 @@ class Mailbox:
             self.changed.notify_all()
 
     async def close(self) -> bool:
-        """No more trials: the workers may leave. Returns whether the search stops before its
-        end."""
+        """No more trials: the workers may leave. Returns whether they may be in the middle of a
+        trial."""
         async with self.changed:
             self.is_closed = True
             self.changed.notify_all()
@@ -195,8 +195,8 @@ class Mailbox:
 
 
 def stop_slots() -> None:
-    """Tells all slots of this process's search that it stops. Ray Tune's own request waits until a
-    slot has a report, and the next evaluation may take long."""
+    """Tells all slots of this process's search that they end now. Ray Tune's own request waits
+    until a slot has a report, and the next evaluation may take long."""
     with contextlib.suppress(RayError):
         for mailbox in _mailboxes():
             mailbox.stop.remote()
