@@ -150,6 +150,17 @@ def test_first_evaluation_that_comes_too_late_does_not_outlast_the_hours(tmp_pat
     assert summary["final_ranking"]
 
 
+def test_workers_that_cannot_start_are_shown_and_stop_the_search(tmp_path):
+    output = tmp_path / "output"
+    process = start(output, CANNOT_START="no such weights")
+    printed = finish(process, 1)
+
+    assert "could not start, and others try again: no such weights" in printed
+    assert "has stopped, because RuntimeError: no such weights: remove the cause" in printed
+    assert "Traceback" not in printed
+    assert [trial["status"] for trial in results(output)["trials"]] == ["interrupted"]
+
+
 @pytest.fixture
 def disk(tmp_path):
     """A disk of 16 MiB."""

@@ -26,7 +26,14 @@ from thermal_search.distributed.rendezvous import Rendezvous
 from thermal_search.storage import Location
 from thermal_search.tuning.slots.config import SlotConfig, WorkerConfig
 from thermal_search.tuning.slots.mailbox import NAME_PREFIX, Mailbox
-from thermal_search.tuning.slots.messages import REPORT, SlotFailure, TrialConfig, TrialReport
+from thermal_search.tuning.slots.messages import (
+    REPORT,
+    START_FAILURE,
+    SlotFailure,
+    StartFailure,
+    TrialConfig,
+    TrialReport,
+)
 
 WORKER_CONFIG = "worker"
 """The key of the WorkerConfig in the configuration of Ray Train's training function."""
@@ -100,9 +107,11 @@ class Slot(tune.Trainable):
         while not ray.wait([pending], timeout=1.0)[0]:
             if not self.thread.is_alive():
                 raise RuntimeError(f"The slot's workers ended: {self.failure}")
-        report: TrialReport | SlotFailure | None = ray.get(pending)
+        report: TrialReport | StartFailure | SlotFailure | None = ray.get(pending)
         if report is None:
             return {"status": "interrupted", "done": False}
+        if isinstance(report, StartFailure):
+            return {"status": "starting", "done": False, START_FAILURE: report}
         if isinstance(report, SlotFailure):
             raise RuntimeError(report.reason)
         result: dict[str, Any] = {
