@@ -7,7 +7,7 @@ likely to be at any rank, so that the last one continues with probability
 ((n - 1) / reduction + 1) / (n + 1), and the first one always: 1/2 of the second ones, 1/reduction
 in a long search. (Between two ranks, where Ray Tune interpolates, this takes equal spacing.)
 
-In a search more may continue. A sampler that learns proposes better trials as it goes on. And the
+In a search more may continue. A sampler that learns proposes better trials over time. And the
 order at a rung is not all new: those that come late to the further rungs had more to beat before.
 """
 
