@@ -50,7 +50,8 @@ def step_of(
     use_graphs: bool,
     device: torch.device,
 ) -> Callable[[], object]:
-    translator, runner = build_runner(name, size, batch, format, device)
+    batches = SameBatches(size, batch, device)
+    translator, runner = build_runner(name, size, {"batch_size": batch}, batches, format, device)
     runner.use_cuda_graphs = use_graphs
 
     def step() -> None:
@@ -60,19 +61,47 @@ def step_of(
     return step
 
 
+class SameBatches:
+    """An iterator over batches of random images: the same ones each time."""
+
+    def __init__(self, size: int, images: int, device: torch.device) -> None:
+        self.size, self.device = size, device
+        self.resize(images)
+
+    def resize(self, images: int) -> None:
+        """Batches have so many images from now on."""
+        torch.manual_seed(0)
+        self.batch = Batch(
+            *(
+                torch.rand(images, channels, self.size, self.size, device=self.device) * 2 - 1
+                for channels in (3, 1)
+            )
+        )
+
+    def __iter__(self) -> "SameBatches":
+        return self
+
+    def __next__(self) -> Batch:
+        return self.batch
+
+
 def build_runner(
-    name: str, size: int, batch: int, format: torch.memory_format, device: torch.device
+    name: str,
+    size: int,
+    settings: dict[str, int],
+    batches: SameBatches,
+    format: torch.memory_format,
+    device: torch.device,
 ) -> tuple[Translator, StepRunner]:
     torch.manual_seed(0)
-    settings = {"batch_size": batch} | ({"warmup_n_critic": 0} if name == "wgan" else {})
+    settings = settings | ({"warmup_n_critic": 0} if name == "wgan" else {})
     translator = build(name, size, settings).to(device).to(memory_format=format)
-    rgb, thermal = (torch.rand(batch, c, size, size, device=device) * 2 - 1 for c in (3, 1))
     torch.backends.cudnn.benchmark = use_cudnn_benchmark(translator, device)
-    translator.init_from_data(Batch(rgb, thermal))
+    translator.init_from_data(next(batches))
     runner = StepRunner(
         translator,
         build_optimizers(translator),
-        iter(lambda: Batch(rgb, thermal), None),
+        batches,
         group=WorkerGroup(),
         autocast=autocast_for(device, fastest_precision(device)),
         device=device,

@@ -1,10 +1,13 @@
 """One measurement on this machine's GPU (or, slowly, on its CPUs); benchmarks/on_gpu.sh runs all.
 
+    python benchmarks/on_gpu.py start FOLDER [--system pix2pix] [--size 256]
     python benchmarks/on_gpu.py train FOLDER [--data DATASET] [--system pix2pix] [--size 256]
     python benchmarks/on_gpu.py workers FOLDER [--system pix2pix] [--size 256]
 
-train: how long the parts of a trial's start take, how fast it trains, and what it learns beside the
-baselines. workers: how fast one worker trains, and two that share the GPU. Neither needs Ray.
+start: how long the parts of a trial's start take: imports, the first CUDA work, the networks, the
+first step with cuDNN's trials, an eager step, the step that is recorded as a CUDA graph, and one
+that is replayed. train: the same, then how fast it trains, and what it learns beside the baselines.
+workers: how fast one worker trains, and two that share the GPU. None needs Ray.
 """
 
 import argparse
@@ -53,7 +56,7 @@ TIMED_STEPS = 20
 def main() -> None:
     args = parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    {"train": train, "workers": share_the_gpu}[args.part](args)
+    {"start": train, "train": train, "workers": share_the_gpu}[args.part](args)
 
 
 def train(args: argparse.Namespace) -> None:
@@ -82,6 +85,8 @@ def train(args: argparse.Namespace) -> None:
     seconds["a step"] = statistics.median(times[-TIMED_STEPS // 2 :])
     for name, value in seconds.items():
         print(f"  {name}: {1000 * value:.1f} ms" if value < 1 else f"  {name}: {value:.1f} s")
+    if args.part == "start":
+        return
 
     batch = trial.translator.config.batch_size
     images = args.images or max(int(args.seconds / seconds["a step"]) * batch, 4 * batch)
@@ -212,7 +217,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["train", "workers"])
+    parser.add_argument("part", choices=["start", "train", "workers"])
     parser.add_argument("folder", type=Path, help="for checkpoints and images")
     parser.add_argument("--data", type=Path, help="a folder written by process.py; default: drawn")
     parser.add_argument("--system", choices=sorted(ARCHITECTURES), default="pix2pix")

@@ -69,15 +69,7 @@ for file in tests/test_cuda_graphs.py tests/test_biggan.py tests/test_architectu
     part 120 "GPU tests: $file" python -m pytest -m gpu -n 0 -q --no-header "$file"
 done
 
-# 2. What it learns, and what its start costs.
-if [ -n "$dataset" ]; then
-    part 120 "Training on $dataset" python benchmarks/on_gpu.py train "$results/trials" \
-        --data "$dataset" --size "$(size_of "$dataset")"
-fi
-for size in ${SIZES:-256 64 128}; do
-    part 150 "pix2pix on drawn scenes, $size px" python benchmarks/on_gpu.py train "$results/trials" \
-        --size "$size"
-done
+# 2. A search as people run it, and what its start costs.
 if ! has ray || ! has mlflow; then
     skip "A search with early stopping" "Ray or MLflow is not installed"
 elif [ -z "$dataset" ]; then
@@ -86,38 +78,49 @@ else
     part 150 "A search with early stopping" python -m thermal_search.cli search --data "$dataset" \
         --output "$results/search" --architectures pix2pix,cyclegan --trials 6 --images 4000 \
         --evaluate-every 1000 --features efficientnet-lite0 --gpus-per-worker 0.5
+    part 90 "The start of a slot, and from one trial to the next" \
+        python benchmarks/trial_turnaround.py "$dataset" --only-slots
 fi
+part 60 "The start of a trial" python benchmarks/on_gpu.py start "$results/start" --recordings 2
 
-# 3. Several trials on one GPU, in turns and through NVIDIA MPS.
-part 270 "pix2pix at 256 px, 1, 2, 4 and 8 trials on one GPU" python benchmarks/shared_gpu.py --seconds 6
-if [ -n "$dataset" ] && has ray && has mlflow; then
-    part 270 "What --trials-per-gpu auto chooses" python -m thermal_search.cli search --dry-run \
-        --data "$dataset" --output "$results/shared" --architectures pix2pix --trials-per-gpu auto
-    part 90 "From one trial to the next" python benchmarks/trial_turnaround.py "$dataset" --only-slots
+# 3. What it learns.
+if [ -n "$dataset" ]; then
+    part 120 "Training on $dataset" python benchmarks/on_gpu.py train "$results/trials" \
+        --data "$dataset" --size "$(size_of "$dataset")"
 fi
+for size in ${SIZES:-256 64 128}; do
+    part 150 "pix2pix on drawn scenes, $size px" python benchmarks/on_gpu.py train "$results/trials" \
+        --size "$size"
+done
 
 # 4. Steps beside those of the peers.
 for peer in pytorch-gan:PyTorch-GAN junyanz:pytorch-CycleGAN-and-pix2pix; do
     checkout="${PEERS:-peers}/${peer#*:}"
     if [ -d "$checkout" ]; then
-        part 90 "Steps beside ${peer#*:}" python benchmarks/training_step.py "${peer%:*}" "$checkout" \
-            --systems pix2pix cyclegan --rounds 5
+        # Of these, the second peer has the first two.
+        part 120 "Steps beside ${peer#*:}" python benchmarks/training_step.py "${peer%:*}" "$checkout" \
+            --systems pix2pix cyclegan wgan wgan_gp unit --rounds 5
     else
         skip "Steps beside ${peer#*:}" "$checkout is missing: set PEERS to the folder of its checkout"
     fi
 done
 
-# 5. Steps of each architecture.
+# 5. Steps of the other architectures, and what they learn, briefly.
 part 90 "Steps, batch 2" python benchmarks/cuda_graphs.py --batch 2 \
-    --systems cyclegan unit wgan wgan_gp thermalgan biggan
-part 90 "Steps while growing to 256 px" python benchmarks/progressive_steps.py --size 256 --batch 8
+    --systems wgan wgan_gp unit cyclegan thermalgan biggan
+part 120 "Steps while growing to 256 px" python benchmarks/progressive_steps.py --size 256
+for system in wgan wgan_gp unit cyclegan stylegan progressive_gan biggan; do
+    part 75 "$system on drawn scenes, 64 px" python benchmarks/on_gpu.py train "$results/trials" \
+        --size 64 --system "$system" --seconds 20 --recordings 25
+done
 
 # 6. Two workers on one GPU, as with --gpus-per-worker 0.5.
 part 60 "Two workers on one GPU" python benchmarks/on_gpu.py workers "$results/workers" --size 128
 
-# 7. Others that learn, briefly.
-for system in cyclegan unit stylegan progressive_gan wgan_gp biggan; do
-    part 75 "$system on drawn scenes, 64 px" python benchmarks/on_gpu.py train "$results/trials" \
-        --size 64 --system "$system" --seconds 20 --recordings 25
-done
+# 7. Several trials on one GPU, in turns and through NVIDIA MPS.
+part 270 "pix2pix at 256 px, 1, 2, 4 and 8 trials on one GPU" python benchmarks/shared_gpu.py --seconds 6
+if [ -n "$dataset" ] && has ray && has mlflow; then
+    part 270 "What --trials-per-gpu auto chooses" python -m thermal_search.cli search --dry-run \
+        --data "$dataset" --output "$results/shared" --architectures pix2pix --trials-per-gpu auto
+fi
 echo "All of it is in $log"

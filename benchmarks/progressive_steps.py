@@ -2,15 +2,16 @@
 
     python benchmarks/progressive_steps.py [--systems stylegan] [--size 128]
 
-Milliseconds a step at the published setting, while a resolution fades in and after: the first step,
-the last eager one and, on a GPU, the last replay of the CUDA graph; and the seconds for all steps.
+Milliseconds a step at the published setting, with the batch size of each resolution, while it fades
+in and after: the first step, the last eager one and, on a GPU, the last replay of the CUDA graph;
+and the seconds for all steps.
 """
 
 import argparse
 import time
 
 import torch
-from cuda_graphs import FORMATS, build_runner
+from cuda_graphs import FORMATS, SameBatches, build_runner
 
 from thermal_search.training.cuda_graphs import WARMUP_STEPS
 from thermal_search.training.hardware import fastest_precision
@@ -26,7 +27,9 @@ def main() -> None:
     names = ["progressive_gan", "stylegan"]
     parser.add_argument("--systems", nargs="+", choices=names, default=names)
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument(
+        "--batch", type=int, help="images a batch at 128 pixels; default: as published"
+    )
     parser.add_argument(
         "--cudnn-benchmark", action="store_true", help="with cuDNN's benchmark mode"
     )
@@ -37,12 +40,24 @@ def main() -> None:
         grow(name, args.size, args.batch, args.cudnn_benchmark, device)
 
 
-def grow(name: str, size: int, batch: int, cudnn_benchmark: bool, device: torch.device) -> None:
-    translator, runner = build_runner(name, size, batch, FORMATS["channels first"], device)
+def grow(
+    name: str, size: int, batch: int | None, cudnn_benchmark: bool, device: torch.device
+) -> None:
+    batches = SameBatches(size, 1, device)
+    translator, runner = build_runner(
+        name,
+        size,
+        {"batch_size": batch} if batch else {},
+        batches,
+        FORMATS["channels first"],
+        device,
+    )
     torch.backends.cudnn.benchmark = cudnn_benchmark
     began = time.perf_counter()
     for stage in stages(translator):
         times = []
+        images = translator.config.batch_size_at(stage / BUDGET)
+        batches.resize(images)
         for _ in range(STEPS):
             if translator.begin_step(stage, BUDGET):
                 runner.reset()
@@ -53,7 +68,7 @@ def grow(name: str, size: int, batch: int, cudnn_benchmark: bool, device: torch.
             times.append((time.perf_counter() - started) * 1000)
         growth = translator.discriminator.growth
         line = f"{name} at {growth.resolution:3}, {'fading in' if growth.alpha < 1 else 'after':9}:"
-        line += f" first {times[0]:.0f} ms, eager {times[WARMUP_STEPS - 1]:.0f}"
+        line += f" batch {images}, first {times[0]:.0f} ms, eager {times[WARMUP_STEPS - 1]:.0f}"
         print(line + (f", replayed {times[-1]:.0f}" if runner.graphs else ""), flush=True)
     print(f"{name}: {time.perf_counter() - began:.1f} s in all", flush=True)
 

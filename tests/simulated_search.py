@@ -4,7 +4,8 @@
 
 The process kills itself just before its KILL_AT-th step that writes to the output. It prints the
 number of such steps. With FULL_AFTER=N in its environment, its disk is full after N files; with
-SLOW_S=S, each evaluation takes that long.
+SLOW_S=S, each evaluation takes that long; with HOURS=H, the search has --hours; with
+CANNOT_START=REASON, its slots start no workers.
 """
 
 import contextlib
@@ -20,21 +21,32 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from mlflow.tracking import MlflowClient
 from ray import tune
 
 from thermal_search import local_ray
 from thermal_search.errors import SearchError, SearchInterrupted
 from thermal_search.storage import Location, describe_fault
+from thermal_search.tracking.store import store_of
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning import nodes
+from thermal_search.tuning.hours import SearchTime
 from thermal_search.tuning.ownership import own
+from thermal_search.tuning.pace import Pace
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import SLOT_RESOURCES, run_phase, silence_libraries
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
-from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
+from thermal_search.tuning.slots.messages import (
+    REPORT,
+    START_FAILURE,
+    StartFailure,
+    TrialConfig,
+    TrialReport,
+)
 from thermal_search.tuning.stopping import SearchStopper
+from thermal_search.tuning.time_left import TrialTimes
 from thermal_search.tuning.trial_source import stop_other_retrainings
 
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir"}
@@ -44,8 +56,11 @@ class SimulatedSlot(tune.Trainable):
     """Reports a learning curve that follows from the trial's configuration and seed. As a real
     slot, it first reports again what its trial has evaluated before an interruption."""
 
-    def setup(self, config: dict[str, Any], *, plan: SearchPlan, slow_s: float) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        self.plan, self.slow_s = plan, slow_s
+    def setup(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, config: dict[str, Any], *, plan: SearchPlan, slow_s: float, cannot_start: str
+    ) -> None:
+        self.plan, self.slow_s, self.cannot_start = plan, slow_s, cannot_start
+        self.starts = 0
         self.begin(config)
 
     def begin(self, config: dict[str, Any]) -> None:
@@ -57,6 +72,11 @@ class SimulatedSlot(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         plan = self.plan
+        if reason := self.cannot_start:
+            self.starts += 1
+            if self.starts > 1:
+                raise RuntimeError(reason)
+            return {"status": "starting", "done": False, START_FAILURE: StartFailure(reason)}
         time.sleep(self.slow_s)
         self.images = min(self.images + plan.evaluate_every, plan.images)
         fid = 100 * self.quality + 1000 / self.images
@@ -116,22 +136,33 @@ def plan_of(output: Path, trials: int, images: int, every: int) -> SearchPlan:
 
 def search(output: Path, trials: int, images: int, every: int, *, slots: int = 1) -> SearchRecord:
     """Begins the search in `output`, or resumes it."""
+    hours = float(os.environ.get("HOURS", 0)) or None
     try:
-        plan = SearchPlan.load(output).replace(trials=trials)
+        plan = SearchPlan.load(output).replace(trials=trials, hours=hours)
     except Exception:
-        plan = replace_id(plan_of(output, trials, images, every))
+        plan = replace_id(plan_of(output, trials, images, every)).replace(hours=hours)
     silence_libraries()
     stopper = SearchStopper("the same command")
     with stopper.on_signals(), own(plan.output, stopper.report_fault):
         plan.save()
         record = SearchRecord.of(plan)
         slot = tune.with_parameters(
-            SimulatedSlot, plan=plan, slow_s=float(os.environ.get("SLOW_S", 0))
+            SimulatedSlot,
+            plan=plan,
+            slow_s=float(os.environ.get("SLOW_S", 0)),
+            cannot_start=os.environ.get("CANNOT_START", ""),
         )
         trainable = tune.with_resources(slot, SLOT_RESOURCES)
-        run_phase("trials", record, trainable, slots, stopper)
-        stop_other_retrainings(record)
-        run_phase("retrainings", record, trainable, slots, stopper)
+        # The first contact makes MLflow's database, whose seconds are no part of the hours.
+        MlflowClient(store_of(plan.output)).search_experiments()
+        times = TrialTimes(record)
+        clock = SearchTime(record, slots, times) if hours else None
+        pace = Pace(record, None, times, clock)
+        for phase in ("trials", "retrainings"):
+            if clock:
+                clock.begin(phase)
+            run_phase(phase, record, trainable, slots, stopper, pace=pace)
+            stop_other_retrainings(record)
     return record
 
 

@@ -1,9 +1,8 @@
-"""Any value of any setting of process.py, evaluate and translate gives success or one sentence.
-
-(test_cli has the same of search.)
-"""
+"""Any value of any setting of process.py, search, evaluate and translate gives success or one
+sentence, within seconds and without Ray."""
 
 import pytest
+import ray
 from generator_helpers import save_untrained
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,6 +11,8 @@ from recordings import folders, image
 import process
 from thermal_search.cli import main
 from thermal_search.preparation.settings import PreparationSettings
+from thermal_search.translation.settings import TranslationSettings
+from thermal_search.tuning.settings import LaunchSettings, SearchSettings
 
 SOON = settings(
     deadline=20_000,
@@ -49,7 +50,7 @@ VALUES = st.one_of(NUMBERS, WORDS)
 
 
 def ends_well(capsys, call, *words):
-    """Runs a command, which must succeed or end with one sentence; True if it succeeded."""
+    """Runs a command, which must succeed or end with one sentence; that sentence, or ""."""
     sentence = ""
     try:
         call([*map(str, words)])
@@ -59,12 +60,12 @@ def ends_well(capsys, call, *words):
         sentence = exit.code if isinstance(exit.code, str) else captured.err
     capsys.readouterr()
     if not sentence:
-        return True
+        return ""
     text = sentence.strip()
     assert "\n" not in text, (words, text)
-    assert text.endswith("."), (words, text)
+    assert text.endswith((".", "?")), (words, text)
     assert text.isprintable(), (words, text)
-    return False
+    return text
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_any_setting_of_process(raw, elsewhere, capsys):
         if name == "workers" and value.strip().isdecimal() and 1 < int(value) < 10_000:
             return
         words.append(flag if name in SWITCHES else f"{flag}={value}")
-        succeeded.append(ends_well(capsys, process.main, *words))
+        succeeded.append(not ends_well(capsys, process.main, *words))
 
     holds()
     assert any(succeeded)
@@ -157,30 +158,89 @@ def test_any_model_and_data_of_evaluate(model, dataset, elsewhere, capsys):
     def holds(value, is_model):
         pair = (value, dataset) if is_model else (model, value)
         words = ["evaluate", "--features=efficientnet-lite0", f"--data={pair[1]}", "--", pair[0]]
-        assert not ends_well(capsys, main, *words)
+        assert ends_well(capsys, main, *words)
 
     holds()
 
 
-def test_any_setting_of_translate(model, elsewhere, capsys):
+SEARCH_FLAGS = sorted({*SearchSettings.model_fields, *LaunchSettings.model_fields})
+TRANSLATION_FLAGS = sorted(TranslationSettings.model_fields)
+SEARCH_SWITCHES = {"no_published", "dry_run", "resume"}
+TRANSLATION_SWITCHES = {"tiles", "celsius", "side_by_side"}
+PARTS = st.one_of(
+    VALUES,
+    st.builds("{}.{}={}".format, st.sampled_from(["wgan", "pix2pix", "gan.x"]), WORDS, VALUES),
+    st.builds(
+        "wgan.{}={}".format,
+        st.sampled_from(["width", "critic_lr", "optimizer", "clip", "batch_size"]),
+        st.one_of(VALUES, st.builds("{}:{}".format, NUMBERS, NUMBERS), st.just("adam|sgd")),
+    ),
+    st.builds("{}{}*{}".format, st.sampled_from(["fid+", "pareto:fid,l1+", ""]), NUMBERS, WORDS),
+    st.sampled_from(["fid", "pareto:fid,l1", "random", "median", "pbt", "pack", "auto", "inferno"]),
+)
+"""Values of flags that have a language of their own, too."""
+
+
+def flags_of(drawn, switches):
+    """The words of drawn settings on a command line."""
+    return [
+        f"--{name.replace('_', '-')}" + ("" if name in switches else f"={value}")
+        for name, value in drawn.items()
+    ]
+
+
+NO_CLUSTER = "127.0.0.1:1"
+"""Where nothing listens: a search whose settings are right ends there, before Ray starts."""
+
+
+def test_any_setting_of_search(dataset, elsewhere, capsys, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", NO_CLUSTER)
+    base = {"data": dataset, "architectures": "wgan", "features": "efficientnet-lite0"}
+    came_to_ray = []
+
+    @settings(SOON, max_examples=25)
+    @given(st.dictionaries(st.sampled_from(SEARCH_FLAGS), PARTS, min_size=1, max_size=2))
+    def holds(drawn):
+        if drawn.get("address") in ("auto", "local"):
+            return  # which start Ray, or find another one here
+        words = flags_of({**base, "output": elsewhere / "o", **drawn}, SEARCH_SWITCHES)
+        sentence = ends_well(capsys, main, "search", *words)
+        assert sentence, "a search without a cluster has come to its end"
+        came_to_ray.append("No Ray cluster answers" in sentence)
+
+    holds()
+    assert any(came_to_ray)
+    assert not ray.is_initialized()
+    assert not (elsewhere / "o").exists()
+
+
+def test_any_setting_of_translate(model, elsewhere, capsys, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", NO_CLUSTER)
     image(elsewhere / "rgb" / "a.png", size=(32, 32))
     succeeded = []
 
     @SOON
-    @given(st.sampled_from(["--seed", "--celsius", "--tiles", "source", "target"]), VALUES)
-    def holds(what, value):
+    @given(
+        st.dictionaries(
+            st.sampled_from([*TRANSLATION_FLAGS, "source", "target"]),
+            st.one_of(st.sampled_from(["image", "generator", "pad", "1", "8", "16"]), PARTS),
+            min_size=1,
+            max_size=2,
+        )
+    )
+    def holds(drawn):
+        workers = drawn.get("workers", "").strip()
+        if drawn.get("address") in ("auto", "local") or (workers.isdecimal() and int(workers) > 1):
+            return  # which start Ray or further processes
         source, target = elsewhere / "rgb", elsewhere / "thermal"
-        flags = []
-        match what:
-            case "--seed":
-                flags = [f"--seed={value}"]
-            case "--celsius" | "--tiles":
-                flags = [what]
-            case "source":
-                source = f"no-such-{value}"
-            case "target":
-                target = f"target-{value}"
-        succeeded.append(ends_well(capsys, main, "translate", *flags, "--", model, source, target))
+        if "source" in drawn:
+            source = f"no-such-{drawn.pop('source')}"
+        if "target" in drawn:
+            target = f"target-{drawn.pop('target')}"
+        flags = flags_of(drawn, TRANSLATION_SWITCHES)
+        sentence = ends_well(capsys, main, "translate", *flags, "--", model, source, target)
+        succeeded.append(not sentence)
 
     holds()
     assert any(succeeded)
+    assert not ray.is_initialized()

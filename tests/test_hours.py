@@ -4,11 +4,13 @@ import pytest
 from summaries import record_of, run_trial
 from virtual_search import VirtualSearch
 
+from thermal_search.errors import SearchError
 from thermal_search.training.operations import Cost
 from thermal_search.tuning.hours import compute_for
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.time_left import TrialTimes, makespan, time_left
+from thermal_search.tuning.trial_source import proposed_trials, retrainings
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 SECONDS = {"gan": 300.0, "pix2pix": 400.0, "wgan": 500.0}
@@ -51,6 +53,51 @@ def test_running_trials_end_when_the_time_is_over(tmp_path):
     ended = [trial for trial in record.trials.values() if trial.is_out_of_time]
     assert {trial.architecture for trial in ended} == {"wgan"}
     assert record.final_ranking
+
+
+def test_trial_that_never_comes_to_an_evaluation_ends_by_the_clock(tmp_path):
+    """The first of its architecture: nothing foretells how long it takes."""
+    settings = {"architectures": ("gan", "wgan"), "finalists": 1, "seeds": 1, "scheduler": "none"}
+    record = search_of(tmp_path, hours=0.5, **settings)
+    search = VirtualSearch(record, {"gan": 200.0, "wgan": 1e6})
+    search.run()
+
+    assert 0.9 * 1800 < search.now <= 1800
+    ended = [trial for trial in record.trials.values() if trial.is_out_of_time]
+    assert {(trial.architecture, trial.images) for trial in ended} == {("wgan", 0)}
+    assert SearchRecord.load(tmp_path).final_ranking
+
+
+def test_search_without_any_evaluation_ends_by_the_clock_and_continues(tmp_path):
+    record = search_of(tmp_path, hours=0.5, architectures=("wgan",), finalists=1, seeds=1)
+    search = VirtualSearch(record, {"wgan": 30 * 3600})
+    search.run()
+
+    assert search.now <= 1800
+    assert statuses(record) == ["stopped", "stopped"]
+    with pytest.raises(SearchError, match="No trial reached its first evaluation within --hours"):
+        record.require_results()
+    record.plan.replace(hours=200.0).save()
+    longer = SearchRecord.load(tmp_path)
+    VirtualSearch(longer, {"wgan": 30 * 3600}).run()
+    assert [longer[id].status for id in record.trials] == ["completed", "completed"]
+    assert longer.final_ranking
+
+
+def test_retrainings_end_by_the_clock(tmp_path):
+    settings = {"architectures": ("gan",), "finalists": 1, "seeds": 2, "scheduler": "none"}
+    record = search_of(tmp_path, hours=0.5, slots=1, **settings)
+    search = VirtualSearch(record, {"gan": 300.0}, slots=1)
+    search.clock.begin("trials")
+    trials = proposed_trials(record, time=search.clock)
+    assert search._run_phase("trials", trials, None)
+    search.seconds = {"gan": 1e6}
+    assert search._run_phase("retrainings", retrainings(record, search.clock), None)
+
+    assert search.now <= 1800
+    (retraining,) = record.retrainings.values()
+    assert retraining.is_out_of_time
+    assert record.time.are_retrainings_over
 
 
 def test_more_hours_continue_the_search(tmp_path):

@@ -1,15 +1,23 @@
 """Ray on this machine, in unusual surroundings and with a token of its own."""
 
+import contextlib
 import os
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 import pytest
+import ray
 
 from thermal_search import local_ray
+from thermal_search.cli import main
+from thermal_search.errors import SearchError
 from thermal_search.socket_folder import MAX_SOCKET_PATH, short_folder_for, temporary_folder_for
+from thermal_search.tuning import nodes
 
 # As its raylet words it.
 WARNING = (
@@ -46,6 +54,79 @@ def test_sockets_are_where_their_paths_are_short_enough(monkeypatch, tmp_path, l
     with temporary_folder_for(local_ray.SESSION_SOCKET):
         assert tempfile.gettempdir() == (folder or long)
     assert tempfile.gettempdir() == long
+
+
+GREETING = b"\0\0\0\4\0\0\0\0\0"  # of HTTP/2: settings
+ANSWERS = {
+    "silent": b"",
+    "HTTP/1.1": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/2 without an answer": GREETING,
+    "HTTP/2 with status 404": GREETING + b"\0\0\1\1\5\0\0\0\1\x8d",
+}
+GRPC = GREETING + b"\0\0\4\1\5\0\0\0\1\x3f\xe1\x1f\x88"
+
+
+@contextlib.contextmanager
+def listener(answer):
+    """Accepts connections, and answers the first bytes of each with these; its HOST:PORT."""
+    with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as connections:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    connections.enter_context(connection)
+                    connection.recv(1000)
+                    connection.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        with contextlib.suppress(OSError):  # it waits no longer
+            server.shutdown(socket.SHUT_RDWR)
+
+
+def assert_is_no_cluster(address, named=None):
+    began = time.monotonic()
+    with pytest.raises(SearchError, match=r"^No Ray cluster answers at ") as caught:
+        nodes.join(address)
+    assert time.monotonic() - began < 30
+    assert f"{named or repr(address)}: pass the HOST:PORT" in str(caught.value)
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize("what", ANSWERS)
+def test_what_is_not_ray_at_an_address_is_one_sentence_soon(what):
+    with listener(ANSWERS[what]) as address:
+        assert_is_no_cluster(address)
+
+
+@pytest.mark.parametrize("how", ["address", "auto"])
+def test_nothing_at_an_address_is_one_sentence_soon(monkeypatch, how):
+    with listener(b"") as address:
+        pass
+    if how == "auto":  # of a cluster that has ended
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    assert_is_no_cluster("auto" if how == "auto" else address, repr(address))
+
+
+@pytest.mark.parametrize("address", ["", "head", "head:", ":6379", "127.0.0.1:70000", "a b:1"])
+def test_address_that_is_none_is_one_sentence_soon(address):
+    assert_is_no_cluster(address)
+
+
+def test_grpc_server_answers_whatever_it_says():
+    with listener(GRPC) as address:
+        assert local_ray._answers(address)
+
+
+def test_search_at_an_address_without_ray_is_one_sentence(dataset, tmp_path, capsys):
+    flags = ["--data", dataset, "--output", tmp_path / "o", "--features", "efficientnet-lite0"]
+    with listener(ANSWERS["HTTP/1.1"]) as address, pytest.raises(SystemExit) as exit:
+        main(["search", *map(str, flags), "--address", address])
+
+    assert str(exit.value.code).startswith("thermal-search: No Ray cluster answers at ")
+    assert "\n" not in str(exit.value.code)
+    assert not (tmp_path / "o").exists()
 
 
 START = """

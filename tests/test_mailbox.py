@@ -7,8 +7,8 @@ import pytest
 
 from thermal_search.storage import Location
 from thermal_search.training.trial_plan import TrialPlan
-from thermal_search.tuning.slots.mailbox import ATTEMPTS_PER_TRIAL, Mailbox
-from thermal_search.tuning.slots.messages import TrialConfig, TrialReport
+from thermal_search.tuning.slots.mailbox import ATTEMPTS_PER_TRIAL, STARTS_PER_SLOT, Mailbox
+from thermal_search.tuning.slots.messages import SlotFailure, StartFailure, TrialConfig, TrialReport
 
 SOON_S = 5.0
 RUNNING = TrialReport(status="running")
@@ -94,6 +94,44 @@ def test_trial_whose_workers_are_killed_again_and_again_is_interrupted():
         assert last.status == "interrupted"
         assert "memory" in last.reason
         assert last.is_last
+
+    run(scenario)
+
+
+def test_first_group_that_cannot_start_is_reported_at_once():
+    """Without counting as a report: the workers still wait for the answer to their first one."""
+
+    async def scenario(mailbox):
+        first = await waiting(mailbox.next_report("trial"))
+        for reason in ("no such weights", "the same on another worker"):
+            assert await mailbox.start()
+            await mailbox.start_failed(reason)
+        assert await first == StartFailure("no such weights")
+        second = await waiting(mailbox.next_report("trial"))
+        assert await mailbox.start()
+        await mailbox.ready()
+        report = await waiting(mailbox.report("trial", 0, RUNNING))
+        assert await second == RUNNING
+        await asyncio.sleep(0.01)
+        assert not report.done()
+        third = await waiting(mailbox.next_report("trial"))
+        assert not await report  # continue
+
+        await mailbox.start_failed("later")
+        assert await third == StartFailure("later")
+
+    run(scenario)
+
+
+def test_slot_gives_up_after_several_groups_that_cannot_start():
+    async def scenario(mailbox):
+        for number in range(STARTS_PER_SLOT):
+            assert await mailbox.start()
+            await mailbox.start_failed(f"reason {number}")
+        assert not await mailbox.start()
+
+        assert await mailbox.next_report("trial") == StartFailure("reason 0")
+        assert await mailbox.next_report("trial") == SlotFailure("reason 2")
 
     run(scenario)
 

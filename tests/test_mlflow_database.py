@@ -88,6 +88,17 @@ def test_damaged_database_is_set_aside(tmp_path, damage):
     assert "is damaged" in warnings[0]
 
 
+@pytest.mark.parametrize("is_missing", [True, False])
+def test_empty_or_missing_database_is_written_again(tmp_path, is_missing):
+    output = Location.of(tmp_path)
+    if not is_missing:
+        (tmp_path / "mlflow.db").touch()
+    prepare_database(output, pytest.fail)
+    run = log_trial(output)
+
+    assert len(image_names(output, run)) == 2
+
+
 def test_empty_tracking_uri_counts_as_unset(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
     assert tracking_server() is None

@@ -5,8 +5,6 @@ searches."""
 
 import contextlib
 import hashlib
-import os
-import pickle
 import shutil
 
 import pytest
@@ -192,38 +190,3 @@ def test_copy_continues_on_its_own(tmp_path, undisturbed):
 
     assert results(search(copy)) == undisturbed
     assert {p: p.read_bytes() for p in original.rglob("*") if p.is_file()} == before
-
-
-class Payload:
-    """Code that runs when it is unpickled."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.marker),)
-
-
-def test_no_file_of_a_search_runs_code(tmp_path):
-    """Pickles in the place of every file, and where Ray Tune and Optuna would look for theirs."""
-    output, marker = tmp_path / "output", tmp_path / "marker"
-    begin(output)
-    whole = search(output)
-    pickled = pickle.dumps(Payload(marker))
-    for path in [*output.rglob("*")]:
-        if path.is_file():
-            path.with_name(f"{path.name}.before").write_bytes(path.read_bytes())
-            path.write_bytes(pickled)
-    for name in ["tuner.pkl", "trainable.pkl", "searcher-state.pkl", "search_gen_state.json"]:
-        for folder in [output, output / "tune", output / "tune" / "trials", output / "trials"]:
-            folder.mkdir(exist_ok=True)
-            (folder / name).write_bytes(pickled)
-    with pytest.raises(SearchError, match=r"search\.json is damaged"):
-        SearchRecord.load(output)
-    for path in [*output.rglob("*.before")]:
-        path.replace(path.with_name(path.name.removesuffix(".before")))
-
-    assert results(search(output)) == results(whole)
-    assert not marker.exists()
-    pickle.loads(pickled)
-    assert marker.exists()  # the payload would have run

@@ -134,6 +134,33 @@ def wait_for_evaluation(process, output):
         time.sleep(0.05)
 
 
+def test_first_evaluation_that_comes_too_late_does_not_outlast_the_hours(tmp_path):
+    output = tmp_path / "output"
+    process = start(output, SLOW_S="1000", HOURS="0.01")
+    printed = finish(process)
+
+    (trial,) = results(output)["trials"]
+    assert (trial["status"], trial["images"]) == ("stopped", 0)
+    assert "stopped: the time of the search was over" in printed
+    assert "MLflow" not in printed
+    finish(start(output, HOURS="1"))
+    summary = results(output)
+    assert summary["trials"][0]["status"] == "completed"
+    assert len(summary["trials"]) == 4
+    assert summary["final_ranking"]
+
+
+def test_workers_that_cannot_start_are_shown_and_stop_the_search(tmp_path):
+    output = tmp_path / "output"
+    process = start(output, CANNOT_START="no such weights")
+    printed = finish(process, 1)
+
+    assert "could not start, and others try again: no such weights" in printed
+    assert "has stopped, because RuntimeError: no such weights: remove the cause" in printed
+    assert "Traceback" not in printed
+    assert [trial["status"] for trial in results(output)["trials"]] == ["interrupted"]
+
+
 @pytest.fixture
 def disk(tmp_path):
     """A disk of 16 MiB."""

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import optuna
@@ -89,6 +90,27 @@ def test_damaged_journal_is_set_aside_and_written_again(tmp_path, content):
     assert [t.value for t in written(record, open_storage(record.output, None)).trials] == [4.0]
     (aside,) = tmp_path.glob(f"{JOURNAL}.damaged-*")
     assert aside.read_bytes().startswith(content)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["link", "link of a moved folder", "empty", "torn"])
+def test_lock_that_a_killed_search_has_left_is_removed(tmp_path, kind):
+    record = record_of(tmp_path)
+    run_trial(record, 4.0)
+    lock = tmp_path / f"{JOURNAL}.lock"
+    if kind.startswith("link"):
+        (tmp_path / JOURNAL).touch()
+        lock.symlink_to(tmp_path / ("moved" if "moved" in kind else "") / JOURNAL)
+    else:
+        lock.write_bytes(b"to" if kind == "torn" else b"")
+    if "moved" not in kind:
+        hour_ago = time.time() - 3600
+        os.utime(lock, (hour_ago, hour_ago), follow_symlinks=False)
+    began = time.monotonic()
+    share(record, open_storage(record.output, None))
+
+    assert time.monotonic() - began < 10
+    assert [t.value for t in written(record, open_storage(record.output, None)).trials] == [4.0]
 
 
 def test_storage_that_fails_costs_one_warning(tmp_path):

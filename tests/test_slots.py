@@ -31,7 +31,12 @@ from thermal_search.tuning.search import run_phase, search, slot_trainable
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
 from thermal_search.tuning.slots.mailbox import Mailbox
-from thermal_search.tuning.slots.messages import SlotFailure, TrialConfig, TrialReport
+from thermal_search.tuning.slots.messages import (
+    SlotFailure,
+    StartFailure,
+    TrialConfig,
+    TrialReport,
+)
 from thermal_search.tuning.stopping import SearchStopper
 
 pytestmark = [
@@ -221,6 +226,7 @@ def test_slot_gives_up_with_the_reason_if_no_group_gets_ready(cluster):
     assert [start() for _ in range(3)] == [True, True, True]
     ray.get(mailbox.start_failed.remote("no such weights"))
     assert not start()
+    assert ray.get(mailbox.next_report.remote("a trial")) == StartFailure("no such weights")
     assert ray.get(mailbox.next_report.remote("a trial")) == SlotFailure("no such weights")
 
 

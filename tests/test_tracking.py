@@ -138,6 +138,8 @@ def test_baselines_are_logged_to_the_parent_run(server, monkeypatch, tmp_path):
     )
     report = TrialReport(status="running", evaluation=evaluation, baselines=baselines)
     callback.on_trial_result(0, [trial], trial, {REPORT: report})
+    trial.update_last_result({REPORT: report})
+    callback.on_trial_complete(0, [trial], trial)
     assert callback.log_queue.close(60) == 0
     callback.progress.close()
 
@@ -145,6 +147,10 @@ def test_baselines_are_logged_to_the_parent_run(server, monkeypatch, tmp_path):
     parent = client.get_run(run_id)
     assert parent.data.metrics == {}  # each would be a chart with a single bar
     assert "| inverted grey | 9.5 | 4 |" in parent.data.tags["mlflow.note.content"]
+    tags = client.get_run(callback.logger.run_id_of("00000")).data.tags
+    assert tags["beats_inverted_grey"] == "true"
+    assert tags["better_than_inverted_grey"] == "distance"
+    assert "better_than_train" not in tags  # which generates no images
     assert "baselines.json" in [file.path for file in client.list_artifacts(run_id)]
 
 

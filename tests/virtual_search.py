@@ -14,6 +14,9 @@ from thermal_search.tuning.summary import OUT_OF_TIME
 from thermal_search.tuning.time_left import TrialTimes, share_of, time_left
 from thermal_search.tuning.trial_source import proposed_trials, retrainings
 
+TICK_S = 10.0
+"""Between two looks at the clock."""
+
 EVALUATION_SHARE = 0.1
 """Of a full trial's seconds: evaluations."""
 
@@ -72,7 +75,13 @@ class VirtualSearch:
                 self._push(events, trial, len(trial.history) + 1)
             if not events:
                 return True
-            self.now, id, number = heapq.heappop(events)
+            at, id, number = heapq.heappop(events)
+            if self._runs_out(phase, at):
+                for _, other, _ in [(at, id, number), *events]:
+                    self.record.end(other, "stopped", OUT_OF_TIME)
+                self.clock.close(phase)
+                return True
+            self.now = at
             if self.now > self.ends_at:
                 return False
             trial = self.record[id]
@@ -80,6 +89,14 @@ class VirtualSearch:
                 running -= 1
             else:
                 self._push(events, trial, number + 1)
+
+    def _runs_out(self, phase, until):
+        """Whether the phase ends by the clock before `until`."""
+        while self.clock and self.now + TICK_S < until:
+            self.now += TICK_S
+            if self.clock.has_run_out(phase):
+                return True
+        return False
 
     def _push(self, events, trial, number):
         before = self._seconds(trial, number - 1)

@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 import tempfile
+import time
 from collections.abc import Generator, Mapping
 from functools import cache
 from pathlib import Path
@@ -21,8 +22,10 @@ SLOTS_START_PROCESSES = "worker processes have been started on node"
 
 ANSWER_TIMEOUT_S = 10.0
 MODE = "RAY_AUTH_MODE"
-EMPTY_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
-"""A frame of HTTP/2: no content, type SETTINGS."""
+
+DATA, HEADERS, SETTINGS = 0, 1, 4
+END_STREAM, END_HEADERS = 1, 4
+"""Types of frames of HTTP/2 (RFC 9113, 6), and their flags."""
 
 
 def hide_warnings() -> None:
@@ -97,7 +100,9 @@ def connect(address: str, **settings: Any) -> None:
 
     Raises SearchError if no cluster answers, or if it refuses this machine's token.
     """
-    if address != "auto" and not _answers(address):
+    if address == "auto":
+        address = _local_cluster()
+    if not _answers(address):
         raise SearchError(_no_cluster(address))
     import ray
     from ray.exceptions import AuthenticationError
@@ -114,20 +119,75 @@ def connect(address: str, **settings: Any) -> None:
         ) from None
 
 
-def _answers(address: str) -> bool:
-    """Whether a gRPC server answers at HOST:PORT. Ray itself tries for many minutes.
+def _local_cluster() -> str:
+    """The address that Ray finds for "auto": of a cluster that this machine belongs to, or did."""
+    from ray._private.services import get_ray_address_from_environment
 
-    A server of HTTP/2, which gRPC uses, greets with a SETTINGS frame (RFC 9113, 3.4).
+    try:
+        return get_ray_address_from_environment("auto", None)
+    except ConnectionError:
+        raise SearchError(_no_cluster("auto")) from None
+
+
+def _answers(address: str) -> bool:
+    """Whether a gRPC server answers at HOST:PORT within ANSWER_TIMEOUT_S. Ray itself tries for many
+    minutes.
+
+    A gRPC server answers every request with HTTP status 200, also one of a method that it does not
+    have or may not run; a web server answers a POST to an unknown path with another one.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
     try:
         with socket.create_connection((host.strip("[]"), int(port)), ANSWER_TIMEOUT_S) as server:
             if os.environ.get("RAY_USE_TLS", "0") != "0":
-                return True  # it would greet after a handshake
-            server.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + EMPTY_SETTINGS)
-            return server.recv(9)[3:4] == EMPTY_SETTINGS[3:4]
-    except (OSError, ValueError, OverflowError, UnicodeError):
-        return False
+                return True  # it would answer after a handshake
+            server.sendall(_request(address))
+            with server.makefile("rb") as answer:
+                while header := answer.read(9):
+                    content = answer.read(int.from_bytes(header[:3], "big"))
+                    if header[3] == HEADERS:
+                        return _is_status_200(content)
+                    server.settimeout(deadline - time.monotonic())
+    except (OSError, ValueError, IndexError, OverflowError, UnicodeError):
+        pass
+    return False
+
+
+def _request(address: str) -> bytes:
+    """A call of a method of Ray's, without arguments, as gRPC sends it over a new connection."""
+
+    def frame(type: int, flags: int, stream: int, content: bytes) -> bytes:
+        length, rest = len(content).to_bytes(3, "big"), stream.to_bytes(4, "big")
+        return length + bytes([type, flags]) + rest + content
+
+    def text(value: str) -> bytes:
+        return bytes([len(value)]) + value.encode()
+
+    # HPACK (RFC 7541): names and values by their number in its table, or as they are.
+    headers = b"\x83\x86"  # :method POST, :scheme http
+    headers += b"\x04" + text("/ray.rpc.NodeInfoGcsService/GetClusterId")  # :path
+    headers += b"\x01" + text(address[-100:])  # :authority
+    headers += b"\x0f\x10" + text("application/grpc")  # content-type
+    headers += b"\x00" + text("te") + text("trailers")
+    return (
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        + frame(SETTINGS, 0, 0, b"")
+        + frame(HEADERS, END_HEADERS, 1, headers)
+        + frame(DATA, END_STREAM, 1, bytes(5))  # an empty message: not compressed, of length 0
+    )
+
+
+def _is_status_200(headers: bytes) -> bool:
+    """Whether the headers of an answer begin with :status 200, as number 8 of HPACK's table."""
+    at = 0
+    while headers[at] & 0xE0 == 0x20:  # a new size of the table, a number of one or more bytes
+        is_long = headers[at] & 0x1F == 0x1F
+        at += 1
+        while is_long:
+            is_long = headers[at] & 0x80 != 0
+            at += 1
+    return headers[at] == 0x88
 
 
 def _no_cluster(address: str) -> str:

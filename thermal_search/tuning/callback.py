@@ -1,12 +1,14 @@
 """What Ray Tune reports, passed on: to the record, to MLflow, and to the screen."""
 
+import contextlib
 import shlex
 import time
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Container, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from optuna.storages import BaseStorage
-from ray import tune
+from ray import cloudpickle, tune
 from ray.exceptions import RayTaskError
 
 from thermal_search.evaluation.comparison import comparison_tags
@@ -39,10 +41,10 @@ from thermal_search.tuning.record_files import BASELINES_FILE, REPORT_FILE, Phas
 from thermal_search.tuning.search_note import search_note
 from thermal_search.tuning.shared_study import SharedStudy
 from thermal_search.tuning.slots.mailbox import redirect_trial, stop_slots
-from thermal_search.tuning.slots.messages import REPORT, TrialReport
+from thermal_search.tuning.slots.messages import REPORT, START_FAILURE, StartFailure, TrialReport
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.summary import FILE as SUMMARY
-from thermal_search.tuning.summary import OUT_OF_TIME, Status, TrialRecord
+from thermal_search.tuning.summary import OUT_OF_TIME, UNFINISHED, Status, TrialRecord
 from thermal_search.tuning.time_left import Estimate
 
 TIMEOUT_S = 120.0
@@ -93,6 +95,8 @@ class SearchCallback(tune.Callback):
         """Whether a slot of this run has evaluated a trial."""
 
         self.are_slots_stopped = False
+        self.start_failures: set[str] = set()
+        """Why workers could not start, as far as it was shown."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -132,7 +136,9 @@ class SearchCallback(tune.Callback):
             self.record.write_summary()
             if self.time:
                 self.time.keep()
-        if self.stopper.reason and not self.are_slots_stopped:
+        if self.time and not self.stopper.reason and self.time.has_run_out(self.phase):
+            self.stopper.is_out_of_time = True
+        if self.stopper.stop_all() and not self.are_slots_stopped:
             self.are_slots_stopped = True
             stop_slots()
 
@@ -148,6 +154,9 @@ class SearchCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        if failure := result.get(START_FAILURE):
+            self._show_start_failure(failure)
+            return
         report: TrialReport | None = result.get(REPORT)
         id, is_new = trial.trial_id, False
         exploit = self.exploits.pop(id, None)
@@ -184,6 +193,14 @@ class SearchCallback(tune.Callback):
             tags = lineage_tags(record)
             self._log(lambda: self.logger.set_tags(id, tags))
             self.progress.show(id, exploit.reason)
+
+    def _show_start_failure(self, failure: StartFailure) -> None:
+        """Once for each reason: it is often that of every slot."""
+        if failure.reason not in self.start_failures:
+            self.start_failures.add(failure.reason)
+            self.progress.warn(
+                f"The workers of a slot could not start, and others try again: {failure.reason}"
+            )
 
     def _redirect(self, trial: Any) -> None:
         """Lets a trial go on as the record now has it."""
@@ -229,9 +246,11 @@ class SearchCallback(tune.Callback):
     def finish(self) -> None:
         """Ends the record, the runs in MLflow and the progress display."""
         if reason := self.stopper.reason:
-            for trial in self._records.values():
-                if trial.status == "running":
-                    self._end(trial.id, "interrupted", reason)
+            self._end_each({"running"}, "interrupted", reason)
+        elif self.time and self.stopper.is_out_of_time:
+            self._end_each(UNFINISHED, "stopped", OUT_OF_TIME)
+            with self.stopper.on_storage_faults():
+                self.time.close(self.phase)
         with self.stopper.on_storage_faults():
             self.record.flush()
             if self.time:
@@ -290,6 +309,13 @@ class SearchCallback(tune.Callback):
         for file in files:
             self.logger.log_file(file)
 
+    def _end_each(self, statuses: Container[Status], status: Status, reason: str) -> None:
+        """Ends the trials with one of these statuses: some may not have started yet."""
+        for trial in self._records.values():
+            if trial.status in statuses:
+                self._log(lambda trial=trial: self._start_run(trial))
+                self._end(trial.id, status, reason)
+
     def _end(self, id: str, status: Status, reason: str) -> None:
         with self.stopper.on_storage_faults():
             self.record.end(id, status, reason)
@@ -342,7 +368,10 @@ class SearchCallback(tune.Callback):
 
 def _reason(trial: Any) -> str:
     """Why a trial of Ray Tune lost its slot, in one line."""
-    error = trial.get_pickled_error() if hasattr(trial, "get_pickled_error") else None
+    error = None
+    # Ray Tune's own reader looks where the file is copied to once an hour.
+    with contextlib.suppress(OSError, TypeError):
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
     lines = str(error or "its slot was lost").strip().splitlines() or [""]
     # A traceback ends with the error; the message of a process that died begins with it.
     return lines[-1 if isinstance(error, RayTaskError) else 0][:400]

@@ -8,17 +8,20 @@ import ray
 
 from thermal_search.storage import Location
 from thermal_search.tuning import nodes
-from thermal_search.tuning.budgets import Calibration
+from thermal_search.tuning.budgets import Budgets, Calibration
 from thermal_search.tuning.calibrate import calibrate
+from thermal_search.tuning.expected_stops import expected_shares
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.pace import compute_of, trial_seconds
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
+from thermal_search.tuning.schedulers import SCHEDULERS
 from thermal_search.tuning.sharing import share_gpus
 from thermal_search.tuning.slots.config import SlotPlacement
 from thermal_search.tuning.slots.messages import TrialConfig
 from thermal_search.tuning.slots.mps_keeper import shared_gpus
-from thermal_search.tuning.time_left import TrialTimes, time_left
+from thermal_search.tuning.summary import TrialRecord
+from thermal_search.tuning.time_left import TrialTimes, retraining_seconds, share_of, time_left
 
 EVALUATIONS = (
     "Evaluations come on top: their time depends on the features and the validation pairs."
@@ -81,7 +84,7 @@ def forecast(
         *_table([header, *rows]),
         "",
         *_first_trials(plan),
-        *_totals(plan, points, seconds, placement.slots),
+        *_totals(plan, points, seconds, placement.slots, budgets),
         EVALUATIONS,
     ]
     misfits = [row[0] for row in rows if row[-1].startswith("does not fit")]
@@ -123,26 +126,75 @@ def _row(
 
 
 def _totals(
-    plan: SearchPlan, points: Mapping[str, TrialConfig], seconds: Mapping[str, float], slots: int
+    plan: SearchPlan,
+    points: Mapping[str, TrialConfig],
+    seconds: Mapping[str, float],
+    slots: int,
+    budgets: Budgets | None,
 ) -> list[str]:
-    """How long the whole search takes."""
+    """How long the whole search takes, without and with early stopping."""
     if plan.hours and plan.is_open_ended:
         return [f"As many trials as fit {plan.hours:g} hours, the final retrainings included."]
     hours = expected_seconds(plan, seconds, slots) / 3600
+    shares = _expected_shares(plan, points, budgets)
+    shorter = expected_seconds(plan, seconds, slots, shares) / 3600 if shares else None
     number = f"{plan.trials} trials and {plan.finalists * plan.seeds} retrainings"
-    text = f"{number}: about {hours:.3g} hours if no trial is stopped early."
-    if plan.hours and hours > plan.hours:
+    text = f"{number}: about {hours:.3g} hours"
+    if plan.scheduler in SCHEDULERS:
+        text += " if no trial is stopped early"
+    if plan.scheduler == "median":
+        text += "; how many median stops depends on the learning curves"
+    elif shorter is not None and shorter < hours:
+        text += (
+            f", and about {shorter:.3g} hours if {plan.scheduler} stops as many as of trials in "
+            "random order"
+        )
+    text += "."
+    if plan.hours and (hours if shorter is None else shorter) > plan.hours:
         text += f" --hours {plan.hours:g} may end the search before all of these trials."
     return [text]
 
 
-def expected_seconds(plan: SearchPlan, seconds: Mapping[str, float], slots: int) -> float:
-    """Seconds of a search that has not begun, by those of full trials of each architecture."""
+def _expected_shares(
+    plan: SearchPlan, points: Mapping[str, TrialConfig], budgets: Budgets | None
+) -> dict[str, float] | None:
+    """The mean fraction of a full trial's work that a trial trains, by architecture."""
+    of_points = {name: point.budget for name, point in points.items() if point.budget}
+
+    def done(name: str, share: float) -> float:
+        trial = TrialRecord(
+            id=name,
+            number=0,
+            architecture=name,
+            parameters=dict(points[name].parameters),
+            budget=of_points[name],
+        )
+        shown = trial.model_copy(update={"images": round(share * trial.budget.images)})
+        return budgets.done(shown) if budgets else share_of(shown)
+
+    return expected_shares(plan.scheduler, of_points, plan.trials, plan.reduction, done)
+
+
+def expected_seconds(
+    plan: SearchPlan,
+    seconds: Mapping[str, float],
+    slots: int,
+    shares: Mapping[str, float] | None = None,
+) -> float:
+    """Seconds of a search that has not begun.
+
+    Args:
+        seconds: of full trials, by architecture.
+        shares: which fraction of them trials take on average; None if they train to their end.
+    """
+    trials = {name: seconds[name] * (shares or {}).get(name, 1.0) for name in seconds}
     with TemporaryDirectory(prefix="thermal-search-") as scratch:
         record = SearchRecord(plan.replace(output=Location.of(Path(scratch))))
-        total = time_left(record, slots, "trials", TrialTimes(record, before=seconds))
-    assert total is not None
-    return total
+        total = time_left(record, slots, "trials", TrialTimes(record, before=trials))
+        assert total is not None
+        # A retraining is never stopped early.
+        longer = retraining_seconds(record, slots, seconds)
+        return total + longer - retraining_seconds(record, slots, trials)
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:

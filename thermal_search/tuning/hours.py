@@ -13,6 +13,9 @@ Clock = Callable[[], float]
 SAVED_EVERY_S = 30.0
 """A search that is killed forgets no more of its time than this."""
 
+CHECKED_EVERY_S = 2.0
+"""How often the clock is compared with what the retrainings need."""
+
 RETRAINING_MARGIN = 1.1
 """How much longer than estimated the retrainings may take."""
 
@@ -56,6 +59,7 @@ class SearchTime:
         trials = record.trials.values()
         self.before = record.time.seconds or sum(trial.seconds for trial in trials) / slots
         self.saved = self.started
+        self.next_check = self.started
 
     @property
     def spent(self) -> float:
@@ -100,6 +104,14 @@ class SearchTime:
             share = trial.budget.evaluate_every / trial.budget.images
             needed += share * self.times.by_architecture().get(trial.architecture, 0.0)
         return self.left <= needed
+
+    def has_run_out(self, phase: Phase) -> bool:
+        """Whether a phase is to end now, in the middle of evaluation intervals: they take longer
+        than was expected, or are the first of their kind."""
+        if self.clock() < self.next_check:
+            return False
+        self.next_check = self.clock() + CHECKED_EVERY_S
+        return self.is_over(phase)
 
     def may_start(self, phase: Phase, architecture: str | None = None) -> bool:
         """Whether there is time for one more trial of the phase, and for what comes after it.

@@ -32,6 +32,8 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Tune's state is never read: the record of the search holds everything.
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    # The search says in a sentence why a slot was lost.
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     # The search itself handles Ctrl-C.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # No messages from Ray about its output formats.

@@ -211,6 +211,11 @@ class SearchRecord(TrialObjectives):
                 f"{len(interrupted)} trials have not ended, the first one because "
                 f"{interrupted[0].reason}: remove the cause and pass --resume to continue them."
             )
+        if trials and all(trial.is_out_of_time and not trial.history for trial in trials):
+            raise SearchError(
+                "No trial reached its first evaluation within --hours, so there is no generator to "
+                "export: pass --resume with more --hours, or start a search with smaller budgets."
+            )
         if trials and not any(t.status in ("completed", "stopped") for t in trials):
             raise SearchError(
                 f"All {len(trials)} trials have failed, the first one because of "

@@ -40,7 +40,7 @@ from thermal_search.tuning.sharing import share_gpus
 from thermal_search.tuning.short_budgets import warn_if_short
 from thermal_search.tuning.slots.config import SlotConfig, SlotPlacement, SlotPlan
 from thermal_search.tuning.slots.mps_keeper import SharedGpus, shared_gpus
-from thermal_search.tuning.slots.slot import Slot
+from thermal_search.tuning.slots.slot import Slot, release_workers
 from thermal_search.tuning.starting_point import (
     describe_start,
     recorded_start,
@@ -223,6 +223,8 @@ def _load_and_run(
     def train(placement: SlotPlacement) -> None:
         trainable = slot_trainable(record.plan, manifest, dataset, placement, phase, gpus.keeper)
         run_phase(phase, record, trainable, placement.slots, stopper, storage, pace)
+        if stopper.is_out_of_time:
+            release_workers(record.output / RAY_FOLDER)
 
     train(placement)
     trials = record.trials if phase == "trials" else record.retrainings
@@ -259,6 +261,7 @@ def run_phase(
         proposed_trials(record, pace.budgets, clock) if is_search else retrainings(record, clock)
     )
     stopper.is_time_over = partial(clock.is_over, phase) if clock else None
+    stopper.is_out_of_time = False
     callback = SearchCallback(
         record,
         phase,

@@ -4,13 +4,16 @@ It is written from the record and never read for a decision: the search proposes
 own (see `trial_study`).
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
@@ -23,6 +26,8 @@ from thermal_search.tuning.summary import TrialRecord
 from thermal_search.tuning.trial_study import STATES
 
 JOURNAL = "optuna-journal.log"
+LOCK_HELD_S = 30.0
+"""Longest time that a process holds Optuna's lock of the journal: each write takes an instant."""
 
 
 class SharedStudy:
@@ -145,6 +150,7 @@ def open_storage(output: Location, url: str | None) -> BaseStorage | None:
     if output.local is None:
         return None
     journal = output.local / JOURNAL
+    _remove_old_lock(journal)
     try:
         storage = JournalStorage(JournalFileBackend(str(journal)))
         storage.get_all_studies()
@@ -155,3 +161,12 @@ def open_storage(output: Location, url: str | None) -> BaseStorage | None:
         journal.rename(aside)
         storage = JournalStorage(JournalFileBackend(str(journal)))
     return storage
+
+
+def _remove_old_lock(journal: Path) -> None:
+    """Removes the lock that a killed process has left. For one that leads nowhere, because the
+    folder has moved, Optuna would wait without end."""
+    lock = journal.with_name(f"{JOURNAL}{LOCK_FILE_SUFFIX}")
+    with contextlib.suppress(FileNotFoundError):
+        if not lock.exists() or time.time() - lock.lstat().st_mtime > LOCK_HELD_S:
+            lock.unlink()

@@ -129,7 +129,7 @@ def _split(
     name, _, value = text.partition("=")
     architecture, _, parameter = name.partition(".")
     if architecture not in spaces:
-        if near := near_name(architecture, spaces):
+        if parameter and (near := near_name(architecture, spaces)):
             raise SettingsError(f"{flag} {text!r}: did you mean {near}.{parameter}?")
         raise SettingsError(
             f"{flag} must name a parameter of {', '.join(spaces)}, as in {example}, but is "

@@ -28,6 +28,9 @@ class SearchStopper(Stopper):
         self.is_time_over: Callable[[str], bool] | None = None
         """Whether the trial of this id is to end now, in a search with --hours."""
 
+        self.is_out_of_time = False
+        """Whether the phase that runs ends now, because the time of the search is over."""
+
         self.ended: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -53,7 +56,7 @@ class SearchStopper(Stopper):
         return trial_id in self.ended
 
     def stop_all(self) -> bool:
-        return bool(self.reason)
+        return bool(self.reason) or self.is_out_of_time
 
     @contextlib.contextmanager
     def on_storage_faults(self) -> Generator[None]:

@@ -27,15 +27,32 @@ from thermal_search.tuning.space import OBJECTIVE
 MAX_BRACKETS = 3
 
 
+def bracket_weights(rungs: Rungs) -> list[float]:
+    """How many trials each bracket gets, relative to the others: so many that every one takes about
+    the same number of images in all. The first begins to stop trials first."""
+    count = max(min(_rung_count(rungs), MAX_BRACKETS), 1)
+    return [rungs.reduction**further / (further + 1) for further in range(count - 1, -1, -1)]
+
+
+def bracket_rungs(rungs: Rungs, bracket: int) -> list[float]:
+    """The rungs of a bracket in evaluations, increasing, as Ray Tune's ASHAScheduler places
+    them."""
+    powers = range(bracket, _rung_count(rungs))
+    return [rungs.first * rungs.reduction**power for power in powers]
+
+
+def _rung_count(rungs: Rungs) -> int:
+    ratio = rungs.last / rungs.first
+    return int(math.log(ratio) / math.log(rungs.reduction)) + 1
+
+
 class PerArchitectureHyperband(PerArchitectureScheduler):
     """One asynchronous Hyperband per architecture."""
 
     def create_rule(self, rungs: Rungs) -> StoppingRule:
-        ratio = rungs.last / rungs.first
-        count = int(math.log(ratio) / math.log(rungs.reduction)) + 1
         return HyperbandRule(
             seed=self.record.plan.seed,
-            brackets=max(min(count, MAX_BRACKETS), 1),
+            weights=bracket_weights(rungs),
             time_attr=POSITION,
             metric=OBJECTIVE,
             mode="min",
@@ -51,19 +68,17 @@ class HyperbandRule(ASHAScheduler):
     Ray Tune draws a trial's bracket with a generator that no search could resume.
     """
 
-    def __init__(self, *, seed: int, **settings: Any) -> None:
-        super().__init__(**settings)
+    def __init__(self, *, seed: int, weights: list[float], **settings: Any) -> None:
+        super().__init__(brackets=len(weights), **settings)
+        self.weights = weights
         self.last_comparison: Comparison | None = None
         self.seed = seed
 
     def bracket_of(self, id: str) -> int:
         """The index of a trial's bracket; 0 begins to stop trials first."""
-        reductions = [*range(len(self._brackets) - 1, -1, -1)]
-        # So many trials that every bracket takes about the same number of images in all.
-        weights = [self._reduction_factor**count / (count + 1) for count in reductions]
         digest = hashlib.sha256(f"{self.seed} {id}".encode()).digest()
-        drawn = int.from_bytes(digest[:6], "big") / 2**48 * sum(weights)
-        return sum(drawn >= bound for bound in itertools.accumulate(weights[:-1]))
+        drawn = int.from_bytes(digest[:6], "big") / 2**48 * sum(self.weights)
+        return sum(drawn >= bound for bound in itertools.accumulate(self.weights[:-1]))
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._trial_info[trial.trial_id] = self._brackets[self.bracket_of(trial.trial_id)]

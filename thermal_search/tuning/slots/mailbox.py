@@ -9,7 +9,12 @@ import ray
 from ray.exceptions import RayError
 
 from thermal_search.training.trial_plan import TrialPlan
-from thermal_search.tuning.slots.messages import SlotFailure, TrialConfig, TrialReport
+from thermal_search.tuning.slots.messages import (
+    SlotFailure,
+    StartFailure,
+    TrialConfig,
+    TrialReport,
+)
 
 ATTEMPTS_PER_TRIAL = 3
 """Times in a row a trial may lose its workers without an evaluation in between."""
@@ -44,7 +49,9 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.plans: asyncio.Queue[TrialPlan | None] = asyncio.Queue()
-        self.reports: asyncio.Queue[tuple[str, TrialReport] | SlotFailure | None] = asyncio.Queue()
+        self.reports: asyncio.Queue[tuple[str, TrialReport] | StartFailure | SlotFailure | None] = (
+            asyncio.Queue()
+        )
         self.changed = asyncio.Condition()
         self.running: _Running | None = None
         self.requested: dict[str, int] = {}
@@ -59,9 +66,12 @@ class Mailbox:
 
         self.is_closed = False
         self.is_stopped = False
-        """Whether the search stops before its end."""
+        """Whether the slot ends before its trial has."""
 
         self.starts = 0
+        self.has_failed_to_start = False
+        """Since a group was ready."""
+
         self.start_error = "its workers died before they were ready; the usual cause is memory"
 
     # Called by the slot.
@@ -75,14 +85,17 @@ class Mailbox:
         config, self.redirected = self.redirected, None
         return config
 
-    async def next_report(self, trial: str) -> TrialReport | SlotFailure | None:
-        """The next report of a trial; the request tells its workers to continue. None if the search
-        stops."""
+    async def next_report(self, trial: str) -> TrialReport | StartFailure | SlotFailure | None:
+        """The next report of a trial; the request tells its workers to continue. None if the slot
+        is to end now."""
         async with self.changed:
             self.requested[trial] = self.requested.get(trial, 0) + 1
             self.changed.notify_all()
         while not self.is_stopped:
             item = await self.reports.get()
+            if isinstance(item, StartFailure):
+                self.requested[trial] -= 1  # the report is still to come
+                return item
             if item is None or isinstance(item, SlotFailure):
                 return item
             owner, report = item
@@ -96,8 +109,8 @@ class Mailbox:
             self.changed.notify_all()
 
     async def close(self) -> bool:
-        """No more trials: the workers may leave. Returns whether the search stops before its
-        end."""
+        """No more trials: the workers may leave. Returns whether they may be in the middle of a
+        trial."""
         async with self.changed:
             self.is_closed = True
             self.changed.notify_all()
@@ -187,16 +200,20 @@ class Mailbox:
         return False
 
     async def start_failed(self, reason: str) -> None:
-        """Why a group could not get ready."""
+        """Why a group could not get ready. The first reason is shown at once: another group takes
+        most of a minute to start, and may fail in the same way."""
         self.start_error = reason
+        if not self.has_failed_to_start:
+            self.has_failed_to_start = True
+            await self.reports.put(StartFailure(reason))
 
     async def ready(self) -> None:
-        self.starts = 0
+        self.starts, self.has_failed_to_start = 0, False
 
 
 def stop_slots() -> None:
-    """Tells all slots of this process's search that it stops. Ray Tune's own request waits until a
-    slot has a report, and the next evaluation may take long."""
+    """Tells all slots of this process's search that they end now. Ray Tune's own request waits
+    until a slot has a report, and the next evaluation may take long."""
     with contextlib.suppress(RayError):
         for mailbox in _mailboxes():
             mailbox.stop.remote()

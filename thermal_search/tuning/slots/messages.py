@@ -9,6 +9,9 @@ from thermal_search.training.trial_plan import Course, TrialBudget, TrialEvaluat
 REPORT = "report"
 """The key of a TrialReport in the results of Ray Tune."""
 
+START_FAILURE = "start_failure"
+"""The key of a StartFailure there."""
+
 
 @dataclass(frozen=True)
 class TrialConfig:
@@ -76,6 +79,13 @@ class TrialReport:
     @property
     def is_last(self) -> bool:
         return self.status != "running"
+
+
+@dataclass(frozen=True)
+class StartFailure:
+    """A worker group of the slot could not get ready, and another one starts."""
+
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,23 @@ from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from thermal_search.distributed.rendezvous import Rendezvous
+from thermal_search.storage import Location
 from thermal_search.tuning.slots.config import SlotConfig, WorkerConfig
 from thermal_search.tuning.slots.mailbox import NAME_PREFIX, Mailbox
-from thermal_search.tuning.slots.messages import REPORT, SlotFailure, TrialConfig, TrialReport
+from thermal_search.tuning.slots.messages import (
+    REPORT,
+    START_FAILURE,
+    SlotFailure,
+    StartFailure,
+    TrialConfig,
+    TrialReport,
+)
 
 WORKER_CONFIG = "worker"
 """The key of the WorkerConfig in the configuration of Ray Train's training function."""
+
+PLACEMENT_GROUPS = "placement-groups"
+"""The folder for the ids of the placement groups of all worker groups, in that of Ray Train."""
 
 WORKER_DEATHS_PER_SLOT = 100
 """How often a slot's group may restart in all. Finite: the mailbox fails a trial that keeps losing
@@ -49,7 +60,7 @@ class Slot(tune.Trainable):
         self, config: dict[str, Any], *, slot: SlotConfig
     ) -> None:
         self.slot_config = slot
-        self.placement_groups = slot.storage / "placement-groups"
+        self.placement_groups = slot.storage / PLACEMENT_GROUPS
         # A new name each time: Ray Train would resume a slot of the same name.
         self.name = f"slot-{self.trial_id}-{time.time_ns()}"
         self._remove_stale_placement_group()
@@ -96,9 +107,11 @@ class Slot(tune.Trainable):
         while not ray.wait([pending], timeout=1.0)[0]:
             if not self.thread.is_alive():
                 raise RuntimeError(f"The slot's workers ended: {self.failure}")
-        report: TrialReport | SlotFailure | None = ray.get(pending)
+        report: TrialReport | StartFailure | SlotFailure | None = ray.get(pending)
         if report is None:
             return {"status": "interrupted", "done": False}
+        if isinstance(report, StartFailure):
+            return {"status": "starting", "done": False, START_FAILURE: report}
         if isinstance(report, SlotFailure):
             raise RuntimeError(report.reason)
         result: dict[str, Any] = {
@@ -128,8 +141,7 @@ class Slot(tune.Trainable):
         """
         with contextlib.suppress(OSError, ValueError):
             holder = (self.placement_groups / f"{self.trial_id}.slot").read_text()
-            id = (self.placement_groups / f"{holder}.group").read_text()
-            ray.util.remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(id)))
+            _remove_placement_group(self.placement_groups / f"{holder}.group")
 
     def _replace(self, trial: TrialConfig) -> None:
         ray.get(self.mailbox.cancel.remote(self.current))
@@ -161,6 +173,24 @@ class Slot(tune.Trainable):
             trainer.fit()
         except Exception as error:
             self.failure = error
+
+
+def release_workers(storage: Location) -> None:
+    """Frees what the worker groups of slots that have ended still reserve: those of slots that did
+    not wait for their workers.
+
+    Args:
+        storage: of the slots, as in SlotConfig.
+    """
+    for file in (storage / PLACEMENT_GROUPS).list():
+        if file.name.endswith(".group"):
+            with contextlib.suppress(OSError, ValueError):
+                _remove_placement_group(file)
+
+
+def _remove_placement_group(file: Location) -> None:
+    id = ray.PlacementGroupID.from_hex(file.read_text())
+    ray.util.remove_placement_group(PlacementGroup(id))
 
 
 def _run_worker(train_loop_config: dict[str, WorkerConfig]) -> None:
