@@ -27,7 +27,8 @@ from thermal_search.errors import SearchError, SearchInterrupted
 from thermal_search.storage import Location, describe_fault
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning import nodes
-from thermal_search.tuning.ownership import own
+from thermal_search.tuning.beginning import holds_search, require_new, write_plan
+from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import SLOT_RESOURCES, run_phase, silence_libraries
@@ -115,15 +116,26 @@ def plan_of(output: Path, trials: int, images: int, every: int) -> SearchPlan:
 
 
 def search(output: Path, trials: int, images: int, every: int, *, slots: int = 1) -> SearchRecord:
-    """Begins the search in `output`, or resumes it."""
-    try:
-        plan = SearchPlan.load(output).replace(trials=trials)
-    except Exception:
+    """Begins the search in `output`, or resumes it. SearchError if neither can be done."""
+    place = Location.of(output).absolute()
+    require_free(place)
+    resume = holds_search(place)
+    if resume:
+        plan = SearchPlan.load(place).replace(trials=trials)
+    else:
+        require_new(place)
         plan = replace_id(plan_of(output, trials, images, every))
     silence_libraries()
-    stopper = SearchStopper("the same command")
-    with stopper.on_signals(), own(plan.output, stopper.report_fault):
-        plan.save()
+    stopper = SearchStopper("--resume", can_resume=resume)
+    with (
+        stopper.on_signals(),
+        stopper.on_storage_faults(),
+        own(plan.output, stopper.report_fault),
+    ):
+        try:
+            write_plan(plan, resume=resume)
+        finally:
+            stopper.can_resume = holds_search(plan.output)
         record = SearchRecord.of(plan)
         slot = tune.with_parameters(
             SimulatedSlot, plan=plan, slow_s=float(os.environ.get("SLOW_S", 0))
@@ -132,7 +144,9 @@ def search(output: Path, trials: int, images: int, every: int, *, slots: int = 1
         run_phase("trials", record, trainable, slots, stopper)
         stop_other_retrainings(record)
         run_phase("retrainings", record, trainable, slots, stopper)
-    return record
+        return record
+    stopper.raise_reason()
+    raise AssertionError("a search that does not return was stopped for a reason")
 
 
 def replace_id(plan: SearchPlan) -> SearchPlan:

@@ -164,6 +164,22 @@ def test_full_disk_stops_the_search_with_a_sentence_and_it_resumes(disk):
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("files", [0, 1, 2])
+def test_disk_that_is_full_at_the_start_stops_the_search_and_the_command_works_again(
+    tmp_path, files
+):
+    output = tmp_path / "output"
+    printed = finish(start(output, FULL_AFTER=str(files)), 1)
+
+    is_begun = files > 1  # its claim, then its plan
+    assert "No space left on device" in printed
+    assert ("continue with" if is_begun else "begin it with the same command") in printed
+    assert "Traceback" not in printed
+    finish(start(output))
+    assert len(results(output)["trials"]) == int(SIZE[0])
+
+
+@pytest.mark.faults
 def test_renamed_folder_stops_the_search_with_a_sentence(tmp_path):
     output, renamed = tmp_path / "output", tmp_path / "renamed"
     process = start(output, SLOW_S="0.3")

@@ -23,12 +23,12 @@ from thermal_search.storage import Location
 from thermal_search.tracking.store import require_store
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
+from thermal_search.tuning.beginning import holds_search, require_new, write_plan
 from thermal_search.tuning.callback import SearchCallback, resume_command
-from thermal_search.tuning.learned import FILE as LEARNED_FILE
 from thermal_search.tuning.learned import learn
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
-from thermal_search.tuning.pace import CALIBRATION_FILE, Pace, calibration_of
+from thermal_search.tuning.pace import Pace, calibration_of
 from thermal_search.tuning.placement import place_alone
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.protocol import protocol_of, require_same_protocol
@@ -105,7 +105,7 @@ def search(
         plan = plan.replace(learned_digest=learned.digest)
     was_connected = ray.is_initialized()
     nodes.join(address)
-    stopper = SearchStopper(resume_command(plan))
+    stopper = SearchStopper(resume_command(plan), can_resume=resume)
     try:
         silence_libraries()
         say = Console(highlight=False, soft_wrap=True).print
@@ -131,11 +131,10 @@ def search(
             if start:
                 print(describe_start(plan, start, manifest.size), flush=True)
             with stopper.on_storage_faults(), own(plan.output, stopper.report_fault):
-                if learned:
-                    learned.write_with_backup(plan.output / LEARNED_FILE)
-                if calibration:
-                    calibration.write_with_backup(plan.output / CALIBRATION_FILE)
-                plan.save()
+                try:
+                    write_plan(plan, resume=resume, learned=learned, calibration=calibration)
+                finally:
+                    stopper.can_resume = holds_search(plan.output)
                 _remove_unfinished(plan.output)
                 # Of an earlier run, or of the search that this one is a copy of: its placement
                 # groups are not ours.
@@ -197,11 +196,8 @@ def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
                 f"{plan.data} is not the dataset this search began with, so its trials would not "
                 "compare: pass the same --data, or start a new search."
             )
-    elif plan.output.list():
-        raise SearchError(
-            f"{plan.output} must be empty, but is not: pass --resume to resume the search in it, "
-            "or another --output."
-        )
+    else:
+        require_new(plan.output)
 
 
 def _load_and_run(

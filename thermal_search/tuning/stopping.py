@@ -18,8 +18,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class SearchStopper(Stopper):
     """Tells Ray Tune to stop the search, once there is a reason. The first reason counts."""
 
-    def __init__(self, resume_command: str) -> None:
+    def __init__(self, resume_command: str, *, can_resume: bool = True) -> None:
         self.resume_command = resume_command
+        self.can_resume = can_resume
+        """Whether there is a plan to resume from. Before, the search begins again."""
+
         self.signal: signal.Signals | None = None
         self.fault: str | None = None
         self.is_running = False
@@ -103,12 +106,17 @@ class SearchStopper(Stopper):
     def raise_reason(self) -> None:
         """Raises SearchInterrupted or SearchStopped if the search is to stop."""
         if self.signal:
+            name = self.signal.name
             raise SearchInterrupted(
-                f"Stopped by {self.signal.name}; {self.resume_command} continues the search.",
+                f"Stopped by {name}; {self.resume_command} continues the search."
+                if self.can_resume
+                else f"Stopped by {name} before the search began: the same command begins it.",
                 self.signal,
             )
         if self.fault:
+            stopped = f"The search has stopped, because {self.fault}"
             raise SearchStopped(
-                f"The search has stopped, because {self.fault}: remove the cause, then continue "
-                f"with {self.resume_command}."
+                f"{stopped}: remove the cause, then continue with {self.resume_command}."
+                if self.can_resume
+                else f"{stopped}: remove the cause, then begin it with the same command."
             )
