@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 
 def share(record, storage):
     """Writes the record as a search does that resumes, and ends."""
-    SharedStudy(record, storage, pytest.fail).close()
+    SharedStudy(record, storage, pytest.fail).close(60.0)
 
 
 def written(record, storage):
@@ -40,7 +40,7 @@ def test_study_follows_the_record_while_the_search_runs(tmp_path):
     running = run_trial(record, 6.0, status="running")
     shared.update(running)
     evaluate(record, running.id, 5.5)  # after it was shared
-    shared.close()
+    shared.close(60.0)
 
     # As optuna-dashboard opens it, with nothing of this project.
     study = written(record, JournalStorage(JournalFileBackend(str(tmp_path / JOURNAL))))
@@ -96,14 +96,38 @@ def test_storage_that_fails_costs_one_warning(tmp_path):
     run_trial(record, 4.0)
     storage = open_storage(record.output, f"sqlite:///{tmp_path}/study.db")
     shared = SharedStudy(record, storage, warnings.append)
-    shared.thread.submit(lambda: storage.engine.dispose())
-    shared.thread.submit(lambda: (tmp_path / "study.db").write_bytes(b"no database" * 1000))
+    shared.entries.put(lambda: storage.engine.dispose())
+    shared.entries.put(lambda: (tmp_path / "study.db").write_bytes(b"no database" * 1000))
     for _ in range(3):
         shared.update(run_trial(record, 4.0))
-    shared.close()
+    shared.close(60.0)
 
     (warning,) = warnings
     assert "cannot be written" in warning
+
+
+def test_lock_of_a_killed_search_does_not_stop_one_that_was_moved(tmp_path):
+    record = record_of(tmp_path)
+    run_trial(record, 4.0)
+    (tmp_path / f"{JOURNAL}.lock").symlink_to("/where/the/search/was/before")
+    share(record, open_storage(record.output, None))
+
+    assert [t.value for t in written(record, open_storage(record.output, None)).trials] == [4.0]
+
+
+def test_storage_that_never_answers_costs_one_warning_at_the_end(tmp_path):
+    record, warnings = record_of(tmp_path), []
+    run_trial(record, 4.0)
+    storage = open_storage(record.output, None)
+    lock = tmp_path / f"{JOURNAL}.lock"
+    lock.symlink_to("/nowhere")  # for which Optuna waits
+    shared = SharedStudy(record, storage, warnings.append)
+    shared.close(0.2)
+    lock.unlink()
+    shared.thread.join()
+
+    (warning,) = warnings
+    assert "did not take them within 0 s" in warning
 
 
 @pytest.mark.parametrize("url", ["nonsense", "nodriver://me:geheim@nowhere/optuna"])

@@ -46,7 +46,8 @@ from thermal_search.tuning.summary import OUT_OF_TIME, Status, TrialRecord
 from thermal_search.tuning.time_left import Estimate
 
 TIMEOUT_S = 120.0
-"""How long the end of a search waits for an MLflow server that is unreachable."""
+"""How long the end of a search waits for an MLflow server that is unreachable, and for a storage of
+Optuna that does not answer."""
 
 DESCRIPTION_INTERVAL_S = 30.0
 """Least time between two descriptions of a search that runs: each ranks all trials."""
@@ -255,7 +256,7 @@ class SearchCallback(tune.Callback):
                 f"{resume_command(self.plan)} to log them."
             )
         if self.study:
-            self.study.close()
+            self.study.close(timeout_s)
         self.progress.close()
 
     def _log_best(self, best: TrialRecord) -> None:

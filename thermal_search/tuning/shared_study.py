@@ -4,9 +4,10 @@ It is written from the record and never read for a decision: the search proposes
 own (see `trial_study`).
 """
 
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, get_storage
@@ -23,6 +24,8 @@ from thermal_search.tuning.summary import TrialRecord
 from thermal_search.tuning.trial_study import STATES
 
 JOURNAL = "optuna-journal.log"
+LOCK = f"{JOURNAL}.lock"
+"""How the names of Optuna's locks of the journal begin."""
 
 
 class SharedStudy:
@@ -38,32 +41,48 @@ class SharedStudy:
         self.record, self.storage, self.warn = record, storage, warn
         self.space = record.plan.search_space()
         self.has_failed = False
-        self.thread = ThreadPoolExecutor(1, "shared_study")
-        self.thread.submit(self._try, self._open)
+        self.entries: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.entries.put(self._open)
+        # A daemon: a storage that never answers must not keep a finished search from ending.
+        self.thread = threading.Thread(target=self._write_all, name="shared_study", daemon=True)
+        self.thread.start()
         for trial in record.trials.values():
             self.update(trial)
 
     def update(self, trial: TrialRecord) -> None:
         """Writes a trial as it is now."""
-        copy = trial.model_copy(update={"history": [*trial.history]})
-        self.thread.submit(self._try, lambda: self._write(copy))
-
-    def close(self) -> None:
-        """Waits until everything is written, or the storage has failed."""
-        self.thread.shutdown()
-
-    def _try(self, entry: Callable[[], None]) -> None:
         if self.has_failed:
             return
-        try:
-            entry()
-        except Exception as error:  # each kind of storage has errors of its own
+        copy = trial.model_copy(update={"history": [*trial.history]})
+        self.entries.put(lambda: self._write(copy))
+
+    def close(self, timeout_s: float) -> None:
+        """Waits until everything is written or the storage has failed, at most `timeout_s`
+        seconds."""
+        self.entries.put(None)
+        self.thread.join(timeout_s)
+        if self.thread.is_alive():
             self.has_failed = True
-            reason = without_password(" ".join(str(error).split()))[:200]
             self.warn(
-                f"The study for Optuna cannot be written ({type(error).__name__}: {reason}). The "
-                "search continues without it, and writes it again when it resumes."
+                f"The study for Optuna lacks the latest changes, because its storage did not take "
+                f"them within {timeout_s:.0f} s. It is written again when the search resumes."
             )
+
+    def _write_all(self) -> None:
+        while (entry := self.entries.get()) and not self.has_failed:
+            try:
+                entry()
+            except Exception as error:  # each kind of storage has errors of its own
+                if not self.has_failed:
+                    self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.has_failed = True
+        reason = without_password(" ".join(str(error).split()))[:200]
+        self.warn(
+            f"The study for Optuna cannot be written ({type(error).__name__}: {reason}). The "
+            "search continues without it, and writes it again when it resumes."
+        )
 
     def _open(self) -> None:
         plan, axes = self.record.plan, self.record.objective.axes
@@ -128,8 +147,8 @@ def open_storage(output: Location, url: str | None) -> BaseStorage | None:
     """Optuna's storage at `url`, by default a journal in the output folder; None without `url` if
     the output is in a bucket, which cannot hold a journal.
 
-    A damaged journal is set aside. Raises SearchError if the storage at `url` cannot be used, and
-    OSError if the disk refuses.
+    A damaged journal is set aside. For the owner of the folder to call, if there is no `url`. Raises
+    SearchError if the storage at `url` cannot be used, and OSError if the disk refuses.
     """
     if url:
         try:
@@ -145,6 +164,10 @@ def open_storage(output: Location, url: str | None) -> BaseStorage | None:
     if output.local is None:
         return None
     journal = output.local / JOURNAL
+    # A lock is a link to the journal's absolute path. Optuna waits forever for that of a process
+    # that was killed, if the folder was moved or copied since.
+    for lock in output.local.glob(f"{LOCK}*"):
+        lock.unlink(missing_ok=True)
     try:
         storage = JournalStorage(JournalFileBackend(str(journal)))
         storage.get_all_studies()
