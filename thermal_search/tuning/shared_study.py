@@ -147,7 +147,7 @@ def open_storage(output: Location, url: str | None) -> BaseStorage | None:
     """Optuna's storage at `url`, by default a journal in the output folder; None without `url` if
     the output is in a bucket, which cannot hold a journal.
 
-    A damaged journal is set aside. For the owner of the folder to call, if there is no `url`. Raises
+    A damaged journal is set aside: without `url`, it is for the owner of the folder to call. Raises
     SearchError if the storage at `url` cannot be used, and OSError if the disk refuses.
     """
     if url:
