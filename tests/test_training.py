@@ -29,7 +29,7 @@ from thermal_search.architectures import ARCHITECTURES
 from thermal_search.data.batches import PairedBatches, UnpairedBatches
 from thermal_search.data.frames import Frames
 from thermal_search.distributed.worker_group import WorkerGroup
-from thermal_search.errors import SearchError, TrialDiverged
+from thermal_search.errors import SearchError, StorageError, TrialDiverged
 from thermal_search.evaluation.baselines import measure_baselines
 from thermal_search.storage import Location
 
@@ -105,6 +105,51 @@ def test_trial_with_a_damaged_state_resumes_from_the_one_before(tmp_path, damage
 
     assert results(again.history) == expected[:1]
     assert results(again.history) + results(again.evaluations()) == expected
+
+
+def unreadable(file):
+    """Makes a file one that the system refuses to read."""
+    file.unlink()
+    file.symlink_to(file.name)
+
+
+@pytest.mark.parametrize("refused", ["shared.pt", "worker-0.pt"])
+def test_trial_whose_latest_state_the_disk_refuses_resumes_from_the_one_before(tmp_path, refused):
+    list(trial_of(plan_of(tmp_path, images=16)).evaluations())
+    unreadable(tmp_path / "state-00000016" / refused)
+    assert checkpoint.latest(tmp_path).name == "state-00000008"
+
+    unreadable(tmp_path / "state-00000008" / refused)
+    with pytest.raises(OSError, match="symbolic links"):
+        checkpoint.latest(tmp_path)
+
+
+def refuse_the_latest_state(monkeypatch, error):
+    read_bytes = Location.read_bytes
+
+    def read(path, *limit):
+        if "state-00000016" in str(path):
+            raise error
+        return read_bytes(path, *limit)
+
+    monkeypatch.setattr(Location, "read_bytes", read)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_commit_file_that_the_disk_refuses_costs_one_state(tmp_path, monkeypatch, number):
+    list(trial_of(plan_of(tmp_path, images=16)).evaluations())
+    refuse_the_latest_state(monkeypatch, OSError(number, "refused"))
+
+    assert checkpoint.latest(tmp_path).name == "state-00000008"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ESTALE, "stale"), StorageError("no answer")])
+def test_disk_or_store_that_is_gone_is_no_fault_of_a_state(tmp_path, monkeypatch, error):
+    list(trial_of(plan_of(tmp_path, images=16)).evaluations())
+    refuse_the_latest_state(monkeypatch, error)
+
+    with pytest.raises(type(error)):
+        checkpoint.latest(tmp_path)
 
 
 def test_state_of_another_trial_is_not_used(tmp_path):
