@@ -38,6 +38,9 @@ from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialRepor
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.trial_source import stop_other_retrainings
 
+STATE = "simulated-state"
+"""The file in a trial's folder that a slot writes for what a trial saves at an evaluation."""
+
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir"}
 
 
@@ -53,7 +56,8 @@ class SimulatedSlot(tune.Trainable):
         self.trial = TrialConfig.of(config)
         digest = hashlib.sha256(repr(sorted(config.items(), key=str)).encode()).digest()
         self.quality, self.images = digest[0] / 255, 0
-        self.state = self.plan.output / "states" / self.trial_id
+        phase = "trials" if self.trial.seed is None else "retrainings"
+        self.state = self.plan.output / phase / self.trial_id / STATE
         self.trained = int(self.state.read_text()) if self.state.exists() else 0
 
     def step(self) -> dict[str, Any]:
@@ -63,7 +67,7 @@ class SimulatedSlot(tune.Trainable):
         fid = 100 * self.quality + 1000 / self.images
         if self.images > self.trained:
             try:
-                self.state.write_text(str(self.images))
+                self.state.write_text(str(self.images), make_folder=False)
             except OSError as error:  # as the loop of a slot's workers
                 fault = describe_fault(error)
                 report = TrialReport(status="interrupted", reason=fault, stops_search=True)
@@ -176,10 +180,10 @@ def fill_disk_after(files: int) -> None:
     open_output, count = Location.open_output, itertools.count(1)
 
     @contextlib.contextmanager
-    def open_limited(location: Location) -> Generator[Any]:
+    def open_limited(location: Location, **settings: bool) -> Generator[Any]:
         if next(count) > files:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(location))
-        with open_output(location) as file:
+        with open_output(location, **settings) as file:
             yield file
 
     Location.open_output = open_limited  # pyright: ignore[reportAttributeAccessIssue]

@@ -203,7 +203,7 @@ def test_retraining_repeats_the_schedule_with_another_seed(tmp_path):
     settings, plan = exploit(tmp_path / "other")
     course = Course(changes=plan.changes)
     same = plan_of(tmp_path / "same", "wgan", parameters=settings, course=course)
-    other = dataclasses.replace(same, folder=plan.folder.parent / "seed", seed=4)
+    other = plan_of(tmp_path / "seed", "wgan", parameters=settings, course=course, seed=4)
 
     assert results(trial_of(same).evaluations())[1:] == expected
     assert results(trial_of(other).evaluations())[1:] != expected

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from simulated_search import STATE
 
 from thermal_search.storage import Location
 from thermal_search.tracking.runs import TRIAL_TAG
@@ -128,7 +129,7 @@ def test_signal_stops_the_search_tidily(tmp_path, number, code):
 def wait_for_evaluation(process, output):
     """Waits until a trial of the search in `output` is in training."""
     deadline = time.monotonic() + 120
-    while not (output / "states").is_dir() or not any((output / "states").iterdir()):
+    while not any((output / "trials").glob(f"*/{STATE}")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -191,7 +192,7 @@ def test_renamed_folder_stops_the_search_with_a_sentence(tmp_path):
     assert time.monotonic() - stopped < 60
     assert f"{output} is no longer the folder it began in" in printed
     assert "Traceback" not in printed
-    assert not (output / "trials").exists()
+    assert not output.exists()
     assert (renamed / "search.json").is_file()
 
 
@@ -205,7 +206,7 @@ def test_disk_that_is_gone_stops_the_search_with_a_sentence(disk):
 
     assert f"{output} is no longer the folder it began in" in printed
     assert "Traceback" not in printed
-    assert not (output / "trials").exists()
+    assert not output.exists()
 
 
 @pytest.mark.faults

@@ -1,7 +1,6 @@
 """A trial in plain torch: exact resumption, averages, divergence, agreement between workers."""
 
 import contextlib
-import dataclasses
 import errno
 import io
 import json
@@ -152,6 +151,21 @@ def test_disk_or_store_that_is_gone_is_no_fault_of_a_state(tmp_path, monkeypatch
         checkpoint.latest(tmp_path)
 
 
+def test_trial_whose_folder_was_renamed_stops_and_makes_no_second_one(tmp_path):
+    """As after the output was renamed, or its disk unmounted."""
+    output = tmp_path / "output"
+    plan = plan_of(output / "trials" / "00000")
+    evaluations = trial_of(plan).evaluations()
+    next(evaluations)
+    output.rename(tmp_path / "renamed")
+
+    with pytest.raises(FileNotFoundError, match="output/trials/00000"):
+        next(evaluations)
+    with pytest.raises(FileNotFoundError, match="output/trials/00000"):
+        list(trial_of(plan).evaluations())
+    assert not output.exists()
+
+
 def test_state_of_another_trial_is_not_used(tmp_path):
     """The record of a trial was lost, and another trial got its number."""
     next(trial_of(plan_of(tmp_path)).evaluations())
@@ -166,7 +180,7 @@ def test_full_disk_is_an_error_of_the_disk(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     @contextlib.contextmanager
-    def open_full(location):
+    def open_full(location, **settings):
         yield Full()
 
     monkeypatch.setattr(Location, "open_output", open_full)
@@ -219,9 +233,7 @@ def test_nan_loss_ends_the_trial_and_keeps_the_last_state(tmp_path, architecture
 def test_evaluation_does_not_change_the_random_state(tmp_path):
     plan = plan_of(tmp_path / "one", images=16, evaluate_every=16)
     rare = results(trial_of(plan).evaluations())
-    often = results(
-        trial_of(dataclasses.replace(plan, folder=tmp_path / "two", evaluate_every=8)).evaluations()
-    )
+    often = results(trial_of(plan_of(tmp_path / "two", images=16, evaluate_every=8)).evaluations())
 
     assert rare[-1][:2] == often[-1][:2]
 

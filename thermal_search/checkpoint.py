@@ -99,11 +99,12 @@ class _Writer:
 
 
 def save(state: State, path: Location) -> None:
-    """Writes one file so that a reader sees the old content or the new, never a part.
+    """Writes one file, in a folder that exists, so that a reader sees the old content or the new,
+    never a part.
 
     Raises OSError or StorageError if the disk or the store refuses.
     """
-    with path.open_output() as file:
+    with path.open_output(make_folder=False) as file:
         writer = _Writer(file)
         try:
             torch.save(state, writer)  # pyright: ignore[reportArgumentType] - all it calls is here
@@ -141,7 +142,7 @@ def pending(trial: Location, images: int) -> Location:
 def commit(folder: Location, names: list[str], also: Iterable[int] = ()) -> None:
     """Makes a written state the latest; keeps the one before and those after `also` images, and
     removes all others. For one worker to call."""
-    (folder / COMMIT).write_text(json.dumps(names))
+    (folder / COMMIT).write_text(json.dumps(names), make_folder=False)
     kept = {folder, *_committed(folder.parent)[:KEPT_STATES]}
     kept |= {pending(folder.parent, images) for images in also}
     for other in folder.parent.list():

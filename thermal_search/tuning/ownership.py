@@ -89,7 +89,8 @@ def own(output: Location, report_loss: Callable[[str], None]) -> Generator[None]
                         f"another process has taken over {output}" if taken else gone(output)
                     )
                     return
-                claim.model_copy(update={"renewed": time.time()}).write(file)
+                renewed = claim.model_copy(update={"renewed": time.time()})
+                renewed.write(file, make_folder=False)
 
     thread = threading.Thread(target=renew, name="owner", daemon=True)
     thread.start()

@@ -336,6 +336,9 @@ def slot_trainable(
             start_from=recorded_start(plan),
         ),
     )
+    # Not by the slots, of which one may start when the output folder is gone.
+    slot.storage.make_subfolder()
+    slot.placement_groups.make_subfolder()
     return tune.with_resources(tune.with_parameters(Slot, slot=slot), SLOT_RESOURCES)
 
 

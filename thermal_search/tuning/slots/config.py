@@ -94,6 +94,11 @@ class SlotConfig:
     """The plan of every trial but for its id, architecture, parameters, budget and, of a
     retraining, seed. Its folder is the one that holds the trials' folders."""
 
+    @property
+    def placement_groups(self) -> Location:
+        """The folder of the ids by which a slot frees what a killed one had reserved."""
+        return self.storage / "placement-groups"
+
 
 @dataclass(frozen=True)
 class WorkerConfig:
