@@ -1,6 +1,8 @@
 """A search that is cut off while it writes its first files: it resumes, or begins again."""
 
+import shlex
 import signal
+from pathlib import Path
 
 import pytest
 from killed_writes import Killed, kill_at
@@ -14,7 +16,7 @@ from thermal_search.tuning.budgets import Calibration
 from thermal_search.tuning.learned import Learned
 from thermal_search.tuning.ownership import Claim, own
 from thermal_search.tuning.plan import SearchPlan
-from thermal_search.tuning.stopping import SearchStopper
+from thermal_search.tuning.stopping import SearchStopper, resume_command
 
 LEARNED = Learned(search="earlier", trials=[], first=[])
 CALIBRATION = Calibration(size=32, compute=1.0, device="cpu", speeds={}, failures={})
@@ -95,6 +97,23 @@ def test_search_that_began_meanwhile_is_not_replaced(plan):
     with pytest.raises(SearchError, match="pass --resume to resume the search in it"):
         write_plan(other, resume=False)
     assert SearchPlan.load(plan.output).id == plan.id
+
+
+def test_command_that_continues_has_what_the_plan_lacks_but_no_password():
+    output = Location.of("/data/a search")
+    assert resume_command(output) == "thermal-search search --output '/data/a search' --resume"
+    command = resume_command(
+        output,
+        address="auto",
+        storage="postgresql://me:ge@heim@host/optuna?sslmode=off&password=geheim",
+        architecture_files=[Path("my_gan.py"), Path("two.py")],
+    )
+
+    assert shlex.split(command)[5:] == [
+        "--address", "auto",
+        "--storage", "postgresql://me:PASSWORD@host/optuna?sslmode=off&password=PASSWORD",
+        "--architecture-file", "my_gan.py", "--architecture-file", "two.py",
+    ]  # fmt: skip
 
 
 def test_signal_before_the_search_began_names_the_same_command():

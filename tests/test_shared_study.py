@@ -70,6 +70,26 @@ def test_resumed_search_brings_the_study_up_to_date_once(tmp_path):
     ]  # fmt: skip
 
 
+def test_trial_that_went_on_with_more_hours_is_written_anew(tmp_path):
+    record = record_of(tmp_path)
+    stopped = run_trial(record, 9.0, status="stopped")
+    share(record, open_storage(record.output, None))
+    evaluate(record, stopped.id, 3.0)
+    record.end(stopped.id, "completed", "")
+    run_trial(record, 4.0)
+    for _ in range(2):
+        share(SearchRecord.load(tmp_path), open_storage(record.output, None))
+
+    study = written(record, open_storage(record.output, None))
+    assert [(trial.user_attrs["id"], trial.value, trial.state) for trial in study.trials] == [
+        ("00000", 9.0, TrialState.PRUNED),
+        ("00000", 3.0, TrialState.COMPLETE),
+        ("00001", 4.0, TrialState.COMPLETE),
+    ]  # fmt: skip
+    assert study.trials[1].intermediate_values == {1: 9.0, 2: 3.0}
+    assert study.best_value == 3.0
+
+
 def test_two_objectives_are_both_in_the_study(tmp_path):
     record = record_of(tmp_path, objective="pareto:fid,l1")
     run_trial(record, {"fid": 1.0, "l1": 2.0})

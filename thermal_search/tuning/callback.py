@@ -1,6 +1,5 @@
 """What Ray Tune reports, passed on: to the record, to MLflow, and to the screen."""
 
-import shlex
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
@@ -31,7 +30,6 @@ from thermal_search.tuning.logged_metrics import (
 )
 from thermal_search.tuning.pareto_plot import draw_pareto_front
 from thermal_search.tuning.plan import FILE as PLAN
-from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
 from thermal_search.tuning.ranking_text import compare_trial
 from thermal_search.tuning.record import SearchRecord
@@ -54,11 +52,6 @@ DESCRIPTION_INTERVAL_S = 30.0
 
 STOP_TIMEOUT_S = 10.0
 """The same if the search is stopped: what it misses is logged when the search resumes."""
-
-
-def resume_command(plan: SearchPlan) -> str:
-    """The command that continues a search."""
-    return f"thermal-search search --output {shlex.quote(str(plan.output))} --resume"
 
 
 class SearchCallback(tune.Callback):
@@ -253,7 +246,7 @@ class SearchCallback(tune.Callback):
             self.progress.warn(
                 f"MLflow has been unreachable for {timeout_s:.0f} s: the last {left} entries are "
                 "not logged. Nothing else is lost. When the server is back, run "
-                f"{resume_command(self.plan)} to log them."
+                f"{self.stopper.resume_command} to log them."
             )
         if self.study:
             self.study.close(timeout_s)
@@ -275,7 +268,8 @@ class SearchCallback(tune.Callback):
         for trial in self.record.ranking():
             tags = {"on_pareto_front": str(trial.id in pareto_front).lower()}
             self._log(lambda id=trial.id, tags=tags: self.logger.set_tags(id, tags))
-        draw_pareto_front(self.record)
+        with self.stopper.on_storage_faults():
+            draw_pareto_front(self.record)
 
     def _describe(self) -> None:
         self.next_description = time.monotonic() + DESCRIPTION_INTERVAL_S

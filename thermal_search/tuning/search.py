@@ -4,7 +4,9 @@ import logging
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -24,7 +26,7 @@ from thermal_search.tracking.store import require_store
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
 from thermal_search.tuning.beginning import holds_search, require_new, write_plan
-from thermal_search.tuning.callback import SearchCallback, resume_command
+from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.learned import learn
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
@@ -47,7 +49,7 @@ from thermal_search.tuning.starting_point import (
     require_same_start,
     starting_point,
 )
-from thermal_search.tuning.stopping import SearchStopper
+from thermal_search.tuning.stopping import SearchStopper, resume_command
 from thermal_search.tuning.time_left import TrialTimes
 from thermal_search.tuning.trial_source import (
     TrialSource,
@@ -76,12 +78,14 @@ def search(
     resume: bool = False,
     storage: str | None = None,
     wait: NodeWait = NodeWait(),  # noqa: B008 - immutable
+    architecture_files: Sequence[Path] = (),
 ) -> SearchRecord:
     """Runs a search to its end, or the rest of one, and returns its record.
 
     Args:
         storage: where Optuna keeps the study that others may open, as a URL; by default a journal
             in the output folder.
+        architecture_files: those that were named, for the command that continues the search.
 
     Raises SearchError, DatasetError or WeightsUnavailable before anything starts.
     """
@@ -105,7 +109,10 @@ def search(
         plan = plan.replace(learned_digest=learned.digest)
     was_connected = ray.is_initialized()
     nodes.join(address)
-    stopper = SearchStopper(resume_command(plan), can_resume=resume)
+    command = resume_command(
+        plan.output, address=address, storage=storage, architecture_files=architecture_files
+    )
+    stopper = SearchStopper(command, can_resume=resume)
     try:
         silence_libraries()
         say = Console(highlight=False, soft_wrap=True).print

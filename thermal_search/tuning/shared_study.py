@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
+import numpy as np
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from thermal_search.errors import SearchError
 from thermal_search.storage import Location
@@ -41,6 +42,9 @@ class SharedStudy:
         self.record, self.storage, self.warn = record, storage, warn
         self.space = record.plan.search_space()
         self.has_failed = False
+        self.written: dict[str, int] = {}
+        """Optuna's id of each trial; of one that was written anew, that of the latest."""
+
         self.entries: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self.entries.put(self._open)
         # A daemon: a storage that never answers must not keep a finished search from ending.
@@ -95,13 +99,15 @@ class SharedStudy:
         study.set_metric_names([str(axis) for axis in axes])
         study.set_user_attr("output", plan.output.name)
         self.study_id = self.storage.get_study_id_from_name(study.study_name)
+        for trial in self.storage.get_all_trials(self.study_id, deepcopy=False):
+            if id := trial.user_attrs.get("id"):
+                self.written[id] = trial._trial_id  # pyright: ignore[reportPrivateUsage]
 
     def _write(self, trial: TrialRecord) -> None:
         storage = self.storage
-        for number in range(storage.get_n_trials(self.study_id), trial.number + 1):
-            new = self._begun(trial) if number == trial.number else None
-            storage.create_new_trial(self.study_id, new or create_trial(state=TrialState.FAIL))
-        id = storage.get_trial_id_from_study_id_trial_number(self.study_id, trial.number)
+        id = self.written.get(trial.id)
+        if id is None or self._has_changed(storage.get_trial(id), trial):
+            id = self.written[trial.id] = self._add(trial)
         frozen = storage.get_trial(id)
         if frozen.state.is_finished():
             return
@@ -110,32 +116,45 @@ class SharedStudy:
             if len(values) == 1:  # Optuna has no intermediate values of two objectives
                 images = trial.history[count - 1].images
                 storage.set_trial_intermediate_value(id, images, values[0])
-        match STATES[trial.status]:
-            case TrialState.RUNNING:
-                pass
-            case TrialState.PRUNED:
-                storage.set_trial_state_values(
-                    id, TrialState.PRUNED, self.record.objective_values(trial)
-                )
-            case _ if trial.status == "completed":
-                storage.set_trial_state_values(
-                    id, TrialState.COMPLETE, self.record.objective_values(trial)
-                )
-            case _:
-                storage.set_trial_user_attr(id, "reason", trial.reason)
-                storage.set_trial_state_values(id, TrialState.FAIL)
+        state, values = self._end_of(trial)
+        if state is TrialState.FAIL:
+            storage.set_trial_user_attr(id, "reason", trial.reason)
+        if state.is_finished():
+            storage.set_trial_state_values(id, state, values)
 
-    def _begun(self, trial: TrialRecord) -> optuna.trial.FrozenTrial | None:
+    def _end_of(self, trial: TrialRecord) -> tuple[TrialState, list[float] | None]:
+        """The state of a trial as Optuna's users see it, and its values if it has any."""
+        state = STATES[trial.status]
+        if state is TrialState.RUNNING:
+            return state, None
+        if state is TrialState.COMPLETE and trial.status != "completed":
+            return TrialState.FAIL, None
+        return state, self.record.objective_values(trial)
+
+    def _has_changed(self, frozen: FrozenTrial, trial: TrialRecord) -> bool:
+        """Whether a trial went on after it had ended, as with more --hours: Optuna changes no
+        trial that has ended."""
+        if not frozen.state.is_finished():
+            return False
+        state, values = self._end_of(trial)
+        return state is not frozen.state or (
+            values is not None and not np.allclose(values, frozen.values, rtol=1e-9, atol=0)
+        )
+
+    def _add(self, trial: TrialRecord) -> int:
+        """Adds a trial, with the number that it has in the search unless it was added before."""
+        storage = self.storage
+        while storage.get_n_trials(self.study_id) < trial.number:
+            storage.create_new_trial(self.study_id, create_trial(state=TrialState.FAIL))
         point = self.space.flatten(TrialConfig(trial.architecture, trial.proposed))
-        if not point:
-            return None
-        parameters, distributions = point
-        return create_trial(
-            state=TrialState.RUNNING,
+        parameters, distributions = point or ({}, {})
+        new = create_trial(
+            state=TrialState.RUNNING if point else TrialState.FAIL,
             params=parameters,
             distributions=distributions,
             user_attrs={"id": trial.id},
         )
+        return storage.create_new_trial(self.study_id, new)
 
 
 def study_name(record: SearchRecord) -> str:

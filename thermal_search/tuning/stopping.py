@@ -1,18 +1,48 @@
 """How a search ends before its last trial: by a signal, or by a fault of a machine."""
 
 import contextlib
+import re
+import shlex
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ray.tune import Stopper
 
 from thermal_search.errors import SearchInterrupted, SearchStopped, StorageError
-from thermal_search.storage import describe_fault
+from thermal_search.storage import Location, describe_fault
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PASSWORD = "PASSWORD"
+"""What a printed command has where it needs a password."""
+
+
+def resume_command(
+    output: Location,
+    *,
+    address: str = "local",
+    storage: str | None = None,
+    architecture_files: Sequence[Path] = (),
+) -> str:
+    """The command that continues a search. Its settings are in its plan, where it runs is not.
+
+    Args:
+        storage: of Optuna's study, a URL whose password is left out.
+    """
+    words = ["thermal-search", "search", "--output", str(output), "--resume"]
+    words += ["--address", address] if address != "local" else []
+    words += ["--storage", _without_password(storage)] if storage else []
+    for file in architecture_files:
+        words += ["--architecture-file", str(file)]
+    return shlex.join(words)
+
+
+def _without_password(url: str) -> str:
+    url = re.sub(r"(//[^/\s:@]*):[^/\s]*@", rf"\1:{PASSWORD}@", url)
+    return re.sub(r"(?i)(password=)[^&\s]*", rf"\1{PASSWORD}", url)
 
 
 class SearchStopper(Stopper):
