@@ -72,7 +72,7 @@ def undisturbed(tmp_path_factory):
     assert_mlflow_has_each_trial_once(output)
     summary = results(output)
     assert len(summary["trials"]) == 4
-    assert len(summary["retrainings"]) == 2
+    assert summary["retrainings"]
     assert summary["final_ranking"]
     return summary, int(re.search(r"steps (\d+)", printed)[1])
 
