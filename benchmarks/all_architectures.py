@@ -127,6 +127,7 @@ def train(name: str, data: WorkerFrames, evaluator: Evaluator, device: torch.dev
     folder = args.output / name
     # An interrupted run may have left a state, perhaps of other settings.
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     settings = (
         {"ema_half_life_images": PUBLISHED_EMA_HALF_LIFE} if args.published else SETTINGS[name]
     )

@@ -71,6 +71,7 @@ def train(args: argparse.Namespace) -> None:
 
     folder = args.folder / f"{args.system}-{args.size}"
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     clock = time.perf_counter()
     plan = plan_of(args, folder)
     trial = Trial(plan, data, evaluator, WorkerGroup(), device)
@@ -142,7 +143,7 @@ def work(rank: int, workers: int, args: argparse.Namespace, folder: str, results
     group = WorkerGroup()
     data = drawn_frames(args.size, recordings=2, frames=16, validation=2)
     evaluator = evaluator_of(data, device)
-    trial = Trial(plan_of(args, Path(folder) / "trial"), data, evaluator, group, device)
+    trial = Trial(plan_of(args, Path(folder)), data, evaluator, group, device)
     times = timed_steps(trial, WARMUP_STEPS + TIMED_STEPS)
     if rank == 0:
         batch = trial.translator.config.batch_size * workers

@@ -30,8 +30,9 @@ from thermal_search.storage import Location, describe_fault
 from thermal_search.tracking.store import store_of
 from thermal_search.training.trial_plan import TrialEvaluation
 from thermal_search.tuning import nodes
+from thermal_search.tuning.beginning import holds_search, require_new, write_plan
 from thermal_search.tuning.hours import SearchTime
-from thermal_search.tuning.ownership import own
+from thermal_search.tuning.ownership import own, require_free
 from thermal_search.tuning.pace import Pace
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.record import SearchRecord
@@ -48,6 +49,9 @@ from thermal_search.tuning.slots.messages import (
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.time_left import TrialTimes
 from thermal_search.tuning.trial_source import stop_other_retrainings
+
+STATE = "simulated-state"
+"""The file in a trial's folder that a slot writes for what a trial saves at an evaluation."""
 
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir"}
 
@@ -67,7 +71,8 @@ class SimulatedSlot(tune.Trainable):
         self.trial = TrialConfig.of(config)
         digest = hashlib.sha256(repr(sorted(config.items(), key=str)).encode()).digest()
         self.quality, self.images = digest[0] / 255, 0
-        self.state = self.plan.output / "states" / self.trial_id
+        phase = "trials" if self.trial.seed is None else "retrainings"
+        self.state = self.plan.output / phase / self.trial_id / STATE
         self.trained = int(self.state.read_text()) if self.state.exists() else 0
 
     def step(self) -> dict[str, Any]:
@@ -82,7 +87,7 @@ class SimulatedSlot(tune.Trainable):
         fid = 100 * self.quality + 1000 / self.images
         if self.images > self.trained:
             try:
-                self.state.write_text(str(self.images))
+                self.state.write_text(str(self.images), make_folder=False)
             except OSError as error:  # as the loop of a slot's workers
                 fault = describe_fault(error)
                 report = TrialReport(status="interrupted", reason=fault, stops_search=True)
@@ -135,16 +140,27 @@ def plan_of(output: Path, trials: int, images: int, every: int) -> SearchPlan:
 
 
 def search(output: Path, trials: int, images: int, every: int, *, slots: int = 1) -> SearchRecord:
-    """Begins the search in `output`, or resumes it."""
+    """Begins the search in `output`, or resumes it. SearchError if neither can be done."""
     hours = float(os.environ.get("HOURS", 0)) or None
-    try:
-        plan = SearchPlan.load(output).replace(trials=trials, hours=hours)
-    except Exception:
+    place = Location.of(output).absolute()
+    require_free(place)
+    resume = holds_search(place)
+    if resume:
+        plan = SearchPlan.load(place).replace(trials=trials, hours=hours)
+    else:
+        require_new(place)
         plan = replace_id(plan_of(output, trials, images, every)).replace(hours=hours)
     silence_libraries()
-    stopper = SearchStopper("the same command")
-    with stopper.on_signals(), own(plan.output, stopper.report_fault):
-        plan.save()
+    stopper = SearchStopper("--resume", can_resume=resume)
+    with (
+        stopper.on_signals(),
+        stopper.on_storage_faults(),
+        own(plan.output, stopper.report_fault),
+    ):
+        try:
+            write_plan(plan, resume=resume)
+        finally:
+            stopper.can_resume = holds_search(plan.output)
         record = SearchRecord.of(plan)
         slot = tune.with_parameters(
             SimulatedSlot,
@@ -163,7 +179,9 @@ def search(output: Path, trials: int, images: int, every: int, *, slots: int = 1
                 clock.begin(phase)
             run_phase(phase, record, trainable, slots, stopper, pace=pace)
             stop_other_retrainings(record)
-    return record
+        return record
+    stopper.raise_reason()
+    raise AssertionError("a search that does not return was stopped for a reason")
 
 
 def replace_id(plan: SearchPlan) -> SearchPlan:
@@ -193,10 +211,10 @@ def fill_disk_after(files: int) -> None:
     open_output, count = Location.open_output, itertools.count(1)
 
     @contextlib.contextmanager
-    def open_limited(location: Location) -> Generator[Any]:
+    def open_limited(location: Location, **settings: bool) -> Generator[Any]:
         if next(count) > files:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(location))
-        with open_output(location) as file:
+        with open_output(location, **settings) as file:
             yield file
 
     Location.open_output = open_limited  # pyright: ignore[reportAttributeAccessIssue]

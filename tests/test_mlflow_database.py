@@ -1,8 +1,10 @@
 """The SQLite file of a search's MLflow runs: moved, copied, damaged, and at odd paths."""
 
+import contextlib
 import multiprocessing
 import shutil
 import socket
+import sqlite3
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
@@ -97,6 +99,18 @@ def test_empty_or_missing_database_is_written_again(tmp_path, is_missing):
     run = log_trial(output)
 
     assert len(image_names(output, run)) == 2
+
+
+def test_locked_database_is_left_where_it_is(tmp_path):
+    output = Location.of(tmp_path)
+    log_trial(output)
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)) as other:
+        other.execute("begin exclusive")
+        with pytest.raises(SearchError, match=r"mlflow.db cannot be used \(database is locked\)"):
+            prepare_database(output, pytest.fail)
+
+    assert [path.name for path in tmp_path.glob("mlflow.db*")] == ["mlflow.db"]
+    prepare_database(output, pytest.fail)
 
 
 def test_empty_tracking_uri_counts_as_unset(tmp_path, monkeypatch):

@@ -75,6 +75,18 @@ def test_claim_of_a_dead_host_counts_no_more_after_a_minute(tmp_path):
         begin(output)
 
 
+def test_hosts_that_tell_no_boot_do_not_compare_their_process_ids(tmp_path, monkeypatch):
+    """As two Macs that share a disk."""
+    monkeypatch.setattr(ownership, "_boot", lambda: "")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    claim = Claim.new().model_copy(update={"host": "another", "process": ended.pid})
+    claim.write(Location.of(tmp_path) / "owner-other.json")
+
+    with pytest.raises(SearchError, match=rf"held by another search, process {ended.pid}"):
+        begin(Location.of(tmp_path))
+
+
 def test_of_many_that_begin_at_once_no_two_hold(tmp_path):
     output, holding, most = Location.of(tmp_path), [], []
 

@@ -142,6 +142,7 @@ def write_state(record, trial, images):
     """As a worker: it keeps the two latest and those at the points."""
     folder = record.folder(trial)
     state = checkpoint.pending(folder, images)
+    state.make_subfolder()
     (state / "shared.pt").write_bytes(b"state")
     shown = [item.images for item in trial.history if item.images < images] + [images]
     points = record.plan.comparison_points(trial.budget)

@@ -1,8 +1,6 @@
 """What changes in flight: that it may, in every architecture, and that a trial continues from the
 state of another as the record says. Plain torch, no Ray."""
 
-import dataclasses
-
 import pytest
 import torch
 from tiny_settings import TINY
@@ -195,7 +193,7 @@ def test_retraining_repeats_the_schedule_with_another_seed(tmp_path):
     settings, plan = exploit(tmp_path / "other")
     course = Course(changes=plan.changes)
     same = plan_of(tmp_path / "same", "wgan", parameters=settings, course=course)
-    other = dataclasses.replace(same, folder=plan.folder.parent / "seed", seed=4)
+    other = plan_of(tmp_path / "seed", "wgan", parameters=settings, course=course, seed=4)
 
     assert results(trial_of(same).evaluations())[1:] == expected
     assert results(trial_of(other).evaluations())[1:] != expected

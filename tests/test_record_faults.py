@@ -162,7 +162,7 @@ def test_damaged_files_of_the_record_cost_nothing(tmp_path, content, undisturbed
 def test_search_with_a_full_disk_continues_when_there_is_room(tmp_path, monkeypatch, undisturbed):
     begin(tmp_path)
 
-    def full(location):
+    def full(location, **settings):
         raise OSError(28, "No space left on device", str(location))
 
     record = SearchRecord.load(tmp_path)
@@ -190,3 +190,19 @@ def test_copy_continues_on_its_own(tmp_path, undisturbed):
 
     assert results(search(copy)) == undisturbed
     assert {p: p.read_bytes() for p in original.rglob("*") if p.is_file()} == before
+
+
+def test_output_that_goes_while_a_trial_is_written_is_not_made_again(tmp_path, monkeypatch):
+    output = tmp_path / "output"
+    record = record_of(output)
+    write_bytes = Location.write_bytes
+
+    def rename_before_the_backup(path, content, **settings):
+        if path.name == "trial.json.bak":
+            output.rename(tmp_path / "renamed")
+        write_bytes(path, content, **settings)
+
+    monkeypatch.setattr(Location, "write_bytes", rename_before_the_backup)
+    with pytest.raises(OSError, match="is no longer the folder it began in"):
+        record.add(0, TrialConfig("pix2pix", {}))
+    assert not output.exists()

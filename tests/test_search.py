@@ -385,6 +385,18 @@ def test_resuming_may_not_change_the_search(dataset, tmp_path):
         plan_from_settings(SearchSettings(output=tmp_path / "none"), resume=True)
 
 
+def test_encoder_file_may_have_moved_when_a_search_resumes(dataset, tmp_path):
+    before, now = tmp_path / "before" / "dino.pt2", tmp_path / "now" / "dino.pt2"
+    values = {"data": dataset, "output": tmp_path, "features": str(before)}
+    plan_from_settings(SearchSettings(**values)).save()
+
+    resumed = plan_from_settings(SearchSettings(output=tmp_path, features=str(now)), resume=True)
+    assert resumed.features == str(now)
+    for other in (tmp_path / "clip.pt2", "inception"):
+        with pytest.raises(SearchError, match=r"--features was .*before/dino.pt2 and is now"):
+            plan_from_settings(SearchSettings(output=tmp_path, features=str(other)), resume=True)
+
+
 @pytest.mark.parametrize("name", ["export", "ui"])
 def test_folder_without_a_search_is_one_sentence(tmp_path, name):
     result = run(name, tmp_path)

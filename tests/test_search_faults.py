@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+from simulated_search import STATE
 
 from thermal_search.storage import Location
 from thermal_search.tracking.runs import TRIAL_TAG
@@ -71,7 +72,7 @@ def undisturbed(tmp_path_factory):
     assert_mlflow_has_each_trial_once(output)
     summary = results(output)
     assert len(summary["trials"]) == 4
-    assert len(summary["retrainings"]) == 2
+    assert summary["retrainings"]
     assert summary["final_ranking"]
     return summary, int(re.search(r"steps (\d+)", printed)[1])
 
@@ -128,7 +129,7 @@ def test_signal_stops_the_search_tidily(tmp_path, number, code):
 def wait_for_evaluation(process, output):
     """Waits until a trial of the search in `output` is in training."""
     deadline = time.monotonic() + 120
-    while not (output / "states").is_dir() or not any((output / "states").iterdir()):
+    while not any((output / "trials").glob(f"*/{STATE}")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -191,6 +192,22 @@ def test_full_disk_stops_the_search_with_a_sentence_and_it_resumes(disk):
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("files", [0, 1, 2])
+def test_disk_that_is_full_at_the_start_stops_the_search_and_the_command_works_again(
+    tmp_path, files
+):
+    output = tmp_path / "output"
+    printed = finish(start(output, FULL_AFTER=str(files)), 1)
+
+    is_begun = files > 1  # its claim, then its plan
+    assert "No space left on device" in printed
+    assert ("continue with" if is_begun else "begin it with the same command") in printed
+    assert "Traceback" not in printed
+    finish(start(output))
+    assert len(results(output)["trials"]) == int(SIZE[0])
+
+
+@pytest.mark.faults
 def test_renamed_folder_stops_the_search_with_a_sentence(tmp_path):
     output, renamed = tmp_path / "output", tmp_path / "renamed"
     process = start(output, SLOW_S="0.3")
@@ -202,7 +219,7 @@ def test_renamed_folder_stops_the_search_with_a_sentence(tmp_path):
     assert time.monotonic() - stopped < 60
     assert f"{output} is no longer the folder it began in" in printed
     assert "Traceback" not in printed
-    assert not (output / "trials").exists()
+    assert not output.exists()
     assert (renamed / "search.json").is_file()
 
 
@@ -216,7 +233,7 @@ def test_disk_that_is_gone_stops_the_search_with_a_sentence(disk):
 
     assert f"{output} is no longer the folder it began in" in printed
     assert "Traceback" not in printed
-    assert not (output / "trials").exists()
+    assert not output.exists()
 
 
 @pytest.mark.faults

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 
 def share(record, storage):
     """Writes the record as a search does that resumes, and ends."""
-    SharedStudy(record, storage, pytest.fail).close()
+    SharedStudy(record, storage, pytest.fail).close(60.0)
 
 
 def written(record, storage):
@@ -41,7 +41,7 @@ def test_study_follows_the_record_while_the_search_runs(tmp_path):
     running = run_trial(record, 6.0, status="running")
     shared.update(running)
     evaluate(record, running.id, 5.5)  # after it was shared
-    shared.close()
+    shared.close(60.0)
 
     # As optuna-dashboard opens it, with nothing of this project.
     study = written(record, JournalStorage(JournalFileBackend(str(tmp_path / JOURNAL))))
@@ -69,6 +69,26 @@ def test_resumed_search_brings_the_study_up_to_date_once(tmp_path):
     assert [(trial.value, trial.state) for trial in trials] == [
         (3.0, TrialState.COMPLETE), (4.0, TrialState.COMPLETE),
     ]  # fmt: skip
+
+
+def test_trial_that_went_on_with_more_hours_is_written_anew(tmp_path):
+    record = record_of(tmp_path)
+    stopped = run_trial(record, 9.0, status="stopped")
+    share(record, open_storage(record.output, None))
+    evaluate(record, stopped.id, 3.0)
+    record.end(stopped.id, "completed", "")
+    run_trial(record, 4.0)
+    for _ in range(2):
+        share(SearchRecord.load(tmp_path), open_storage(record.output, None))
+
+    study = written(record, open_storage(record.output, None))
+    assert [(trial.user_attrs["id"], trial.value, trial.state) for trial in study.trials] == [
+        ("00000", 9.0, TrialState.PRUNED),
+        ("00000", 3.0, TrialState.COMPLETE),
+        ("00001", 4.0, TrialState.COMPLETE),
+    ]  # fmt: skip
+    assert study.trials[1].intermediate_values == {1: 9.0, 2: 3.0}
+    assert study.best_value == 3.0
 
 
 def test_two_objectives_are_both_in_the_study(tmp_path):
@@ -118,14 +138,38 @@ def test_storage_that_fails_costs_one_warning(tmp_path):
     run_trial(record, 4.0)
     storage = open_storage(record.output, f"sqlite:///{tmp_path}/study.db")
     shared = SharedStudy(record, storage, warnings.append)
-    shared.thread.submit(lambda: storage.engine.dispose())
-    shared.thread.submit(lambda: (tmp_path / "study.db").write_bytes(b"no database" * 1000))
+    shared.entries.put(lambda: storage.engine.dispose())
+    shared.entries.put(lambda: (tmp_path / "study.db").write_bytes(b"no database" * 1000))
     for _ in range(3):
         shared.update(run_trial(record, 4.0))
-    shared.close()
+    shared.close(60.0)
 
     (warning,) = warnings
     assert "cannot be written" in warning
+
+
+def test_lock_of_a_killed_search_does_not_stop_one_that_was_moved(tmp_path):
+    record = record_of(tmp_path)
+    run_trial(record, 4.0)
+    (tmp_path / f"{JOURNAL}.lock").symlink_to("/where/the/search/was/before")
+    share(record, open_storage(record.output, None))
+
+    assert [t.value for t in written(record, open_storage(record.output, None)).trials] == [4.0]
+
+
+def test_storage_that_never_answers_costs_one_warning_at_the_end(tmp_path):
+    record, warnings = record_of(tmp_path), []
+    run_trial(record, 4.0)
+    storage = open_storage(record.output, None)
+    lock = tmp_path / f"{JOURNAL}.lock"
+    lock.symlink_to("/nowhere")  # for which Optuna waits
+    shared = SharedStudy(record, storage, warnings.append)
+    shared.close(0.2)
+    lock.unlink()
+    shared.thread.join()
+
+    (warning,) = warnings
+    assert "did not take them within 0 s" in warning
 
 
 @pytest.mark.parametrize("url", ["nonsense", "nodriver://me:geheim@nowhere/optuna"])

@@ -1,7 +1,6 @@
 """A trial in plain torch: exact resumption, averages, divergence, agreement between workers."""
 
 import contextlib
-import dataclasses
 import errno
 import io
 import json
@@ -29,7 +28,7 @@ from thermal_search.architectures import ARCHITECTURES
 from thermal_search.data.batches import PairedBatches, UnpairedBatches
 from thermal_search.data.frames import Frames
 from thermal_search.distributed.worker_group import WorkerGroup
-from thermal_search.errors import SearchError, TrialDiverged
+from thermal_search.errors import SearchError, StorageError, TrialDiverged
 from thermal_search.evaluation.baselines import measure_baselines
 from thermal_search.storage import Location
 
@@ -107,6 +106,66 @@ def test_trial_with_a_damaged_state_resumes_from_the_one_before(tmp_path, damage
     assert results(again.history) + results(again.evaluations()) == expected
 
 
+def unreadable(file):
+    """Makes a file one that the system refuses to read."""
+    file.unlink()
+    file.symlink_to(file.name)
+
+
+@pytest.mark.parametrize("refused", ["shared.pt", "worker-0.pt"])
+def test_trial_whose_latest_state_the_disk_refuses_resumes_from_the_one_before(tmp_path, refused):
+    list(trial_of(plan_of(tmp_path, images=16)).evaluations())
+    unreadable(tmp_path / "state-00000016" / refused)
+    assert checkpoint.latest(tmp_path).name == "state-00000008"
+
+    unreadable(tmp_path / "state-00000008" / refused)
+    with pytest.raises(OSError, match="symbolic links"):
+        checkpoint.latest(tmp_path)
+
+
+def refuse_the_latest_state(monkeypatch, error):
+    read_bytes = Location.read_bytes
+
+    def read(path, *limit):
+        if "state-00000016" in str(path):
+            raise error
+        return read_bytes(path, *limit)
+
+    monkeypatch.setattr(Location, "read_bytes", read)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_commit_file_that_the_disk_refuses_costs_one_state(tmp_path, monkeypatch, number):
+    list(trial_of(plan_of(tmp_path, images=16)).evaluations())
+    refuse_the_latest_state(monkeypatch, OSError(number, "refused"))
+
+    assert checkpoint.latest(tmp_path).name == "state-00000008"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ESTALE, "stale"), StorageError("no answer")])
+def test_disk_or_store_that_is_gone_is_no_fault_of_a_state(tmp_path, monkeypatch, error):
+    list(trial_of(plan_of(tmp_path, images=16)).evaluations())
+    refuse_the_latest_state(monkeypatch, error)
+
+    with pytest.raises(type(error)):
+        checkpoint.latest(tmp_path)
+
+
+def test_trial_whose_folder_was_renamed_stops_and_makes_no_second_one(tmp_path):
+    """As after the output was renamed, or its disk unmounted."""
+    output = tmp_path / "output"
+    plan = plan_of(output / "trials" / "00000")
+    evaluations = trial_of(plan).evaluations()
+    next(evaluations)
+    output.rename(tmp_path / "renamed")
+
+    with pytest.raises(FileNotFoundError, match="output/trials/00000"):
+        next(evaluations)
+    with pytest.raises(FileNotFoundError, match="output/trials/00000"):
+        list(trial_of(plan).evaluations())
+    assert not output.exists()
+
+
 def test_state_of_another_trial_is_not_used(tmp_path):
     """The record of a trial was lost, and another trial got its number."""
     next(trial_of(plan_of(tmp_path)).evaluations())
@@ -121,7 +180,7 @@ def test_full_disk_is_an_error_of_the_disk(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     @contextlib.contextmanager
-    def open_full(location):
+    def open_full(location, **settings):
         yield Full()
 
     monkeypatch.setattr(Location, "open_output", open_full)
@@ -174,9 +233,7 @@ def test_nan_loss_ends_the_trial_and_keeps_the_last_state(tmp_path, architecture
 def test_evaluation_does_not_change_the_random_state(tmp_path):
     plan = plan_of(tmp_path / "one", images=16, evaluate_every=16)
     rare = results(trial_of(plan).evaluations())
-    often = results(
-        trial_of(dataclasses.replace(plan, folder=tmp_path / "two", evaluate_every=8)).evaluations()
-    )
+    often = results(trial_of(plan_of(tmp_path / "two", images=16, evaluate_every=8)).evaluations())
 
     assert rare[-1][:2] == often[-1][:2]
 

@@ -47,7 +47,7 @@ def test_no_more_trials_run_than_there_are_slots(tmp_path):
 
 
 def test_new_trial_that_cannot_be_written_stops_the_search(tmp_path, monkeypatch):
-    def full(location):
+    def full(location, **settings):
         raise OSError(errno.ENOSPC, "No space left on device", str(location))
 
     record, stopper = record_of(tmp_path, trials=3), SearchStopper("the same command")

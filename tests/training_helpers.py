@@ -10,6 +10,7 @@ from thermal_search.distributed.worker_group import WorkerGroup
 from thermal_search.evaluation.evaluator import Evaluator
 from thermal_search.metrics import Extractor, Statistics
 from thermal_search.pair_alignment import PairAlignment
+from thermal_search.storage import Location
 from thermal_search.training.trial import Trial, TrialPlan
 
 CPU = torch.device("cpu")
@@ -69,6 +70,7 @@ def trial_of(plan, group=None, rank=0, workers=1):
 
 
 def plan_of(folder, architecture="pix2pix", **changes):
+    Location.of(folder).make_folder()  # as the record of a search does
     parameters = TINY[architecture] | changes.pop("parameters", {})
     settings = {"images": 24, "evaluate_every": 8, "precision": "fp32", "seed": 3} | changes
     return TrialPlan(

@@ -20,13 +20,17 @@ def remove_unfinished(paths: Iterable[Path]) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Generator[BinaryIO]:
+def replacing(path: Path, *, make_folder: bool = True) -> Generator[BinaryIO]:
     """A new file to write, which replaces the one at `path` when the block ends without an error.
 
     Its name cannot be guessed, and it is created exclusively: neither a file nor a link that is
     already there is ever written to. A link at `path` is replaced, not followed.
+
+    Args:
+        make_folder: whether to make the file's folder. Else FileNotFoundError if there is none.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if make_folder:
+        path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".unfinished-{secrets.token_hex(8)}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(unfinished, flags, 0o666)

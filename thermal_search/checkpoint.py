@@ -10,6 +10,7 @@ are kept, and those that other trials may continue from. Everything is tensors a
 that loading never runs code.
 """
 
+import errno
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ from thermal_search.documents import Section
 from thermal_search.errors import SearchError, StorageError
 from thermal_search.images import Temperatures
 from thermal_search.pair_alignment import PairAlignment
-from thermal_search.storage import Location
+from thermal_search.storage import Location, describe_fault
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ COMMIT = "commit.json"
 STATE = "state-"
 KEPT_STATES = 2
 """A disk may damage the latest state."""
+
+OF_THE_WHOLE_DISK = {errno.ENOSPC, errno.ESTALE}
+"""Errors that say nothing about the file that was read."""
 
 MAX_DESCRIPTION = 2**20
 """Bytes of the JSON that describes a generator or a state."""
@@ -95,11 +99,12 @@ class _Writer:
 
 
 def save(state: State, path: Location) -> None:
-    """Writes one file so that a reader sees the old content or the new, never a part.
+    """Writes one file, in a folder that exists, so that a reader sees the old content or the new,
+    never a part.
 
     Raises OSError or StorageError if the disk or the store refuses.
     """
-    with path.open_output() as file:
+    with path.open_output(make_folder=False) as file:
         writer = _Writer(file)
         try:
             torch.save(state, writer)  # pyright: ignore[reportArgumentType] - all it calls is here
@@ -137,7 +142,7 @@ def pending(trial: Location, images: int) -> Location:
 def commit(folder: Location, names: list[str], also: Iterable[int] = ()) -> None:
     """Makes a written state the latest; keeps the one before and those after `also` images, and
     removes all others. For one worker to call."""
-    (folder / COMMIT).write_text(json.dumps(names))
+    (folder / COMMIT).write_text(json.dumps(names), make_folder=False)
     kept = {folder, *_committed(folder.parent)[:KEPT_STATES]}
     kept |= {pending(folder.parent, images) for images in also}
     for other in folder.parent.list():
@@ -160,15 +165,29 @@ def is_kept(trial: Location, images: int) -> bool:
 def latest(trial: Location | Path) -> Location | None:
     """The folder of a trial's newest state that can be read, or None.
 
-    A damaged state is logged and passed over. Raises OSError or StorageError if the disk or the
-    store refuses.
+    A state that is damaged, or the only one that the disk refuses, is logged and passed over.
+
+    Raises OSError or StorageError if the disk or the store refuses.
     """
-    return next(filter(_can_be_read, _committed(Location.of(trial))), None)
+    refused: OSError | None = None
+    for folder in _committed(Location.of(trial)):
+        try:
+            if _can_be_read(folder):
+                return folder
+        except OSError as error:
+            if error.errno in OF_THE_WHOLE_DISK:
+                raise
+            reason = describe_fault(error)
+            log.warning("%s cannot be read (%s): the state before it is used.", folder, reason)
+            refused = refused or error
+    if refused:
+        raise refused
+    return None
 
 
 def state_after(trial: Location, images: int) -> Location | None:
     """The folder of a trial's state after so many images, or None if there is none that can be
-    read. Raises as `latest` does."""
+    read. Raises OSError or StorageError if the disk or the store refuses."""
     folder = pending(trial, images)
     return folder if is_kept(trial, images) and _can_be_read(folder) else None
 

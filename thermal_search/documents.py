@@ -78,15 +78,16 @@ class Document(Section):
             except (FileNotFoundError, cls.ERROR):
                 raise error from None
 
-    def write(self, path: Location) -> None:
-        """Writes the file so that a reader sees the old content or the new, never a part."""
-        path.write_text(self._text())
+    def write(self, path: Location, *, make_folder: bool = True) -> None:
+        """Writes the file so that a reader sees the old content or the new, never a part.
+        `make_folder`: as for `Location.open_output`."""
+        path.write_text(self._text(), make_folder=make_folder)
 
-    def write_with_backup(self, path: Location) -> None:
+    def write_with_backup(self, path: Location, *, make_folder: bool = True) -> None:
         """Writes the file twice: a disk that fails, or a person, may damage one of them."""
         text = self._text()
-        path.write_text(text)
-        backup_of(path).write_text(text)
+        path.write_text(text, make_folder=make_folder)
+        backup_of(path).write_text(text, make_folder=make_folder)
 
     def _text(self) -> str:
         return self.model_dump_json(indent=2) + "\n"

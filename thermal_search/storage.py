@@ -181,6 +181,12 @@ class Location:
         elif "allow_bucket_creation=true" in self.options:
             self._call(lambda store: store.create_dir(self.path.split("/")[0]))
 
+    def make_subfolder(self) -> None:
+        """Makes a folder in one that exists; FileNotFoundError if that is gone. Nothing to do in a
+        bucket."""
+        if local := self.local:
+            local.mkdir(exist_ok=True)
+
     def delete(self) -> None:
         """Removes a file, or a folder with its content, if it exists."""
         if local := self.local:
@@ -215,13 +221,14 @@ class Location:
     def read_text(self) -> str:
         return self.read_bytes().decode()
 
-    def write_bytes(self, content: bytes) -> None:
-        """A reader sees the old file or the new one, never a part of it."""
-        with self.open_output() as file:
+    def write_bytes(self, content: bytes, *, make_folder: bool = True) -> None:
+        """A reader sees the old file or the new one, never a part of it. `make_folder`: as for
+        `open_output`."""
+        with self.open_output(make_folder=make_folder) as file:
             file.write(content)
 
-    def write_text(self, text: str) -> None:
-        self.write_bytes(text.encode())
+    def write_text(self, text: str, *, make_folder: bool = True) -> None:
+        self.write_bytes(text.encode(), make_folder=make_folder)
 
     @contextlib.contextmanager
     def open_input(self) -> Generator[BinaryIO]:
@@ -235,15 +242,19 @@ class Location:
             yield downloaded
 
     @contextlib.contextmanager
-    def open_output(self) -> Generator[BinaryIO]:
+    def open_output(self, *, make_folder: bool = True) -> Generator[BinaryIO]:
         """A file to write, which replaces the old one when the block ends without an error.
+
+        Args:
+            make_folder: whether to make the file's folder on a disk. Else FileNotFoundError if it
+                is gone.
 
         For a bucket it is written to a temporary file first: pyarrow's streams cannot be aborted,
         and would publish a part of the file if the block failed. The upload can also be repeated.
         """
         if local := self.local:
             try:
-                with replacing(local) as file:
+                with replacing(local, make_folder=make_folder) as file:
                     yield file
                     file.flush()
                     os.fsync(file.fileno())

@@ -249,7 +249,7 @@ class Evaluator:
             generated[rows].expand(-1, 3, -1, -1),
         )
         images = torch.stack(columns, dim=1).flatten(0, 1).float() / 255
-        with path.open_output() as file:
+        with path.open_output(make_folder=False) as file:
             grid = make_grid(images, nrow=3, padding=2, pad_value=1.0)
             save_image(grid, file, format="png")
 

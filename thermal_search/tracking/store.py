@@ -73,6 +73,9 @@ def prepare_database(output: Location, warn: Callable[[str], None]) -> None:
     """Makes a search's own SQLite file usable where it is now: after the search was moved or
     copied, the images are found in the new place. A damaged file is set aside, because the record
     of the search holds all that is logged. Nothing to do if the runs are on a server.
+
+    Raises SearchError if the file cannot be used for now: locked, read-only, or on a disk that
+    refuses.
     """
     database = None if tracking_server() or output.local is None else _database(output)
     if database is None or not database.exists():
@@ -82,6 +85,11 @@ def prepare_database(output: Location, warn: Callable[[str], None]) -> None:
             _check(connection)
             _follow_move(connection, artifacts_of(output))
     except sqlite3.DatabaseError as error:
+        if not _is_damage(error):
+            raise SearchError(
+                f"{database} cannot be used ({error}): end the program that holds it, or fix its "
+                "disk or permissions, and try again."
+            ) from None
         aside = database.with_name(f"{database.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
         database.rename(aside)
         warn(f"{database} is damaged ({error}): it is now {aside.name}, and a new one is written.")
@@ -91,6 +99,13 @@ def _check(connection: sqlite3.Connection) -> None:
     (answer,) = connection.execute("pragma quick_check(1)").fetchone()
     if answer != "ok":
         raise sqlite3.DatabaseError(answer)
+
+
+def _is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file itself is at fault. A lock and a disk that refuses are errors as well."""
+    # Without a code: of the check above, or of Python, for text that is none.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def _follow_move(connection: sqlite3.Connection, artifacts: str) -> None:

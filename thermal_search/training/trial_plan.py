@@ -115,7 +115,8 @@ class TrialPlan:
     """Fields of the architecture's Config; the others have their defaults."""
 
     folder: Location
-    """For its checkpoints and image grids; every worker can write to it."""
+    """For its checkpoints and image grids; every worker can write to it. On a disk it exists: a
+    worker that made it would write to the place of a disk that is no longer mounted."""
 
     images: int
     """The full budget, in images shown by all workers together."""

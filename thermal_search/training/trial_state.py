@@ -34,6 +34,7 @@ def save_state(trial: "Trial") -> None:
     """Saves a trial's state, and its generator to be exported. For all workers to call."""
     plan, group, progress = trial.plan, trial.group, trial.progress
     folder = checkpoint.pending(plan.folder, progress.images)
+    folder.make_subfolder()
     network = trial.translator.state_dict()
     parameters = {name for name, _ in trial.translator.named_parameters()}
     buffers = {name: value for name, value in network.items() if name not in parameters}

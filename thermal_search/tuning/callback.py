@@ -1,7 +1,6 @@
 """What Ray Tune reports, passed on: to the record, to MLflow, and to the screen."""
 
 import contextlib
-import shlex
 import time
 from collections.abc import Callable, Container, Mapping, MutableMapping
 from pathlib import Path
@@ -33,7 +32,6 @@ from thermal_search.tuning.logged_metrics import (
 )
 from thermal_search.tuning.pareto_plot import draw_pareto_front
 from thermal_search.tuning.plan import FILE as PLAN
-from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.progress import Progress
 from thermal_search.tuning.ranking_text import compare_trial
 from thermal_search.tuning.record import SearchRecord
@@ -48,18 +46,14 @@ from thermal_search.tuning.summary import OUT_OF_TIME, UNFINISHED, Status, Trial
 from thermal_search.tuning.time_left import Estimate
 
 TIMEOUT_S = 120.0
-"""How long the end of a search waits for an MLflow server that is unreachable."""
+"""How long the end of a search waits for an MLflow server that is unreachable, and for a storage of
+Optuna that does not answer."""
 
 DESCRIPTION_INTERVAL_S = 30.0
 """Least time between two descriptions of a search that runs: each ranks all trials."""
 
 STOP_TIMEOUT_S = 10.0
 """The same if the search is stopped: what it misses is logged when the search resumes."""
-
-
-def resume_command(plan: SearchPlan) -> str:
-    """The command that continues a search."""
-    return f"thermal-search search --output {shlex.quote(str(plan.output))} --resume"
 
 
 class SearchCallback(tune.Callback):
@@ -271,10 +265,10 @@ class SearchCallback(tune.Callback):
             self.progress.warn(
                 f"MLflow has been unreachable for {timeout_s:.0f} s: the last {left} entries are "
                 "not logged. Nothing else is lost. When the server is back, run "
-                f"{resume_command(self.plan)} to log them."
+                f"{self.stopper.resume_command} to log them."
             )
         if self.study:
-            self.study.close()
+            self.study.close(timeout_s)
         self.progress.close()
 
     def _log_best(self, best: TrialRecord) -> None:
@@ -293,7 +287,8 @@ class SearchCallback(tune.Callback):
         for trial in self.record.ranking():
             tags = {"on_pareto_front": str(trial.id in pareto_front).lower()}
             self._log(lambda id=trial.id, tags=tags: self.logger.set_tags(id, tags))
-        draw_pareto_front(self.record)
+        with self.stopper.on_storage_faults():
+            draw_pareto_front(self.record)
 
     def _describe(self) -> None:
         self.next_description = time.monotonic() + DESCRIPTION_INTERVAL_S

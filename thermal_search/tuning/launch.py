@@ -24,7 +24,14 @@ def launch(
         default_address: the Ray cluster to join if neither `launch` nor RAY_ADDRESS names one.
     """
     plan, address, wait = _prepared(settings, launch, default_address)
-    return search(plan, address=address, resume=launch.resume, storage=launch.storage, wait=wait)
+    return search(
+        plan,
+        address=address,
+        resume=launch.resume,
+        storage=launch.storage,
+        wait=wait,
+        architecture_files=settings.architecture_file,
+    )
 
 
 def try_out(

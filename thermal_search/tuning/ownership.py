@@ -45,7 +45,8 @@ class Claim(Document):
     version: Literal[1] = 1
     host: str
     boot: str
-    """Identifies the host's current run: process ids begin anew after a reboot."""
+    """Identifies the host's current run: process ids begin anew after a reboot. Empty if the system
+    does not tell, so that only its age says whether the claim counts."""
 
     process: Annotated[int, Field(ge=1, lt=2**31)]
     began: Seconds
@@ -63,7 +64,7 @@ class Claim(Document):
 
     @property
     def is_live(self) -> bool:
-        if self.boot == _boot() and not _is_running(self.process):
+        if self.boot and self.boot == _boot() and not _is_running(self.process):
             return False
         return time.time() - self.renewed < STALE_S
 
@@ -89,7 +90,8 @@ def own(output: Location, report_loss: Callable[[str], None]) -> Generator[None]
                         f"another process has taken over {output}" if taken else gone(output)
                     )
                     return
-                claim.model_copy(update={"renewed": time.time()}).write(file)
+                renewed = claim.model_copy(update={"renewed": time.time()})
+                renewed.write(file, make_folder=False)
 
     thread = threading.Thread(target=renew, name="owner", daemon=True)
     thread.start()

@@ -30,6 +30,6 @@ def draw_pareto_front(record: SearchRecord) -> Location | None:
     axes.set(xlabel=f"{across} (lower is better)", ylabel=f"{up} (lower is better)")
     axes.legend()
     path = record.output / FILE
-    with path.open_output() as file:
+    with path.open_output(make_folder=False) as file:
         figure.savefig(file, dpi=120, format="png")
     return path

@@ -12,7 +12,7 @@ from.
 import contextlib
 import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from thermal_search.checkpoint import GENERATOR
@@ -134,8 +134,8 @@ class SearchRecord(TrialObjectives):
         if self.is_summary_current:
             return
         began = time.monotonic()
-        self._require_output()
-        self.summary.write(self.output / FILE)
+        with self._in_output():
+            self.summary.write(self.output / FILE, make_folder=False)
         self.is_summary_current = True
         ended = time.monotonic()
         self.next_summary = ended + max(SUMMARY_INTERVAL_S, (ended - began) / SUMMARY_SHARE)
@@ -306,7 +306,8 @@ class SearchRecord(TrialObjectives):
 
     def save_time(self, time: TimeFile) -> None:
         self.time = time
-        time.write_with_backup(self.output / TIME_FILE)
+        with self._in_output():
+            time.write_with_backup(self.output / TIME_FILE, make_folder=False)
 
     def end(self, id: str, status: Status, reason: str) -> None:
         trial = self[id]
@@ -322,16 +323,27 @@ class SearchRecord(TrialObjectives):
 
     def _save(self, trial: TrialRecord) -> None:
         self.is_summary_current = False
-        self._require_output()
         file = RetrainingFile(trial=trial) if isinstance(trial, RetrainingRecord) else None
+        folder = self.folder(trial)
+        with self._in_output():
+            folder.parent.make_subfolder()
+            folder.make_subfolder()
+            (file or TrialFile(trial=trial)).write_with_backup(
+                folder / TRIAL_FILE, make_folder=False
+            )
+
+    @contextlib.contextmanager
+    def _in_output(self) -> Generator[None]:
+        """A context of writes to the output folder. OSError if that is gone: renamed, or its disk
+        unmounted, and none of them may make another one in its place."""
+        self._require_output()
         try:
-            (file or TrialFile(trial=trial)).write_with_backup(self.folder(trial) / TRIAL_FILE)
+            yield
         except FileNotFoundError:
-            self._require_output()  # it may have gone meanwhile
+            self._require_output()
             raise
 
     def _require_output(self) -> None:
-        """OSError if the output folder is gone, in whose place a write would make another one."""
         plan = self.output / PLAN_FILE
         if self.output.local and not plan.exists() and not backup_of(plan).exists():
             raise OSError(errno.ENOENT, gone(self.output))
@@ -342,7 +354,8 @@ class SearchRecord(TrialObjectives):
         if (baselines, test_baselines) != (self.baselines, self.test_baselines):
             self.baselines, self.test_baselines = baselines, test_baselines
             file = BaselinesFile(validation=baselines, test=test_baselines)
-            file.write_with_backup(self.output / BASELINES_FILE)
+            with self._in_output():
+                file.write_with_backup(self.output / BASELINES_FILE, make_folder=False)
 
     def _beats_inverted_grey(self, trial: TrialRecord) -> bool | None:
         if TRIVIAL_BASELINE not in self.baselines:

@@ -4,7 +4,9 @@ import logging
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -23,12 +25,12 @@ from thermal_search.storage import Location
 from thermal_search.tracking.store import require_store
 from thermal_search.training.trial_plan import TrialPlan
 from thermal_search.tuning import nodes
-from thermal_search.tuning.callback import SearchCallback, resume_command
-from thermal_search.tuning.learned import FILE as LEARNED_FILE
+from thermal_search.tuning.beginning import holds_search, require_new, write_plan
+from thermal_search.tuning.callback import SearchCallback
 from thermal_search.tuning.learned import learn
 from thermal_search.tuning.nodes import NodeWait
 from thermal_search.tuning.ownership import own, require_free
-from thermal_search.tuning.pace import CALIBRATION_FILE, Pace, calibration_of
+from thermal_search.tuning.pace import Pace, calibration_of
 from thermal_search.tuning.placement import place_alone
 from thermal_search.tuning.plan import SearchPlan
 from thermal_search.tuning.protocol import protocol_of, require_same_protocol
@@ -47,7 +49,7 @@ from thermal_search.tuning.starting_point import (
     require_same_start,
     starting_point,
 )
-from thermal_search.tuning.stopping import SearchStopper
+from thermal_search.tuning.stopping import SearchStopper, resume_command
 from thermal_search.tuning.time_left import TrialTimes
 from thermal_search.tuning.trial_source import (
     TrialSource,
@@ -76,12 +78,14 @@ def search(
     resume: bool = False,
     storage: str | None = None,
     wait: NodeWait = NodeWait(),  # noqa: B008 - immutable
+    architecture_files: Sequence[Path] = (),
 ) -> SearchRecord:
     """Runs a search to its end, or the rest of one, and returns its record.
 
     Args:
         storage: where Optuna keeps the study that others may open, as a URL; by default a journal
             in the output folder.
+        architecture_files: those that were named, for the command that continues the search.
 
     Raises SearchError, DatasetError or WeightsUnavailable before anything starts.
     """
@@ -105,7 +109,10 @@ def search(
         plan = plan.replace(learned_digest=learned.digest)
     was_connected = ray.is_initialized()
     nodes.join(address)
-    stopper = SearchStopper(resume_command(plan))
+    command = resume_command(
+        plan.output, address=address, storage=storage, architecture_files=architecture_files
+    )
+    stopper = SearchStopper(command, can_resume=resume)
     try:
         silence_libraries()
         say = Console(highlight=False, soft_wrap=True).print
@@ -131,11 +138,10 @@ def search(
             if start:
                 print(describe_start(plan, start, manifest.size), flush=True)
             with stopper.on_storage_faults(), own(plan.output, stopper.report_fault):
-                if learned:
-                    learned.write_with_backup(plan.output / LEARNED_FILE)
-                if calibration:
-                    calibration.write_with_backup(plan.output / CALIBRATION_FILE)
-                plan.save()
+                try:
+                    write_plan(plan, resume=resume, learned=learned, calibration=calibration)
+                finally:
+                    stopper.can_resume = holds_search(plan.output)
                 _remove_unfinished(plan.output)
                 # Of an earlier run, or of the search that this one is a copy of: its placement
                 # groups are not ours.
@@ -197,11 +203,8 @@ def _check_output(plan: SearchPlan, manifest: Manifest, resume: bool) -> None:
                 f"{plan.data} is not the dataset this search began with, so its trials would not "
                 "compare: pass the same --data, or start a new search."
             )
-    elif plan.output.list():
-        raise SearchError(
-            f"{plan.output} must be empty, but is not: pass --resume to resume the search in it, "
-            "or another --output."
-        )
+    else:
+        require_new(plan.output)
 
 
 def _load_and_run(
@@ -343,6 +346,9 @@ def slot_trainable(
             start_from=recorded_start(plan),
         ),
     )
+    # Not by the slots, of which one may start when the output folder is gone.
+    slot.storage.make_subfolder()
+    slot.placement_groups.make_subfolder()
     return tune.with_resources(tune.with_parameters(Slot, slot=slot), SLOT_RESOURCES)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import search_spaces
 from thermal_search.errors import SearchError, SettingsError
-from thermal_search.metrics import is_file
+from thermal_search.metrics import is_file, metric_name
 from thermal_search.tuning.budgets import EVALUATIONS_PER_TRIAL
 from thermal_search.tuning.first_settings import read_first
 from thermal_search.tuning.objective import PARETO
@@ -92,6 +92,8 @@ def resume_plan(before: SearchPlan, settings: SearchSettings) -> SearchPlan:
     for name, now in passed.items():
         was = getattr(before, name)
         if name in GROWING and _includes(now, was):
+            continue
+        if name == "features" and _is_same_encoder(was, now):
             continue
         if name not in CHANGEABLE and was != now:
             flag = name.replace("_", "-")
@@ -186,6 +188,12 @@ def _text(value: Any) -> str:
     if value is None:
         return "not given"
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _is_same_encoder(before: str, now: str) -> bool:
+    """Whether features are an encoder's file that may have moved. The protocol knows its content,
+    and the keys of all metrics have its name."""
+    return is_file(before) and is_file(now) and metric_name(before) == metric_name(now)
 
 
 def _includes(now: Any, before: Any) -> bool:

@@ -5,17 +5,19 @@ own (see `trial_study`).
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
+import numpy as np
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import LOCK_FILE_SUFFIX
 from optuna.study import StudyDirection
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from thermal_search.errors import SearchError
 from thermal_search.storage import Location
@@ -43,32 +45,51 @@ class SharedStudy:
         self.record, self.storage, self.warn = record, storage, warn
         self.space = record.plan.search_space()
         self.has_failed = False
-        self.thread = ThreadPoolExecutor(1, "shared_study")
-        self.thread.submit(self._try, self._open)
+        self.written: dict[str, int] = {}
+        """Optuna's id of each trial; of one that was written anew, that of the latest."""
+
+        self.entries: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.entries.put(self._open)
+        # A daemon: a storage that never answers must not keep a finished search from ending.
+        self.thread = threading.Thread(target=self._write_all, name="shared_study", daemon=True)
+        self.thread.start()
         for trial in record.trials.values():
             self.update(trial)
 
     def update(self, trial: TrialRecord) -> None:
         """Writes a trial as it is now."""
-        copy = trial.model_copy(update={"history": [*trial.history]})
-        self.thread.submit(self._try, lambda: self._write(copy))
-
-    def close(self) -> None:
-        """Waits until everything is written, or the storage has failed."""
-        self.thread.shutdown()
-
-    def _try(self, entry: Callable[[], None]) -> None:
         if self.has_failed:
             return
-        try:
-            entry()
-        except Exception as error:  # each kind of storage has errors of its own
+        copy = trial.model_copy(update={"history": [*trial.history]})
+        self.entries.put(lambda: self._write(copy))
+
+    def close(self, timeout_s: float) -> None:
+        """Waits until everything is written or the storage has failed, at most `timeout_s`
+        seconds."""
+        self.entries.put(None)
+        self.thread.join(timeout_s)
+        if self.thread.is_alive():
             self.has_failed = True
-            reason = without_password(" ".join(str(error).split()))[:200]
             self.warn(
-                f"The study for Optuna cannot be written ({type(error).__name__}: {reason}). The "
-                "search continues without it, and writes it again when it resumes."
+                f"The study for Optuna lacks the latest changes, because its storage did not take "
+                f"them within {timeout_s:.0f} s. It is written again when the search resumes."
             )
+
+    def _write_all(self) -> None:
+        while (entry := self.entries.get()) and not self.has_failed:
+            try:
+                entry()
+            except Exception as error:  # each kind of storage has errors of its own
+                if not self.has_failed:
+                    self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.has_failed = True
+        reason = without_password(" ".join(str(error).split()))[:200]
+        self.warn(
+            f"The study for Optuna cannot be written ({type(error).__name__}: {reason}). The "
+            "search continues without it, and writes it again when it resumes."
+        )
 
     def _open(self) -> None:
         plan, axes = self.record.plan, self.record.objective.axes
@@ -81,13 +102,15 @@ class SharedStudy:
         study.set_metric_names([str(axis) for axis in axes])
         study.set_user_attr("output", plan.output.name)
         self.study_id = self.storage.get_study_id_from_name(study.study_name)
+        for trial in self.storage.get_all_trials(self.study_id, deepcopy=False):
+            if id := trial.user_attrs.get("id"):
+                self.written[id] = trial._trial_id  # pyright: ignore[reportPrivateUsage]
 
     def _write(self, trial: TrialRecord) -> None:
         storage = self.storage
-        for number in range(storage.get_n_trials(self.study_id), trial.number + 1):
-            new = self._begun(trial) if number == trial.number else None
-            storage.create_new_trial(self.study_id, new or create_trial(state=TrialState.FAIL))
-        id = storage.get_trial_id_from_study_id_trial_number(self.study_id, trial.number)
+        id = self.written.get(trial.id)
+        if id is None or self._has_changed(storage.get_trial(id), trial):
+            id = self.written[trial.id] = self._add(trial)
         frozen = storage.get_trial(id)
         if frozen.state.is_finished():
             return
@@ -96,32 +119,45 @@ class SharedStudy:
             if len(values) == 1:  # Optuna has no intermediate values of two objectives
                 images = trial.history[count - 1].images
                 storage.set_trial_intermediate_value(id, images, values[0])
-        match STATES[trial.status]:
-            case TrialState.RUNNING:
-                pass
-            case TrialState.PRUNED:
-                storage.set_trial_state_values(
-                    id, TrialState.PRUNED, self.record.objective_values(trial)
-                )
-            case _ if trial.status == "completed":
-                storage.set_trial_state_values(
-                    id, TrialState.COMPLETE, self.record.objective_values(trial)
-                )
-            case _:
-                storage.set_trial_user_attr(id, "reason", trial.reason)
-                storage.set_trial_state_values(id, TrialState.FAIL)
+        state, values = self._end_of(trial)
+        if state is TrialState.FAIL:
+            storage.set_trial_user_attr(id, "reason", trial.reason)
+        if state.is_finished():
+            storage.set_trial_state_values(id, state, values)
 
-    def _begun(self, trial: TrialRecord) -> optuna.trial.FrozenTrial | None:
+    def _end_of(self, trial: TrialRecord) -> tuple[TrialState, list[float] | None]:
+        """The state of a trial as Optuna's users see it, and its values if it has any."""
+        state = STATES[trial.status]
+        if state is TrialState.RUNNING:
+            return state, None
+        if state is TrialState.COMPLETE and trial.status != "completed":
+            return TrialState.FAIL, None
+        return state, self.record.objective_values(trial)
+
+    def _has_changed(self, frozen: FrozenTrial, trial: TrialRecord) -> bool:
+        """Whether a trial went on after it had ended, as with more --hours: Optuna changes no
+        trial that has ended."""
+        if not frozen.state.is_finished():
+            return False
+        state, values = self._end_of(trial)
+        return state is not frozen.state or (
+            values is not None and not np.allclose(values, frozen.values, rtol=1e-9, atol=0)
+        )
+
+    def _add(self, trial: TrialRecord) -> int:
+        """Adds a trial, with the number that it has in the search unless it was added before."""
+        storage = self.storage
+        while storage.get_n_trials(self.study_id) < trial.number:
+            storage.create_new_trial(self.study_id, create_trial(state=TrialState.FAIL))
         point = self.space.flatten(TrialConfig(trial.architecture, trial.proposed))
-        if not point:
-            return None
-        parameters, distributions = point
-        return create_trial(
-            state=TrialState.RUNNING,
+        parameters, distributions = point or ({}, {})
+        new = create_trial(
+            state=TrialState.RUNNING if point else TrialState.FAIL,
             params=parameters,
             distributions=distributions,
             user_attrs={"id": trial.id},
         )
+        return storage.create_new_trial(self.study_id, new)
 
 
 def study_name(record: SearchRecord) -> str:
@@ -133,8 +169,8 @@ def open_storage(output: Location, url: str | None) -> BaseStorage | None:
     """Optuna's storage at `url`, by default a journal in the output folder; None without `url` if
     the output is in a bucket, which cannot hold a journal.
 
-    A damaged journal is set aside. Raises SearchError if the storage at `url` cannot be used, and
-    OSError if the disk refuses.
+    A damaged journal is set aside: without `url`, it is for the owner of the folder to call. Raises
+    SearchError if the storage at `url` cannot be used, and OSError if the disk refuses.
     """
     if url:
         try:

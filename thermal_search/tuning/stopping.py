@@ -1,25 +1,58 @@
 """How a search ends before its last trial: by a signal, or by a fault of a machine."""
 
 import contextlib
+import re
+import shlex
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ray.tune import Stopper
 
 from thermal_search.errors import SearchInterrupted, SearchStopped, StorageError
-from thermal_search.storage import describe_fault
+from thermal_search.storage import Location, describe_fault
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PASSWORD = "PASSWORD"
+"""What a printed command has where it needs a password."""
+
+
+def resume_command(
+    output: Location,
+    *,
+    address: str = "local",
+    storage: str | None = None,
+    architecture_files: Sequence[Path] = (),
+) -> str:
+    """The command that continues a search. Its settings are in its plan, where it runs is not.
+
+    Args:
+        storage: of Optuna's study, a URL whose password is left out.
+    """
+    words = ["thermal-search", "search", "--output", str(output), "--resume"]
+    words += ["--address", address] if address != "local" else []
+    words += ["--storage", _without_password(storage)] if storage else []
+    for file in architecture_files:
+        words += ["--architecture-file", str(file)]
+    return shlex.join(words)
+
+
+def _without_password(url: str) -> str:
+    url = re.sub(r"(//[^/\s:@]*):[^/\s]*@", rf"\1:{PASSWORD}@", url)
+    return re.sub(r"(?i)(password=)[^&\s]*", rf"\1{PASSWORD}", url)
 
 
 class SearchStopper(Stopper):
     """Tells Ray Tune to stop the search, once there is a reason. The first reason counts."""
 
-    def __init__(self, resume_command: str) -> None:
+    def __init__(self, resume_command: str, *, can_resume: bool = True) -> None:
         self.resume_command = resume_command
+        self.can_resume = can_resume
+        """Whether there is a plan to resume from. Before, the search begins again."""
+
         self.signal: signal.Signals | None = None
         self.fault: str | None = None
         self.is_running = False
@@ -106,12 +139,17 @@ class SearchStopper(Stopper):
     def raise_reason(self) -> None:
         """Raises SearchInterrupted or SearchStopped if the search is to stop."""
         if self.signal:
+            name = self.signal.name
             raise SearchInterrupted(
-                f"Stopped by {self.signal.name}; {self.resume_command} continues the search.",
+                f"Stopped by {name}; {self.resume_command} continues the search."
+                if self.can_resume
+                else f"Stopped by {name} before the search began: the same command begins it.",
                 self.signal,
             )
         if self.fault:
+            stopped = f"The search has stopped, because {self.fault}"
             raise SearchStopped(
-                f"The search has stopped, because {self.fault}: remove the cause, then continue "
-                f"with {self.resume_command}."
+                f"{stopped}: remove the cause, then continue with {self.resume_command}."
+                if self.can_resume
+                else f"{stopped}: remove the cause, then begin it with the same command."
             )

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 Strategy = Literal["PACK", "STRICT_PACK", "SPREAD"]
 Backend = Literal["nccl", "gloo"]
 
+PLACEMENT_GROUPS = "placement-groups"
+"""The folder for the ids of the placement groups of all worker groups, in that of Ray Train."""
+
 
 @dataclass(frozen=True)
 class SlotPlacement:
@@ -93,6 +96,11 @@ class SlotConfig:
     trial_template: TrialPlan
     """The plan of every trial but for its id, architecture, parameters, budget and, of a
     retraining, seed. Its folder is the one that holds the trials' folders."""
+
+    @property
+    def placement_groups(self) -> Location:
+        """The folder of the ids by which a slot frees what a killed one had reserved."""
+        return self.storage / PLACEMENT_GROUPS
 
 
 @dataclass(frozen=True)

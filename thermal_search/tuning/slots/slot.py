@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from thermal_search.distributed.rendezvous import Rendezvous
 from thermal_search.storage import Location
-from thermal_search.tuning.slots.config import SlotConfig, WorkerConfig
+from thermal_search.tuning.slots.config import PLACEMENT_GROUPS, SlotConfig, WorkerConfig
 from thermal_search.tuning.slots.mailbox import NAME_PREFIX, Mailbox
 from thermal_search.tuning.slots.messages import (
     REPORT,
@@ -37,9 +37,6 @@ from thermal_search.tuning.slots.messages import (
 
 WORKER_CONFIG = "worker"
 """The key of the WorkerConfig in the configuration of Ray Train's training function."""
-
-PLACEMENT_GROUPS = "placement-groups"
-"""The folder for the ids of the placement groups of all worker groups, in that of Ray Train."""
 
 WORKER_DEATHS_PER_SLOT = 100
 """How often a slot's group may restart in all. Finite: the mailbox fails a trial that keeps losing
@@ -60,10 +57,12 @@ class Slot(tune.Trainable):
         self, config: dict[str, Any], *, slot: SlotConfig
     ) -> None:
         self.slot_config = slot
-        self.placement_groups = slot.storage / PLACEMENT_GROUPS
+        self.placement_groups = slot.placement_groups
         # A new name each time: Ray Train would resume a slot of the same name.
         self.name = f"slot-{self.trial_id}-{time.time_ns()}"
         self._remove_stale_placement_group()
+        # Before Ray Train, which would make an output folder that is gone.
+        self._record_name()
         # On the same node as this slot, so that the loss of a third node cannot take it away.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.mailbox: Any = Mailbox.options(
@@ -145,10 +144,15 @@ class Slot(tune.Trainable):
 
     def _replace(self, trial: TrialConfig) -> None:
         ray.get(self.mailbox.cancel.remote(self.current))
+        self._record_name()
         self._begin(trial)
 
+    def _record_name(self) -> None:
+        """Writes which slot has the trial, for one that must free what this one had reserved."""
+        file = self.placement_groups / f"{self.trial_id}.slot"
+        file.write_text(self.name, make_folder=False)
+
     def _begin(self, trial: TrialConfig) -> None:
-        (self.placement_groups / f"{self.trial_id}.slot").write_text(self.name)
         common = self.slot_config.trial_template
         assert trial.budget
         # A trial that continues with another plan has another name in the mailbox: what is still

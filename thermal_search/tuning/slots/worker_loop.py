@@ -145,7 +145,7 @@ def _record_placement_group(path: Location) -> None:
     """Writes the id of this group's placement group, for a slot that must remove it later."""
     placement_group = ray.util.get_current_placement_group()
     if placement_group is not None:
-        path.write_text(placement_group.id.hex())
+        path.write_text(placement_group.id.hex(), make_folder=False)
 
 
 def _take(mailbox: Any) -> TrialPlan | Literal["idle"] | None:
