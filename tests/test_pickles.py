@@ -58,6 +58,7 @@ def whole(tmp_path_factory):
     record.plan.replace(is_calibrated=True, learned_digest=learned.digest).save()
     for name in STATES:
         state = Location.of(folder) / name
+        state.make_subfolder()
         checkpoint.save({"step": 1, "weights": torch.zeros(2)}, state / "shared.pt")
         checkpoint.commit(state, ["shared.pt"])
     save_untrained(folder / "generator")

@@ -157,6 +157,13 @@ def remove(folder: Location) -> None:
     folder.delete()
 
 
+def remove_all(trial: Location) -> None:
+    """Removes the states of a trial that nothing continues; its generator stays."""
+    for folder in trial.list():
+        if folder.name.startswith(STATE):
+            remove(folder)
+
+
 def is_kept(trial: Location, images: int) -> bool:
     """Whether a trial still has its state after so many images."""
     return (pending(trial, images) / COMMIT).exists()

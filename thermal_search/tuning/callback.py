@@ -10,6 +10,7 @@ from optuna.storages import BaseStorage
 from ray import cloudpickle, tune
 from ray.exceptions import RayTaskError
 
+from thermal_search import checkpoint
 from thermal_search.evaluation.comparison import comparison_tags
 from thermal_search.tracking.log_queue import LogQueue
 from thermal_search.tracking.provenance import dataset_input
@@ -314,6 +315,9 @@ class SearchCallback(tune.Callback):
     def _end(self, id: str, status: Status, reason: str) -> None:
         with self.stopper.on_storage_faults():
             self.record.end(id, status, reason)
+            # Each is several times as large as the generator. With pbt, others continue from them.
+            if self.record[id].is_over and self.plan.scheduler != "pbt":
+                checkpoint.remove_all(self.record.folder(self.record[id]))
         self._share(id)
         self._log(lambda: self._end_run(self.record[id]))
         if time.monotonic() >= self.next_description:

@@ -145,6 +145,11 @@ class TrialRecord(Section):
         return self.status == "stopped" and self.reason == OUT_OF_TIME
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing continues it: it has its full budget, or the scheduler stopped it."""
+        return self.status in ("completed", "stopped") and not self.is_out_of_time
+
+    @property
     def needs_whole_gpu(self) -> bool:
         """Whether it waits for a GPU of its own, because it did not fit its share of one."""
         return self.status == "interrupted" and self.reason.startswith(OUT_OF_SHARED_MEMORY)
