@@ -12,7 +12,6 @@ from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialRepor
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.summary import OUT_OF_TIME
 
-
 pytestmark = pytest.mark.filterwarnings("ignore")  # of MLflow's libraries
 
 
