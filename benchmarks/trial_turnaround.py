@@ -5,7 +5,7 @@ TorchTrainer for each trial.
     python benchmarks/trial_turnaround.py DATASET [--trials 4] [--only-slots]
 
 DATASET is a folder written by process.py. Ours is a real search with one slot, timed by its files:
-a trial ends when its last state is committed; its first step starts at the time of its first image
+a trial ends when its last generator is saved; its first step starts at the time of its first image
 grid, less the seconds that its first evaluation reports. The start holds Ray's own, that of the
 slot's workers, and what they measure of the dataset before they train. The other pattern runs
 afterwards on the same machine, with a loop that only logs when it starts and ends.
@@ -26,12 +26,12 @@ from ray.train.torch import TorchTrainer
 
 from thermal_search import checkpoint
 from thermal_search.storage import Location
+from thermal_search.training.trial_plan import grid_name
 from thermal_search.tuning import nodes
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.search import search
 from thermal_search.tuning.settings import SearchSettings
 from thermal_search.tuning.settings_to_plan import plan_from_settings
-from thermal_search.tuning.summary import TrialRecord
 
 
 def main() -> None:
@@ -76,9 +76,9 @@ def gaps_between_trials(record: SearchRecord, slots: int) -> list[float]:
     in a slot, if trials of its slots end in the order in which they begin."""
     ends: list[float] = []
     for trial in record.trials.values():
-        committed = (state_of(record, trial) / checkpoint.COMMIT).local
-        assert committed
-        ends.append(committed.stat().st_mtime)
+        generator = (record.folder(trial) / checkpoint.GENERATOR).local
+        assert generator
+        ends.append(generator.stat().st_mtime)
     following = sorted(first_steps(record))[slots:]
     return [begin - end for begin, end in zip(following, sorted(ends), strict=False)]
 
@@ -87,19 +87,11 @@ def first_steps(record: SearchRecord) -> list[float]:
     """When the trials of a search began to train, by `time.time`."""
     begins: list[float] = []
     for trial in record.trials.values():
-        shared = checkpoint.load(state_of(record, trial) / "shared.pt")
-        first = shared["progress"]["history"][0]
-        drawn = (record.folder(trial) / first["grid"]).local
+        first = trial.history[0]
+        drawn = (record.folder(trial) / grid_name(first.images)).local
         assert drawn
-        begins.append(drawn.stat().st_mtime - first["seconds"])
+        begins.append(drawn.stat().st_mtime - first.seconds)
     return begins
-
-
-def state_of(record: SearchRecord, trial: TrialRecord) -> Location:
-    """The last state of a trial."""
-    state = checkpoint.latest(record.folder(trial))
-    assert state
-    return state
 
 
 def loop(config: dict[str, str]) -> None:

@@ -122,3 +122,12 @@ def test_signal_before_the_search_began_names_the_same_command():
 
     with pytest.raises(SearchInterrupted, match="SIGINT before the search began: the same command"):
         stopper.raise_reason()
+
+
+def test_database_that_the_search_itself_makes_in_its_folder_is_not_refused(plan):
+    """Of --storage or of MLflow, opened after the folder was looked at and before it is owned."""
+    require_new(plan.output)
+    (plan.output / "study.db").write_text("")
+    write_plan(plan, resume=False)
+
+    assert SearchPlan.load(plan.output).id == plan.id

@@ -104,8 +104,8 @@ def test_search_in_a_bucket_survives_its_driver(store, dataset, tmp_path):
     experiment = client.get_experiment_by_name(EXPERIMENT).experiment_id
     tagged = client.search_runs([experiment], "tags.on_pareto_front = 'true'")
     assert {run.data.tags[TRIAL_TAG] for run in tagged} == set(after["pareto_front"])
-    states = {p.parent.name for p in output.list(deep=True) if p.name == "commit.json"}
-    assert states == {"state-00000064", "state-00000096"}
+    assert not any(p.name == "commit.json" for p in output.list(deep=True))  # all have ended
+    assert sum(p.name == "generator.pt" for p in output.list(deep=True)) >= TRIALS
     assert any(p.name == "images-00000096.png" for p in output.list(deep=True))
     for secret in CREDENTIALS["AWS_SECRET_ACCESS_KEY"], "Traceback":
         assert secret not in log.read_text() + resumed.stdout + resumed.stderr

@@ -311,12 +311,12 @@ class TestSearchFile:
         content = json.loads((tmp_path / "search.json").read_text())
 
         assert set(SearchSettings.model_fields) < set(content)
-        assert content["version"] == 2
+        assert content["version"] == 3
 
     @pytest.mark.parametrize(
         ("changes", "sentence"),
         [
-            ({"version": 1}, r"has version 1, but this release reads version 2"),
+            ({"version": 2}, r"has version 2, but this release reads version 3"),
             ({"trials": "four"}, r"is damaged \(trials: "),
             ({"trials": 0}, r"is damaged \(trials: "),
             ({"evaluate_every": 10**9}, r"is damaged \(evaluate_every: "),

@@ -56,14 +56,14 @@ def test_saved_config_is_loaded_unchanged(tmp_path):
     folder = save_untrained(tmp_path / "model")
     content = json.loads((folder / "config.json").read_text())
 
-    assert content["version"] == 4
+    assert content["version"] == 5
     assert generator.load_config(folder).model_dump(mode="json") == content
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, r"has version 2, but this release reads version 4: export it again\."),
+        ({"version": 2}, r"has version 2, but this release reads version 5: export it again\."),
         ({"version": None}, r"has version None, but this release reads version 4"),
         ({"size": "32"}, r"is damaged \(size: .*, not '32'\): export it again\."),
         ({"images": 1.5}, r"is damaged \(images: "),

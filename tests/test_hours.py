@@ -68,6 +68,16 @@ def test_trial_that_never_comes_to_an_evaluation_ends_by_the_clock(tmp_path):
     assert SearchRecord.load(tmp_path).final_ranking
 
 
+def test_nothing_is_kept_free_for_retrainings_that_cannot_be(tmp_path):
+    """Trials that take 1.2 of 2 hours: the retrainings of all finalists would never fit, and the
+    first evaluation, which says so, does not end them."""
+    settings = {"architectures": ("wgan",), "finalists": 3, "seeds": 2, "scheduler": "none"}
+    record = search_of(tmp_path, hours=2, **settings)
+    VirtualSearch(record, {"wgan": 1.2 * 3600}).run()
+
+    assert "completed" in statuses(record)
+
+
 def test_search_without_any_evaluation_ends_by_the_clock_and_continues(tmp_path):
     record = search_of(tmp_path, hours=0.5, architectures=("wgan",), finalists=1, seeds=1)
     search = VirtualSearch(record, {"wgan": 30 * 3600})

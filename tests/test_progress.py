@@ -51,6 +51,9 @@ def test_status_is_shown_less_often_than_events_and_once_more_at_the_end(tmp_pat
     lines = printed.getvalue().splitlines()
     assert sum("ends" in line for line in lines) == 300
     assert 0 < sum("trials done" in line for line in lines) < 200
+    progress.is_status_shown, progress.next_status = False, 0.0
+    progress.catch_up()  # as soon as there is time for it
+    assert "300/300 trials done" in printed.getvalue().splitlines()[-2]
     progress.is_status_shown = False
     progress.close()
     assert "300/300 trials done" in printed.getvalue().splitlines()[-2]

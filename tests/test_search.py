@@ -343,6 +343,23 @@ def test_few_generator_steps_of_first_settings_are_warned_of(tmp_path, caplog):
     assert "steps to the --first settings of pix2pix (3,125): pass more" in caplog.text
 
 
+def test_first_setting_that_cannot_be_built_is_one_sentence(tmp_path):
+    space = tmp_path / "mine.py"
+    space.write_text(
+        "from search_spaces.pix2pix import *\n"
+        "from search_spaces.pix2pix import CONDITIONS, PUBLISHED, SPACE\n"
+        "CONDITIONS = {k: v for k, v in CONDITIONS.items() if k not in ('r1', 'r1_gamma')}\n"
+        "PUBLISHED = PUBLISHED | {'r1': True, 'r1_gamma': 1.0}\n"
+    )
+    settings = SearchSettings(
+        data=tmp_path, output=tmp_path / "o", images=50_000, architectures=("pix2pix",),
+        space=(f"pix2pix={space}",),
+    )  # fmt: skip
+
+    with pytest.raises(SearchError, match=r"pix2pix cannot be built with a setting .*: r1 needs a"):
+        warn_if_short(plan_from_settings(settings), 64)
+
+
 def test_generator_steps_follow_the_batch_size_of_each_resolution():
     config = ARCHITECTURES["progressive_gan"].Config(size=32, growth_fraction=0.5)
 

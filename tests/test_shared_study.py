@@ -17,6 +17,7 @@ from thermal_search.errors import SearchError
 from thermal_search.storage import Location
 from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.shared_study import JOURNAL, SharedStudy, open_storage, study_name
+from thermal_search.tuning.slots.messages import TrialConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -89,6 +90,31 @@ def test_trial_that_went_on_with_more_hours_is_written_anew(tmp_path):
     ]  # fmt: skip
     assert study.trials[1].intermediate_values == {1: 9.0, 2: 3.0}
     assert study.best_value == 3.0
+
+
+def test_trial_that_ends_without_an_evaluation_has_no_value(tmp_path):
+    record = record_of(tmp_path)
+    run_trial(record, 9.0)
+    run_trial(record, status="stopped")  # by the clock
+    for _ in range(2):
+        share(SearchRecord.load(tmp_path), open_storage(record.output, None))
+
+    study = written(record, open_storage(record.output, None))
+    assert [trial.value for trial in study.trials] == [9.0, None]
+    assert len(study.trials_dataframe()) == 2
+
+
+def test_trial_outside_of_the_search_space_is_written_once(tmp_path):
+    record = record_of(tmp_path)
+    trial = record.add(0, TrialConfig("pix2pix", {"generator_lr": 1e9}))
+    record.start(trial.id)
+    evaluate(record, trial.id, 9.0, 8.0)
+    record.end(trial.id, "completed", "")
+    for _ in range(3):
+        share(SearchRecord.load(tmp_path), open_storage(record.output, None))
+
+    (found,) = written(record, open_storage(record.output, None)).trials
+    assert found.state is TrialState.FAIL
 
 
 def test_two_objectives_are_both_in_the_study(tmp_path):

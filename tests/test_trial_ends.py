@@ -7,7 +7,9 @@ from ray.tune.experiment import Trial
 from summaries import evaluate, record_of
 
 from thermal_search import checkpoint
+from thermal_search.storage import Location
 from thermal_search.tuning.callback import SearchCallback
+from thermal_search.tuning.record import SearchRecord
 from thermal_search.tuning.slots.messages import REPORT, TrialConfig, TrialReport
 from thermal_search.tuning.stopping import SearchStopper
 from thermal_search.tuning.summary import OUT_OF_TIME
@@ -36,6 +38,7 @@ def end(tmp_path, report, *, scheduler="asha", is_out_of_time=False):
     if is_out_of_time:
         stopper.ended.add(id)
     callback.on_trial_complete(0, [trial], trial)
+    assert bool(stopper.reason) == (report.status == "interrupted" and report.stops_search)
     callback.log_queue.close(60)
     callback.progress.close()
     return record[id], {path.name for path in folder.list()}
@@ -66,4 +69,28 @@ def test_states_of_a_trial_that_continues_stay(tmp_path):
 def test_states_that_other_trials_continue_from_stay(tmp_path):
     _, names = end(tmp_path, TrialReport(status="completed"), scheduler="pbt")
 
+    assert names >= STATES
+
+
+def test_states_that_a_killed_search_has_left_go_when_it_resumes(tmp_path, monkeypatch):
+    with monkeypatch.context() as context:
+        context.setattr(checkpoint, "remove_all", lambda trial: None)  # killed before it
+        end(tmp_path, TrialReport(status="completed"))
+    record = SearchRecord.load(tmp_path)
+    callback = SearchCallback(record, "trials", SearchStopper("the same command"))
+    callback.setup()
+    callback.log_queue.close(60)
+    callback.progress.close()
+
+    assert not {path.name for path in (tmp_path / "trials" / "00000").iterdir()} & STATES
+
+
+def test_state_that_cannot_be_removed_does_not_stop_the_search(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Location, "delete", refuse)
+    trial, names = end(tmp_path, TrialReport(status="completed"))
+
+    assert trial.status == "completed"
     assert names >= STATES

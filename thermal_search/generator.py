@@ -48,11 +48,11 @@ class FormatRecord(Section):
 
 
 class GeneratorConfig(GeneratorDescription, Document):
-    """MODEL/config.json. Version 4 says how the training pairs were aligned."""
+    """MODEL/config.json. Since version 5 StyleGAN adds its biases after the blur."""
 
     REMEDY: ClassVar[str] = "export it again"
 
-    version: Literal[4] = 4
+    version: Literal[5] = 5
     trial: str
     """The id of the trial or retraining that trained it."""
 

@@ -174,6 +174,9 @@ def _importances(study: Study) -> dict[str, float]:
         warnings.simplefilter("ignore", ExperimentalWarning)
         # That it finds what makes an objective low, as is wanted here.
         warnings.filterwarnings("ignore", message="PedAnovaImportanceEvaluator computes")
+        # That a parameter which depends on others was drawn only once: the figures of few trials
+        # are rough in any case.
+        warnings.filterwarnings("ignore", message="Some regimes for parameter")
         importances = get_param_importances(
             study,
             evaluator=PedAnovaImportanceEvaluator(target_quantile=fraction),

@@ -32,11 +32,7 @@ def holds_search(output: Location) -> bool:
 def require_new(output: Location) -> None:
     """SearchError unless a folder is empty, but for what a search that was cut off before its plan
     was written has left. Writes nothing."""
-    if holds_search(output):
-        raise SearchError(
-            f"{output} must be empty, but is not: pass --resume to resume the search in it, "
-            "or another --output."
-        )
+    _require_no_search(output)
     for file in output.list():
         if not _is_left_over(file):
             raise SearchError(
@@ -60,7 +56,9 @@ def write_plan(
     """
     output = plan.output
     if not resume:
-        require_new(output)
+        # What else is new in the folder since `require_new` may be this search's own: a database
+        # that --storage or MLflow has made there.
+        _require_no_search(output)
         for name in BEFORE_THE_PLAN:
             (output / name).delete()
             backup_of(output / name).delete()
@@ -69,6 +67,14 @@ def write_plan(
     if calibration:
         calibration.write_with_backup(output / CALIBRATION_FILE)
     plan.save()
+
+
+def _require_no_search(output: Location) -> None:
+    if holds_search(output):
+        raise SearchError(
+            f"{output} must be empty, but is not: pass --resume to resume the search in it, "
+            "or another --output."
+        )
 
 
 def _is_left_over(file: Location) -> bool:

@@ -11,6 +11,7 @@ from ray import cloudpickle, tune
 from ray.exceptions import RayTaskError
 
 from thermal_search import checkpoint
+from thermal_search.errors import StorageError
 from thermal_search.evaluation.comparison import comparison_tags
 from thermal_search.tracking.log_queue import LogQueue
 from thermal_search.tracking.provenance import dataset_input
@@ -120,6 +121,7 @@ class SearchCallback(tune.Callback):
         self._log(lambda: self.logger.log_summary({}, {"objective": sentence}))
         self._describe()
         for trial in self._records.values():
+            self._remove_states(trial)  # a search that was killed may have left them
             # A copy as it is now: later evaluations are logged by their own entries.
             past = trial.model_copy(update={"history": [*trial.history]})
             self._log(lambda past=past: self._catch_up(past))
@@ -133,6 +135,7 @@ class SearchCallback(tune.Callback):
                 self.time.keep()
         if self.time and not self.stopper.reason and self.time.has_run_out(self.phase):
             self.stopper.is_out_of_time = True
+        self.progress.catch_up()
         if self.stopper.stop_all() and not self.are_slots_stopped:
             self.are_slots_stopped = True
             stop_slots()
@@ -315,15 +318,22 @@ class SearchCallback(tune.Callback):
     def _end(self, id: str, status: Status, reason: str) -> None:
         with self.stopper.on_storage_faults():
             self.record.end(id, status, reason)
-            # Each is several times as large as the generator. With pbt, others continue from them.
-            if self.record[id].is_over and self.plan.scheduler != "pbt":
-                checkpoint.remove_all(self.record.folder(self.record[id]))
+        self._remove_states(self.record[id])
         self._share(id)
         self._log(lambda: self._end_run(self.record[id]))
         if time.monotonic() >= self.next_description:
             self._describe()
         self.progress.show(id, status + (f": {reason}" if reason else ""))
         self.progress.end(id)
+
+    def _remove_states(self, trial: TrialRecord) -> None:
+        """Removes the states of a trial if nothing continues from them: each is several times as
+        large as its generator."""
+        is_donor = self.phase == "trials" and self.plan.scheduler == "pbt"
+        if trial.is_over and not is_donor:
+            # What cannot be removed takes space, and no trial needs it.
+            with contextlib.suppress(OSError, StorageError):
+                checkpoint.remove_all(self.record.folder(trial))
 
     def _share(self, id: str) -> None:
         if self.study:

@@ -107,11 +107,13 @@ class SearchTime:
 
     def has_run_out(self, phase: Phase) -> bool:
         """Whether a phase is to end now, in the middle of evaluation intervals: they take longer
-        than was expected, or are the first of their kind."""
+        than was expected, or are the first of their kind. Room for the retrainings is left only if
+        there will be any: if a trial has completed."""
         if self.clock() < self.next_check:
             return False
         self.next_check = self.clock() + CHECKED_EVERY_S
-        return self.is_over(phase)
+        has_finalist = any(t.status == "completed" for t in self.record.trials.values())
+        return self.is_over(phase) if has_finalist else self.left <= 0.0
 
     def may_start(self, phase: Phase, architecture: str | None = None) -> bool:
         """Whether there is time for one more trial of the phase, and for what comes after it.

@@ -57,7 +57,7 @@ class SearchPlan(SearchSettings, Document, frozen=True):  # pyright: ignore[repo
 
     REMEDY: ClassVar[str] = "restore the file, or start a new search"
 
-    version: Literal[2] = 2
+    version: Literal[3] = 3
 
     # `...` is pydantic's word for "required": what SearchSettings leaves open is decided here.
     data: LocationFlag = Field(default=...)

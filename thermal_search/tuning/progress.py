@@ -77,6 +77,7 @@ class Progress:
         """A trial leaves its slot."""
         if id in self.slots:
             self.slots[self.slots.index(id)] = None
+            self.is_status_shown = not self.live  # the table shows who is in which slot
 
     def show(self, id: str, event: str) -> None:
         """Prints an event of a trial with its slot, and below it the status of the search, unless
@@ -84,11 +85,16 @@ class Progress:
         if not self.live:
             slot = f"slot {self.slots.index(id) + 1}: " if id in self.slots else ""
             self._print([f"[{self._clock()}] {slot}{id} {self.record[id].architecture} {event}"])
+        self.is_status_shown = False
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Shows the status if it is due, and was not shown since the last event."""
         began = time.monotonic()
-        self.is_status_shown = began >= self.next_status
-        if not self.is_status_shown:
+        if self.is_status_shown or began < self.next_status:
             return
         self._show_status()
+        self.is_status_shown = True
         ended = time.monotonic()
         self.next_status = ended + (ended - began) / STATUS_SHARE
 

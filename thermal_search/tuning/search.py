@@ -227,7 +227,7 @@ def _load_and_run(
         trainable = slot_trainable(record.plan, manifest, dataset, placement, phase, gpus.keeper)
         run_phase(phase, record, trainable, placement.slots, stopper, storage, pace)
         if stopper.is_out_of_time:
-            release_workers(record.output / RAY_FOLDER)
+            release_workers()
 
     train(placement)
     trials = record.trials if phase == "trials" else record.retrainings

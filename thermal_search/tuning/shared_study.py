@@ -132,17 +132,18 @@ class SharedStudy:
             return state, None
         if state is TrialState.COMPLETE and trial.status != "completed":
             return TrialState.FAIL, None
-        return state, self.record.objective_values(trial)
+        # One that the clock has ended may have no evaluation.
+        return state, self.record.objective_values(trial) if trial.history else None
 
     def _has_changed(self, frozen: FrozenTrial, trial: TrialRecord) -> bool:
         """Whether a trial went on after it had ended, as with more --hours: Optuna changes no
-        trial that has ended."""
-        if not frozen.state.is_finished():
+        trial that has ended. One outside of the search space is not followed."""
+        if not frozen.state.is_finished() or not frozen.distributions:
             return False
         state, values = self._end_of(trial)
-        return state is not frozen.state or (
-            values is not None and not np.allclose(values, frozen.values, rtol=1e-9, atol=0)
-        )
+        if state is not frozen.state or (values is None) != (frozen.values is None):
+            return True
+        return values is not None and not np.allclose(values, frozen.values, rtol=1e-9, atol=0)
 
     def _add(self, trial: TrialRecord) -> int:
         """Adds a trial, with the number that it has in the search unless it was added before."""

@@ -4,6 +4,7 @@ import logging
 
 from thermal_search import architectures
 from thermal_search.architectures.translator import Config
+from thermal_search.errors import SearchError
 from thermal_search.tuning.budgets import Calibration
 from thermal_search.tuning.first_settings import FLAG as FIRST
 from thermal_search.tuning.plan import SearchPlan
@@ -25,9 +26,15 @@ def warn_if_short(plan: SearchPlan, size: int, calibration: Calibration | None =
         """The architecture and the generator steps of a point that has few; None of another."""
         point = plan.fix_budget(point, budgets)
         assert point.budget
-        config = architectures.ARCHITECTURES[point.architecture].Config(
-            size=size, **point.parameters
-        )
+        try:
+            config = architectures.ARCHITECTURES[point.architecture].Config(
+                size=size, **point.parameters
+            )
+        except (TypeError, ValueError) as error:  # of a search space of one's own
+            raise SearchError(
+                f"{point.architecture} cannot be built with a setting that is to be tried first: "
+                f"{error}"
+            ) from None
         steps = generator_steps(config, point.budget.images, plan.workers)
         return f"{point.architecture} ({steps:,})" if steps < MIN_GENERATOR_STEPS else None
 

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 Strategy = Literal["PACK", "STRICT_PACK", "SPREAD"]
 Backend = Literal["nccl", "gloo"]
 
-PLACEMENT_GROUPS = "placement-groups"
-"""The folder for the ids of the placement groups of all worker groups, in that of Ray Train."""
-
 
 @dataclass(frozen=True)
 class SlotPlacement:
@@ -100,7 +97,7 @@ class SlotConfig:
     @property
     def placement_groups(self) -> Location:
         """The folder of the ids by which a slot frees what a killed one had reserved."""
-        return self.storage / PLACEMENT_GROUPS
+        return self.storage / "placement-groups"
 
 
 @dataclass(frozen=True)

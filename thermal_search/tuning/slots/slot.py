@@ -24,7 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from thermal_search.distributed.rendezvous import Rendezvous
 from thermal_search.storage import Location
-from thermal_search.tuning.slots.config import PLACEMENT_GROUPS, SlotConfig, WorkerConfig
+from thermal_search.tuning.slots.config import SlotConfig, WorkerConfig
 from thermal_search.tuning.slots.mailbox import NAME_PREFIX, Mailbox
 from thermal_search.tuning.slots.messages import (
     REPORT,
@@ -179,17 +179,15 @@ class Slot(tune.Trainable):
             self.failure = error
 
 
-def release_workers(storage: Location) -> None:
-    """Frees what the worker groups of slots that have ended still reserve: those of slots that did
-    not wait for their workers.
-
-    Args:
-        storage: of the slots, as in SlotConfig.
-    """
-    for file in (storage / PLACEMENT_GROUPS).list():
-        if file.name.endswith(".group"):
-            with contextlib.suppress(OSError, ValueError):
-                _remove_placement_group(file)
+def release_workers() -> None:
+    """Frees what the worker groups of slots that have ended still reserve, or wait for: those of
+    slots that did not wait for their workers. For the process that searches to call, while no slot
+    runs."""
+    # Of this search alone: the id of a placement group ends with that of its job.
+    job = ray.get_runtime_context().get_job_id()
+    for id, group in ray.util.placement_group_table().items():
+        if id.endswith(job) and group["state"] != "REMOVED":
+            ray.util.remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(id)))
 
 
 def _remove_placement_group(file: Location) -> None:
