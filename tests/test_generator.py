@@ -64,7 +64,7 @@ def test_saved_config_is_loaded_unchanged(tmp_path):
     ("changes", "message"),
     [
         ({"version": 2}, r"has version 2, but this release reads version 5: export it again\."),
-        ({"version": None}, r"has version None, but this release reads version 4"),
+        ({"version": None}, r"has version None, but this release reads version 5"),
         ({"size": "32"}, r"is damaged \(size: .*, not '32'\): export it again\."),
         ({"images": 1.5}, r"is damaged \(images: "),
         ({"parameters": None}, r"is damaged \(parameters: "),

@@ -92,13 +92,15 @@ class SearchTime:
             self.close(phase)
 
     def is_over(self, phase: Phase, id: str | None = None) -> bool:
-        """Whether a phase is to end.
+        """Whether a phase is to end. Room for the retrainings is left only if there will be any: if
+        a trial has completed.
 
         Args:
             id: of a running trial, which has been evaluated: whether it is to end because its next
                 evaluation would be too late.
         """
-        needed = self._for_retrainings() if phase == "trials" else 0.0
+        has_finalist = any(t.status == "completed" for t in self.record.trials.values())
+        needed = self._for_retrainings() if phase == "trials" and has_finalist else 0.0
         if id is not None:
             trial = self.record[id]
             share = trial.budget.evaluate_every / trial.budget.images
@@ -107,13 +109,11 @@ class SearchTime:
 
     def has_run_out(self, phase: Phase) -> bool:
         """Whether a phase is to end now, in the middle of evaluation intervals: they take longer
-        than was expected, or are the first of their kind. Room for the retrainings is left only if
-        there will be any: if a trial has completed."""
+        than was expected, or are the first of their kind."""
         if self.clock() < self.next_check:
             return False
         self.next_check = self.clock() + CHECKED_EVERY_S
-        has_finalist = any(t.status == "completed" for t in self.record.trials.values())
-        return self.is_over(phase) if has_finalist else self.left <= 0.0
+        return self.is_over(phase)
 
     def may_start(self, phase: Phase, architecture: str | None = None) -> bool:
         """Whether there is time for one more trial of the phase, and for what comes after it.
