@@ -378,8 +378,9 @@ class SearchCallback(tune.Callback):
 def _reason(trial: Any) -> str:
     """Why a trial of Ray Tune lost its slot, in one line."""
     error = None
-    # Ray Tune's own reader looks where the file is copied to once an hour.
-    with contextlib.suppress(OSError, TypeError):
+    # Ray Tune's own reader looks where the file is copied to once an hour. Any error: the pickle
+    # may be missing, torn, or of a class that cannot be imported here.
+    with contextlib.suppress(Exception):
         error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
     lines = str(error or "its slot was lost").strip().splitlines() or [""]
     # A traceback ends with the error; the message of a process that died begins with it.

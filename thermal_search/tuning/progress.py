@@ -77,7 +77,8 @@ class Progress:
         """A trial leaves its slot."""
         if id in self.slots:
             self.slots[self.slots.index(id)] = None
-            self.is_status_shown = not self.live  # the table shows who is in which slot
+            if self.live:  # whose table shows who is in which slot
+                self.is_status_shown = False
 
     def show(self, id: str, event: str) -> None:
         """Prints an event of a trial with its slot, and below it the status of the search, unless
